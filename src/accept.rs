@@ -1,0 +1,111 @@
+//! Which accept errors retry, which wait, and for how long.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+/// What to do after an accept has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AcceptError {
+    /// Nobody is there.
+    Nobody,
+    /// One connection had died before it was accepted, or the network said something about it:
+    /// the next one may be well. [accept(2)], under "Error handling", lists them.
+    ///
+    /// [accept(2)]: https://man7.org/linux/man-pages/man2/accept.2.html
+    OneConnection,
+    /// The system is short of something (descriptors, memory), or the listener is broken: trying
+    /// again at once would only burn the processor.
+    System,
+}
+
+impl AcceptError {
+    pub(crate) fn of(error: &io::Error) -> AcceptError {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return AcceptError::Nobody;
+        }
+        if matches!(
+            error.kind(),
+            io::ErrorKind::Interrupted
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionRefused
+        ) {
+            return AcceptError::OneConnection;
+        }
+        match Errno::from_io_error(error) {
+            Some(
+                Errno::PROTO
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+                | Errno::PERM
+                | Errno::TIMEDOUT,
+            ) => AcceptError::OneConnection,
+            _ => AcceptError::System,
+        }
+    }
+}
+
+/// How long to leave the listener alone after a failure that concerns the system: 5 ms, doubling
+/// to 1 s, until an accept succeeds.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    last: Option<Duration>,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// Whether there was a failure since the last success.
+    pub(crate) fn is_in_episode(&self) -> bool {
+        self.last.is_some()
+    }
+
+    pub(crate) fn after_failure(&mut self) -> Duration {
+        let wait = self.last.map_or(Backoff::FIRST, |last| (2 * last).min(Backoff::LONGEST));
+        self.last = Some(wait);
+        wait
+    }
+
+    pub(crate) fn after_success(&mut self) {
+        self.last = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(errno: Errno) -> AcceptError {
+        AcceptError::of(&errno.into())
+    }
+
+    #[test]
+    fn errors_of_one_connection_retry_and_those_of_the_system_wait() {
+        assert_eq!(of(Errno::AGAIN), AcceptError::Nobody);
+        for errno in [Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::NETDOWN, Errno::PERM] {
+            assert_eq!(of(errno), AcceptError::OneConnection, "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::INVAL] {
+            assert_eq!(of(errno), AcceptError::System, "{errno}");
+        }
+        assert_eq!(AcceptError::of(&io::Error::other("no errno")), AcceptError::System);
+    }
+
+    #[test]
+    fn the_back_off_doubles_to_a_second_and_starts_anew_after_a_success() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<_> = (0..10).map(|_| backoff.after_failure().as_millis()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        backoff.after_success();
+        assert!(!backoff.is_in_episode());
+        assert_eq!(backoff.after_failure().as_millis(), 5);
+    }
+}

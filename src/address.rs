@@ -1,0 +1,506 @@
+//! Addresses of every family, parsed and shown: [`Endpoint`] as a person writes one, [`Address`]
+//! as the system knows it.
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::{fmt, os::unix};
+
+use crate::error::{Error, Result};
+
+/// The address of one end of a connection, or of a datagram.
+///
+/// Shown in the form that [`Endpoint`] reads: `127.0.0.1:2525`, `udp://127.0.0.1:2525`,
+/// `unix:/run/app.sock`, `unix:@name`, `unixgram:/run/log.sock`. A peer that reached an IPv6
+/// socket over IPv4 has its IPv4 address here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// One end of a TCP connection.
+    Tcp(SocketAddr),
+    /// One end of a UDP datagram.
+    Udp(SocketAddr),
+    /// One end of a Unix stream connection.
+    Unix(UnixName),
+    /// One end of a Unix datagram.
+    UnixDatagram(UnixName),
+}
+
+impl Address {
+    /// The IP address and port; `None` for Unix sockets.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Address::Tcp(address) | Address::Udp(address) => Some(*address),
+            Address::Unix(_) | Address::UnixDatagram(_) => None,
+        }
+    }
+
+    /// The IP address; `None` for Unix sockets.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.socket_addr().map(|address| address.ip())
+    }
+
+    /// The port; `None` for Unix sockets.
+    pub fn port(&self) -> Option<u16> {
+        self.socket_addr().map(|address| address.port())
+    }
+
+    /// The file of a Unix socket that has one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Address::Unix(UnixName::Path(path)) | Address::UnixDatagram(UnixName::Path(path)) => {
+                Some(path)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether this is a Unix socket without a name, as clients' sockets usually are. Nothing
+    /// can be sent to such a datagram peer.
+    pub fn is_unnamed(&self) -> bool {
+        matches!(self, Address::Unix(UnixName::Unnamed) | Address::UnixDatagram(UnixName::Unnamed))
+    }
+
+    pub(crate) fn tcp(address: SocketAddr) -> Address {
+        Address::Tcp(unmapped(address))
+    }
+
+    pub(crate) fn udp(address: SocketAddr) -> Address {
+        Address::Udp(unmapped(address))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "{address}"),
+            Address::Udp(address) => write!(f, "udp://{address}"),
+            Address::Unix(name) => write!(f, "unix:{name}"),
+            Address::UnixDatagram(name) => write!(f, "unixgram:{name}"),
+        }
+    }
+}
+
+/// An IPv4 peer of a dual-stack socket appears as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::from((v4, v6.port())),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+/// The inverse of [`unmapped`]: how an IPv6 socket wants to be told of an IPv4 peer.
+pub(crate) fn mapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
+        SocketAddr::V6(_) => address,
+    }
+}
+
+/// The name of a Unix socket ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum UnixName {
+    /// A file.
+    Path(PathBuf),
+    /// A name in Linux's abstract namespace, without the leading NUL; written `@name`.
+    Abstract(Vec<u8>),
+    /// No name: a socket that was never bound.
+    Unnamed,
+}
+
+impl UnixName {
+    /// The longest path, in bytes: what `sockaddr_un` holds, less the final NUL.
+    pub const MAX_LENGTH: usize = 107;
+
+    pub(crate) fn to_std(&self) -> std::io::Result<unix::net::SocketAddr> {
+        match self {
+            UnixName::Path(path) => unix::net::SocketAddr::from_pathname(path),
+            UnixName::Abstract(name) => unix::net::SocketAddr::from_abstract_name(name),
+            UnixName::Unnamed => Err(std::io::Error::new(
+                std::io::ErrorKind::AddrNotAvailable,
+                "the Unix socket has no name",
+            )),
+        }
+    }
+
+    pub(crate) fn from_std(address: &unix::net::SocketAddr) -> UnixName {
+        if let Some(path) = address.as_pathname() {
+            UnixName::Path(path.to_owned())
+        } else if let Some(name) = address.as_abstract_name() {
+            UnixName::Abstract(name.to_owned())
+        } else {
+            UnixName::Unnamed
+        }
+    }
+}
+
+impl fmt::Display for UnixName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UnixName::Path(path) => write!(f, "{}", path.display()),
+            UnixName::Abstract(name) => write!(f, "@{}", name.escape_ascii()),
+            UnixName::Unnamed => Ok(()),
+        }
+    }
+}
+
+/// A place to listen on, or to connect to, as a person writes it.
+///
+/// | text | place |
+/// | --- | --- |
+/// | `127.0.0.1:2525`, `[::]:2525`, `localhost:2525` | TCP or UDP, as the server is |
+/// | `tcp://HOST:PORT`, `udp://HOST:PORT` | one of them |
+/// | `unix:/path`, `unix:@name` | a Unix stream socket: a file, or a Linux abstract name |
+/// | `unixgram:/path`, `unixgram:@name` | a Unix datagram socket |
+/// | `/path`, `./path`, `@name` | a Unix socket, stream or datagram, as the server is |
+///
+/// Reading the text asks no name server; that happens when the place is used. The functions
+/// that take an endpoint also take a [`SocketAddr`], a `(host, port)` pair or a [`Path`].
+///
+/// ```
+/// use socketserver::{Endpoint, Scheme};
+///
+/// let endpoint: Endpoint = "unix:/run/app.sock".parse()?;
+/// assert_eq!(endpoint.scheme(), Some(Scheme::Unix));
+/// assert_eq!(endpoint.to_string(), "unix:/run/app.sock");
+///
+/// let error = "unix:".parse::<Endpoint>().unwrap_err();
+/// assert_eq!(error.to_string(), r#"bad address "unix:": the path is missing"#);
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    scheme: Option<Scheme>,
+    place: Place,
+}
+
+/// What comes before an endpoint's place: which transport it means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// `tcp://`
+    Tcp,
+    /// `udp://`
+    Udp,
+    /// `unix:`, a stream socket
+    Unix,
+    /// `unixgram:`, a datagram socket
+    UnixDatagram,
+}
+
+impl Scheme {
+    const ALL: [Scheme; 4] = [Scheme::Tcp, Scheme::Udp, Scheme::Unix, Scheme::UnixDatagram];
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Scheme::Tcp => "tcp://",
+            Scheme::Udp => "udp://",
+            Scheme::Unix => "unix:",
+            Scheme::UnixDatagram => "unixgram:",
+        }
+    }
+
+    fn is_ip(self) -> bool {
+        matches!(self, Scheme::Tcp | Scheme::Udp)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    Host(String, u16),
+    Unix(UnixName),
+}
+
+impl Endpoint {
+    /// The transport that the text names; `None` where it leaves the choice open.
+    pub fn scheme(&self) -> Option<Scheme> {
+        self.scheme
+    }
+
+    /// Whether this is the name of a Unix socket.
+    pub fn is_unix(&self) -> bool {
+        matches!(self.place, Place::Unix(_))
+    }
+
+    /// The IP addresses behind a `HOST:PORT`, asking the system's resolver for a name.
+    ///
+    /// # Errors
+    /// [`Error::Resolve`] for a name that does not resolve; [`Error::Address`] for an endpoint
+    /// of another scheme.
+    pub fn resolve(&self, scheme: Scheme) -> Result<Vec<SocketAddr>> {
+        self.expect(scheme)?;
+        let Place::Host(host, port) = &self.place else {
+            return Err(self.not_a(scheme));
+        };
+        let failed = |source| Error::Resolve { host: host.clone(), source };
+        let found: Vec<_> = (host.as_str(), *port).to_socket_addrs().map_err(failed)?.collect();
+        if found.is_empty() {
+            return Err(failed(std::io::ErrorKind::NotFound.into()));
+        }
+        Ok(found)
+    }
+
+    /// The name of a Unix socket.
+    ///
+    /// # Errors
+    /// [`Error::Address`] for an endpoint of another scheme.
+    pub fn unix_name(&self, scheme: Scheme) -> Result<&UnixName> {
+        self.expect(scheme)?;
+        match &self.place {
+            Place::Unix(name) => Ok(name),
+            Place::Host(..) => Err(self.not_a(scheme)),
+        }
+    }
+
+    fn expect(&self, scheme: Scheme) -> Result<()> {
+        match self.scheme {
+            Some(own) if own != scheme => Err(self.not_a(scheme)),
+            _ => Ok(()),
+        }
+    }
+
+    fn not_a(&self, scheme: Scheme) -> Error {
+        let wanted = match scheme {
+            Scheme::Tcp => "a TCP address, such as 127.0.0.1:2525",
+            Scheme::Udp => "a UDP address, such as udp://127.0.0.1:2525",
+            Scheme::Unix => "a Unix stream address, such as unix:/run/app.sock",
+            Scheme::UnixDatagram => "a Unix datagram address, such as unixgram:/run/app.sock",
+        };
+        bad(&self.to_string(), format!("not {wanted}"))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.scheme.map_or("", Scheme::prefix))?;
+        match &self.place {
+            Place::Host(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Place::Host(host, port) => write!(f, "{host}:{port}"),
+            Place::Unix(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Endpoint> {
+        let scheme = Scheme::ALL.into_iter().find(|scheme| text.starts_with(scheme.prefix()));
+        let rest = &text[scheme.map_or(0, |scheme| scheme.prefix().len())..];
+        let is_unix = match scheme {
+            Some(scheme) => !scheme.is_ip(),
+            None => rest.starts_with(['/', '.', '@']),
+        };
+        let place = if is_unix { unix_place(rest.as_ref()) } else { host_place(rest) };
+        match place {
+            Ok(place) => Ok(Endpoint { scheme, place }),
+            Err(reason) => Err(bad(text, reason)),
+        }
+    }
+}
+
+fn bad(text: &str, reason: impl Into<String>) -> Error {
+    Error::Address { text: text.to_owned(), reason: reason.into() }
+}
+
+fn host_place(text: &str) -> Result<Place, String> {
+    let (host, port) = text.rsplit_once(':').ok_or("the port is missing, as in HOST:PORT")?;
+    let port = port.parse().map_err(|_| format!("{port:?} is not a port from 0 to 65535"))?;
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(bracketed) => bracketed,
+        None if host.contains(':') => return Err("IPv6 addresses are written [::1]:PORT".into()),
+        None => host,
+    };
+    match host {
+        "" => Err("the host is missing; 0.0.0.0 and [::] are all addresses".into()),
+        host if host.contains(['/', '\0', ' ']) => Err(format!("{host:?} is not a host")),
+        host => Ok(Place::Host(host.to_owned(), port)),
+    }
+}
+
+fn unix_place(text: &Path) -> Result<Place, String> {
+    let bytes = text.as_os_str().as_bytes();
+    let (what, name) = match bytes.strip_prefix(b"@") {
+        Some(name) => ("name", name),
+        None => ("path", bytes),
+    };
+    if name.is_empty() {
+        return Err(format!("the {what} is missing"));
+    }
+    if name.len() > UnixName::MAX_LENGTH {
+        let (length, limit) = (name.len(), UnixName::MAX_LENGTH);
+        return Err(format!("the {what} has {length} bytes, over the system's limit of {limit}"));
+    }
+    if what == "path" && name.contains(&0) {
+        return Err("the path contains a NUL".into());
+    }
+    Ok(Place::Unix(match what {
+        "name" => UnixName::Abstract(name.to_vec()),
+        _ => UnixName::Path(text.to_owned()),
+    }))
+}
+
+impl TryFrom<&str> for Endpoint {
+    type Error = Error;
+    fn try_from(text: &str) -> Result<Endpoint> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Endpoint {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Endpoint> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Endpoint {
+    type Error = Error;
+    fn try_from(text: &String) -> Result<Endpoint> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&Path> for Endpoint {
+    type Error = Error;
+    fn try_from(path: &Path) -> Result<Endpoint> {
+        match unix_place(path) {
+            Ok(place) => Ok(Endpoint { scheme: None, place }),
+            Err(reason) => Err(bad(&path.display().to_string(), reason)),
+        }
+    }
+}
+
+impl TryFrom<PathBuf> for Endpoint {
+    type Error = Error;
+    fn try_from(path: PathBuf) -> Result<Endpoint> {
+        path.as_path().try_into()
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Endpoint {
+        // An IPv6 scope is part of what `SocketAddrV6` writes, and not of its `Ipv6Addr`.
+        let host = match address {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+            _ => address.ip().to_string(),
+        };
+        Endpoint { scheme: None, place: Place::Host(host, address.port()) }
+    }
+}
+
+impl From<(IpAddr, u16)> for Endpoint {
+    fn from((ip, port): (IpAddr, u16)) -> Endpoint {
+        SocketAddr::new(ip, port).into()
+    }
+}
+
+impl From<(&str, u16)> for Endpoint {
+    fn from((host, port): (&str, u16)) -> Endpoint {
+        Endpoint { scheme: None, place: Place::Host(host.to_owned(), port) }
+    }
+}
+
+impl From<&Address> for Endpoint {
+    fn from(address: &Address) -> Endpoint {
+        let (scheme, place) = match address {
+            Address::Tcp(ip) => (Scheme::Tcp, Endpoint::from(*ip).place),
+            Address::Udp(ip) => (Scheme::Udp, Endpoint::from(*ip).place),
+            Address::Unix(name) => (Scheme::Unix, Place::Unix(name.clone())),
+            Address::UnixDatagram(name) => (Scheme::UnixDatagram, Place::Unix(name.clone())),
+        };
+        Endpoint { scheme: Some(scheme), place }
+    }
+}
+
+impl From<Address> for Endpoint {
+    fn from(address: Address) -> Endpoint {
+        (&address).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn reads_and_shows(text: &str, scheme: Option<Scheme>) {
+        let endpoint: Endpoint = text.parse().unwrap();
+        assert_eq!(endpoint.scheme(), scheme, "{text}");
+        assert_eq!(endpoint.to_string(), text);
+    }
+
+    #[test]
+    fn every_form_is_read_and_shown_alike() {
+        reads_and_shows("127.0.0.1:2525", None);
+        reads_and_shows("[::]:2525", None);
+        reads_and_shows("localhost:0", None);
+        reads_and_shows("tcp://[::1]:1", Some(Scheme::Tcp));
+        reads_and_shows("udp://127.0.0.1:65535", Some(Scheme::Udp));
+        reads_and_shows("unix:/run/app.sock", Some(Scheme::Unix));
+        reads_and_shows("unix:relative", Some(Scheme::Unix));
+        reads_and_shows("unix:@name", Some(Scheme::Unix));
+        reads_and_shows("unixgram:/run/app.sock", Some(Scheme::UnixDatagram));
+        reads_and_shows("/run/app.sock", None);
+        reads_and_shows("./app.sock", None);
+        reads_and_shows("@name", None);
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_its_reason() {
+        for (text, reason) in [
+            ("", "the port is missing"),
+            ("localhost", "the port is missing"),
+            (":80", "the host is missing"),
+            ("localhost:http", "not a port"),
+            ("localhost:65536", "not a port"),
+            ("localhost:-1", "not a port"),
+            ("::1:80", "written [::1]:PORT"),
+            ("http://localhost:80", "IPv6 addresses are written"),
+            ("unix:", "the path is missing"),
+            ("unix:@", "the name is missing"),
+            ("unix:/a\0b", "NUL"),
+            ("a b:80", "not a host"),
+        ] {
+            let error = text.parse::<Endpoint>().expect_err(text).to_string();
+            assert!(error.contains(reason), "{text:?}: {error}");
+        }
+        let longest = format!("unix:/{}", "x".repeat(UnixName::MAX_LENGTH - 1));
+        assert!(longest.parse::<Endpoint>().is_ok());
+        let error = format!("{longest}x").parse::<Endpoint>().unwrap_err().to_string();
+        assert!(error.contains("108 bytes, over the system's limit of 107"), "{error}");
+    }
+
+    #[test]
+    fn an_endpoint_of_another_scheme_is_refused() {
+        let endpoint: Endpoint = "udp://127.0.0.1:1".parse().unwrap();
+        assert!(endpoint.resolve(Scheme::Udp).is_ok());
+        let error = endpoint.resolve(Scheme::Tcp).unwrap_err().to_string();
+        assert!(error.contains("not a TCP address"), "{error}");
+        assert!(endpoint.unix_name(Scheme::Unix).is_err());
+        let open: Endpoint = "/run/app.sock".parse().unwrap();
+        assert!(open.unix_name(Scheme::Unix).is_ok());
+        assert!(open.unix_name(Scheme::UnixDatagram).is_ok());
+        assert!(open.resolve(Scheme::Tcp).is_err());
+    }
+
+    #[test]
+    fn ipv4_peers_of_an_ipv6_socket_are_shown_as_ipv4() {
+        let seen = "[::ffff:192.0.2.1]:80".parse().unwrap();
+        assert_eq!(Address::tcp(seen).to_string(), "192.0.2.1:80");
+        assert_eq!(mapped(unmapped(seen)), seen);
+        let native = "[2001:db8::1]:80".parse().unwrap();
+        assert_eq!(Address::udp(native).to_string(), "udp://[2001:db8::1]:80");
+    }
+
+    #[test]
+    fn a_scope_survives_the_way_through_an_endpoint() {
+        let address: SocketAddr = "[fe80::1%3]:80".parse().unwrap();
+        let endpoint = Endpoint::from(address);
+        assert_eq!(endpoint.resolve(Scheme::Tcp).unwrap(), [address]);
+    }
+}

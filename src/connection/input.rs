@@ -1,0 +1,60 @@
+//! The bytes that were read from a connection and not used yet.
+
+use std::io;
+
+/// A buffer that is allocated by the first read, and grows when reads fill it.
+#[derive(Default)]
+pub(super) struct Input {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Whether the peer's last byte has been read.
+    ended: bool,
+}
+
+/// The buffer's first size.
+pub(super) const SMALLEST: usize = 4 * 1024;
+
+/// The buffer's last size.
+const LARGEST: usize = 64 * 1024;
+
+impl Input {
+    pub(super) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub(super) fn available(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    pub(super) fn consume(&mut self, length: usize) {
+        self.start = (self.start + length).min(self.end);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(super) fn note_end(&mut self, ended: bool) {
+        self.ended |= ended;
+    }
+
+    /// Reads once, into the empty buffer.
+    pub(super) fn fill(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        debug_assert!(self.is_empty());
+        if self.buffer.is_empty() || self.end == self.buffer.len() {
+            let size = (2 * self.buffer.len()).clamp(SMALLEST, LARGEST);
+            if size > self.buffer.len() {
+                // Nothing in it is worth copying over.
+                self.buffer = vec![0; size];
+            }
+        }
+        (self.start, self.end) = (0, 0);
+        self.end = read(&mut self.buffer)?;
+        self.ended |= self.end == 0;
+        Ok(())
+    }
+}

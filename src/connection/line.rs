@@ -1,0 +1,63 @@
+//! Reading lines, each at most so long.
+
+use std::io::{self, BufRead};
+
+use super::Connection;
+use crate::error::Error;
+
+/// What [`Connection::read_line`] appends to: a `Vec<u8>`, or a `String` where lines must be
+/// UTF-8.
+pub trait Line: sealed::Line {}
+
+impl Line for Vec<u8> {}
+impl Line for String {}
+
+mod sealed {
+    use super::{Connection, io};
+
+    pub trait Line {
+        fn append_from(&mut self, connection: &mut Connection) -> io::Result<usize>;
+    }
+}
+
+impl sealed::Line for Vec<u8> {
+    fn append_from(&mut self, connection: &mut Connection) -> io::Result<usize> {
+        read_until(connection, b'\n', self)
+    }
+}
+
+impl sealed::Line for String {
+    fn append_from(&mut self, connection: &mut Connection) -> io::Result<usize> {
+        let mut bytes = Vec::new();
+        let length = read_until(connection, b'\n', &mut bytes)?;
+        let text = str::from_utf8(&bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        self.push_str(text);
+        Ok(length)
+    }
+}
+
+pub(super) fn read_until(
+    connection: &mut Connection,
+    end: u8,
+    line: &mut Vec<u8>,
+) -> io::Result<usize> {
+    let limit = connection.max_line_length;
+    let mut length = 0;
+    loop {
+        let available = connection.fill_buf()?;
+        let found = available.iter().position(|byte| *byte == end);
+        let used = found.map_or(available.len(), |at| at + 1);
+        if length + used > limit {
+            connection.consume(used);
+            line.truncate(line.len() - length);
+            return Err(Error::LineTooLong { limit }.into());
+        }
+        line.extend_from_slice(&available[..used]);
+        connection.consume(used);
+        length += used;
+        if found.is_some() || used == 0 {
+            return Ok(length);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What a server, its handles and its connections share: settings, counters, who is here, and
+//! whether it is time to stop.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::address::Address;
+use crate::error::{Error, Result};
+use crate::registry::{ConnectionInfo, Registry};
+use crate::settings::Settings;
+use crate::stats::Counters;
+use crate::sys::wait::{Bell, Switch};
+
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) settings: Settings,
+    pub(crate) local_addr: Address,
+    pub(crate) stats: Counters,
+    pub(crate) registry: Registry,
+    next_id: AtomicU64,
+    stopping: AtomicBool,
+    stop: Switch,
+    /// Rung when a request has ended and the server was waiting for room.
+    bell: Bell,
+    wants_room: AtomicBool,
+    phase: Mutex<Phase>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Phase {
+    serving: Serving,
+    deadline: Option<Deadline>,
+    report: StopReport,
+}
+
+/// When a stop that has begun must be over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    /// Those who are still here are cut off: a little before the end, so that they can notice and
+    /// be gone by then.
+    pub(crate) force: Instant,
+    pub(crate) end: Instant,
+}
+
+impl Deadline {
+    fn after(time: Duration) -> Deadline {
+        let end = Instant::now() + time.clamp(SHORTEST, FOREVER);
+        Deadline { force: end - (time / 10).clamp(SHORTEST, FORCE_MARGIN), end }
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Serving {
+    #[default]
+    NotYet,
+    Now,
+    Over,
+}
+
+/// What a stop did to the connections that were there when it began.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// So many ended by themselves, having read and answered all that was received.
+    pub drained: usize,
+    /// So many had to be cut off at the deadline.
+    pub forced: usize,
+    /// These had not ended even then: their handlers are busy with something else.
+    pub stuck: Vec<ConnectionInfo>,
+}
+
+impl StopReport {
+    /// Whether every connection ended by itself.
+    pub fn is_clean(&self) -> bool {
+        self.forced == 0 && self.stuck.is_empty()
+    }
+}
+
+impl Control {
+    pub(crate) fn new(settings: Settings, local_addr: Address) -> io::Result<Control> {
+        Ok(Control {
+            settings,
+            local_addr,
+            stats: Counters::default(),
+            registry: Registry::default(),
+            next_id: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+            stop: Switch::new()?,
+            bell: Bell::new()?,
+            wants_room: AtomicBool::new(false),
+            phase: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    pub(crate) fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    // Room: one thread waits for it, everybody who leaves makes some.
+
+    /// Whether one more may come in. If not, the bell rings when that may have changed.
+    pub(crate) fn has_room(&self, limit: usize) -> bool {
+        if self.registry.len() < limit {
+            return true;
+        }
+        // Said first and looked at again after, so that nobody leaves unheard in between.
+        self.wants_room.store(true, Ordering::SeqCst);
+        self.registry.len() < limit
+    }
+
+    /// Asks for the bell at the next chance.
+    pub(crate) fn want_room(&self) {
+        self.wants_room.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn leave(&self, id: u64) {
+        self.registry.leave(id);
+        self.stats.finished.add_one();
+        if self.wants_room.swap(false, Ordering::SeqCst) {
+            self.bell.ring();
+        }
+    }
+
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    // Stopping. What may run in a signal handler is `shutdown` alone: it takes no lock.
+
+    pub(crate) fn shutdown(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.stop.throw();
+    }
+
+    pub(crate) fn shutdown_pipe(&self) -> io::Result<OwnedFd> {
+        self.stop.thrower()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Readable once a shutdown was asked for.
+    pub(crate) fn stop_signal(&self) -> BorrowedFd<'_> {
+        self.stop.as_fd()
+    }
+
+    /// To be called by whoever notices that a shutdown was asked for; again does no harm.
+    pub(crate) fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.limit_deadline(self.settings.stop_deadline);
+        self.registry.drain();
+    }
+
+    /// The stop is to be over in this time; of several such wishes the earliest holds.
+    fn limit_deadline(&self, within: Duration) -> Deadline {
+        let wish = Deadline::after(within);
+        let mut phase = self.phase.lock();
+        let deadline = match phase.deadline {
+            Some(earlier) if earlier.end <= wish.end => earlier,
+            _ => wish,
+        };
+        phase.deadline = Some(deadline);
+        drop(phase);
+        self.registry.wake();
+        deadline
+    }
+
+    pub(crate) fn deadline(&self) -> Deadline {
+        let deadline = self.phase.lock().deadline;
+        deadline.unwrap_or_else(|| Deadline::after(self.settings.stop_deadline))
+    }
+
+    // Serving: once, and whoever stops the server learns how it ended.
+
+    pub(crate) fn begin_serving(&self) -> Result<()> {
+        let mut phase = self.phase.lock();
+        if self.is_stopping() || phase.serving != Serving::NotYet {
+            return Err(Error::ShutDown);
+        }
+        phase.serving = Serving::Now;
+        Ok(())
+    }
+
+    pub(crate) fn end_serving(&self) {
+        let report = self.report();
+        let mut phase = self.phase.lock();
+        phase.serving = Serving::Over;
+        phase.report = report;
+        drop(phase);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn report(&self) -> StopReport {
+        let (drained, forced) = self.registry.drained_and_forced();
+        StopReport { drained, forced, stuck: self.registry.snapshot() }
+    }
+
+    pub(crate) fn stop(&self, within: Duration) -> StopReport {
+        let deadline = self.limit_deadline(within);
+        self.shutdown();
+        let mut phase = self.phase.lock();
+        while phase.serving == Serving::Now {
+            if self.changed.wait_until(&mut phase, deadline.end + REPORT_GRACE).timed_out() {
+                drop(phase);
+                return self.report();
+            }
+        }
+        phase.report.clone()
+    }
+}
+
+/// The longest stop deadline: about thirty years, and no overflow of the clock.
+const FOREVER: Duration = Duration::from_secs(1_000_000_000);
+
+/// What connections that are cut off get at least to notice it.
+const SHORTEST: Duration = Duration::from_millis(50);
+
+/// What is kept back for that at most from a longer deadline.
+const FORCE_MARGIN: Duration = Duration::from_millis(250);
+
+/// What the serving thread gets after the deadline to write its report.
+const REPORT_GRACE: Duration = Duration::from_millis(200);

@@ -1,0 +1,183 @@
+//! What a datagram handler is given: [`DatagramRequest`].
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::address::Address;
+use crate::control::Control;
+use crate::handle::ServerHandle;
+use crate::settings::Settings;
+
+/// The sending side of a datagram transport: [`Udp`](crate::transport::Udp) and
+/// [`UnixDatagram`](crate::transport::UnixDatagram) bring theirs.
+pub trait DatagramSocket: Send + Sync + 'static {
+    /// Sends one datagram, whole or not at all.
+    fn send_to(&self, data: &[u8], peer: &Address) -> io::Result<()>;
+}
+
+/// One datagram, to be answered or not.
+///
+/// A reply is sent at once with [`reply`](DatagramRequest::reply), or collected by writing to the
+/// request ([`Write`]) and sent as one datagram when the handler returns without an error; nothing
+/// is sent where nothing was written.
+pub struct DatagramRequest {
+    id: u64,
+    data: Vec<u8>,
+    peer: Address,
+    socket: Arc<dyn DatagramSocket>,
+    server: ServerHandle,
+    reply: Vec<u8>,
+}
+
+impl DatagramRequest {
+    pub(crate) fn new(
+        id: u64,
+        data: Vec<u8>,
+        peer: Address,
+        socket: Arc<dyn DatagramSocket>,
+        control: Arc<Control>,
+    ) -> DatagramRequest {
+        let server = ServerHandle::new(control);
+        DatagramRequest { id, data, peer, socket, server, reply: Vec::new() }
+    }
+
+    /// This request's number, the first one being 1; no other request of this server ever has it.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What the datagram says, whole; it may be empty.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Who sent it. A Unix socket without a name cannot be answered.
+    pub fn peer_addr(&self) -> &Address {
+        &self.peer
+    }
+
+    /// The address that the server receives on.
+    pub fn local_addr(&self) -> &Address {
+        self.server.local_addr()
+    }
+
+    /// The server that this datagram came in through.
+    pub fn server(&self) -> &ServerHandle {
+        &self.server
+    }
+
+    /// Sends a datagram to the peer, at once.
+    ///
+    /// # Errors
+    /// What the system says of the datagram or the peer. `WouldBlock` when a Unix peer's queue is
+    /// full: nobody waits for a peer that does not read.
+    pub fn reply(&self, data: impl AsRef<[u8]>) -> io::Result<()> {
+        self.socket.send_to(data.as_ref(), &self.peer)
+    }
+
+    /// Sends what was collected by writing.
+    pub(crate) fn send_collected(&mut self) -> io::Result<()> {
+        if self.reply.is_empty() {
+            return Ok(());
+        }
+        let collected = std::mem::take(&mut self.reply);
+        self.reply(collected)
+    }
+
+    /// A request without a socket, for testing handlers.
+    ///
+    /// ```
+    /// use socketserver::{DatagramRequest, DatagramRequestHandler, services::Echo};
+    ///
+    /// let mut request = DatagramRequest::in_memory("hello");
+    /// DatagramRequestHandler::handle(&Echo, &mut request).unwrap();
+    /// assert_eq!(request.finish().unwrap(), [b"hello"]);
+    /// ```
+    ///
+    /// # Panics
+    /// When the process has no descriptors left.
+    pub fn in_memory(data: impl Into<Vec<u8>>) -> InMemoryDatagram {
+        let here = Address::Udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let sent = Arc::new(Replies::default());
+        let control = Control::new(Settings::default(), here.clone());
+        let control = Arc::new(control.expect("a pipe and an event descriptor"));
+        let request =
+            DatagramRequest::new(control.new_id(), data.into(), here, sent.clone(), control);
+        InMemoryDatagram { request, sent }
+    }
+}
+
+/// What is written becomes the one reply, sent when the handler returns.
+impl Write for DatagramRequest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.reply.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    /// Does nothing: a datagram is sent whole, at the end.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for DatagramRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatagramRequest")
+            .field("id", &self.id)
+            .field("peer_addr", &self.peer)
+            .field("length", &self.data.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A [`DatagramRequest`] without a socket, whose replies can be looked at.
+#[derive(Debug)]
+pub struct InMemoryDatagram {
+    request: DatagramRequest,
+    sent: Arc<Replies>,
+}
+
+impl InMemoryDatagram {
+    /// The same from another peer.
+    pub fn with_peer(mut self, peer: Address) -> InMemoryDatagram {
+        self.request.peer = peer;
+        self
+    }
+
+    /// Ends the request as a server does, and returns the replies that were sent, in order.
+    ///
+    /// # Errors
+    /// None with a socket in memory; the type is that of sending.
+    pub fn finish(mut self) -> io::Result<Vec<Vec<u8>>> {
+        self.request.send_collected()?;
+        Ok(std::mem::take(&mut *self.sent.0.lock()))
+    }
+}
+
+impl Deref for InMemoryDatagram {
+    type Target = DatagramRequest;
+
+    fn deref(&self) -> &DatagramRequest {
+        &self.request
+    }
+}
+
+impl DerefMut for InMemoryDatagram {
+    fn deref_mut(&mut self) -> &mut DatagramRequest {
+        &mut self.request
+    }
+}
+
+#[derive(Debug, Default)]
+struct Replies(Mutex<Vec<Vec<u8>>>);
+
+impl DatagramSocket for Replies {
+    fn send_to(&self, data: &[u8], _peer: &Address) -> io::Result<()> {
+        self.0.lock().push(data.to_vec());
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! What the rest of the program holds: [`ServerHandle`] and [`RunningServer`].
+
+use std::ops::Deref;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::{fmt, thread};
+
+use crate::address::Address;
+use crate::control::{Control, StopReport};
+use crate::error::{Error, Result};
+use crate::registry::ConnectionInfo;
+use crate::stats::Stats;
+
+/// A server seen from outside: to ask after it and to stop it, from any thread, from a handler,
+/// or (only [`shutdown`](ServerHandle::shutdown)) from a signal handler.
+///
+/// Cloning is cheap; a handle keeps no server alive.
+#[derive(Clone)]
+pub struct ServerHandle {
+    control: Arc<Control>,
+}
+
+impl ServerHandle {
+    pub(crate) fn new(control: Arc<Control>) -> ServerHandle {
+        ServerHandle { control }
+    }
+
+    pub(crate) fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// The address that the server listens on, with the real port where 0 was asked for.
+    pub fn local_addr(&self) -> &Address {
+        &self.control.local_addr
+    }
+
+    /// Counters since the server was made.
+    pub fn stats(&self) -> Stats {
+        self.control.stats.snapshot(self.control.registry.len())
+    }
+
+    /// The requests being served now, oldest first.
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.control.registry.snapshot()
+    }
+
+    /// Cuts one connection off: its handler sees end-of-file, or an error when it writes. Whether
+    /// there is such a connection; a datagram is none.
+    pub fn disconnect(&self, id: u64) -> bool {
+        self.control.registry.disconnect(id)
+    }
+
+    /// Asks the server to stop, and returns at once.
+    ///
+    /// `serve_forever` then stops accepting, serves what the kernel has already accepted, lets
+    /// each handler read to the end of what was received, and returns when all have ended, or at
+    /// the [`stop_deadline`](crate::Builder::stop_deadline) at the latest.
+    ///
+    /// May be called before, during and after serving, again, from a handler, and from a signal
+    /// handler: it takes no lock and allocates nothing. A server that was shut down before it
+    /// served refuses to serve. In a child of a forking server it stops the parent.
+    pub fn shutdown(&self) {
+        self.control.shutdown();
+    }
+
+    /// Whether a shutdown was asked for.
+    pub fn is_stopping(&self) -> bool {
+        self.control.is_stopping()
+    }
+
+    /// Asks the server to stop and waits until it has, at most for `deadline`; says what became
+    /// of each connection. Zero cuts all connections off at once.
+    ///
+    /// Called from a handler it waits for that handler too, and so for the whole deadline;
+    /// [`shutdown`](ServerHandle::shutdown) is for that.
+    pub fn stop(&self, deadline: Duration) -> StopReport {
+        self.control.stop(deadline)
+    }
+
+    /// A pipe to write to: any byte written to it is a [`shutdown`](ServerHandle::shutdown). Made
+    /// for signals, and for whatever else can only write to a descriptor:
+    ///
+    /// ```
+    /// # use socketserver::{ThreadingTcpServer, services::Echo};
+    /// let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo)?;
+    /// for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    ///     let pipe = server.handle().shutdown_pipe()?;
+    ///     signal_hook::low_level::pipe::register(signal, pipe)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn shutdown_pipe(&self) -> Result<OwnedFd> {
+        self.control.shutdown_pipe().map_err(Error::system("duplicate the shutdown pipe"))
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerHandle")
+            .field("local_addr", self.local_addr())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server that serves on a thread of its own: a [`ServerHandle`] that stops it when dropped.
+///
+/// Dropping it is a [`stop`](ServerHandle::stop) with the server's
+/// [`stop_deadline`](crate::Builder::stop_deadline).
+#[derive(Debug)]
+#[must_use = "dropping it stops the server"]
+pub struct RunningServer {
+    handle: ServerHandle,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl RunningServer {
+    pub(crate) fn new(handle: ServerHandle, thread: JoinHandle<Result<()>>) -> RunningServer {
+        RunningServer { handle, thread: Some(thread) }
+    }
+
+    /// A handle that can be given away.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Stops the server: see [`ServerHandle::stop`]. Its threads are joined, but for those that
+    /// the report calls stuck.
+    pub fn stop(mut self, deadline: Duration) -> StopReport {
+        self.stop_and_join(deadline)
+    }
+
+    /// Waits until the server ends by itself, which is when something else shuts it down.
+    ///
+    /// # Errors
+    /// Those of `serve_forever`.
+    pub fn join(mut self) -> Result<()> {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Ok(()),
+        }
+    }
+
+    fn stop_and_join(&mut self, deadline: Duration) -> StopReport {
+        let report = self.handle.stop(deadline);
+        if let Some(thread) = self.thread.take() {
+            // A sequential server whose one handler is stuck cannot be joined.
+            if report.stuck.is_empty() || thread.is_finished() {
+                if let Ok(Err(error)) = thread.join() {
+                    log::error!("{}: {error}", self.handle.local_addr());
+                }
+            }
+        }
+        report
+    }
+}
+
+impl Deref for RunningServer {
+    type Target = ServerHandle;
+
+    fn deref(&self) -> &ServerHandle {
+        &self.handle
+    }
+}
+
+impl Drop for RunningServer {
+    fn drop(&mut self) {
+        if self.thread.is_some() && !thread::panicking() {
+            self.stop_and_join(self.handle.control.settings.stop_deadline);
+        } else if self.thread.is_some() {
+            // While a test or a program comes down, nobody should wait for its clients.
+            self.stop_and_join(Duration::ZERO);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A process per request: children that are watched, and reaped by their own descriptors.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use super::{ForkDespiteThreads, Mixin};
+use crate::base::{BaseServer, Next};
+use crate::error::{Error, Result};
+use crate::handle::ServerHandle;
+use crate::request::{Registration, Request};
+use crate::run::Outcome;
+use crate::sys::process::{self, Blank, Children, Exit, Fork, ForkPermit};
+use crate::sys::wait::{Interest, poll};
+
+/// Serves each request in a child process of its own.
+///
+/// A handler that crashes, leaks or is killed takes nobody along, and each runs with its own copy
+/// of memory: what it changes is gone when it ends, so that nothing can be shared between
+/// connections this way. The child leaves by `_exit`: no destructors of the program run in it, and
+/// what it wrote to [`std::io::stdout`] without a newline is lost unless it is flushed.
+///
+/// The server takes over its process: it refuses to run beside other threads
+/// ([`Error::OtherThreads`]), since a child would inherit the locks that they hold at that moment,
+/// and nobody to release them. There is no [`spawn`](crate::Server::spawn) for it:
+///
+/// ```compile_fail
+/// use socketserver::{ForkingTcpServer, services::Hello};
+///
+/// let server = ForkingTcpServer::bind("127.0.0.1:0", Hello)?.spawn()?;
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+///
+/// Children are reaped as soon as they end, by their own descriptors; other children of the
+/// program are left alone. `SIGINT` and `SIGTERM` end a child gracefully the first time.
+#[derive(Debug)]
+pub struct Forking {
+    max_children: usize,
+    despite_threads: Option<ForkDespiteThreads>,
+    state: OnceLock<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    children: Children<Registration>,
+    blank: Blank,
+}
+
+/// The status of a child whose handler failed, and of one whose handler panicked.
+const FAILED: i32 = 1;
+const PANICKED: i32 = 101;
+
+/// How long a killed child may take to be gone; the kernel needs well under a millisecond.
+const KILL_GRACE: Duration = Duration::from_secs(1);
+
+impl Default for Forking {
+    fn default() -> Forking {
+        Forking::new()
+    }
+}
+
+impl Forking {
+    /// Forking with its defaults.
+    pub fn new() -> Forking {
+        Forking { max_children: 40, despite_threads: None, state: OnceLock::new() }
+    }
+
+    /// How many children run at a time; further requests wait in the backlog. 40 by default, as in
+    /// CPython. Zero counts as one.
+    pub fn max_children(mut self, children: usize) -> Forking {
+        self.max_children = children;
+        self
+    }
+
+    /// Forks although the process has other threads; see [`ForkDespiteThreads::new`] for what
+    /// that promises.
+    pub fn with_other_threads(mut self, promise: ForkDespiteThreads) -> Forking {
+        self.despite_threads = Some(promise);
+        self
+    }
+
+    fn state(&self) -> io::Result<&State> {
+        if let Some(state) = self.state.get() {
+            return Ok(state);
+        }
+        let state = State { children: Children::new()?, blank: Blank::open()? };
+        Ok(self.state.get_or_init(|| state))
+    }
+
+    fn permit(&self) -> Result<ForkPermit> {
+        match ForkPermit::obtain(self.despite_threads) {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(count)) => Err(Error::OtherThreads { count }),
+            Err(error) => Err(Error::system("count the threads of this process")(error)),
+        }
+    }
+
+    fn fork(&self) -> Result<(&State, Fork)> {
+        let state = self.state().map_err(Error::system("watch children"))?;
+        let fork = process::fork(self.permit()?).map_err(Error::system("fork"))?;
+        Ok((state, fork))
+    }
+
+    fn reap(&self) {
+        let Some(state) = self.state.get() else { return };
+        for (pid, exit, registration) in state.children.reap() {
+            let stats = &registration.control.stats;
+            match exit {
+                Some(exit) if exit.is_success() => {}
+                Some(exit) => {
+                    log::warn!("child {pid} {exit}");
+                    if exit == Exit::Status(PANICKED) {
+                        stats.panicked.add_one();
+                    } else {
+                        stats.failed.add_one();
+                    }
+                }
+                None => log::debug!("child {pid} was reaped by somebody else"),
+            }
+        }
+    }
+}
+
+impl Mixin for Forking {
+    fn start(&self) -> Result<()> {
+        self.permit()?;
+        self.state().map(drop).map_err(Error::system("watch children"))
+    }
+
+    fn process_request(&self, server: &BaseServer, request: Request) {
+        self.reap();
+        match self.fork() {
+            Ok((state, Fork::Child)) => run_child(state, server, request),
+            Ok((state, Fork::Parent(pid))) => {
+                // The connection stays open here, in the registry, for a stop or a disconnect;
+                // its place is taken until the child ends.
+                let (work, registration) = request.into_parts();
+                drop(work);
+                if let Err(error) = state.children.add(pid, registration) {
+                    log::error!("child {pid:?} cannot be watched and was killed: {error}");
+                }
+            }
+            Err(error) => request.refuse(&error),
+        }
+    }
+
+    fn max_requests(&self) -> usize {
+        self.max_children
+    }
+
+    fn next_request(&self, server: &BaseServer, until: Option<Instant>) -> Next {
+        loop {
+            self.reap();
+            let children = self.state.get().map(|state| state.children.as_fd());
+            match server.next_request_or(until, children) {
+                Next::Ready => {}
+                next => return next,
+            }
+        }
+    }
+
+    fn wait(&self, _server: &ServerHandle, until: &dyn Fn() -> Instant) -> bool {
+        let Some(state) = self.state.get() else { return true };
+        loop {
+            self.reap();
+            if state.children.is_empty() {
+                return true;
+            }
+            let until = until();
+            let ended = poll([Some((state.children.as_fd(), Interest::Read))], Some(until));
+            if !matches!(ended, Ok([true])) && Instant::now() >= until {
+                return false;
+            }
+        }
+    }
+
+    fn terminate(&self) {
+        if let Some(state) = self.state.get() {
+            state.children.terminate(false);
+        }
+    }
+
+    fn close(&self, server: &ServerHandle) {
+        if let Some(state) = self.state.get() {
+            state.children.terminate(true);
+            let give_up = Instant::now() + KILL_GRACE;
+            self.wait(server, &|| give_up);
+        }
+    }
+}
+
+fn run_child(state: &State, server: &BaseServer, request: Request) -> ! {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let (work, registration) = request.into_parts();
+        let link = work.link().cloned();
+        process::drain_on_signals(link.as_ref().and_then(|link| link.stream().as_fd()));
+        let [listener, bell] = server.inherited();
+        for inherited in [listener, bell, state.children.as_fd()] {
+            if let Err(error) = state.blank.over(inherited) {
+                log::warn!("a child cannot let go of a descriptor: {error}");
+            }
+        }
+        state.children.forget();
+        registration.control.registry.forget_all_but(registration.id);
+
+        let outcome = work.run();
+        if let Some(link) = link {
+            // The parent holds the connection too, and would keep the client waiting for its end.
+            let _ = link.stream().shutdown(Shutdown::Both);
+        }
+        std::mem::forget(registration);
+        outcome
+    }));
+    process::exit(match outcome {
+        Ok(Outcome::Completed) => 0,
+        Ok(Outcome::Failed) => FAILED,
+        Ok(Outcome::Panicked) | Err(_) => PANICKED,
+    })
+}

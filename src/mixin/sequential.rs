@@ -1,0 +1,68 @@
+//! One request after the other, on the thread that accepts.
+
+use std::io;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Mixin;
+use crate::base::BaseServer;
+use crate::control::Control;
+use crate::request::Request;
+use crate::stream::{Interest, Stream, Wait};
+use crate::sys::wait::poll;
+
+/// Serves one request at a time; all others wait in the backlog.
+///
+/// The right choice for requests that are short, and for handlers that must not run twice at a
+/// time. A client that stays connected keeps everybody else out: a
+/// [`read_timeout`](crate::Builder::read_timeout) bounds for how long. A stop does not wait for
+/// such a client: it reads end-of-file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sequential;
+
+impl Mixin for Sequential {
+    fn process_request(&self, server: &BaseServer, request: Request) {
+        // The only thread is about to wait for the client, so it listens for the stop meanwhile.
+        let watch = WatchForStop { control: server.control().clone() };
+        match request.wait_with(watch) {
+            Ok(()) => _ = request.finish(),
+            Err(error) => request.refuse(&error),
+        }
+    }
+}
+
+struct WatchForStop {
+    control: Arc<Control>,
+}
+
+impl Wait for WatchForStop {
+    fn wait(
+        &self,
+        stream: &dyn Stream,
+        interest: Interest,
+        until: Option<Instant>,
+    ) -> io::Result<()> {
+        let Some(fd) = stream.as_fd() else { return Ok(()) };
+        let control = &self.control;
+        loop {
+            let stopping = control.is_stopping();
+            let force = stopping.then(|| control.deadline().force);
+            let stop = (!stopping).then(|| (control.stop_signal(), Interest::Read));
+            let wake_up = [until, force].into_iter().flatten().min();
+            let [stop, ready] = poll([stop, Some((fd, interest))], wake_up)?;
+            if stop {
+                // Shuts this connection's read side among others, which makes it ready.
+                control.begin_stop();
+            } else if ready {
+                return Ok(());
+            } else if force.is_some_and(|force| Instant::now() >= force) {
+                control.registry.force();
+                let _ = stream.shutdown(Shutdown::Both);
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            } else if until.is_some_and(|until| Instant::now() >= until) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+    }
+}

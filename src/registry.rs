@@ -1,0 +1,158 @@
+//! Who is connected now.
+
+use std::collections::HashMap;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::address::Address;
+use crate::stream::Link;
+
+/// One request that is being served.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Its number: what [`Connection::id`](crate::Connection::id) is to its handler.
+    pub id: u64,
+    /// Who is at the other end.
+    pub peer: Address,
+    /// How long it has been here.
+    pub age: Duration,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    inner: Mutex<Inner>,
+    left: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    present: HashMap<u64, Entry>,
+    /// Since a stop began, newcomers find their read side shut.
+    draining: bool,
+    drained: usize,
+    forced: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    peer: Address,
+    since: Instant,
+    /// `None` for a datagram.
+    link: Option<Arc<Link>>,
+    forced: bool,
+}
+
+impl Registry {
+    pub(crate) fn len(&self) -> usize {
+        self.inner.lock().present.len()
+    }
+
+    pub(crate) fn enter(&self, id: u64, peer: Address, link: Option<Arc<Link>>) {
+        let mut inner = self.inner.lock();
+        if inner.draining {
+            shut(link.as_ref(), Shutdown::Read);
+        }
+        let entry = Entry { peer, since: Instant::now(), link, forced: false };
+        inner.present.insert(id, entry);
+    }
+
+    pub(crate) fn leave(&self, id: u64) {
+        let mut inner = self.inner.lock();
+        let Some(entry) = inner.present.remove(&id) else { return };
+        if entry.forced {
+            inner.forced += 1;
+        } else if inner.draining {
+            inner.drained += 1;
+        }
+        drop(inner);
+        // The last owner of a link closes its socket: not under the lock.
+        drop(entry);
+        self.left.notify_all();
+    }
+
+    pub(crate) fn snapshot(&self) -> Vec<ConnectionInfo> {
+        let inner = self.inner.lock();
+        let mut all: Vec<_> = (inner.present.iter())
+            .map(|(id, entry)| ConnectionInfo {
+                id: *id,
+                peer: entry.peer.clone(),
+                age: entry.since.elapsed(),
+            })
+            .collect();
+        drop(inner);
+        all.sort_unstable_by_key(|connection| connection.id);
+        all
+    }
+
+    /// Cuts one connection off. Whether there was one to cut.
+    pub(crate) fn disconnect(&self, id: u64) -> bool {
+        let inner = self.inner.lock();
+        let link = inner.present.get(&id).and_then(|entry| entry.link.clone());
+        drop(inner);
+        shut(link.as_ref(), Shutdown::Both);
+        link.is_some()
+    }
+
+    /// Begins a stop: every handler reads end-of-file after what it has received.
+    pub(crate) fn drain(&self) {
+        let mut inner = self.inner.lock();
+        if !std::mem::replace(&mut inner.draining, true) {
+            for entry in inner.present.values() {
+                shut(entry.link.as_ref(), Shutdown::Read);
+            }
+        }
+    }
+
+    /// The deadline has come: cuts off everybody who is still here.
+    pub(crate) fn force(&self) {
+        for entry in self.inner.lock().present.values_mut() {
+            entry.forced = true;
+            shut(entry.link.as_ref(), Shutdown::Both);
+        }
+    }
+
+    /// How many have ended by themselves since the stop began, and how many were cut off.
+    pub(crate) fn drained_and_forced(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.drained, inner.forced)
+    }
+
+    /// Waits until nobody is here; `false` when somebody still was at `until()`, which is asked
+    /// again whenever somebody leaves, and after [`wake`](Registry::wake).
+    pub(crate) fn wait_until_empty(&self, until: impl Fn() -> Instant) -> bool {
+        let mut inner = self.inner.lock();
+        while !inner.present.is_empty() {
+            let until = until();
+            if Instant::now() >= until {
+                return false;
+            }
+            self.left.wait_until(&mut inner, until);
+        }
+        true
+    }
+
+    pub(crate) fn wake(&self) {
+        // Under the lock, so that a waiter is either asleep or yet to ask for its time.
+        let _inner = self.inner.lock();
+        self.left.notify_all();
+    }
+
+    /// In a forked child: lets go of everybody but one. It does nothing if another thread held
+    /// the lock at the moment of the fork.
+    pub(crate) fn forget_all_but(&self, id: u64) {
+        if let Some(mut inner) = self.inner.try_lock() {
+            inner.present.retain(|present, _| *present == id);
+        }
+    }
+}
+
+fn shut(link: Option<&Arc<Link>>, how: Shutdown) {
+    if let Some(link) = link {
+        // A peer that is gone already needs no shutting.
+        let _ = link.stream().shutdown(how);
+    }
+}

@@ -1,0 +1,238 @@
+//! One request from its arrival to its end, whichever its kind: [`Request`].
+
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::sync::Arc;
+
+use crate::address::Address;
+use crate::connection::Connection;
+use crate::control::Control;
+use crate::datagram::{DatagramRequest, DatagramSocket};
+use crate::error::Error;
+use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
+use crate::run::{DatagramWork, Outcome, StreamWork, Work};
+use crate::settings::Overload;
+use crate::stream::{Link, Stream, Wait};
+
+/// The kind of requests that a transport delivers, named by the handler they need:
+/// `dyn StreamRequestHandler` or `dyn DatagramRequestHandler`.
+pub trait RequestHandler: sealed::RequestHandler {
+    /// What arrives: [`IncomingStream`] or [`IncomingDatagram`].
+    type Incoming;
+}
+
+impl RequestHandler for dyn StreamRequestHandler {
+    type Incoming = IncomingStream;
+}
+
+impl RequestHandler for dyn DatagramRequestHandler {
+    type Incoming = IncomingDatagram;
+}
+
+/// A handler as a server holds it. Every [`StreamRequestHandler`] is one for the stream servers,
+/// every [`DatagramRequestHandler`] for the datagram servers.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler for this server",
+    note = "TCP and Unix stream servers need a `StreamRequestHandler`, UDP and Unix datagram servers a `DatagramRequestHandler`",
+    note = "a closure may need `handler_fn` or `datagram_handler_fn` around it"
+)]
+pub trait IntoHandler<H: ?Sized> {
+    /// Shares the handler out.
+    fn into_handler(self) -> Arc<H>;
+}
+
+impl<H: StreamRequestHandler> IntoHandler<dyn StreamRequestHandler> for H {
+    fn into_handler(self) -> Arc<dyn StreamRequestHandler> {
+        Arc::new(self)
+    }
+}
+
+impl<H: DatagramRequestHandler> IntoHandler<dyn DatagramRequestHandler> for H {
+    fn into_handler(self) -> Arc<dyn DatagramRequestHandler> {
+        Arc::new(self)
+    }
+}
+
+/// A connection, fresh from a transport.
+pub struct IncomingStream {
+    /// Its bytes.
+    pub stream: Box<dyn Stream>,
+    /// Who is at the other end.
+    pub peer: Address,
+}
+
+/// A datagram, fresh from a transport.
+pub struct IncomingDatagram {
+    /// What it says, up to `max_packet_size`.
+    pub data: Vec<u8>,
+    /// How long it was, in bytes; more than `data` has when it had to be cut.
+    pub length: usize,
+    /// Who sent it.
+    pub peer: Address,
+    /// Where a reply goes.
+    pub socket: Arc<dyn DatagramSocket>,
+}
+
+/// One request that a server has admitted, for a [`Mixin`](crate::Mixin) to run.
+///
+/// It counts as being served until it is dropped, however that happens; dropping it unfinished
+/// closes it without a word.
+pub struct Request {
+    work: Box<dyn Work>,
+    registration: Registration,
+}
+
+impl Request {
+    pub(crate) fn new(work: Box<dyn Work>, control: Arc<Control>) -> Request {
+        let id = work.id();
+        control.registry.enter(id, work.peer().clone(), work.link().cloned());
+        control.stats.accepted.add_one();
+        Request { work, registration: Registration { control, id } }
+    }
+
+    /// This request's number.
+    pub fn id(&self) -> u64 {
+        self.registration.id
+    }
+
+    /// Who is at the other end.
+    pub fn peer_addr(&self) -> &Address {
+        self.work.peer()
+    }
+
+    /// Says how to wait for this connection; see [`Wait`]. It makes the connection's socket a
+    /// non-blocking one. For a datagram it does nothing.
+    ///
+    /// # Errors
+    /// When the system will not make the socket non-blocking.
+    pub fn wait_with(&self, wait: impl Wait) -> io::Result<()> {
+        match self.work.link() {
+            Some(link) => link.wait_with(Box::new(wait)),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs the handler, closes the connection, and makes room for another.
+    pub fn finish(self) -> Outcome {
+        let Request { work, registration } = self;
+        let outcome = work.run();
+        let stats = &registration.control.stats;
+        match outcome {
+            Outcome::Completed => {}
+            Outcome::Failed => stats.failed.add_one(),
+            Outcome::Panicked => stats.panicked.add_one(),
+        }
+        outcome
+    }
+
+    /// Turns the request away, because there is nothing to run it with: with the message of
+    /// [`Overload::Refuse`], if that is the server's policy.
+    pub fn refuse(self, why: &dyn std::error::Error) {
+        log::warn!("refusing {}: {why}", self.peer_addr());
+        let control = &self.registration.control;
+        control.stats.refused.add_one();
+        if let Some(link) = self.work.link() {
+            refuse(link, &control.settings.overload);
+        }
+    }
+
+    /// Splits what runs from what counts: in a forking server they are in two processes.
+    pub(crate) fn into_parts(self) -> (Box<dyn Work>, Registration) {
+        (self.work, self.registration)
+    }
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Request({} from {})", self.id(), self.peer_addr())
+    }
+}
+
+/// Says goodbye without waiting for anybody.
+pub(crate) fn refuse(link: &Link, policy: &Overload) {
+    if let Overload::Refuse(message) = policy {
+        // A peer that cannot even take this is not worth more.
+        let _ = link.try_send(&[IoSlice::new(message)]);
+    }
+    let _ = link.stream().shutdown(Shutdown::Write);
+    // What it has sent already would make the close a reset, and lose the message.
+    let mut waste = [0; 4096];
+    for _ in 0..16 {
+        if !matches!(link.stream().try_read(&mut waste), Ok(1..)) {
+            break;
+        }
+    }
+}
+
+/// A place among those who are being served, free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    pub(crate) control: Arc<Control>,
+    pub(crate) id: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.control.leave(self.id);
+    }
+}
+
+/// The sealed half of [`RequestHandler`].
+pub(crate) mod sealed {
+    use super::{Arc, Control, Work};
+
+    // What it speaks of stays inside this crate, as the trait does.
+    #[allow(private_interfaces)]
+    pub trait RequestHandler: Send + Sync + 'static {
+        /// `None` for what is dropped here and now.
+        fn work(
+            handler: &Arc<Self>,
+            incoming: <Self as super::RequestHandler>::Incoming,
+            control: &Arc<Control>,
+        ) -> Option<Box<dyn Work>>
+        where
+            Self: super::RequestHandler;
+    }
+}
+
+#[allow(private_interfaces)]
+impl sealed::RequestHandler for dyn StreamRequestHandler {
+    fn work(
+        handler: &Arc<Self>,
+        incoming: IncomingStream,
+        control: &Arc<Control>,
+    ) -> Option<Box<dyn Work>> {
+        let link = Link::new(incoming.stream, incoming.peer);
+        let options = &control.settings.transport;
+        link.assume_timeouts(options.read_timeout, options.write_timeout);
+        let connection = Connection::new(control.new_id(), Arc::new(link), control.clone());
+        Some(Box::new(StreamWork { connection, handler: handler.clone() }))
+    }
+}
+
+#[allow(private_interfaces)]
+impl sealed::RequestHandler for dyn DatagramRequestHandler {
+    fn work(
+        handler: &Arc<Self>,
+        incoming: IncomingDatagram,
+        control: &Arc<Control>,
+    ) -> Option<Box<dyn Work>> {
+        let IncomingDatagram { mut data, length, peer, socket } = incoming;
+        let truncated = (length > data.len()).then(|| {
+            data.clear();
+            let limit = control.settings.transport.max_packet_size;
+            Error::Truncated { peer: peer.clone(), length, limit }
+        });
+        let id = control.new_id();
+        let request = DatagramRequest::new(id, data, peer, socket, control.clone());
+        let work = DatagramWork { request, handler: handler.clone() };
+        match truncated {
+            None => Some(Box::new(work)),
+            Some(error) => {
+                control.stats.truncated.add_one();
+                work.report(error.into());
+                None
+            }
+        }
+    }
+}

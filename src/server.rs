@@ -1,0 +1,257 @@
+//! [`Server`]: what a user holds.
+
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
+use std::time::Instant;
+
+use crate::address::{Address, Endpoint};
+use crate::base::{BaseServer, Next};
+use crate::builder::Builder;
+use crate::error::{Error, Result};
+use crate::handle::{RunningServer, ServerHandle};
+use crate::mixin::{Forking, Mixin, Sequential, Spawnable, Threading};
+use crate::request::IntoHandler;
+use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
+
+/// A server that listens, and can serve: where requests come from (`T`), who runs them (`M`), and
+/// the handler that answers them.
+///
+/// Its aliases are the twelve servers of CPython's `socketserver`.
+///
+/// Dropping it closes the listener, and removes the file of a Unix socket.
+pub struct Server<T, M> {
+    base: BaseServer,
+    mixin: M,
+    transport: PhantomData<fn() -> T>,
+}
+
+/// TCP, one connection after the other.
+pub type TcpServer = Server<Tcp, Sequential>;
+/// UDP, one datagram after the other.
+pub type UdpServer = Server<Udp, Sequential>;
+/// Unix stream sockets, one connection after the other.
+pub type UnixStreamServer = Server<UnixStream, Sequential>;
+/// Unix datagram sockets, one datagram after the other.
+pub type UnixDatagramServer = Server<UnixDatagram, Sequential>;
+
+/// TCP, a thread per connection.
+pub type ThreadingTcpServer = Server<Tcp, Threading>;
+/// UDP, a thread per datagram.
+pub type ThreadingUdpServer = Server<Udp, Threading>;
+/// Unix stream sockets, a thread per connection.
+pub type ThreadingUnixStreamServer = Server<UnixStream, Threading>;
+/// Unix datagram sockets, a thread per datagram.
+pub type ThreadingUnixDatagramServer = Server<UnixDatagram, Threading>;
+
+/// TCP, a process per connection.
+pub type ForkingTcpServer = Server<Tcp, Forking>;
+/// UDP, a process per datagram.
+pub type ForkingUdpServer = Server<Udp, Forking>;
+/// Unix stream sockets, a process per connection.
+pub type ForkingUnixStreamServer = Server<UnixStream, Forking>;
+/// Unix datagram sockets, a process per datagram.
+pub type ForkingUnixDatagramServer = Server<UnixDatagram, Forking>;
+
+/// What [`Server::handle_request`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Handled {
+    /// A request came, and was handled or given to a thread or process that handles it.
+    Request,
+    /// None came within the [`request_timeout`](Builder::request_timeout).
+    TimedOut,
+    /// The server has been shut down.
+    ShutDown,
+}
+
+impl<T: Transport, M: Mixin + Default> Server<T, M> {
+    /// Binds and listens, with default settings: see [`Builder::bind`].
+    ///
+    /// # Errors
+    /// See [`Builder::bind`].
+    pub fn bind<A, H>(address: A, handler: H) -> Result<Server<T, M>>
+    where
+        A: TryInto<Endpoint>,
+        A::Error: Into<Error>,
+        H: IntoHandler<T::Handler>,
+    {
+        Self::builder().bind(address, handler)
+    }
+
+    /// A server with other than the default settings.
+    pub fn builder() -> Builder<T, M> {
+        Builder::new(M::default())
+    }
+
+    /// Takes a listening stream socket that was bound elsewhere: see [`Builder::from_listener`].
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use socketserver::{ThreadingTcpServer, services::Hello};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    /// let server = ThreadingTcpServer::from_listener(listener, Hello)?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Builder::from_listener`].
+    pub fn from_listener<H>(listener: impl Into<T>, handler: H) -> Result<Server<T, M>>
+    where
+        H: IntoHandler<T::Handler>,
+    {
+        Self::builder().from_listener(listener, handler)
+    }
+
+    /// Takes a bound datagram socket: see [`Builder::from_socket`].
+    ///
+    /// # Errors
+    /// See [`Builder::from_socket`].
+    pub fn from_socket<H>(socket: impl Into<T>, handler: H) -> Result<Server<T, M>>
+    where
+        H: IntoHandler<T::Handler>,
+    {
+        Self::builder().from_socket(socket, handler)
+    }
+}
+
+impl<T: Transport, M: Mixin> Server<T, M> {
+    pub(crate) fn new(base: BaseServer, mixin: M) -> Server<T, M> {
+        Server { base, mixin, transport: PhantomData }
+    }
+
+    /// Where it listens, with the real port where 0 was asked for.
+    pub fn local_addr(&self) -> &Address {
+        &self.base.control().local_addr
+    }
+
+    /// A handle to stop it with from elsewhere, to be taken before serving.
+    pub fn handle(&self) -> ServerHandle {
+        self.base.handle()
+    }
+
+    /// Serves until it is shut down, and then until every connection has ended, or the
+    /// [`stop_deadline`](Builder::stop_deadline) has come.
+    ///
+    /// # Errors
+    /// [`Error::ShutDown`] when it was shut down before, [`Error::OtherThreads`] from a forking
+    /// server beside other threads. Nothing that happens to a connection, and no shortage of the
+    /// system's, ends it.
+    pub fn serve_forever(self) -> Result<()> {
+        self.base.control().begin_serving()?;
+        self.serve()
+    }
+
+    /// Waits for one request and handles it, for a program with a loop of its own. Whether one
+    /// came within the [`request_timeout`](Builder::request_timeout) is what it returns.
+    ///
+    /// A server can be waited for together with other things by its listener ([`AsFd`]).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use socketserver::{Handled, UdpServer, services::Echo};
+    ///
+    /// let server = UdpServer::builder().request_timeout(Duration::ZERO).bind("127.0.0.1:0", Echo)?;
+    /// assert_eq!(server.handle_request(), Handled::TimedOut);
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn handle_request(&self) -> Handled {
+        let timeout = self.base.control().settings.request_timeout;
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        match self.mixin.next_request(&self.base, until) {
+            Next::Request(request) => {
+                self.mixin.process_request(&self.base, request);
+                Handled::Request
+            }
+            Next::TimedOut | Next::Ready => Handled::TimedOut,
+            Next::ShutDown => Handled::ShutDown,
+        }
+    }
+
+    fn serve(self) -> Result<()> {
+        let Server { base, mixin, .. } = self;
+        let handle = base.handle();
+        let _over = Over(&handle);
+        let served = mixin.start().map(|()| {
+            log::info!("serving on {}", handle.local_addr());
+            while let Next::Request(request) = mixin.next_request(&base, None) {
+                mixin.process_request(&base, request);
+            }
+        });
+        // Whoever comes now is told at once that nobody serves here.
+        drop(base);
+        stop(&handle, &mixin);
+        served
+    }
+}
+
+/// Waits for the requests that are still running, and cuts them off when the time has come.
+fn stop(handle: &ServerHandle, mixin: &impl Mixin) {
+    let control = handle.control();
+    control.begin_stop();
+    if !mixin.wait(handle, &|| control.deadline().force) {
+        control.registry.force();
+        mixin.terminate();
+        mixin.wait(handle, &|| control.deadline().end);
+    }
+    mixin.close(handle);
+    for stuck in control.registry.snapshot() {
+        log::warn!("{} from {} does not end; left behind", stuck.id, stuck.peer);
+    }
+}
+
+/// Whoever waits for the server to stop is told when it has, even by a panic.
+struct Over<'a>(&'a ServerHandle);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.control().end_serving();
+    }
+}
+
+impl<T: Transport, M: Spawnable> Server<T, M> {
+    /// Serves on a thread of its own, already listening when this returns: for a program that has
+    /// other things to do.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use socketserver::{ThreadingTcpServer, services::Echo};
+    ///
+    /// let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo)?.spawn()?;
+    /// println!("listening on {}", server.local_addr());
+    /// let report = server.stop(Duration::from_secs(5));
+    /// assert!(report.is_clean());
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::ShutDown`] when it was shut down before, [`Error::System`] when the thread cannot
+    /// be started.
+    pub fn spawn(self) -> Result<RunningServer> {
+        let handle = self.handle();
+        handle.control().begin_serving()?;
+        let thread = thread::Builder::new()
+            .name("socketserver".to_owned())
+            .spawn(move || self.serve())
+            .map_err(|source| {
+                handle.control().end_serving();
+                Error::System { doing: "start the server's thread", source }
+            })?;
+        Ok(RunningServer::new(handle, thread))
+    }
+}
+
+impl<T, M> AsFd for Server<T, M> {
+    /// The listener, to wait for together with other descriptors; readable means that
+    /// [`handle_request`](Server::handle_request) has something to do.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.base.as_fd()
+    }
+}
+
+impl<T, M> std::fmt::Debug for Server<T, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Server({})", self.base.control().local_addr)
+    }
+}

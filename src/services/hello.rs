@@ -1,0 +1,24 @@
+//! A greeting.
+
+use std::io::Write;
+
+use crate::{Connection, HandlerResult, StreamRequestHandler};
+
+/// Says `Hello World!` to each client, and closes.
+///
+/// ```
+/// use socketserver::{Connection, StreamRequestHandler, services::Hello};
+///
+/// let mut connection = Connection::in_memory("");
+/// Hello.handle(&mut connection).unwrap();
+/// assert_eq!(connection.output(), b"Hello World!\n");
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hello;
+
+impl StreamRequestHandler for Hello {
+    fn handle(&self, connection: &mut Connection) -> HandlerResult {
+        connection.write_all(b"Hello World!\n")?;
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+//! Services on top of the framework, using nothing that a user could not: to run as they are, or
+//! to read as examples.
+
+mod echo;
+mod hello;
+
+pub use echo::Echo;
+pub use hello::Hello;

@@ -1,0 +1,70 @@
+//! Reading and writing a socket with flags: never waiting, never raising `SIGPIPE`.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+
+/// How a call treats a socket that is not ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As the socket is set: it waits, unless it was made non-blocking.
+    AsSet,
+    /// `WouldBlock`, whatever the socket is set to.
+    Try,
+}
+
+/// [recv(2)](https://man7.org/linux/man-pages/man2/recv.2.html)
+pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8], mode: Mode) -> io::Result<usize> {
+    let flags = match mode {
+        Mode::AsSet => RecvFlags::empty(),
+        Mode::Try => RecvFlags::DONTWAIT,
+    };
+    Ok(rustix::net::recv(fd, buffer, flags)?.1)
+}
+
+/// [sendmsg(2)](https://man7.org/linux/man-pages/man2/send.2.html)
+pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[IoSlice<'_>], mode: Mode) -> io::Result<usize> {
+    let flags = match mode {
+        Mode::AsSet => SendFlags::NOSIGNAL,
+        Mode::Try => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+    };
+    match bytes {
+        [one] => Ok(rustix::net::send(fd, one, flags)?),
+        many => {
+            let many = &many[..many.len().min(IOV_MAX)];
+            let mut no_ancillary = SendAncillaryBuffer::new(&mut [] as &mut [MaybeUninit<u8>]);
+            Ok(rustix::net::sendmsg(fd, many, &mut no_ancillary, flags)?)
+        }
+    }
+}
+
+/// The most pieces that one `sendmsg` takes on Linux (`UIO_MAXIOV`).
+const IOV_MAX: usize = 1024;
+
+/// Takes one datagram without waiting: how many bytes of it are in the buffer, and how many it
+/// had ([recv(2)], `MSG_TRUNC`).
+///
+/// [recv(2)]: https://man7.org/linux/man-pages/man2/recv.2.html
+pub(crate) fn receive_from(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, usize, Option<rustix::net::SocketAddrAny>)> {
+    let room = buffer.len();
+    let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+    let (_, length, peer) = rustix::net::recvfrom(fd, buffer, flags)?;
+    Ok((length.min(room), length, peer))
+}
+
+/// How long a blocking read (`SO_RCVTIMEO`) or write (`SO_SNDTIMEO`) of the socket waits;
+/// `None`: for ever. [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)
+pub(crate) fn set_timeout(
+    fd: BorrowedFd<'_>,
+    which: Timeout,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    Ok(sockopt::set_socket_timeout(fd, which, timeout)?)
+}

@@ -1,0 +1,84 @@
+//! UDP: datagrams from a bound socket of either IP family.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use socket2::{Protocol, Type};
+
+use super::tcp::{bind_any, ip_socket};
+use super::{IncomingDatagram, Transport};
+use crate::address::{Address, Endpoint, Scheme, mapped};
+use crate::datagram::DatagramSocket;
+use crate::error::Result;
+use crate::handler::DatagramRequestHandler;
+use crate::settings::TransportOptions;
+use crate::sys::socket::receive_from;
+
+/// UDP over IPv4 and IPv6 ([udp(7)](https://man7.org/linux/man-pages/man7/udp.7.html)).
+#[derive(Debug)]
+pub struct Udp {
+    socket: Arc<Socket>,
+    buffer: Mutex<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    socket: UdpSocket,
+    is_ipv6: bool,
+}
+
+impl From<UdpSocket> for Udp {
+    fn from(socket: UdpSocket) -> Udp {
+        let is_ipv6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
+        Udp { socket: Arc::new(Socket { socket, is_ipv6 }), buffer: Mutex::default() }
+    }
+}
+
+impl AsFd for Udp {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.socket.as_fd()
+    }
+}
+
+impl Transport for Udp {
+    type Handler = dyn DatagramRequestHandler;
+
+    fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<Udp> {
+        bind_any(endpoint, Scheme::Udp, |address| {
+            let socket = ip_socket(address, Type::DGRAM, Protocol::UDP, options)?;
+            Ok(UdpSocket::from(socket).into())
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<Address> {
+        Ok(Address::udp(self.socket.socket.local_addr()?))
+    }
+
+    fn accept(&self, options: &TransportOptions) -> io::Result<IncomingDatagram> {
+        let mut buffer = self.buffer.lock();
+        buffer.resize(options.max_packet_size, 0);
+        let (kept, length, peer) = receive_from(self.as_fd(), &mut buffer)?;
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        let peer = peer.ok_or(io::ErrorKind::InvalidData)?;
+        Ok(IncomingDatagram {
+            data: buffer[..kept].to_vec(),
+            length,
+            peer: Address::udp(peer),
+            socket: self.socket.clone(),
+        })
+    }
+}
+
+impl DatagramSocket for Socket {
+    /// Waits, if need be, for the network device to take it: that waits for no peer.
+    fn send_to(&self, data: &[u8], peer: &Address) -> io::Result<()> {
+        let Address::Udp(peer) = *peer else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a UDP address"));
+        };
+        let peer = if self.is_ipv6 { mapped(peer) } else { peer };
+        self.socket.send_to(data, peer).map(drop)
+    }
+}

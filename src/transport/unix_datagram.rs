@@ -1,0 +1,99 @@
+//! Unix datagram sockets.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::unix_name::{self, SocketFile};
+use super::{IncomingDatagram, Transport};
+use crate::address::{Address, Endpoint, Scheme, UnixName};
+use crate::datagram::DatagramSocket;
+use crate::error::{Error, Result};
+use crate::handler::DatagramRequestHandler;
+use crate::settings::TransportOptions;
+use crate::sys::socket::receive_from;
+
+/// Unix datagram sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
+///
+/// A client that wants an answer must bind a name of its own. Files are treated as by
+/// [`UnixStream`](super::UnixStream).
+#[derive(Debug)]
+pub struct UnixDatagram {
+    socket: Arc<net::UnixDatagram>,
+    buffer: Mutex<Vec<u8>>,
+    _file: Option<SocketFile>,
+}
+
+impl From<net::UnixDatagram> for UnixDatagram {
+    fn from(socket: net::UnixDatagram) -> UnixDatagram {
+        UnixDatagram { socket: Arc::new(socket), buffer: Mutex::default(), _file: None }
+    }
+}
+
+impl AsFd for UnixDatagram {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Transport for UnixDatagram {
+    type Handler = dyn DatagramRequestHandler;
+
+    fn bind(endpoint: &Endpoint, _options: &TransportOptions) -> Result<UnixDatagram> {
+        let name = endpoint.unix_name(Scheme::UnixDatagram)?;
+        let bind = |name: &UnixName| net::UnixDatagram::bind_addr(&name.to_std()?);
+        let (socket, _file) = unix_name::bind(name, bind, is_alive)
+            .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
+        Ok(UnixDatagram { socket: Arc::new(socket), buffer: Mutex::default(), _file })
+    }
+
+    /// Nobody waits for a peer that does not empty its queue.
+    fn prepare(&self, _options: &TransportOptions) -> io::Result<()> {
+        self.socket.set_nonblocking(true)
+    }
+
+    fn local_addr(&self) -> io::Result<Address> {
+        Ok(Address::UnixDatagram(UnixName::from_std(&self.socket.local_addr()?)))
+    }
+
+    fn accept(&self, options: &TransportOptions) -> io::Result<IncomingDatagram> {
+        let mut buffer = self.buffer.lock();
+        buffer.resize(options.max_packet_size, 0);
+        let (kept, length, peer) = receive_from(self.as_fd(), &mut buffer)?;
+        Ok(IncomingDatagram {
+            data: buffer[..kept].to_vec(),
+            length,
+            peer: Address::UnixDatagram(peer.map_or(UnixName::Unnamed, name_of)),
+            socket: self.socket.clone(),
+        })
+    }
+}
+
+fn name_of(peer: rustix::net::SocketAddrAny) -> UnixName {
+    use std::os::unix::ffi::OsStringExt;
+    let Ok(peer) = rustix::net::SocketAddrUnix::try_from(peer) else { return UnixName::Unnamed };
+    if let Some(path) = peer.path_bytes() {
+        UnixName::Path(std::ffi::OsString::from_vec(path.to_vec()).into())
+    } else if let Some(name) = peer.abstract_name() {
+        UnixName::Abstract(name.to_vec())
+    } else {
+        UnixName::Unnamed
+    }
+}
+
+impl DatagramSocket for net::UnixDatagram {
+    fn send_to(&self, data: &[u8], peer: &Address) -> io::Result<()> {
+        let Address::UnixDatagram(peer) = peer else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a Unix datagram address"));
+        };
+        self.send_to_addr(data, &peer.to_std()?).map(drop)
+    }
+}
+
+fn is_alive(name: &UnixName) -> io::Result<bool> {
+    let probe = net::UnixDatagram::unbound()?;
+    unix_name::answers(probe.connect_addr(&name.to_std()?))
+}

@@ -1,0 +1,98 @@
+//! Unix stream sockets: connections by way of a file or an abstract name.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{self, UnixListener};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::unix_name::{self, SocketFile};
+use super::{IncomingStream, Transport};
+use crate::address::{Address, Endpoint, Scheme, UnixName};
+use crate::error::{Error, Result};
+use crate::handler::StreamRequestHandler;
+use crate::settings::TransportOptions;
+use crate::stream::{SocketStream, Stream};
+
+/// Unix stream sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
+///
+/// A stale socket file, which nobody listens on, is replaced; the file is removed when the server
+/// ends. A listener that was bound elsewhere keeps its file.
+#[derive(Debug)]
+pub struct UnixStream {
+    listener: UnixListener,
+    _file: Option<SocketFile>,
+}
+
+impl From<UnixListener> for UnixStream {
+    fn from(listener: UnixListener) -> UnixStream {
+        UnixStream { listener, _file: None }
+    }
+}
+
+impl AsFd for UnixStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl Transport for UnixStream {
+    type Handler = dyn StreamRequestHandler;
+
+    fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<UnixStream> {
+        let name = endpoint.unix_name(Scheme::Unix)?;
+        let listen = |name: &UnixName| listen(name, options.backlog);
+        let (listener, _file) = unix_name::bind(name, listen, is_alive)
+            .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
+        Ok(UnixStream { listener, _file })
+    }
+
+    fn prepare(&self, _options: &TransportOptions) -> io::Result<()> {
+        self.listener.set_nonblocking(true)
+    }
+
+    fn local_addr(&self) -> io::Result<Address> {
+        Ok(Address::Unix(UnixName::from_std(&self.listener.local_addr()?)))
+    }
+
+    fn accept(&self, options: &TransportOptions) -> io::Result<IncomingStream> {
+        let (stream, peer) = self.listener.accept()?;
+        let stream = SocketStream::from(stream);
+        // A Unix connection inherits nothing from its listener.
+        if options.read_timeout.is_some() {
+            stream.set_read_timeout(options.read_timeout)?;
+        }
+        if options.write_timeout.is_some() {
+            stream.set_write_timeout(options.write_timeout)?;
+        }
+        Ok(IncomingStream {
+            stream: Box::new(stream),
+            peer: Address::Unix(UnixName::from_std(&peer)),
+        })
+    }
+}
+
+fn listen(name: &UnixName, backlog: u32) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&to_sockaddr(name)?)?;
+    socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+fn to_sockaddr(name: &UnixName) -> io::Result<SockAddr> {
+    match name {
+        UnixName::Path(path) => SockAddr::unix(path),
+        UnixName::Abstract(name) => {
+            use std::os::unix::ffi::OsStrExt;
+            let with_nul = [b"\0", name.as_slice()].concat();
+            SockAddr::unix(std::ffi::OsStr::from_bytes(&with_nul))
+        }
+        UnixName::Unnamed => {
+            name.to_std().map(|_| unreachable!("an unnamed socket has no address"))
+        }
+    }
+}
+
+fn is_alive(name: &UnixName) -> io::Result<bool> {
+    unix_name::answers(net::UnixStream::connect_addr(&name.to_std()?).map(drop))
+}
