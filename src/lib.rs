@@ -8,6 +8,7 @@ mod connection;
 mod control;
 mod datagram;
 mod error;
+pub mod framing;
 mod handle;
 mod handler;
 mod mixin;

@@ -1,0 +1,200 @@
+//! Binary messages on a byte stream: of a fixed size, or behind their length.
+//!
+//! Both work on anything that reads and writes, a [`Connection`](crate::Connection) as well as a
+//! client's `TcpStream`.
+//!
+//! ```
+//! use socketserver::framing::{LengthPrefixed, Prefix};
+//! use socketserver::{Connection, Error};
+//!
+//! let frames = LengthPrefixed::new(Prefix::U16).max_length(1000);
+//! let mut connection = Connection::in_memory(b"\0\x02hi\xff\xff...");
+//!
+//! let mut message = Vec::new();
+//! assert!(frames.read(&mut *connection, &mut message)?);
+//! assert_eq!(message, b"hi");
+//! frames.write(&mut *connection, b"hello")?;
+//! assert_eq!(connection.output(), b"\0\x05hello");
+//!
+//! let error = frames.read(&mut *connection, &mut message).unwrap_err();
+//! let limit = Error::of(&error);
+//! assert!(matches!(limit, Some(Error::MessageTooLong { length: 65_535, limit: 1000 })));
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+use std::io::{self, Read, Write};
+
+use crate::error::Error;
+
+/// Reads a message of a fixed size: exactly as much as `message` has room for. `false` when the
+/// input ended before its first byte.
+///
+/// # Errors
+/// `UnexpectedEof` when the input ended in the middle of it, and those of the reader.
+pub fn read_fixed(reader: &mut (impl Read + ?Sized), message: &mut [u8]) -> io::Result<bool> {
+    let mut length = 0;
+    while length < message.len() {
+        match reader.read(&mut message[length..]) {
+            Ok(0) if length == 0 => return Ok(false),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// How many bytes a length takes, in big-endian order, as on every wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefix {
+    /// One byte: messages of up to 255 bytes.
+    U8,
+    /// Two bytes: messages of up to 65,535 bytes.
+    U16,
+    /// Four bytes.
+    U32,
+    /// Eight bytes.
+    U64,
+}
+
+impl Prefix {
+    fn size(self) -> usize {
+        match self {
+            Prefix::U8 => 1,
+            Prefix::U16 => 2,
+            Prefix::U32 => 4,
+            Prefix::U64 => 8,
+        }
+    }
+
+    /// The longest length it can say.
+    fn max(self) -> u64 {
+        u64::MAX >> (64 - 8 * self.size())
+    }
+}
+
+/// Messages behind their length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LengthPrefixed {
+    prefix: Prefix,
+    max_length: u64,
+}
+
+impl LengthPrefixed {
+    /// Messages of up to 64 KiB, or what the prefix can say if that is less.
+    pub const fn new(prefix: Prefix) -> LengthPrefixed {
+        LengthPrefixed { prefix, max_length: 64 * 1024 }
+    }
+
+    /// How long a message may be, in bytes, its prefix not included.
+    pub const fn max_length(mut self, bytes: usize) -> LengthPrefixed {
+        self.max_length = bytes as u64;
+        self
+    }
+
+    /// Reads a message, in the place of what `message` holds. `false` when the input ended before
+    /// its first byte.
+    ///
+    /// # Errors
+    /// `InvalidData` with [`Error::MessageTooLong`] when a longer message is announced, before a
+    /// byte of it is read or reserved; what follows in the input is then not a prefix, so that the
+    /// connection is best closed. `UnexpectedEof` when the input ends in the middle of a message,
+    /// and those of the reader.
+    pub fn read(
+        &self,
+        reader: &mut (impl Read + ?Sized),
+        message: &mut Vec<u8>,
+    ) -> io::Result<bool> {
+        let mut prefix = [0; 8];
+        message.clear();
+        if !read_fixed(reader, &mut prefix[8 - self.prefix.size()..])? {
+            return Ok(false);
+        }
+        let length = u64::from_be_bytes(prefix);
+        self.check(length, self.max_length)?;
+        // Reserved as it arrives: a peer that announces much and sends little gets little.
+        if (reader.take(length).read_to_end(message)? as u64) < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(true)
+    }
+
+    /// Writes a message behind its length.
+    ///
+    /// # Errors
+    /// `InvalidData` with [`Error::MessageTooLong`] for one that is longer than the limit, or than
+    /// the prefix can say, before a byte of it is written; and those of the writer.
+    pub fn write(&self, writer: &mut (impl Write + ?Sized), message: &[u8]) -> io::Result<()> {
+        let length = message.len() as u64;
+        self.check(length, self.max_length.min(self.prefix.max()))?;
+        writer.write_all(&length.to_be_bytes()[8 - self.prefix.size()..])?;
+        writer.write_all(message)
+    }
+
+    fn check(&self, length: u64, limit: u64) -> io::Result<()> {
+        if length > limit { Err(Error::MessageTooLong { length, limit }.into()) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_prefix_comes_back_as_it_was_written() {
+        for (prefix, wire) in [
+            (Prefix::U8, &b"\x03abc"[..]),
+            (Prefix::U16, b"\0\x03abc"),
+            (Prefix::U32, b"\0\0\0\x03abc"),
+            (Prefix::U64, b"\0\0\0\0\0\0\0\x03abc"),
+        ] {
+            let frames = LengthPrefixed::new(prefix);
+            let mut written = Vec::new();
+            frames.write(&mut written, b"abc").unwrap();
+            assert_eq!(written, wire);
+            let mut message = b"old".to_vec();
+            let mut reader = &written[..];
+            assert!(frames.read(&mut reader, &mut message).unwrap());
+            assert_eq!(message, b"abc");
+            assert!(!frames.read(&mut reader, &mut message).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_length_over_the_limit_reserves_nothing_and_reads_nothing_more() {
+        let frames = LengthPrefixed::new(Prefix::U32).max_length(4);
+        let mut reader = &b"\xff\xff\xff\xffrest"[..];
+        let mut message = Vec::new();
+        let error = frames.read(&mut reader, &mut message).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(matches!(
+            Error::of(&error),
+            Some(Error::MessageTooLong { length: 0xffff_ffff, limit: 4 })
+        ));
+        assert_eq!((reader, message.capacity()), (&b"rest"[..], 0));
+    }
+
+    #[test]
+    fn what_a_prefix_cannot_say_is_not_written() {
+        let mut written = Vec::new();
+        let error = LengthPrefixed::new(Prefix::U8).write(&mut written, &[0; 256]).unwrap_err();
+        assert!(matches!(
+            Error::of(&error),
+            Some(Error::MessageTooLong { length: 256, limit: 255 })
+        ));
+        assert!(written.is_empty());
+    }
+
+    #[test]
+    fn an_input_that_ends_inside_a_message_is_an_error() {
+        for input in [&b"\0"[..], b"\0\x03ab"] {
+            let mut reader = input;
+            let result = LengthPrefixed::new(Prefix::U16).read(&mut reader, &mut Vec::new());
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{input:?}");
+        }
+        assert!(!read_fixed(&mut &b""[..], &mut [0; 2]).unwrap());
+        let error = read_fixed(&mut &b"a"[..], &mut [0; 2]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
