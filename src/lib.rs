@@ -3,6 +3,7 @@ mod accept;
 mod address;
 mod admission;
 mod base;
+mod broadcast;
 mod builder;
 mod connection;
 mod control;
@@ -25,6 +26,7 @@ pub mod transport;
 
 pub use address::{Address, Endpoint, Scheme, UnixName};
 pub use base::{BaseServer, Next};
+pub use broadcast::{Broadcast, Member};
 pub use builder::Builder;
 pub use connection::{Connection, InMemoryConnection, Line};
 pub use control::StopReport;

@@ -1,0 +1,258 @@
+//! One message to many connections: [`Broadcast`].
+
+mod flusher;
+mod log;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::connection::Connection;
+use crate::error::{Error, Result};
+use crate::stream::Link;
+use crate::sys::wait::Bell;
+use flusher::Flusher;
+use log::Message;
+
+/// One message to many connections, without waiting for any of them.
+///
+/// A handler [`join`](Broadcast::join)s its connection, and from then on the connection gets every
+/// message that anybody sends, in the same order as all others, each message whole; also while the
+/// handler waits for its client, or writes to it itself. Dropping the [`Member`] leaves.
+///
+/// Messages are kept once for all members, until each has got them. A member that takes them
+/// slower than they come falls behind, delaying nobody; when it is behind by more than
+/// [`capacity`](Broadcast::with_capacity) bytes it is disconnected, and counted in
+/// [`slow_members`](Broadcast::slow_members). So memory is bounded by about twice that capacity,
+/// and one unfinished message for each member.
+///
+/// Clones are the same broadcast.
+///
+/// ```
+/// use socketserver::{Broadcast, Connection, HandlerResult, StreamRequestHandler};
+///
+/// /// What one client types, all others see.
+/// struct Party(Broadcast);
+///
+/// impl StreamRequestHandler for Party {
+///     fn handle(&self, connection: &mut Connection) -> HandlerResult {
+///         let member = self.0.join(connection)?;
+///         let mut line = Vec::new();
+///         while connection.read_line(&mut line)? > 0 {
+///             member.send_to_others(&*line);
+///             line.clear();
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Broadcast {
+    room: Arc<Room>,
+}
+
+struct Room {
+    post: Arc<Post>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Where senders leave what the flusher takes: the only thing they share, and never locked while
+/// anything is written to a socket.
+struct Post {
+    capacity: usize,
+    /// Made when the first member joins.
+    bell: OnceLock<Bell>,
+    inbox: Mutex<Inbox>,
+    /// The flusher has taken, or dealt with, what was in the inbox.
+    progress: Condvar,
+}
+
+#[derive(Default)]
+struct Inbox {
+    events: Vec<Event>,
+    /// The bytes of the messages among them.
+    bytes: usize,
+    posted: u64,
+    done: u64,
+    members: usize,
+    next_member: u64,
+    slow_members: u64,
+    flusher_sleeps: bool,
+    closed: bool,
+}
+
+enum Event {
+    Message(Message),
+    Join(u64, Arc<Link>),
+    Leave(u64),
+}
+
+impl Default for Broadcast {
+    fn default() -> Broadcast {
+        Broadcast::new()
+    }
+}
+
+impl Broadcast {
+    /// A broadcast without members, with a capacity of 4 MiB.
+    pub fn new() -> Broadcast {
+        Broadcast::with_capacity(4 * 1024 * 1024)
+    }
+
+    /// How far a member may be behind, in bytes of messages, before it is disconnected.
+    pub fn with_capacity(bytes: usize) -> Broadcast {
+        let post = Arc::new(Post {
+            capacity: bytes,
+            bell: OnceLock::new(),
+            inbox: Mutex::default(),
+            progress: Condvar::new(),
+        });
+        Broadcast { room: Arc::new(Room { post, thread: Mutex::default() }) }
+    }
+
+    /// Makes a connection a member: it gets all that is sent from now on. What the handler has
+    /// written to it so far is sent first.
+    ///
+    /// The first to join starts the thread that sends.
+    ///
+    /// # Errors
+    /// When the connection is broken, or the thread cannot be started.
+    pub fn join(&self, connection: &mut Connection) -> Result<Member> {
+        connection.flush().map_err(Error::system("write to a joining member"))?;
+        self.room.start().map_err(Error::system("start the thread of a broadcast"))?;
+        let mut inbox = self.room.post.inbox.lock();
+        inbox.next_member += 1;
+        inbox.members += 1;
+        let id = inbox.next_member;
+        self.room.post.put(&mut inbox, Event::Join(id, connection.link().clone()));
+        Ok(Member { room: self.room.clone(), id })
+    }
+
+    /// Sends a message to all members.
+    ///
+    /// Waits for no member. Where messages come faster than the processor can pass them on, it
+    /// waits for the sending thread to take those that are there, at most for one round of sending
+    /// that never waits itself.
+    pub fn send(&self, message: impl Into<Arc<[u8]>>) {
+        self.room.post.send(message.into(), None);
+    }
+
+    /// How many members there are.
+    pub fn members(&self) -> usize {
+        self.room.post.inbox.lock().members
+    }
+
+    /// How many members have been disconnected because they fell too far behind.
+    pub fn slow_members(&self) -> u64 {
+        self.room.post.inbox.lock().slow_members
+    }
+}
+
+impl fmt::Debug for Broadcast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broadcast")
+            .field("members", &self.members())
+            .field("slow_members", &self.slow_members())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection's membership of a [`Broadcast`], which ends when this is dropped.
+#[must_use = "dropping it leaves the broadcast"]
+pub struct Member {
+    room: Arc<Room>,
+    id: u64,
+}
+
+impl Member {
+    /// Sends a message to all members but this one; otherwise as [`Broadcast::send`].
+    pub fn send_to_others(&self, message: impl Into<Arc<[u8]>>) {
+        self.room.post.send(message.into(), Some(self.id));
+    }
+
+    /// This member's number within its broadcast; no other ever has it.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+/// Leaving: what was sent before has then been delivered, as far as the client has taken it.
+impl Drop for Member {
+    fn drop(&mut self) {
+        let post = &self.room.post;
+        let mut inbox = post.inbox.lock();
+        inbox.members -= 1;
+        let number = post.put(&mut inbox, Event::Leave(self.id));
+        while inbox.done < number {
+            post.progress.wait(&mut inbox);
+        }
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Member({})", self.id)
+    }
+}
+
+impl Room {
+    fn start(&self) -> io::Result<()> {
+        let mut thread = self.thread.lock();
+        if thread.is_none() {
+            if self.post.bell.get().is_none() {
+                let _ = self.post.bell.set(Bell::new()?);
+            }
+            let flusher = Flusher::new(self.post.clone());
+            let builder = thread::Builder::new().name("broadcast".to_owned());
+            *thread = Some(builder.stack_size(256 * 1024).spawn(move || flusher.run())?);
+        }
+        Ok(())
+    }
+}
+
+/// When nobody holds the broadcast any more, its thread ends.
+impl Drop for Room {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.get_mut().take() else { return };
+        let mut inbox = self.post.inbox.lock();
+        inbox.closed = true;
+        self.post.wake(&mut inbox);
+        drop(inbox);
+        let _ = thread.join();
+    }
+}
+
+impl Post {
+    fn send(&self, bytes: Arc<[u8]>, except: Option<u64>) {
+        if bytes.is_empty() {
+            return;
+        }
+        let mut inbox = self.inbox.lock();
+        if inbox.members == 0 {
+            return;
+        }
+        while inbox.bytes > self.capacity {
+            self.progress.wait(&mut inbox);
+        }
+        inbox.bytes += bytes.len();
+        self.put(&mut inbox, Event::Message(Message { bytes, except }));
+    }
+
+    fn put(&self, inbox: &mut Inbox, event: Event) -> u64 {
+        inbox.events.push(event);
+        inbox.posted += 1;
+        self.wake(inbox);
+        inbox.posted
+    }
+
+    fn wake(&self, inbox: &mut Inbox) {
+        if std::mem::take(&mut inbox.flusher_sleeps)
+            && let Some(bell) = self.bell.get()
+        {
+            bell.ring();
+        }
+    }
+}

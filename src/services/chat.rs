@@ -1,0 +1,152 @@
+//! A chat room.
+
+use std::fmt;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::{Broadcast, Connection, Error, HandlerResult, Member, StreamRequestHandler};
+
+/// Passes on what each client types to all others, line by line.
+///
+/// A client is greeted; everyone else is told `Client joined HOST:PORT`. A line from it goes to
+/// everyone else as `[HOST:PORT] line`, and when it is gone they are told `Client left HOST:PORT`.
+/// Lines end with `\r\n`. A client without an address, on a Unix socket, goes by its number, as
+/// `unix#3`.
+///
+/// What a client sends is made [`printable`] first, so that nobody can forge another's line or
+/// drive another's terminal. A line over [`max_line_length`](crate::Builder::max_line_length) is
+/// answered `line too long`, and the connection closed.
+///
+/// Members must share memory, so there is no chat under [`Forking`](crate::Forking), nor a useful
+/// one under [`Sequential`](crate::Sequential).
+///
+/// ```
+/// use std::time::Duration;
+/// use socketserver::{ThreadingTcpServer, services::Chat};
+///
+/// let chat = Chat::new().greeting("Hi!\r\n").on_message(|line| println!("{line}"));
+/// let server = ThreadingTcpServer::bind("127.0.0.1:0", chat)?.spawn()?;
+/// server.stop(Duration::from_secs(5));
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+pub struct Chat {
+    room: Broadcast,
+    greeting: Arc<[u8]>,
+    observer: Option<Mutex<Observer>>,
+}
+
+type Observer = Box<dyn FnMut(&str) + Send>;
+
+impl Default for Chat {
+    fn default() -> Chat {
+        Chat::new()
+    }
+}
+
+impl Chat {
+    /// An empty room.
+    pub fn new() -> Chat {
+        let greeting = Arc::from(&b"You're connected to the chat server\r\n"[..]);
+        Chat { room: Broadcast::new(), greeting, observer: None }
+    }
+
+    /// What a client is told first, its end of line included; `You're connected to the chat
+    /// server` by default. Empty: nothing.
+    pub fn greeting(mut self, greeting: impl AsRef<[u8]>) -> Chat {
+        self.greeting = greeting.as_ref().into();
+        self
+    }
+
+    /// Sees every notice and message, without its end of line, in the order in which members see
+    /// them. The room waits for it, so it should be quick.
+    pub fn on_message(mut self, observer: impl FnMut(&str) + Send + 'static) -> Chat {
+        self.observer = Some(Mutex::new(Box::new(observer)));
+        self
+    }
+
+    /// The broadcast behind the room: to say something to everybody, or to ask how many there are.
+    pub fn room(&self) -> &Broadcast {
+        &self.room
+    }
+}
+
+impl fmt::Debug for Chat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chat").field("room", &self.room).finish_non_exhaustive()
+    }
+}
+
+impl StreamRequestHandler for Chat {
+    fn handle(&self, connection: &mut Connection) -> HandlerResult {
+        connection.write_all(&self.greeting)?;
+        let guest = Guest::enter(self, connection)?;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match connection.read_line(&mut line) {
+                Ok(0) => return Ok(()),
+                Ok(_) => guest.say(&format!("[{}] {}", guest.name, printable(&line))),
+                Err(error) if matches!(Error::of(&error), Some(Error::LineTooLong { .. })) => {
+                    return Ok(connection.write_all(b"line too long\r\n")?);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Somebody in the room; the others are told when this is dropped, however that happens.
+struct Guest<'chat> {
+    chat: &'chat Chat,
+    member: Member,
+    name: String,
+}
+
+impl Guest<'_> {
+    fn enter<'chat>(chat: &'chat Chat, connection: &mut Connection) -> crate::Result<Guest<'chat>> {
+        let name = match connection.peer_addr() {
+            peer if peer.is_unnamed() => format!("unix#{}", connection.id()),
+            peer => peer.to_string(),
+        };
+        let guest = Guest { chat, member: chat.room.join(connection)?, name };
+        guest.say(&format!("Client joined {}", guest.name));
+        Ok(guest)
+    }
+
+    fn say(&self, line: &str) {
+        let mut observer = self.chat.observer.as_ref().map(Mutex::lock);
+        if let Some(observer) = &mut observer
+            && catch_unwind(AssertUnwindSafe(|| observer(line))).is_err()
+        {
+            // This may be running because of a panic, and a second one would end the process.
+            log::error!("the chat's observer panicked at {line:?}");
+        }
+        // Sent under the observer's lock: it sees what the members see, in the same order.
+        self.member.send_to_others([line, "\r\n"].concat().into_bytes());
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        self.say(&format!("Client left {}", self.name));
+    }
+}
+
+/// A line as text that is safe to show to others: without its end, and with each control character
+/// other than tab, and whatever is not UTF-8, replaced by U+FFFD.
+///
+/// ```
+/// use socketserver::services::printable;
+///
+/// assert_eq!(printable(b"tab\there\r\n"), "tab\there");
+/// assert_eq!(printable(b"\x1b[2Jb\xffye\r"), "\u{fffd}[2Jb\u{fffd}ye\u{fffd}");
+/// ```
+pub fn printable(line: &[u8]) -> String {
+    let line =
+        line.strip_suffix(b"\n").map_or(line, |line| line.strip_suffix(b"\r").unwrap_or(line));
+    let shown = |c: char| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+    String::from_utf8_lossy(line).chars().map(shown).collect()
+}
