@@ -120,8 +120,9 @@ impl Control {
     }
 
     pub(crate) fn leave(&self, id: u64) {
-        self.registry.leave(id);
+        // Counted first: the end of the connection is what others can see.
         self.stats.finished.add_one();
+        self.registry.leave(id);
         if self.wants_room.swap(false, Ordering::SeqCst) {
             self.bell.ring();
         }
@@ -154,7 +155,8 @@ impl Control {
     /// To be called by whoever notices that a shutdown was asked for; again does no harm.
     pub(crate) fn begin_stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        self.limit_deadline(self.settings.stop_deadline);
+        let deadline = Deadline::after(self.settings.stop_deadline);
+        self.phase.lock().deadline.get_or_insert(deadline);
         self.registry.drain();
     }
 

@@ -1,6 +1,6 @@
 //! Ending a connection without destroying the answer that is on its way.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,9 @@ impl Connection {
     /// where there is such input the sending side is closed first, and the input read and thrown
     /// away until the peer has closed too, within bounds.
     pub(crate) fn close(mut self) -> io::Result<()> {
-        let flushed = self.flush();
-        if flushed.is_ok() && !self.broken && !self.input.has_ended() {
+        // Even where the handler left nothing to send, a broadcast may have.
+        let flushed = self.send(&[]);
+        if flushed.is_ok() && !self.input.has_ended() {
             // Whatever goes wrong from here on, everything that could be sent is.
             let _ = self.linger();
         }

@@ -189,8 +189,11 @@ impl Read for Connection {
             // No need for a buffer between.
             self.flush()?;
             let length = self.link.read(buffer)?;
-            self.input.note_end(length == 0 && !buffer.is_empty());
+            self.input.note_end(length == 0);
             return Ok(length);
+        }
+        if buffer.is_empty() {
+            return Ok(0);
         }
         let mut available = self.fill_buf()?;
         let length = available.read(buffer)?;

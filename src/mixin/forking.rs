@@ -100,6 +100,8 @@ impl Forking {
 
     fn fork(&self) -> Result<(&State, Fork)> {
         let state = self.state().map_err(Error::system("watch children"))?;
+        // Keeps a descriptor free to watch the child by, so that none is forked in vain.
+        let _reserved = state.blank.spare().map_err(Error::system("watch a child"))?;
         let fork = process::fork(self.permit()?).map_err(Error::system("fork"))?;
         Ok((state, fork))
     }
@@ -139,7 +141,9 @@ impl Mixin for Forking {
                 // its place is taken until the child ends.
                 let (work, registration) = request.into_parts();
                 drop(work);
+                let control = registration.control.clone();
                 if let Err(error) = state.children.add(pid, registration) {
+                    control.stats.failed.add_one();
                     log::error!("child {pid:?} cannot be watched and was killed: {error}");
                 }
             }
@@ -198,7 +202,10 @@ fn run_child(state: &State, server: &BaseServer, request: Request) -> ! {
         let link = work.link().cloned();
         process::drain_on_signals(link.as_ref().and_then(|link| link.stream().as_fd()));
         let [listener, bell] = server.inherited();
-        for inherited in [listener, bell, state.children.as_fd()] {
+        // A datagram is answered through the socket that it came in by.
+        let listener = link.is_some().then_some(listener);
+        let inherited = [listener, Some(bell), Some(state.children.as_fd())];
+        for inherited in inherited.into_iter().flatten() {
             if let Err(error) = state.blank.over(inherited) {
                 log::warn!("a child cannot let go of a descriptor: {error}");
             }

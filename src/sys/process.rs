@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::epoll;
@@ -37,6 +38,10 @@ pub(crate) fn other_threads() -> io::Result<usize> {
     Ok((links as usize).saturating_sub(3))
 }
 
+/// How long a thread that has been joined may still be counted: joining it waits for the thread's
+/// word that it ends, which comes a little before the system has forgotten it.
+const LAST_BREATH: Duration = Duration::from_millis(100);
+
 /// Leave to fork: the process has one thread, or the user has taken the risk.
 pub(crate) struct ForkPermit(());
 
@@ -46,10 +51,14 @@ impl ForkPermit {
         if promise.is_some() {
             return Ok(Ok(ForkPermit(())));
         }
-        Ok(match other_threads()? {
-            0 => Ok(ForkPermit(())),
-            count => Err(count),
-        })
+        let give_up = Instant::now() + LAST_BREATH;
+        loop {
+            match other_threads()? {
+                0 => return Ok(Ok(ForkPermit(()))),
+                count if Instant::now() >= give_up => return Ok(Err(count)),
+                _ => std::thread::sleep(Duration::from_micros(500)),
+            }
+        }
     }
 }
 
@@ -244,6 +253,11 @@ impl Blank {
     pub(crate) fn open() -> io::Result<Blank> {
         let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
         Ok(Blank(rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())?))
+    }
+
+    /// A descriptor that stands for one that is needed in a moment.
+    pub(crate) fn spare(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
     }
 
     pub(crate) fn over(&self, inherited: BorrowedFd<'_>) -> io::Result<()> {

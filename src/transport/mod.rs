@@ -104,4 +104,4 @@ pub trait Transport: AsFd + Send + Sync + Sized + 'static {
 pub use crate::datagram::DatagramSocket;
 pub use crate::request::{IncomingDatagram, IncomingStream};
 pub use crate::settings::TransportOptions;
-pub use crate::stream::{Interest, SocketStream, Stream, Wait};
+pub use crate::stream::{SocketStream, Stream};

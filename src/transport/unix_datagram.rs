@@ -45,7 +45,7 @@ impl Transport for UnixDatagram {
     fn bind(endpoint: &Endpoint, _options: &TransportOptions) -> Result<UnixDatagram> {
         let name = endpoint.unix_name(Scheme::UnixDatagram)?;
         let bind = |name: &UnixName| net::UnixDatagram::bind_addr(&name.to_std()?);
-        let (socket, _file) = unix_name::bind(name, bind, is_alive)
+        let (socket, _file) = unix_name::bind(name, bind)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
         Ok(UnixDatagram { socket: Arc::new(socket), buffer: Mutex::default(), _file })
     }
@@ -91,9 +91,4 @@ impl DatagramSocket for net::UnixDatagram {
         };
         self.send_to_addr(data, &peer.to_std()?).map(drop)
     }
-}
-
-fn is_alive(name: &UnixName) -> io::Result<bool> {
-    let probe = net::UnixDatagram::unbound()?;
-    unix_name::answers(probe.connect_addr(&name.to_std()?))
 }

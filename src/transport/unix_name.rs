@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use crate::address::UnixName;
@@ -37,11 +38,10 @@ impl Drop for SocketFile {
 }
 
 /// Binds to a name. A socket file that nobody listens on, left behind by a server that was killed,
-/// is replaced; `is_alive` says whether somebody does.
+/// is replaced.
 pub(super) fn bind<S>(
     name: &UnixName,
     bind: impl Fn(&UnixName) -> io::Result<S>,
-    is_alive: impl Fn(&UnixName) -> io::Result<bool>,
 ) -> io::Result<(S, Option<SocketFile>)> {
     let bound = match (bind(name), name) {
         (Err(error), UnixName::Path(path)) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -62,12 +62,14 @@ pub(super) fn bind<S>(
     Ok((bound, file))
 }
 
-/// What an attempt to connect says of whoever should be listening.
-pub(super) fn answers(attempt: io::Result<()>) -> io::Result<bool> {
-    match attempt {
-        Ok(()) => Ok(true),
+/// Whether a socket of either kind is behind the name. A datagram socket does the asking: it
+/// neither waits for room in the backlog of a stream socket nor becomes a connection in it, but is
+/// told at once that it is of the wrong type.
+fn is_alive(name: &UnixName) -> io::Result<bool> {
+    let probe = UnixDatagram::unbound()?;
+    match probe.connect_addr(&name.to_std()?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
-        // A full backlog, or a socket of the other type: somebody is there.
-        Err(_) => Ok(true),
+        // A socket of the other type, or one that does not want to talk: somebody is there.
+        Ok(()) | Err(_) => Ok(true),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::{self, UnixListener};
+use std::os::unix::net::UnixListener;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -42,7 +42,7 @@ impl Transport for UnixStream {
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<UnixStream> {
         let name = endpoint.unix_name(Scheme::Unix)?;
         let listen = |name: &UnixName| listen(name, options.backlog);
-        let (listener, _file) = unix_name::bind(name, listen, is_alive)
+        let (listener, _file) = unix_name::bind(name, listen)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
         Ok(UnixStream { listener, _file })
     }
@@ -91,8 +91,4 @@ fn to_sockaddr(name: &UnixName) -> io::Result<SockAddr> {
             name.to_std().map(|_| unreachable!("an unnamed socket has no address"))
         }
     }
-}
-
-fn is_alive(name: &UnixName) -> io::Result<bool> {
-    unix_name::answers(net::UnixStream::connect_addr(&name.to_std()?).map(drop))
 }

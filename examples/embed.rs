@@ -1,0 +1,74 @@
+//! A server inside a program: an app with a main loop of its own, and a control socket beside it.
+//!
+//! ```sh
+//! cargo run --example embed
+//! echo status | nc -N -U @socketserver-embed
+//! echo stop | nc -N -U @socketserver-embed
+//! ```
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use common::{Example, Options, Outcome};
+use socketserver::{Connection, HandlerResult, StreamRequestHandler, UnixStreamServer};
+
+struct App {
+    started: Instant,
+    ticks: AtomicU64,
+    /// A byte into it wakes the main loop, which then ends.
+    bell: UnixStream,
+}
+
+impl StreamRequestHandler for App {
+    fn handle(&self, connection: &mut Connection) -> HandlerResult {
+        let mut line = String::new();
+        while connection.read_line(&mut line)? > 0 {
+            match line.trim() {
+                "status" => {
+                    let (ticks, uptime) = (self.ticks.load(Relaxed), self.started.elapsed());
+                    writeln!(connection, "{ticks} ticks in {} s", uptime.as_secs())?;
+                }
+                "stop" => (&self.bell).write_all(b"!")?,
+                _ => writeln!(connection, "status or stop?")?,
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+}
+
+fn run(options: Options) -> Outcome {
+    let (mut wake_up, bell) = UnixStream::pair()?;
+    common::on_signals(|| Ok(bell.try_clone()?))?;
+    let app = Arc::new(App { started: Instant::now(), ticks: AtomicU64::new(0), bell });
+    let server = UnixStreamServer::builder()
+        .mixin(options.spawnable())
+        .bind(options.listen(), app.clone())?
+        .spawn()?;
+    options.announce(server.local_addr());
+
+    // The main loop: its work is to count, until the bell rings.
+    wake_up.set_read_timeout(Some(Duration::from_millis(100)))?;
+    while let Err(error) = wake_up.read(&mut [0]) {
+        // Any other error is a signal's interruption, and the byte is on its way.
+        if error.kind() == ErrorKind::WouldBlock {
+            app.ticks.fetch_add(1, Relaxed);
+        }
+    }
+    let report = server.stop(options.stop_deadline());
+    let _ = writeln!(std::io::stdout(), "stopped; clients cut off: {}", report.forced);
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    Example::new("unix:@socketserver-embed", "Counts, and tells a control socket how far it is.")
+        .try_it("echo status | nc -N {nc}")
+        .without_forking("an app and its control socket share one process")
+        .run(run)
+}

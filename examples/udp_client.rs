@@ -1,0 +1,153 @@
+//! A client for datagrams, as of `timestamp` and `echo`: each line goes out as one datagram, and
+//! each answer is shown.
+//!
+//! ```text
+//! cargo run --release --example timestamp -- --listen udp://127.0.0.1:21568 &
+//! cargo run --release --example udp_client
+//! ```
+//!
+//! With standard input or output not a terminal it is a plain filter. Datagrams get lost: the
+//! client waits for an answer, but not for ever, and its exit status says whether all came.
+
+mod client;
+
+use std::io::{self, BufRead, ErrorKind, IsTerminal, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use client::{Failure, failed, printable, unix_address};
+use rustix::net::SocketAddrUnix;
+use rustyline::error::ReadlineError;
+use rustyline::{Config, DefaultEditor};
+use socket2::Socket;
+use socketserver::{Endpoint, Scheme};
+
+const USAGE: &str = "\
+usage: udp_client [-t SECONDS] [--connect] [ADDRESS]
+
+Sends each line as a datagram and shows the answer; Ctrl-D leaves. The exit status
+is 1 when an answer did not come.
+
+  ADDRESS                HOST:PORT, udp://HOST:PORT, unixgram:/path or
+                         unixgram:@name [default: udp://127.0.0.1:21568]
+  -t, --timeout SECONDS  how long to wait for each answer [default: 2]
+  -h, --help             this text
+";
+
+/// Room for the longest datagram: UDP's 64 KiB, and what a Unix socket sends by default.
+const LONGEST: usize = 256 * 1024;
+
+fn main() -> ExitCode {
+    client::exit("udp_client", run())
+}
+
+fn run() -> Result<(), Failure> {
+    let own = Some(('t', "timeout"));
+    let (endpoint, seconds) = client::arguments(USAGE, "udp://127.0.0.1:21568", own)?;
+    let timeout = seconds.map_or(Ok(Duration::from_secs(2)), |text| {
+        let seconds = text.parse().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
+        // To the system no time at all means for ever.
+        seconds.filter(|seconds| *seconds >= Duration::from_millis(1)).ok_or_else(|| {
+            Failure::Usage(format!("{text:?} is not a number of seconds from 0.001 up"))
+        })
+    })?;
+    let mut socket = connect(&endpoint)?;
+    socket.set_read_timeout(Some(timeout)).map_err(failed("cannot set the timeout"))?;
+
+    let mut lines = lines()?;
+    let (mut sent, mut missing) = (0, 0);
+    while let Some(line) = lines()? {
+        sent += 1;
+        missing += u64::from(!ask(&mut socket, &line)?);
+    }
+    match missing {
+        0 => Ok(()),
+        _ => Err(Failure::Runtime(format!("no answer from {endpoint} to {missing} of {sent}"))),
+    }
+}
+
+/// A socket that sends to the server, and hears nobody else.
+fn connect(endpoint: &Endpoint) -> Result<Socket, Failure> {
+    let connected = if endpoint.is_unix() {
+        let name = endpoint.unix_name(Scheme::UnixDatagram)?;
+        unix_address(name).and_then(|name| {
+            let socket = UnixDatagram::unbound()?;
+            // To be answered a socket needs a name. Bound to none it is given an abstract one that
+            // is free, and which leaves no file behind.
+            rustix::net::bind(&socket, &SocketAddrUnix::new_unnamed())?;
+            socket.connect_addr(&name)?;
+            Ok(Socket::from(socket))
+        })
+    } else {
+        let found = endpoint.resolve(Scheme::Udp)?;
+        // Connecting asks nobody, so there is no telling which of a name's addresses serves. IPv4
+        // is what servers listen on that were told nothing else.
+        let server = found.iter().find(|server| server.is_ipv4()).unwrap_or(&found[0]);
+        let any: SocketAddr = match server {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        UdpSocket::bind(any).and_then(|socket| {
+            socket.connect(server)?;
+            Ok(Socket::from(socket))
+        })
+    };
+    connected.map_err(failed(format_args!("cannot connect to {endpoint}")))
+}
+
+/// Gives the next line, while there is one.
+type Lines = Box<dyn FnMut() -> Result<Option<Vec<u8>>, Failure>>;
+
+/// Where the lines come from: the line editor at a terminal, else standard input.
+fn lines() -> Result<Lines, Failure> {
+    if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+        let mut input = io::stdin().lock().split(b'\n');
+        return Ok(Box::new(move || {
+            input.next().transpose().map_err(failed("cannot read standard input"))
+        }));
+    }
+    let config = Config::builder().auto_add_history(true).build();
+    let mut editor = DefaultEditor::with_config(config).map_err(failed("no line editor"))?;
+    Ok(Box::new(move || match editor.readline("> ") {
+        Ok(line) => Ok(Some(line.into_bytes())),
+        Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
+        Err(error) => Err(failed("cannot read from the terminal")(error)),
+    }))
+}
+
+/// Sends one line and shows what comes; whether an answer came in time.
+fn ask(socket: &mut Socket, line: &[u8]) -> Result<bool, Failure> {
+    // What comes late is shown, but is no answer to this line. It may also be the news that the
+    // last line found nobody, which would otherwise fail the sending of this one.
+    socket.set_nonblocking(true).map_err(failed("cannot ask for late answers"))?;
+    while receive(socket)? {}
+    socket.set_nonblocking(false).map_err(failed("cannot wait for the answer"))?;
+    socket.send(line).map_err(failed("cannot send"))?;
+    receive(socket)
+}
+
+/// Shows the next datagram, if there is one.
+fn receive(socket: &mut Socket) -> Result<bool, Failure> {
+    let mut answer = vec![0; LONGEST];
+    match socket.read(&mut answer) {
+        Ok(length) => answer.truncate(length),
+        Err(error)
+            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) =>
+        {
+            return Ok(false);
+        }
+        Err(error) => return Err(failed("cannot receive")(error)),
+    }
+    let mut output = io::stdout().lock();
+    if output.is_terminal() {
+        answer = printable(&answer).into_bytes();
+    }
+    if !answer.ends_with(b"\n") {
+        answer.push(b'\n');
+    }
+    let shown = output.write_all(&answer).and_then(|()| output.flush());
+    shown.map_err(failed("cannot write to standard output"))?;
+    Ok(true)
+}

@@ -1,0 +1,315 @@
+//! What a stream handler and its client can rely on: nothing needs a flush, nothing is lost, and
+//! whatever a client does is that client's own affair.
+
+mod common;
+
+use std::io::{BufRead, Read, Write};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use common::{
+    Client, Settings, Told, ask, bounded, line_of, lines, next, on_every_stream_server, rest_of,
+    tcp,
+};
+use parking_lot::Mutex;
+use socketserver::services::Echo;
+use socketserver::transport::Transport;
+use socketserver::*;
+
+#[test]
+fn an_answer_arrives_before_the_next_read_waits_without_a_flush() {
+    let _bound = bounded();
+    let dialogue = handler_fn(|connection| {
+        let mut name = String::new();
+        write!(connection, "name?\n")?;
+        connection.read_line(&mut name)?;
+        write!(connection, "hello, {name}")?;
+        let mut byte = [0];
+        connection.read_exact(&mut byte)?;
+        write!(connection, "{}\n", byte[0])?;
+        let mut large = [0; 10_000];
+        let length = connection.read(&mut large)?;
+        write!(connection, "{length}\n")?;
+        connection.fill_buf()?;
+        Ok(())
+    });
+    on_every_stream_server(dialogue, (), |server| {
+        let client = Client::of(server);
+        assert_eq!(line_of(&client), "name?");
+        assert_eq!(ask(&client, "ada"), "hello, ada");
+        client.send("A");
+        assert_eq!(line_of(&client), "65");
+        client.send("BC");
+        assert_eq!(line_of(&client), "2");
+    });
+}
+
+#[test]
+fn what_is_flushed_arrives_while_the_handler_is_busy() {
+    let _bound = bounded();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let busy = move |connection: &mut Connection| -> HandlerResult {
+        connection.write_all(b"working\n")?;
+        connection.flush()?;
+        wait.lock().recv()?;
+        Ok(connection.write_all(b"done\n")?)
+    };
+    on_every_stream_server(busy, (), |server| {
+        let client = Client::of(server);
+        assert_eq!(line_of(&client), "working");
+        go.send(()).unwrap();
+        assert_eq!(line_of(&client), "done");
+    });
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let _bound = bounded();
+    on_every_stream_server(Echo, (), |server| {
+        let client = Client::of(server);
+        let requests: String = (0..5000).map(|n| format!("request {n}\n")).collect();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                client.send(&requests);
+                client.shutdown(Shutdown::Write);
+            });
+            assert_eq!(rest_of(&client), requests.as_bytes());
+        });
+    });
+}
+
+#[test]
+fn every_byte_value_and_a_last_line_without_its_end_survive() {
+    let _bound = bounded();
+    let bytes: Vec<u8> = (0..=255).chain((0..=255).rev()).collect();
+    on_every_stream_server(Echo, (), |server| {
+        let client = Client::of(server);
+        client.send(&bytes);
+        client.shutdown(Shutdown::Write);
+        assert_eq!(rest_of(&client), bytes);
+    });
+}
+
+#[test]
+fn a_half_closed_client_is_answered_to_the_end() {
+    let _bound = bounded();
+    let last_word = handler_fn(|connection| {
+        let mut all = Vec::new();
+        connection.read_to_end(&mut all)?;
+        writeln!(connection, "{} bytes, goodbye", all.len())?;
+        Ok(())
+    });
+    on_every_stream_server(last_word, (), |server| {
+        let client = Client::of(server);
+        client.send(vec![b'x'; 300_000]);
+        client.shutdown(Shutdown::Write);
+        assert_eq!(rest_of(&client), b"300000 bytes, goodbye\n");
+    });
+}
+
+#[test]
+fn a_handler_may_end_its_writes_and_read_on() {
+    let _bound = bounded();
+    let (told, words) = Told::new(());
+    let told = Arc::new(told);
+    let teller = told.clone();
+    let half_close = move |connection: &mut Connection| -> HandlerResult {
+        connection.write_all(b"over\n")?;
+        connection.shutdown(Shutdown::Write)?;
+        let mut reply = String::new();
+        connection.read_line(&mut reply)?;
+        teller.tell(reply);
+        Ok(())
+    };
+    on_every_stream_server(half_close, (), |server| {
+        let client = Client::of(server);
+        assert_eq!(rest_of(&client), b"over\n");
+        client.send("understood\n");
+        assert_eq!(next(&words), "understood\n");
+    });
+}
+
+#[test]
+fn a_client_that_resets_is_a_normal_end() {
+    let _bound = bounded();
+    for (mixin, place) in [("reading", 0), ("writing", 1)] {
+        let (handler, words) = Told::new(handler_fn(move |connection| {
+            let mut line = String::new();
+            connection.read_line(&mut line)?;
+            connection.write_all(line.as_bytes())?;
+            loop {
+                line.clear();
+                match place {
+                    0 => _ = connection.read_line(&mut line)?,
+                    _ => connection.write_all(&[b'x'; 100_000])?,
+                }
+            }
+        }));
+        let server = ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
+        let client = tcp(server.local_addr());
+        assert_eq!(ask(&client, "hello"), "hello");
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        let handle = server.handle();
+        for word in ["setup", "handle", "finish"] {
+            assert_eq!(next(&words), word, "{mixin}");
+        }
+        assert!(server.stop(common::PATIENCE).is_clean());
+        let stats = handle.stats();
+        assert_eq!((stats.failed, stats.panicked, stats.finished), (0, 0, 1), "{mixin}");
+        assert!(words.try_recv().is_err(), "handle_error was told of a peer that hung up");
+    }
+}
+
+#[test]
+fn an_answer_arrives_although_the_clients_input_was_never_read() {
+    let _bound = bounded();
+    let curt = handler_fn(|connection| Ok(connection.write_all(&[b'n'; 200_000])?));
+    on_every_stream_server(curt, (), |server| {
+        for _ in 0..20 {
+            let client = Client::of(server);
+            client.send(vec![b'y'; 20_000]);
+            let answer = rest_of(&client);
+            assert_eq!(answer.len(), 200_000);
+        }
+    });
+}
+
+#[test]
+fn a_large_answer_arrives_whole_at_a_slow_reader() {
+    let _bound = bounded();
+    const SIZE: usize = 8 * 1024 * 1024;
+    let pieces = handler_fn(|connection| {
+        let mut size = 1;
+        let mut written = 0;
+        while written < SIZE {
+            let piece = vec![(size % 251) as u8; size.min(SIZE - written)];
+            connection.write_all(&piece)?;
+            written += piece.len();
+            size = (size * 3) % 50_021 + 1;
+        }
+        Ok(())
+    });
+    on_every_stream_server(pieces, (), |server| {
+        let mut client = &Client::of(server);
+        let mut expected = 1;
+        let mut left = 0;
+        let mut total = 0;
+        let mut buffer = vec![0; 7919];
+        loop {
+            let length = client.read(&mut buffer).unwrap();
+            if length == 0 {
+                break;
+            }
+            for byte in &buffer[..length] {
+                if left == 0 {
+                    left = expected;
+                }
+                assert_eq!(*byte, (expected % 251) as u8, "at {total}");
+                left -= 1;
+                total += 1;
+                if left == 0 {
+                    expected = (expected * 3) % 50_021 + 1;
+                }
+            }
+        }
+        assert_eq!(total, SIZE);
+    });
+}
+
+struct Short(Duration);
+
+impl Settings for Short {
+    fn set<T: Transport, M: Mixin>(&self, builder: Builder<T, M>) -> Builder<T, M> {
+        builder.read_timeout(self.0).write_timeout(self.0)
+    }
+}
+
+#[test]
+fn a_silent_client_times_out_and_the_next_is_served() {
+    let _bound = bounded();
+    let (handler, words) = Told::new(Echo);
+    let words = Mutex::new(words);
+    on_every_stream_server(handler, Short(Duration::from_millis(50)), |server| {
+        let silent = Client::of(server);
+        let words = words.lock();
+        assert_eq!([next(&words), next(&words)], ["setup", "handle"]);
+        assert_eq!(next(&words), "finish");
+        let error = next(&words);
+        assert!(error.starts_with("error: ") && error.contains("timed out"), "{error}");
+        assert!(rest_of(&silent).is_empty());
+        let client = Client::of(server);
+        client.send("hello\n");
+        assert_eq!(line_of(&client), "hello");
+        drop(client);
+        // This one may time out as well before it is seen to leave.
+        while next(&words) != "finish" {}
+        while words.try_recv().is_ok() {}
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_times_out_and_the_next_is_served() {
+    let _bound = bounded();
+    let flood = handler_fn(|connection| {
+        let mut line = String::new();
+        connection.read_line(&mut line)?;
+        while line == "flood\n" {
+            connection.write_all(&[b'x'; 65_536])?;
+        }
+        Ok(connection.write_all(line.as_bytes())?)
+    });
+    let (handler, words) = Told::new(flood);
+    let words = Mutex::new(words);
+    on_every_stream_server(handler, Short(Duration::from_millis(200)), |server| {
+        let deaf = Client::of(server);
+        deaf.send("flood\n");
+        let words = words.lock();
+        assert_eq!([next(&words), next(&words), next(&words)], ["setup", "handle", "finish"]);
+        let error = next(&words);
+        assert!(error.contains("timed out"), "{error}");
+        let client = Client::of(server);
+        assert_eq!(ask(&client, "hello"), "hello");
+        assert_eq!([next(&words), next(&words), next(&words)], ["setup", "handle", "finish"]);
+    });
+}
+
+#[test]
+fn a_connection_knows_its_number_its_ends_and_its_server() {
+    let _bound = bounded();
+    let who = handler_fn(|connection| {
+        let server = connection.server().clone();
+        let own = server.connections().iter().any(|other| other.id == connection.id());
+        let local = connection.local_addr()? == *server.local_addr();
+        writeln!(connection, "{} {own} {local} {}", connection.id(), server.stats().active)?;
+        Ok(())
+    });
+    on_every_stream_server(who, (), |server| {
+        for id in 1..=3 {
+            let client = Client::of(server);
+            let said: Vec<_> = lines(&client).collect();
+            assert_eq!(said.len(), 1);
+            assert!(said[0].starts_with(&format!("{id} true true ")), "{said:?}");
+        }
+    });
+}
+
+#[test]
+fn many_clients_at_a_time_each_get_their_own_answers() {
+    let _bound = bounded();
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let clients: Vec<_> = (0..100).map(|_| Client::of(&server)).collect();
+    for round in 0..3 {
+        for (n, client) in clients.iter().enumerate() {
+            client.send(format!("{round} {n}\n"));
+        }
+        for (n, client) in clients.iter().enumerate().rev() {
+            assert_eq!(line_of(client), format!("{round} {n}"));
+        }
+    }
+    assert_eq!(server.stats().active, 100);
+    assert_eq!(server.stop(common::PATIENCE).drained, 100);
+}
