@@ -207,10 +207,8 @@ impl BaseServer {
             }
             let now = Instant::now();
             turn.pause = turn.pause.filter(|pause| *pause > now);
-            if listener {
-                if let Accepted::Request(request) = self.accept(&mut turn) {
-                    return Next::Request(request);
-                }
+            if listener && let Accepted::Request(request) = self.accept(&mut turn) {
+                return Next::Request(request);
             }
             if until.is_some_and(|until| now >= until) {
                 return Next::TimedOut;

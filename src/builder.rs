@@ -36,6 +36,57 @@ pub struct Builder<T, M> {
     transport: PhantomData<fn() -> T>,
 }
 
+impl<T: Transport, M: Mixin + Default> Server<T, M> {
+    /// Binds and listens, with default settings: see [`Builder::bind`].
+    ///
+    /// # Errors
+    /// See [`Builder::bind`].
+    pub fn bind<A, H>(address: A, handler: H) -> Result<Server<T, M>>
+    where
+        A: TryInto<Endpoint>,
+        A::Error: Into<Error>,
+        H: IntoHandler<T::Handler>,
+    {
+        Self::builder().bind(address, handler)
+    }
+
+    /// A server with other than the default settings.
+    pub fn builder() -> Builder<T, M> {
+        Builder::new(M::default())
+    }
+
+    /// Takes a listening stream socket that was bound elsewhere: see [`Builder::from_listener`].
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use socketserver::{ThreadingTcpServer, services::Hello};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    /// let server = ThreadingTcpServer::from_listener(listener, Hello)?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Builder::from_listener`].
+    pub fn from_listener<H>(listener: impl Into<T>, handler: H) -> Result<Server<T, M>>
+    where
+        H: IntoHandler<T::Handler>,
+    {
+        Self::builder().from_listener(listener, handler)
+    }
+
+    /// Takes a bound datagram socket: see [`Builder::from_socket`].
+    ///
+    /// # Errors
+    /// See [`Builder::from_socket`].
+    pub fn from_socket<H>(socket: impl Into<T>, handler: H) -> Result<Server<T, M>>
+    where
+        H: IntoHandler<T::Handler>,
+    {
+        Self::builder().from_socket(socket, handler)
+    }
+}
+
 impl<T: Transport, M: Mixin> Builder<T, M> {
     pub(crate) fn new(mixin: M) -> Builder<T, M> {
         let settings = Settings::default();
@@ -179,7 +230,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     {
         let endpoint = address.try_into().map_err(Into::into)?;
         let transport = T::bind(&endpoint, &self.settings.transport)?;
-        self.from_transport(transport, handler)
+        self.with_transport(transport, handler)
     }
 
     /// Takes a listening TCP or Unix stream socket that was bound elsewhere, by an earlier process
@@ -191,7 +242,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     where
         H: IntoHandler<T::Handler>,
     {
-        self.from_transport(listener.into(), handler)
+        self.with_transport(listener.into(), handler)
     }
 
     /// Takes a bound UDP or Unix datagram socket: the like of
@@ -203,10 +254,10 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     where
         H: IntoHandler<T::Handler>,
     {
-        self.from_transport(socket.into(), handler)
+        self.with_transport(socket.into(), handler)
     }
 
-    fn from_transport<H>(self, transport: T, handler: H) -> Result<Server<T, M>>
+    fn with_transport<H>(self, transport: T, handler: H) -> Result<Server<T, M>>
     where
         H: IntoHandler<T::Handler>,
     {

@@ -38,19 +38,24 @@ struct Phase {
     report: StopReport,
 }
 
-/// When a stop that has begun must be over.
+/// The timetable of a stop that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
-    /// Those who are still here are cut off: a little before the end, so that they can notice and
-    /// be gone by then.
+    /// Those who are still here are cut off: early enough for them to notice and be gone in time.
     pub(crate) force: Instant,
+    /// Nobody waits for them any longer.
     pub(crate) end: Instant,
+    /// Whoever asked for the stop has the report.
+    over: Instant,
 }
 
 impl Deadline {
     fn after(time: Duration) -> Deadline {
-        let end = Instant::now() + time.clamp(SHORTEST, FOREVER);
-        Deadline { force: end - (time / 10).clamp(SHORTEST, FORCE_MARGIN), end }
+        let now = Instant::now();
+        let time = time.min(FOREVER);
+        let force = now + time - (time / 5).min(FORCE_MARGIN);
+        let over = now + time.max(SHORTEST);
+        Deadline { force, end: over - ((over - force) / 4).min(REPORT_MARGIN), over }
     }
 }
 
@@ -165,7 +170,7 @@ impl Control {
         let wish = Deadline::after(within);
         let mut phase = self.phase.lock();
         let deadline = match phase.deadline {
-            Some(earlier) if earlier.end <= wish.end => earlier,
+            Some(earlier) if earlier.over <= wish.over => earlier,
             _ => wish,
         };
         phase.deadline = Some(deadline);
@@ -209,7 +214,7 @@ impl Control {
         self.shutdown();
         let mut phase = self.phase.lock();
         while phase.serving == Serving::Now {
-            if self.changed.wait_until(&mut phase, deadline.end + REPORT_GRACE).timed_out() {
+            if self.changed.wait_until(&mut phase, deadline.over).timed_out() {
                 drop(phase);
                 return self.report();
             }
@@ -221,11 +226,11 @@ impl Control {
 /// The longest stop deadline: about thirty years, and no overflow of the clock.
 const FOREVER: Duration = Duration::from_secs(1_000_000_000);
 
-/// What connections that are cut off get at least to notice it.
-const SHORTEST: Duration = Duration::from_millis(50);
+/// The most that connections that are cut off get to notice it.
+const FORCE_MARGIN: Duration = Duration::from_millis(300);
 
-/// What is kept back for that at most from a longer deadline.
-const FORCE_MARGIN: Duration = Duration::from_millis(250);
+/// The most that the serving thread gets of that, to let go of what is left and to report.
+const REPORT_MARGIN: Duration = Duration::from_millis(50);
 
-/// What the serving thread gets after the deadline to write its report.
-const REPORT_GRACE: Duration = Duration::from_millis(200);
+/// The shortest stop: what both of them need where no time was given.
+const SHORTEST: Duration = Duration::from_millis(100);

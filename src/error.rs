@@ -3,8 +3,6 @@
 use std::convert::Infallible;
 use std::{fmt, io};
 
-use crate::address::Address;
-
 /// What this crate's own functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -52,8 +50,6 @@ pub enum Error {
     },
     /// A datagram was longer than `max_packet_size`. It was dropped: half a message is none.
     Truncated {
-        /// Who sent it.
-        peer: Address,
         /// The datagram's length, in bytes.
         length: usize,
         /// The limit, in bytes.
@@ -111,11 +107,8 @@ impl fmt::Display for Error {
             Error::MessageTooLong { length, limit } => {
                 write!(f, "message of {length} bytes is too long (limit {limit} bytes)")
             }
-            Error::Truncated { peer, length, limit } => {
-                write!(
-                    f,
-                    "datagram of {length} bytes from {peer} is too long (limit {limit} bytes)"
-                )
+            Error::Truncated { length, limit } => {
+                write!(f, "datagram of {length} bytes is too long (limit {limit} bytes)")
             }
             Error::Panicked { message } => write!(f, "handler panicked: {message}"),
             Error::OtherThreads { count } => write!(

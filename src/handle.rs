@@ -71,7 +71,8 @@ impl ServerHandle {
     }
 
     /// Asks the server to stop and waits until it has, at most for `deadline`; says what became
-    /// of each connection. Zero cuts all connections off at once.
+    /// of each connection. Zero cuts all connections off at once; they get a tenth of a second to
+    /// be gone.
     ///
     /// Called from a handler it waits for that handler too, and so for the whole deadline;
     /// [`shutdown`](ServerHandle::shutdown) is for that.
@@ -151,10 +152,10 @@ impl RunningServer {
         let report = self.handle.stop(deadline);
         if let Some(thread) = self.thread.take() {
             // A sequential server whose one handler is stuck cannot be joined.
-            if report.stuck.is_empty() || thread.is_finished() {
-                if let Ok(Err(error)) = thread.join() {
-                    log::error!("{}: {error}", self.handle.local_addr());
-                }
+            if (report.stuck.is_empty() || thread.is_finished())
+                && let Ok(Err(error)) = thread.join()
+            {
+                log::error!("{}: {error}", self.handle.local_addr());
             }
         }
         report

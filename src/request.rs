@@ -221,7 +221,7 @@ impl sealed::RequestHandler for dyn DatagramRequestHandler {
         let truncated = (length > data.len()).then(|| {
             data.clear();
             let limit = control.settings.transport.max_packet_size;
-            Error::Truncated { peer: peer.clone(), length, limit }
+            Error::Truncated { length, limit }
         });
         let id = control.new_id();
         let request = DatagramRequest::new(id, data, peer, socket, control.clone());

@@ -5,13 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::Instant;
 
-use crate::address::{Address, Endpoint};
+use crate::address::Address;
 use crate::base::{BaseServer, Next};
-use crate::builder::Builder;
 use crate::error::{Error, Result};
 use crate::handle::{RunningServer, ServerHandle};
 use crate::mixin::{Forking, Mixin, Sequential, Spawnable, Threading};
-use crate::request::IntoHandler;
 use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 
 /// A server that listens, and can serve: where requests come from (`T`), who runs them (`M`), and
@@ -59,61 +57,10 @@ pub type ForkingUnixDatagramServer = Server<UnixDatagram, Forking>;
 pub enum Handled {
     /// A request came, and was handled or given to a thread or process that handles it.
     Request,
-    /// None came within the [`request_timeout`](Builder::request_timeout).
+    /// None came within the [`request_timeout`](crate::Builder::request_timeout).
     TimedOut,
     /// The server has been shut down.
     ShutDown,
-}
-
-impl<T: Transport, M: Mixin + Default> Server<T, M> {
-    /// Binds and listens, with default settings: see [`Builder::bind`].
-    ///
-    /// # Errors
-    /// See [`Builder::bind`].
-    pub fn bind<A, H>(address: A, handler: H) -> Result<Server<T, M>>
-    where
-        A: TryInto<Endpoint>,
-        A::Error: Into<Error>,
-        H: IntoHandler<T::Handler>,
-    {
-        Self::builder().bind(address, handler)
-    }
-
-    /// A server with other than the default settings.
-    pub fn builder() -> Builder<T, M> {
-        Builder::new(M::default())
-    }
-
-    /// Takes a listening stream socket that was bound elsewhere: see [`Builder::from_listener`].
-    ///
-    /// ```
-    /// use std::net::TcpListener;
-    /// use socketserver::{ThreadingTcpServer, services::Hello};
-    ///
-    /// let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    /// let server = ThreadingTcpServer::from_listener(listener, Hello)?;
-    /// # Ok::<(), socketserver::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// See [`Builder::from_listener`].
-    pub fn from_listener<H>(listener: impl Into<T>, handler: H) -> Result<Server<T, M>>
-    where
-        H: IntoHandler<T::Handler>,
-    {
-        Self::builder().from_listener(listener, handler)
-    }
-
-    /// Takes a bound datagram socket: see [`Builder::from_socket`].
-    ///
-    /// # Errors
-    /// See [`Builder::from_socket`].
-    pub fn from_socket<H>(socket: impl Into<T>, handler: H) -> Result<Server<T, M>>
-    where
-        H: IntoHandler<T::Handler>,
-    {
-        Self::builder().from_socket(socket, handler)
-    }
 }
 
 impl<T: Transport, M: Mixin> Server<T, M> {
@@ -132,7 +79,7 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     }
 
     /// Serves until it is shut down, and then until every connection has ended, or the
-    /// [`stop_deadline`](Builder::stop_deadline) has come.
+    /// [`stop_deadline`](crate::Builder::stop_deadline) has come.
     ///
     /// # Errors
     /// [`Error::ShutDown`] when it was shut down before, [`Error::OtherThreads`] from a forking
@@ -144,7 +91,7 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     }
 
     /// Waits for one request and handles it, for a program with a loop of its own. Whether one
-    /// came within the [`request_timeout`](Builder::request_timeout) is what it returns.
+    /// came within the [`request_timeout`](crate::Builder::request_timeout) is what it returns.
     ///
     /// A server can be waited for together with other things by its listener ([`AsFd`]).
     ///

@@ -34,7 +34,7 @@ impl Default for Keepalive {
     }
 }
 
-/// What a [`Transport`](crate::Transport) needs to know of the settings.
+/// What a [`Transport`](crate::transport::Transport) needs to know of the settings.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TransportOptions {

@@ -106,9 +106,11 @@ impl Stream for SocketStream {
         let address = socket2::SockRef::from(&self.0).local_addr()?;
         Ok(match address.as_socket() {
             Some(ip) => Address::tcp(ip),
-            None => Address::Unix(
-                address.as_unix().map_or(UnixName::Unnamed, |name| UnixName::from_std(&name)),
-            ),
+            None => Address::Unix(match (address.as_pathname(), address.as_abstract_namespace()) {
+                (Some(path), _) => UnixName::Path(path.to_owned()),
+                (None, Some(name)) => UnixName::Abstract(name.to_owned()),
+                (None, None) => UnixName::Unnamed,
+            }),
         })
     }
 

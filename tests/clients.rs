@@ -527,6 +527,23 @@ fn the_servers_last_words_are_shown_and_end_the_client_at_its_prompt() {
 }
 
 #[test]
+fn an_answer_that_is_the_servers_last_is_shown() {
+    let handler = handler_fn(|connection| {
+        connection.read_line(&mut String::new())?;
+        Ok(connection.write_all(b"bye\r\n")?)
+    });
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
+    let address = server.local_addr().to_string();
+    for _ in 0..20 {
+        let mut client = Client::at_terminal("chat_client", &[&address]);
+        client.send("quit\r");
+        client.wait_for("bye\r\n");
+        client.wait_for("the server closed the connection\r\n");
+        assert_eq!(client.end().status, Some(0));
+    }
+}
+
+#[test]
 fn leaving_waits_for_the_last_answers() {
     let (address, accepted) = listen();
     let mut client = Client::at_terminal("echo_client", &[&address]);
@@ -537,6 +554,16 @@ fn leaving_waits_for_the_last_answers() {
     drop(server);
     client.wait_for("bye\r\n");
     assert_eq!(client.end().status, Some(0));
+}
+
+#[test]
+fn a_server_that_does_not_let_go_is_left() {
+    let (address, accepted) = listen();
+    let mut client = Client::at_terminal("chat_client", &[&address]);
+    let server = accepted.recv_timeout(LIMIT).unwrap();
+    client.send(CTRL_D);
+    assert_eq!(client.end().status, Some(0));
+    drop(server);
 }
 
 #[test]

@@ -98,13 +98,10 @@ fn converse(
     signal_hook::flag::register(SIGINT, ignored).map_err(failed("no signal handler"))?;
     let (ended, end) = mpsc::channel();
     thread::spawn(move || {
-        let result = show_lines(input, |line| {
-            printer.print(line + "\n").map_err(io::Error::other)?;
-            // The printer keeps one text for the prompt, and between two prompts lets later ones
-            // pass it. When it takes another, the line has been shown: this one moves the cursor
-            // up and down again.
-            printer.print("\x1b[A\n".into()).map_err(io::Error::other)
-        });
+        let result = show_lines(input, |line| printer.print(line + "\n").map_err(io::Error::other));
+        // The printer keeps one text for the editor. When it takes another, the last line has been
+        // shown; this one, if it is shown at all, moves the cursor up and down again.
+        let _ = printer.print("\x1b[A\n".into());
         let _ = ended.send(result);
         interrupt();
     });

@@ -29,10 +29,9 @@ impl Drop for SocketFile {
         // Another server may have put its own socket there since.
         if let Ok(metadata) = std::fs::symlink_metadata(&self.path)
             && (metadata.dev(), metadata.ino()) == (self.device, self.inode)
+            && let Err(error) = std::fs::remove_file(&self.path)
         {
-            if let Err(error) = std::fs::remove_file(&self.path) {
-                log::warn!("cannot remove {}: {error}", self.path.display());
-            }
+            log::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
 }
