@@ -20,7 +20,8 @@ use std::io::{BufRead, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use client::{Failure, failed, printable};
+use client::{Failure, failed};
+use socketserver::services::printable;
 
 const USAGE: &str = "\
 usage: chat_client [-u NAME] [--connect] [ADDRESS]

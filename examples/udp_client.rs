@@ -17,11 +17,12 @@ use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use client::{Failure, failed, printable, unix_address};
+use client::{Failure, failed};
 use rustix::net::SocketAddrUnix;
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 use socket2::Socket;
+use socketserver::services::printable;
 use socketserver::{Endpoint, Scheme};
 
 const USAGE: &str = "\
@@ -72,7 +73,7 @@ fn run() -> Result<(), Failure> {
 fn connect(endpoint: &Endpoint) -> Result<Socket, Failure> {
     let connected = if endpoint.is_unix() {
         let name = endpoint.unix_name(Scheme::UnixDatagram)?;
-        unix_address(name).and_then(|name| {
+        name.socket_addr().and_then(|name| {
             let socket = UnixDatagram::unbound()?;
             // To be answered a socket needs a name. Bound to none it is given an abstract one that
             // is free, and which leaves no file behind.

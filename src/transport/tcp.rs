@@ -37,6 +37,8 @@ impl Transport for Tcp {
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<Tcp> {
         bind_any(endpoint, Scheme::Tcp, |address| {
             let socket = ip_socket(address, Type::STREAM, Protocol::TCP, options)?;
+            // Here and not only in `prepare`, which a transport around this one may forget.
+            socket.set_nonblocking(true)?;
             socket.listen(options.backlog.try_into().unwrap_or(i32::MAX))?;
             Ok(Tcp(socket.into()))
         })

@@ -44,7 +44,7 @@ impl Transport for UnixDatagram {
 
     fn bind(endpoint: &Endpoint, _options: &TransportOptions) -> Result<UnixDatagram> {
         let name = endpoint.unix_name(Scheme::UnixDatagram)?;
-        let bind = |name: &UnixName| net::UnixDatagram::bind_addr(&name.to_std()?);
+        let bind = |name: &UnixName| net::UnixDatagram::bind_addr(&name.socket_addr()?);
         let (socket, _file) = unix_name::bind(name, bind)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
         Ok(UnixDatagram { socket: Arc::new(socket), buffer: Mutex::default(), _file })
@@ -89,6 +89,6 @@ impl DatagramSocket for net::UnixDatagram {
         let Address::UnixDatagram(peer) = peer else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a Unix datagram address"));
         };
-        self.send_to_addr(data, &peer.to_std()?).map(drop)
+        self.send_to_addr(data, &peer.socket_addr()?).map(drop)
     }
 }

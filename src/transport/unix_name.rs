@@ -66,7 +66,7 @@ pub(super) fn bind<S>(
 /// told at once that it is of the wrong type.
 fn is_alive(name: &UnixName) -> io::Result<bool> {
     let probe = UnixDatagram::unbound()?;
-    match probe.connect_addr(&name.to_std()?) {
+    match probe.connect_addr(&name.socket_addr()?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
         // A socket of the other type, or one that does not want to talk: somebody is there.
         Ok(()) | Err(_) => Ok(true),

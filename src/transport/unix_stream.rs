@@ -73,7 +73,7 @@ impl Transport for UnixStream {
 }
 
 fn listen(name: &UnixName, backlog: u32) -> io::Result<UnixListener> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.bind(&to_sockaddr(name)?)?;
     socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
     Ok(socket.into())
@@ -88,7 +88,7 @@ fn to_sockaddr(name: &UnixName) -> io::Result<SockAddr> {
             SockAddr::unix(std::ffi::OsStr::from_bytes(&with_nul))
         }
         UnixName::Unnamed => {
-            name.to_std().map(|_| unreachable!("an unnamed socket has no address"))
+            name.socket_addr().map(|_| unreachable!("an unnamed socket has no address"))
         }
     }
 }

@@ -1,0 +1,187 @@
+//! What CPython's `test_socketserver` checks, for this crate. (Its checks of forking are in
+//! `forking.rs`, and so is the big write among signals, which needs a process of its own.)
+
+mod common;
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use common::{
+    Client, PATIENCE, TempDir, Told, ask, bounded, echoes, next, on_every_stream_server,
+    open_descriptors, serving_threads, tcp, wait_until,
+};
+use parking_lot::{Mutex, MutexGuard};
+use socketserver::services::{Echo, Hello};
+use socketserver::*;
+
+/// Some tests here count what the process has, so that all of them run one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock()
+}
+
+#[test]
+fn twenty_servers_are_shut_down_while_they_start() {
+    let (_alone, _bound) = (alone(), bounded());
+    for _ in 0..20 {
+        let server = ThreadingTcpServer::bind("127.0.0.1:0", Hello).unwrap();
+        let handle = server.handle();
+        let serving = thread::spawn(move || server.serve_forever());
+        handle.shutdown();
+        assert!(matches!(serving.join().unwrap(), Ok(()) | Err(Error::ShutDown)));
+    }
+    for _ in 0..20 {
+        let server = TcpServer::bind("127.0.0.1:0", Hello).unwrap().spawn().unwrap();
+        assert!(server.stop(PATIENCE).is_clean());
+    }
+}
+
+#[test]
+fn a_server_is_closed_without_serving() {
+    let (_alone, _bound) = (alone(), bounded());
+    let before = open_descriptors();
+    let server = TcpServer::bind("127.0.0.1:0", Hello).unwrap();
+    let address = server.local_addr().clone();
+    assert!(open_descriptors() > before);
+    drop(server);
+    assert_eq!(open_descriptors(), before);
+    TcpListener::bind(address.socket_addr().unwrap()).unwrap();
+}
+
+#[test]
+fn a_thousand_failed_binds_leak_no_descriptor() {
+    let (_alone, _bound) = (alone(), bounded());
+    let directory = TempDir::new();
+    let occupied = TcpServer::bind("127.0.0.1:0", Echo).unwrap();
+    let datagrams = UdpServer::bind("127.0.0.1:0", Echo).unwrap();
+    let path = directory.join("socket");
+    let stream = UnixStreamServer::bind(path.as_path(), Echo).unwrap();
+    let before = open_descriptors();
+    for _ in 0..250 {
+        TcpServer::bind(occupied.local_addr(), Echo).unwrap_err();
+        UdpServer::bind(datagrams.local_addr(), Echo).unwrap_err();
+        UnixStreamServer::bind(stream.local_addr(), Echo).unwrap_err();
+        UnixDatagramServer::bind(path.as_path(), Echo).unwrap_err();
+    }
+    assert_eq!(open_descriptors(), before);
+}
+
+#[test]
+fn serving_and_stopping_leaks_no_descriptor_and_no_thread() {
+    let (_alone, _bound) = (alone(), bounded());
+    let before = open_descriptors();
+    for _ in 0..20 {
+        let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+        let clients: Vec<_> = (0..5).map(|_| tcp(server.local_addr())).collect();
+        for client in &clients {
+            assert_eq!(ask(client, "hello"), "hello");
+        }
+        assert_eq!(server.stop(PATIENCE).drained, 5);
+    }
+    assert_eq!(open_descriptors(), before);
+    wait_until("the threads are gone", || serving_threads() == 0);
+}
+
+/// Fails, panics or answers, as the client says.
+fn commands(connection: &mut Connection) -> HandlerResult {
+    let mut command = String::new();
+    connection.read_line(&mut command)?;
+    match &*command {
+        "fail\n" => Err("as told".into()),
+        "panic\n" => panic!("as told"),
+        _ => Ok(connection.write_all(command.as_bytes())?),
+    }
+}
+
+#[test]
+fn errors_and_panics_of_a_handler_reach_handle_error_and_end_one_connection() {
+    let (_alone, _bound) = (alone(), bounded());
+    let (handler, words) = Told::new(handler_fn(commands));
+    let words = Mutex::new(words);
+    on_every_stream_server(handler, (), |server| {
+        let words = words.lock();
+        for (command, error) in [
+            ("fail", "error: as told"),
+            ("panic", "error: handler panicked: as told"),
+            ("fail", "error: as told"),
+        ] {
+            assert_eq!(ask(&Client::of(server), command), "");
+            for word in ["setup", "handle", "finish", error] {
+                assert_eq!(next(&words), word);
+            }
+        }
+        assert_eq!(ask(&Client::of(server), "hello"), "hello");
+        for word in ["setup", "handle", "finish"] {
+            assert_eq!(next(&words), word);
+        }
+        wait_until("all have ended", || server.stats().finished == 4);
+        let stats = server.stats();
+        assert_eq!((stats.failed, stats.panicked), (2, 1));
+    });
+}
+
+struct Closed;
+
+impl StreamRequestHandler for Closed {
+    fn verify_request(&self, _connection: &Connection) -> bool {
+        false
+    }
+
+    fn handle(&self, _connection: &mut Connection) -> HandlerResult {
+        unreachable!("refused")
+    }
+}
+
+#[test]
+fn a_request_that_verify_request_refuses_is_closed() {
+    let (_alone, _bound) = (alone(), bounded());
+    let (handler, words) = Told::new(Closed);
+    on_every_stream_server(handler, (), |server| {
+        for n in 1..=3 {
+            let client = Client::of(server);
+            assert_eq!((&client).read(&mut [0]).unwrap(), 0);
+            wait_until("it is counted", || server.stats().denied == n);
+        }
+        assert_eq!(server.stats().accepted, 0);
+        assert!(server.connections().is_empty());
+    });
+    assert!(words.try_recv().is_err(), "a refused request is not set up");
+}
+
+#[test]
+fn finished_threads_are_not_kept() {
+    let (_alone, _bound) = (alone(), bounded());
+    let mixin = Threading::new().idle_time(Duration::ZERO);
+    let server = ThreadingTcpServer::builder().mixin(mixin).bind("127.0.0.1:0", Echo).unwrap();
+    let server = server.spawn().unwrap();
+    let clients: Vec<_> = (0..50).map(|_| tcp(server.local_addr())).collect();
+    for client in &clients {
+        assert_eq!(ask(client, "hello"), "hello");
+    }
+    assert_eq!(serving_threads(), 51);
+    drop(clients);
+    wait_until("only the server's own thread is left", || serving_threads() == 1);
+    for _ in 0..200 {
+        echoes(server.local_addr(), "short\n");
+    }
+    wait_until("only the server's own thread is left", || serving_threads() == 1);
+}
+
+#[test]
+fn a_thread_that_is_done_serves_the_next_client_and_leaves_after_its_idle_time() {
+    let (_alone, _bound) = (alone(), bounded());
+    let name = handler_fn(|connection| Ok(writeln!(connection, "{:?}", thread::current().id())?));
+    let mixin = Threading::new().idle_time(Duration::from_millis(500));
+    let server = ThreadingTcpServer::builder().mixin(mixin).bind("127.0.0.1:0", name).unwrap();
+    let server = server.spawn().unwrap();
+    let mut threads = HashSet::new();
+    for _ in 0..100 {
+        threads.insert(common::line_of(tcp(server.local_addr())));
+    }
+    assert!(threads.len() < 50, "{} threads for 100 clients in a row", threads.len());
+    wait_until("the idle ones have left", || serving_threads() == 1);
+    assert!(common::line_of(tcp(server.local_addr())).starts_with("ThreadId"));
+}
