@@ -153,6 +153,6 @@ impl Registry {
 fn shut(link: Option<&Arc<Link>>, how: Shutdown) {
     if let Some(link) = link {
         // A peer that is gone already needs no shutting.
-        let _ = link.stream().shutdown(how);
+        let _ = link.shutdown(how);
     }
 }

@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -48,6 +49,12 @@ pub trait Stream: Send + Sync + 'static {
 
     /// This end's address.
     fn local_addr(&self) -> io::Result<Address>;
+
+    /// How many bytes were written that the peer would lose if it sent more now and the stream
+    /// were closed; 0 by default.
+    fn unsent(&self) -> io::Result<usize> {
+        Ok(0)
+    }
 
     /// The descriptor to wait on; `None` for a stream that is always ready.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
@@ -114,6 +121,14 @@ impl Stream for SocketStream {
         })
     }
 
+    fn unsent(&self) -> io::Result<usize> {
+        match self.local_addr()? {
+            Address::Tcp(_) => socket::unsent(self.0.as_fd()),
+            // What was written to a Unix socket is with the peer already.
+            _ => Ok(0),
+        }
+    }
+
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.0.as_fd())
     }
@@ -142,6 +157,8 @@ pub(crate) struct Link {
     peer: Address,
     wait: OnceLock<Box<dyn Wait>>,
     timeouts: Mutex<Timeouts>,
+    /// Whether end-of-file may be this side's doing, the peer having more to say.
+    read_shut: AtomicBool,
     /// Held while writing, so that what a handler writes and what a broadcast delivers never tear
     /// each other. It holds the rest of a message that a broadcast could send only in part.
     output: Mutex<Vec<u8>>,
@@ -168,6 +185,7 @@ impl Link {
             peer,
             wait: OnceLock::new(),
             timeouts: Mutex::default(),
+            read_shut: AtomicBool::new(false),
             output: Mutex::default(),
         }
     }
@@ -178,6 +196,22 @@ impl Link {
 
     pub(crate) fn stream(&self) -> &dyn Stream {
         &*self.stream
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        if how != Shutdown::Write {
+            self.assume_read_shut();
+        }
+        self.stream.shutdown(how)
+    }
+
+    /// To be told of a shutdown that another process may do.
+    pub(crate) fn assume_read_shut(&self) {
+        self.read_shut.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_read_shut(&self) -> bool {
+        self.read_shut.load(Ordering::SeqCst)
     }
 
     /// Remembers the timeouts that the transport has already set on the stream.
@@ -217,7 +251,10 @@ impl Link {
         let left_over = std::mem::take(&mut *output);
         let mut slices = [&left_over, pieces[0], pieces[1]].map(IoSlice::new);
         let mut rest = &mut slices[..];
+        // Most often there is one piece, for which there is a cheaper call.
         IoSlice::advance_slices(&mut rest, 0);
+        let last = rest.iter().rposition(|piece| !piece.is_empty());
+        rest = &mut rest[..last.map_or(0, |last| last + 1)];
         while !rest.is_empty() {
             match self.stream.write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -6,13 +6,16 @@ use std::io::Write;
 use std::os::unix::net::UnixDatagram as Socket;
 use std::sync::mpsc::Receiver;
 
-use common::{PATIENCE, Told, abstract_name, bounded, echoes, next, udp, unix_address, unixgram};
+use common::{
+    PATIENCE, Told, abstract_name, bounded, echoes, next, udp, uninterrupted, unix_address,
+    unixgram,
+};
 use socketserver::services::Echo;
 use socketserver::*;
 
 fn answer(client: &std::net::UdpSocket) -> Vec<u8> {
     let mut buffer = vec![0; 65_536];
-    let length = client.recv(&mut buffer).unwrap();
+    let length = uninterrupted(|| client.recv(&mut buffer));
     buffer[..length].to_vec()
 }
 

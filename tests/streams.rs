@@ -23,15 +23,15 @@ fn an_answer_arrives_before_the_next_read_waits_without_a_flush() {
     let _bound = bounded();
     let dialogue = handler_fn(|connection| {
         let mut name = String::new();
-        write!(connection, "name?\n")?;
+        writeln!(connection, "name?")?;
         connection.read_line(&mut name)?;
         write!(connection, "hello, {name}")?;
         let mut byte = [0];
         connection.read_exact(&mut byte)?;
-        write!(connection, "{}\n", byte[0])?;
+        writeln!(connection, "{}", byte[0])?;
         let mut large = [0; 10_000];
         let length = connection.read(&mut large)?;
-        write!(connection, "{length}\n")?;
+        writeln!(connection, "{length}")?;
         connection.fill_buf()?;
         Ok(())
     });
@@ -260,8 +260,10 @@ fn a_client_that_never_reads_times_out_and_the_next_is_served() {
     let flood = handler_fn(|connection| {
         let mut line = String::new();
         connection.read_line(&mut line)?;
-        while line == "flood\n" {
-            connection.write_all(&[b'x'; 65_536])?;
+        if line == "flood\n" {
+            loop {
+                connection.write_all(&[b'x'; 65_536])?;
+            }
         }
         Ok(connection.write_all(line.as_bytes())?)
     });

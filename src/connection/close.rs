@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Connection;
@@ -11,6 +12,9 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// How much of what such a peer sends is read, and thrown away.
 const LINGER_BYTES: usize = 1024 * 1024;
+
+/// How late a stop may notice that a peer has got its last answer.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 impl Connection {
     /// Sends what was written, and closes.
@@ -22,14 +26,18 @@ impl Connection {
     pub(crate) fn close(mut self) -> io::Result<()> {
         // Even where the handler left nothing to send, a broadcast may have.
         let flushed = self.send(&[]);
-        if flushed.is_ok() && !self.input.has_ended() {
+        if flushed.is_ok() {
             // Whatever goes wrong from here on, everything that could be sent is.
             let _ = self.linger();
+            let _ = self.see_off();
         }
         flushed
     }
 
     fn linger(&mut self) -> io::Result<()> {
+        if self.input.has_ended() || self.link.is_read_shut() {
+            return Ok(());
+        }
         let mut waste = [0; 4096];
         let mut length = match self.link.stream().try_read(&mut waste) {
             Ok(length) => length,
@@ -46,6 +54,35 @@ impl Connection {
             self.link.set_read_timeout(Some(left))?;
             length = self.link.read(&mut waste)?;
             total += length;
+        }
+        Ok(())
+    }
+
+    /// During a stop the end of the input is this side's doing, and what the peer still sends
+    /// would make the close a reset: so the close waits until the peer has its answers. (The
+    /// sending side stays open meanwhile: with both sides shut, Linux resets the connection at
+    /// the next byte that comes in.)
+    ///
+    /// Nothing tells when the peer has them; it is looked for, at growing intervals.
+    fn see_off(&mut self) -> io::Result<()> {
+        if !self.link.is_read_shut() {
+            return Ok(());
+        }
+        let control = self.server.control();
+        let soon = Instant::now() + LINGER_TIME;
+        let give_up = || if control.is_stopping() { control.deadline().force } else { soon };
+        let stream = self.link.stream();
+        let mut pause = Duration::from_micros(500);
+        let mut waste = [0; 4096];
+        while stream.unsent()? > 0 && Instant::now() < give_up() {
+            // Read to make room, so that the peer comes to reading in turn.
+            for _ in 0..LINGER_BYTES / waste.len() {
+                if !matches!(stream.try_read(&mut waste), Ok(1..)) {
+                    break;
+                }
+            }
+            thread::sleep(pause);
+            pause = (2 * pause).min(LONGEST_PAUSE);
         }
         Ok(())
     }

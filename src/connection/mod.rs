@@ -152,7 +152,7 @@ impl Connection {
         if how != Shutdown::Read {
             self.flush()?;
         }
-        self.link.stream().shutdown(how)
+        self.link.shutdown(how)
     }
 
     fn send(&mut self, more: &[u8]) -> io::Result<()> {

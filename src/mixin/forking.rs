@@ -200,6 +200,10 @@ fn run_child(state: &State, server: &BaseServer, request: Request) -> ! {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let (work, registration) = request.into_parts();
         let link = work.link().cloned();
+        if let Some(link) = &link {
+            // By the parent, when it stops.
+            link.assume_read_shut();
+        }
         process::drain_on_signals(link.as_ref().and_then(|link| link.stream().as_fd()));
         let [listener, bell] = server.inherited();
         // A datagram is answered through the socket that it came in by.

@@ -47,6 +47,11 @@ impl Wait for WatchForStop {
         let control = &self.control;
         loop {
             let stopping = control.is_stopping();
+            if stopping {
+                // Asked for while the handler was at something else, and there is no other thread
+                // to notice it.
+                control.begin_stop();
+            }
             let force = stopping.then(|| control.deadline().force);
             let stop = (!stopping).then(|| (control.stop_signal(), Interest::Read));
             let wake_up = [until, force].into_iter().flatten().min();

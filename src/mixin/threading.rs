@@ -199,8 +199,12 @@ impl Worker {
             let _outcome = request.finish();
             next = self.wait(idle_time);
         }
+        let mut roll = self.crew.roll.lock();
+        // Each joins those who left before, so that of a burst no more than one is kept.
+        roll.join_leaving();
         // The last thing this thread does: joining it waits for no more than its return.
-        self.crew.roll.lock().leaving.push(self.number);
+        roll.leaving.push(self.number);
+        drop(roll);
         self.crew.gone.notify_all();
     }
 

@@ -1,6 +1,6 @@
 //! The system calls that std lacks, as small safe pieces.
 //!
-//! `unsafe` is allowed here and nowhere else in the crate; in fact only [`process`] needs it.
+//! `unsafe` is allowed here and nowhere else in the crate.
 
 pub(crate) mod process;
 pub(crate) mod socket;

@@ -1,8 +1,9 @@
 //! Reading and writing a socket with flags: never waiting, never raising `SIGPIPE`.
+#![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::net::sockopt::{self, Timeout};
@@ -67,4 +68,16 @@ pub(crate) fn set_timeout(
     timeout: Option<Duration>,
 ) -> io::Result<()> {
     Ok(sockopt::set_socket_timeout(fd, which, timeout)?)
+}
+
+/// How many bytes were written to a TCP socket that the peer has not acknowledged
+/// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html), `SIOCOUTQ`).
+pub(crate) fn unsent(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open while it is borrowed, and this request (which Linux numbers
+    // as TIOCOUTQ) writes one int to where the pointer says, which is one.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(bytes.try_into().unwrap_or(0)),
+    }
 }

@@ -149,7 +149,7 @@ where
 pub(crate) fn line_of(mut stream: impl Read) -> String {
     let mut line = Vec::new();
     let mut byte = [0];
-    while stream.read(&mut byte).unwrap() == 1 {
+    while uninterrupted(|| stream.read(&mut byte)) == 1 {
         if byte == *b"\n" {
             break;
         }
@@ -188,17 +188,28 @@ pub(crate) fn echoes(address: impl Into<Endpoint>, text: &str) {
         Some(Scheme::Udp) => {
             let socket = udp(endpoint);
             socket.send(data).unwrap();
-            let length = socket.recv(&mut buffer).unwrap();
+            let length = uninterrupted(|| socket.recv(&mut buffer));
             buffer[..length].to_vec()
         }
         Some(Scheme::UnixDatagram) => {
             let socket = unixgram(endpoint);
             socket.send(data).unwrap();
-            let length = socket.recv(&mut buffer).unwrap();
+            let length = uninterrupted(|| socket.recv(&mut buffer));
             buffer[..length].to_vec()
         }
     };
     assert_eq!(answer, data);
+}
+
+/// What a call returns that std does not repeat after a signal.
+#[track_caller]
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> T {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.unwrap(),
+        }
+    }
 }
 
 /// Two children of this process that are no business of the server's: one has ended and waits to

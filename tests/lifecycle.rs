@@ -1,0 +1,469 @@
+//! Starting, stopping, limits, and whatever a handler may do wrong meanwhile.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{
+    Client, PATIENCE, Told, ask, bounded, echoes, line_of, next, on_every_stream_server, rest_of,
+    tcp, wait_until,
+};
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags};
+use socketserver::services::{Echo, Hello};
+use socketserver::*;
+
+// Shutting down.
+
+#[test]
+fn a_server_that_was_shut_down_before_serves_no_more() {
+    let _bound = bounded();
+    let server = TcpServer::bind("127.0.0.1:0", Hello).unwrap();
+    server.handle().shutdown();
+    assert!(matches!(server.serve_forever(), Err(Error::ShutDown)));
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", Hello).unwrap();
+    let report = server.handle().stop(PATIENCE);
+    assert!(report.is_clean());
+    assert!(matches!(server.spawn(), Err(Error::ShutDown)));
+}
+
+#[test]
+fn shutting_down_again_and_after_the_end_does_nothing() {
+    let _bound = bounded();
+    on_every_stream_server(Echo, (), |server| {
+        let handle = server.handle();
+        assert!(!handle.is_stopping());
+        let stops: Vec<_> = (0..4)
+            .map(|n| {
+                let handle = handle.clone();
+                thread::spawn(move || match n % 2 {
+                    0 => handle.shutdown(),
+                    _ => assert!(handle.stop(PATIENCE).is_clean()),
+                })
+            })
+            .collect();
+        stops.into_iter().for_each(|stop| stop.join().unwrap());
+        assert!(handle.stop(Duration::ZERO).is_clean());
+        handle.shutdown();
+        assert!(handle.is_stopping());
+    });
+}
+
+#[test]
+fn a_handler_may_shut_its_own_server_down() {
+    let _bound = bounded();
+    let end = handler_fn(|connection| {
+        connection.server().shutdown();
+        Ok(connection.write_all(b"done\n")?)
+    });
+    on_every_stream_server(end, (), |server| {
+        assert_eq!(rest_of(&Client::of(server)), b"done\n");
+    });
+}
+
+#[test]
+fn a_handler_that_stops_its_own_server_waits_for_itself_no_longer_than_it_said() {
+    let _bound = bounded();
+    for threading in [false, true] {
+        let mixin: Box<dyn Spawnable> =
+            if threading { Box::new(Threading::new()) } else { Box::new(Sequential) };
+        let (sender, reports) = mpsc::channel();
+        let sender = Mutex::new(sender);
+        let end = move |connection: &mut Connection| -> HandlerResult {
+            let report = connection.server().stop(Duration::from_millis(100));
+            let stuck: Vec<_> = report.stuck.iter().map(|stuck| stuck.id).collect();
+            Ok(sender.lock().send((stuck, connection.id()))?)
+        };
+        let server = TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", end).unwrap();
+        let server = server.spawn().unwrap();
+        let _client = tcp(server.local_addr());
+        let (stuck, id) = next(&reports);
+        assert_eq!(stuck, [id]);
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn writing_to_the_shutdown_pipe_shuts_down() {
+    let _bound = bounded();
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap();
+    let pipe = server.handle().shutdown_pipe().unwrap();
+    let server = server.spawn().unwrap();
+    echoes(server.local_addr(), "hello\n");
+    rustix::io::write(pipe, b"!").unwrap();
+    server.join().unwrap();
+}
+
+#[test]
+fn dropping_a_running_server_lets_go_of_its_port_its_handler_and_its_threads() {
+    let _bound = bounded();
+    let handler = Arc::new(Echo);
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", handler.clone()).unwrap().spawn().unwrap();
+    let address = server.local_addr().clone();
+    let client = tcp(&address);
+    assert_eq!(ask(&client, "hello"), "hello");
+    drop(server);
+    assert!(rest_of(&client).is_empty());
+    assert_eq!(Arc::strong_count(&handler), 1);
+    TcpStream::connect(address.socket_addr().unwrap()).unwrap_err();
+    // At once, although the system still remembers connections of the first server.
+    let again = ThreadingTcpServer::bind(&address, Echo).unwrap().spawn().unwrap();
+    assert_eq!(*again.local_addr(), address);
+    echoes(&address, "hello again\n");
+}
+
+// Draining.
+
+#[test]
+fn a_stop_drains_idle_clients_and_answers_what_was_received() {
+    let _bound = bounded();
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let clients: Vec<_> = (0..20).map(|_| tcp(server.local_addr())).collect();
+    for client in &clients {
+        assert_eq!(ask(client, "hello"), "hello");
+    }
+    for mut client in &clients[..10] {
+        client.write_all(b"last\nwords").unwrap();
+    }
+    let report = server.stop(PATIENCE);
+    assert_eq!((report.drained, report.forced, report.stuck.len()), (20, 0, 0));
+    for (n, client) in clients.iter().enumerate() {
+        assert_eq!(rest_of(client), if n < 10 { &b"last\nwords"[..] } else { b"" });
+    }
+}
+
+#[test]
+fn who_waits_in_the_backlog_when_the_stop_begins_is_answered() {
+    let _bound = bounded();
+    on_every_stream_server(Echo, (), |server| {
+        let busy = Client::of(server);
+        assert_eq!(ask(&busy, "hello"), "hello");
+        let waiting: Vec<_> = (0..10).map(|_| Client::of(server)).collect();
+        for client in &waiting {
+            client.send("one\ntwo");
+        }
+        let report = server.handle().stop(PATIENCE);
+        assert!(rest_of(&busy).is_empty());
+        for client in &waiting {
+            assert_eq!(rest_of(client), b"one\ntwo");
+        }
+        assert_eq!((report.drained, report.forced), (11, 0));
+    });
+}
+
+#[test]
+fn a_client_that_takes_no_answer_is_cut_off_at_the_deadline() {
+    let _bound = bounded();
+    let flood = handler_fn(|connection| {
+        loop {
+            connection.write_all(&[b'x'; 65_536])?;
+        }
+    });
+    let (handler, words) = Told::new(flood);
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
+    let _deaf = tcp(server.local_addr());
+    assert_eq!([next(&words), next(&words)], ["setup", "handle"]);
+    let report = server.stop(Duration::from_millis(500));
+    assert_eq!((report.drained, report.forced, report.stuck.len()), (0, 1, 0), "{report:?}");
+    assert_eq!(next(&words), "finish");
+}
+
+#[test]
+fn a_handler_that_does_not_end_is_named_within_the_deadline() {
+    let _bound = bounded();
+    for threading in [false, true] {
+        let mixin: Box<dyn Spawnable> =
+            if threading { Box::new(Threading::new()) } else { Box::new(Sequential) };
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let (handler, words) = Told::new(move |_: &mut Connection| -> HandlerResult {
+            let _ = wait.lock().recv();
+            Ok(())
+        });
+        let server = TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", handler).unwrap();
+        let server = server.spawn().unwrap();
+        let client = tcp(server.local_addr());
+        assert_eq!([next(&words), next(&words)], ["setup", "handle"]);
+        let handle = server.handle();
+        let began = Instant::now();
+        let report = server.stop(Duration::from_millis(300));
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        let [stuck] = &report.stuck[..] else { panic!("{report:?}") };
+        assert_eq!(stuck.peer, Address::Tcp(client.local_addr().unwrap()));
+        assert!(!report.is_clean());
+        // It is left alone, and ends when it can.
+        go.send(()).unwrap();
+        assert_eq!(next(&words), "finish");
+        wait_until("its place is free", || handle.stats().active == 0);
+    }
+}
+
+#[test]
+fn a_stop_without_patience_cuts_everybody_off() {
+    let _bound = bounded();
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let clients: Vec<_> = (0..10).map(|_| tcp(server.local_addr())).collect();
+    for client in &clients {
+        assert_eq!(ask(client, "hello"), "hello");
+    }
+    let began = Instant::now();
+    let report = server.stop(Duration::ZERO);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(report.drained + report.forced, 10, "{report:?}");
+    for client in &clients {
+        assert!(rest_of(client).is_empty());
+    }
+}
+
+// One request at a time, and a program's own loop.
+
+#[test]
+fn handle_request_says_what_it_did() {
+    let _bound = bounded();
+    let builder = TcpServer::builder().request_timeout(Duration::from_millis(1));
+    let server = builder.bind("127.0.0.1:0", Hello).unwrap();
+    assert_eq!(server.handle_request(), Handled::TimedOut);
+    let client = tcp(server.local_addr());
+    assert_eq!(server.handle_request(), Handled::Request);
+    assert_eq!(rest_of(&client), b"Hello World!\n");
+    assert_eq!(server.handle_request(), Handled::TimedOut);
+    server.handle().shutdown();
+    assert_eq!(server.handle_request(), Handled::ShutDown);
+    assert_eq!(server.handle_request(), Handled::ShutDown);
+
+    // Without a timeout it waits, and a shutdown ends the waiting.
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", Hello).unwrap();
+    let handle = server.handle();
+    let waiting = thread::spawn(move || [server.handle_request(), server.handle_request()]);
+    assert_eq!(rest_of(tcp(handle.local_addr())), b"Hello World!\n");
+    handle.shutdown();
+    assert_eq!(waiting.join().unwrap(), [Handled::Request, Handled::ShutDown]);
+}
+
+#[test]
+fn a_programs_own_loop_can_wait_for_servers_among_other_things() {
+    let _bound = bounded();
+    let builder = TcpServer::builder().request_timeout(Duration::ZERO);
+    let stream = builder.bind("127.0.0.1:0", Hello).unwrap();
+    let builder = UdpServer::builder().request_timeout(Duration::ZERO);
+    let datagram = builder.bind("127.0.0.1:0", Echo).unwrap();
+    let ready = || {
+        let mut fds = [PollFd::new(&stream, PollFlags::IN), PollFd::new(&datagram, PollFlags::IN)];
+        rustix::event::poll(&mut fds, None).unwrap();
+        [!fds[0].revents().is_empty(), !fds[1].revents().is_empty()]
+    };
+    let client = tcp(stream.local_addr());
+    assert_eq!(ready(), [true, false]);
+    assert_eq!(datagram.handle_request(), Handled::TimedOut);
+    assert_eq!(stream.handle_request(), Handled::Request);
+    assert_eq!(rest_of(&client), b"Hello World!\n");
+    let client = common::udp(datagram.local_addr());
+    client.send(b"hello").unwrap();
+    assert_eq!(ready(), [false, true]);
+    assert_eq!(datagram.handle_request(), Handled::Request);
+    assert_eq!(client.recv(&mut [0; 10]).unwrap(), 5);
+}
+
+#[test]
+fn service_actions_are_called_and_survive_a_panic() {
+    let _bound = bounded();
+    let (sender, calls) = mpsc::channel();
+    let mut count = 0;
+    let actions = move || {
+        count += 1;
+        let _ = sender.send(count);
+        assert_ne!(count, 1, "as told");
+    };
+    let builder = ThreadingTcpServer::builder().service_actions(Duration::from_millis(1), actions);
+    let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    for call in 1..=5 {
+        assert_eq!(next(&calls), call);
+        echoes(server.local_addr(), "hello\n");
+    }
+}
+
+#[test]
+fn a_connection_can_be_listed_and_cut_off() {
+    let _bound = bounded();
+    on_every_stream_server(Echo, (), |server| {
+        let client = Client::of(server);
+        assert_eq!(ask(&client, "hello"), "hello");
+        let connections = server.connections();
+        let [connection] = &connections[..] else { panic!("{connections:?}") };
+        if let Client::Tcp(stream) = &client {
+            assert_eq!(connection.peer, Address::Tcp(stream.local_addr().unwrap()));
+        }
+        assert!(server.disconnect(connection.id));
+        assert!(rest_of(&client).is_empty());
+        wait_until("it has left", || server.connections().is_empty());
+        assert!(!server.disconnect(connection.id));
+        assert_eq!(ask(&Client::of(server), "next"), "next");
+    });
+}
+
+// Limits.
+
+/// Echo that knows how many of it run at a time.
+fn counting(most: &Arc<AtomicUsize>) -> impl StreamRequestHandler {
+    let (most, now) = (most.clone(), AtomicUsize::new(0));
+    handler_fn(move |connection| {
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let result = StreamRequestHandler::handle(&Echo, connection);
+        now.fetch_sub(1, Ordering::SeqCst);
+        result
+    })
+}
+
+#[test]
+fn those_over_the_limit_wait_in_the_backlog_until_somebody_leaves() {
+    let _bound = bounded();
+    let threads = Threading::new().max_threads(2);
+    for builder in [
+        ThreadingTcpServer::builder().max_connections(2),
+        ThreadingTcpServer::builder().mixin(threads).overload(Overload::Refuse("full".into())),
+    ] {
+        let most = Arc::new(AtomicUsize::new(0));
+        let server = builder.bind("127.0.0.1:0", counting(&most)).unwrap().spawn().unwrap();
+        let mut clients: Vec<_> = (0..10).map(|_| tcp(server.local_addr())).collect();
+        for mut client in &clients {
+            client.write_all(b"hello\n").unwrap();
+        }
+        while !clients.is_empty() {
+            let client = clients.remove(0);
+            assert_eq!(line_of(&client), "hello");
+            assert!(server.stats().active <= 2);
+        }
+        server.stop(PATIENCE);
+        assert_eq!(most.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[test]
+fn those_over_the_limit_are_told_so_where_the_policy_is_to_refuse() {
+    let _bound = bounded();
+    let builder = ThreadingTcpServer::builder().max_connections(1);
+    let builder = builder.overload(Overload::Refuse("server full\r\n".into()));
+    let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let first = tcp(server.local_addr());
+    assert_eq!(ask(&first, "hello"), "hello");
+    for _ in 0..20 {
+        let mut refused = tcp(server.local_addr());
+        refused.write_all(b"let me in\n").unwrap();
+        let mut answer = Vec::new();
+        refused.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"server full\r\n");
+    }
+    assert_eq!(server.stats().refused, 20);
+    drop(first);
+    wait_until("there is room again", || server.stats().active == 0);
+    echoes(server.local_addr(), "now\n");
+}
+
+// Handlers that panic.
+
+/// Panics in one place, as long as it is armed.
+struct Panics {
+    place: &'static str,
+    armed: Arc<AtomicBool>,
+}
+
+impl Panics {
+    fn here(&self, place: &str) {
+        // An error of `handle` is what gets `handle_error` called.
+        let armed = self.armed.load(Ordering::SeqCst);
+        assert!(!(armed && self.place == place), "as told, in {place}");
+    }
+}
+
+impl StreamRequestHandler for Panics {
+    fn verify_request(&self, _connection: &Connection) -> bool {
+        self.here("verify_request");
+        true
+    }
+
+    fn setup(&self, _connection: &mut Connection) -> HandlerResult {
+        self.here("setup");
+        Ok(())
+    }
+
+    fn handle(&self, connection: &mut Connection) -> HandlerResult {
+        self.here("handle");
+        if self.place == "handle_error" && self.armed.load(Ordering::SeqCst) {
+            return Err("for handle_error".into());
+        }
+        StreamRequestHandler::handle(&Echo, connection)
+    }
+
+    fn finish(&self, _connection: &mut Connection) -> HandlerResult {
+        self.here("finish");
+        Ok(())
+    }
+
+    fn handle_error(
+        &self,
+        _connection: &Connection,
+        _error: &(dyn std::error::Error + Send + Sync + 'static),
+    ) {
+        self.here("handle_error");
+    }
+}
+
+#[test]
+fn a_panic_anywhere_ends_one_request_and_finish_runs_if_setup_did() {
+    let _bound = bounded();
+    for (place, told) in [
+        ("verify_request", &["error: handler panicked: as told, in verify_request"][..]),
+        ("setup", &["setup", "error: handler panicked: as told, in setup"]),
+        ("handle", &["setup", "handle", "finish", "error: handler panicked: as told, in handle"]),
+        ("finish", &["setup", "handle", "finish", "error: handler panicked: as told, in finish"]),
+        ("handle_error", &["setup", "handle", "finish", "error: for handle_error"]),
+    ] {
+        let armed = Arc::new(AtomicBool::new(true));
+        let (handler, words) = Told::new(Panics { place, armed: armed.clone() });
+        let words = Mutex::new(words);
+        on_every_stream_server(handler, (), |server| {
+            armed.store(true, Ordering::SeqCst);
+            let words = words.lock();
+            for _ in 0..3 {
+                let client = Client::of(server);
+                client.shutdown(std::net::Shutdown::Write);
+                let _ = (&client).read_to_end(&mut Vec::new());
+                for word in told {
+                    assert_eq!(next(&words), *word);
+                }
+            }
+            wait_until("all have ended", || server.stats().active == 0);
+            armed.store(false, Ordering::SeqCst);
+            echoes(server.local_addr(), "still serving\n");
+            for word in ["setup", "handle", "finish"] {
+                assert_eq!(next(&words), word);
+            }
+            let stats = server.stats();
+            let panicked = if matches!(place, "verify_request" | "handle_error") { 0 } else { 3 };
+            assert_eq!(stats.panicked, panicked, "{place}");
+            assert_eq!(stats.denied, if place == "verify_request" { 3 } else { 0 });
+            assert_eq!(stats.failed, if place == "handle_error" { 3 } else { 0 });
+        });
+    }
+}
+
+#[test]
+fn a_program_can_choose_its_mixin_by_a_flag() {
+    let _bound = bounded();
+    for threading in [false, true] {
+        let mixin: Box<dyn Mixin> =
+            if threading { Box::new(Threading::new()) } else { Box::new(Sequential) };
+        let server = TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", Echo).unwrap();
+        let handle = server.handle();
+        let serving = thread::spawn(move || server.serve_forever());
+        echoes(handle.local_addr(), "hello\n");
+        handle.shutdown();
+        serving.join().unwrap().unwrap();
+    }
+}
