@@ -482,9 +482,6 @@ fn a_line_typed_at_a_terminal_is_answered() {
             client.wait_for(answer);
             client.wait_for("> ");
         }
-        // What is typed ahead is not lost either.
-        client.send("a\rb\rc\r");
-        ["A\r\n", "B\r\n", "C\r\n"].iter().for_each(|answer| client.wait_for(answer));
         client.send(CTRL_D);
         assert_eq!(client.end().status, Some(0));
     }

@@ -16,8 +16,7 @@ use std::time::Duration;
 
 use common::{PATIENCE, wait_until};
 use common::{TempDir, abstract_name, ask, echoes, line_of, rest_of, tcp, udp, unix, unixgram};
-use jiff::civil::DateTime;
-use process::{Ended, Process, Server, example, exists, run};
+use process::{Ended, Process, Server, example, exists, run, without_time};
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use socket2::SockRef;
 use socketserver::Scheme;
@@ -501,21 +500,6 @@ fn greeter_greets_whoever_a_line_names() {
         assert_eq!(all, expected);
         server.stops();
     }
-}
-
-/// What follows `[Sat Nov 20 23:46:01 2026] `, which has to be now.
-#[track_caller]
-fn without_time(text: &str) -> &str {
-    const FORM: &str = "%a %b %e %H:%M:%S %Y";
-    let (time, rest) = text.strip_prefix('[').unwrap().split_once("] ").unwrap();
-    let parsed = DateTime::strptime(FORM, time).unwrap();
-    // Two places for the day, and all that.
-    assert_eq!(parsed.strftime(FORM).to_string(), time);
-    assert_eq!(time.len(), "Sat Nov 20 23:46:01 2026".len(), "{time}");
-    // An hour, in case the clock was changed in between.
-    let off = jiff::Zoned::now().datetime().duration_since(parsed);
-    assert!(off.abs().as_secs() <= 3700, "{time}");
-    rest
 }
 
 #[test]

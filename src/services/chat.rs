@@ -117,15 +117,16 @@ impl Guest<'_> {
     }
 
     fn say(&self, line: &str) {
+        // Sent under the observer's lock: it sees what the members see, in the same order. And sent
+        // first: whoever joins after the observer has seen it is not told again.
         let mut observer = self.chat.observer.as_ref().map(Mutex::lock);
+        self.member.send_to_others([line, "\r\n"].concat().into_bytes());
         if let Some(observer) = &mut observer
             && catch_unwind(AssertUnwindSafe(|| observer(line))).is_err()
         {
             // This may be running because of a panic, and a second one would end the process.
             log::error!("the chat's observer panicked at {line:?}");
         }
-        // Sent under the observer's lock: it sees what the members see, in the same order.
-        self.member.send_to_others([line, "\r\n"].concat().into_bytes());
     }
 }
 

@@ -9,12 +9,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jiff::civil::DateTime;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process};
 use socketserver::Endpoint;
 
-/// How long anything may take that should come at once.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::common::PATIENCE;
 
 /// The program of an example, which `cargo test` has built.
 pub(crate) fn example(name: &str) -> Command {
@@ -265,7 +265,7 @@ impl Server {
         self.signal(signal);
         let ended = self.ends();
         assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{what}");
-        // What the examples wait for clients unless told otherwise, and who starts them a bit.
+        // They wait ten seconds for their clients unless told otherwise.
         assert!(begin.elapsed() < Duration::from_secs(15), "{what}");
         ended
     }
@@ -333,4 +333,19 @@ fn children_of(parent: Pid) -> Vec<Pid> {
     let processes = std::fs::read_dir("/proc").unwrap();
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter_map(Pid::from_raw).filter(is_child).collect()
+}
+
+/// What follows `[Sat Nov 20 23:46:01 2026] `, whose time has to be now.
+#[track_caller]
+pub(crate) fn without_time(text: &str) -> &str {
+    const FORM: &str = "%a %b %e %H:%M:%S %Y";
+    let (time, rest) = text.strip_prefix('[').unwrap().split_once("] ").unwrap();
+    let parsed = DateTime::strptime(FORM, time).unwrap();
+    // Two places for the day, and all that.
+    assert_eq!(parsed.strftime(FORM).to_string(), time);
+    assert_eq!(time.len(), "Sat Nov 20 23:46:01 2026".len(), "{time}");
+    // Longer than a test takes, and the hour by which some clocks are changed.
+    let off = jiff::Zoned::now().datetime().duration_since(parsed);
+    assert!(off.abs().as_secs() <= 3700, "{time}");
+    rest
 }
