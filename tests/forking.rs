@@ -48,7 +48,7 @@ const CASES: &[Case] = &[
 const SERVERS: &[Serve] = &[
     ("matrix", serve_matrix),
     ("other-threads", serve_beside_threads),
-    ("max-children", |_| serve(tcp_builder(2).bind("127.0.0.1:0", chatty()).unwrap())),
+    ("max-children", serve_two_children),
     ("forking", |_| serve(tcp_builder(40).bind("127.0.0.1:0", Commands).unwrap())),
     ("handle-request", serve_by_handle_request),
     ("disconnect", serve_with_disconnect),
@@ -103,20 +103,32 @@ fn max_children() {
     for client in &clients {
         ask(client, "hello");
     }
+    let waiting: Vec<_> = (0..4).map(|_| server.client()).collect();
+    for mut client in &waiting {
+        client.write_all(b"waiting\n").unwrap();
+    }
+    // Each time the server looks around it could take one of them.
+    let mut starts = 0;
     for _ in 0..4 {
-        let waiting = server.client();
-        (&waiting).write_all(b"waiting\n").unwrap();
-        assert_eq!(server.children().len(), 2);
-        // When somebody leaves, the one who waits is served.
+        while let line = server.read()
+            && line != "tick"
+        {
+            starts += i32::from(line == "start");
+        }
+    }
+    assert_eq!(starts, 2);
+    assert_eq!(server.children().len(), 2);
+    // When somebody leaves, the next is served.
+    for client in waiting {
         let leaving = clients.remove(0);
         leaving.shutdown(Shutdown::Write).unwrap();
         assert!(rest_of(&leaving).is_empty());
-        assert!(line_of(&waiting).starts_with("waiting"));
-        clients.push(waiting);
+        assert_eq!(line_of(&client), "waiting");
+        clients.push(client);
     }
     drop(clients);
     let ended = server.stop();
-    let mut running = 0;
+    let mut running = 2;
     for line in &ended.lines {
         running += i32::from(line == "start") - i32::from(line == "end");
         assert!(running <= 2, "{ended:?}");
@@ -401,14 +413,16 @@ fn tcp_builder(max_children: usize) -> Builder<Tcp, Forking> {
     ForkingTcpServer::builder().mixin(mixin).stop_deadline(Duration::from_secs(2))
 }
 
-/// Echo that tells when a child starts and ends.
-fn chatty() -> impl StreamRequestHandler {
-    handler_fn(|connection| {
+/// At most two, which tell when they start and end; and each look around is told too.
+fn serve_two_children(_: &str) {
+    let echo = handler_fn(|connection| {
         println!("start");
         let result = StreamRequestHandler::handle(&Echo, connection);
         println!("end");
         result
-    })
+    });
+    let builder = tcp_builder(2).service_actions(Duration::from_millis(5), || println!("tick"));
+    serve(builder.bind("127.0.0.1:0", echo).unwrap());
 }
 
 /// Does what it is told to, and otherwise answers with what it reads.
