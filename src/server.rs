@@ -2,14 +2,18 @@
 
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
 use crate::address::Address;
 use crate::base::{BaseServer, Next};
+use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::handle::{RunningServer, ServerHandle};
 use crate::mixin::{Forking, Mixin, Sequential, Spawnable, Threading};
+use crate::request::Request;
+use crate::run::panic_message;
 use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 
 /// A server that listens, and can serve: where requests come from (`T`), who runs them (`M`), and
@@ -17,10 +21,13 @@ use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 ///
 /// Its aliases are the twelve servers of CPython's `socketserver`.
 ///
-/// Dropping it closes the listener, and removes the file of a Unix socket.
-pub struct Server<T, M> {
+/// Dropping it closes the listener, removes the file of a Unix socket, and ends what
+/// [`handle_request`](Server::handle_request) has left running as a stop does: CPython's
+/// `server_close`.
+pub struct Server<T, M: Mixin> {
+    // In this order: whoever comes while the last requests end is told that nobody serves here.
     base: BaseServer,
-    mixin: M,
+    running: Running<M>,
     transport: PhantomData<fn() -> T>,
 }
 
@@ -65,7 +72,8 @@ pub enum Handled {
 
 impl<T: Transport, M: Mixin> Server<T, M> {
     pub(crate) fn new(base: BaseServer, mixin: M) -> Server<T, M> {
-        Server { base, mixin, transport: PhantomData }
+        let running = Running { mixin, handle: base.handle() };
+        Server { base, running, transport: PhantomData }
     }
 
     /// Where it listens, with the real port where 0 was asked for.
@@ -106,9 +114,9 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     pub fn handle_request(&self) -> Handled {
         let timeout = self.base.control().settings.request_timeout;
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        match self.mixin.next_request(&self.base, until) {
+        match self.running.mixin.next_request(&self.base, until) {
             Next::Request(request) => {
-                self.mixin.process_request(&self.base, request);
+                self.running.process_request(&self.base, request);
                 Handled::Request
             }
             Next::TimedOut | Next::Ready => Handled::TimedOut,
@@ -117,43 +125,55 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     }
 
     fn serve(self) -> Result<()> {
-        let Server { base, mixin, .. } = self;
-        let handle = base.handle();
-        let _over = Over(&handle);
-        let served = mixin.start().map(|()| {
-            log::info!("serving on {}", handle.local_addr());
-            while let Next::Request(request) = mixin.next_request(&base, None) {
-                mixin.process_request(&base, request);
-            }
-        });
-        // Whoever comes now is told at once that nobody serves here.
-        drop(base);
-        stop(&handle, &mixin);
-        served
+        let Server { base, running, .. } = &self;
+        running.mixin.start()?;
+        log::info!("serving on {}", self.local_addr());
+        while let Next::Request(request) = running.mixin.next_request(base, None) {
+            running.process_request(base, request);
+        }
+        Ok(())
     }
 }
 
-/// Waits for the requests that are still running, and cuts them off when the time has come.
-fn stop(handle: &ServerHandle, mixin: &impl Mixin) {
-    let control = handle.control();
-    control.begin_stop();
-    if !mixin.wait(handle, &|| control.deadline().force) {
-        control.registry.force();
-        mixin.terminate();
-        mixin.wait(handle, &|| control.deadline().end);
-    }
-    mixin.close(handle);
-    for stuck in control.registry.snapshot() {
-        log::warn!("{} from {} does not end; left behind", stuck.id, stuck.peer);
+/// The requests that the mixin is running, or will: when this is dropped, they have ended.
+struct Running<M: Mixin> {
+    mixin: M,
+    handle: ServerHandle,
+}
+
+impl<M: Mixin> Running<M> {
+    fn process_request(&self, base: &BaseServer, request: Request) {
+        let process = || self.mixin.process_request(base, request);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(process)) {
+            log::error!("process_request panicked: {}", panic_message(&*panic));
+        }
     }
 }
 
-/// Whoever waits for the server to stop is told when it has, even by a panic.
-struct Over<'a>(&'a ServerHandle);
+impl<M: Mixin> Drop for Running<M> {
+    fn drop(&mut self) {
+        let Running { mixin, handle } = self;
+        let control = handle.control();
+        // Whoever waits for the server to stop is told when it has, even by a panic.
+        let _over = Over(control);
+        control.begin_stop();
+        if !mixin.wait(handle, &|| control.deadline().force) {
+            control.registry.force();
+            mixin.terminate();
+            mixin.wait(handle, &|| control.deadline().end);
+        }
+        mixin.close(handle);
+        for stuck in control.registry.snapshot() {
+            log::warn!("{} from {} does not end; left behind", stuck.id, stuck.peer);
+        }
+    }
+}
+
+struct Over<'a>(&'a Control);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.0.control().end_serving();
+        self.0.end_serving();
     }
 }
 
@@ -181,15 +201,12 @@ impl<T: Transport, M: Spawnable> Server<T, M> {
         let thread = thread::Builder::new()
             .name("socketserver".to_owned())
             .spawn(move || self.serve())
-            .map_err(|source| {
-                handle.control().end_serving();
-                Error::System { doing: "start the server's thread", source }
-            })?;
+            .map_err(Error::system("start the server's thread"))?;
         Ok(RunningServer::new(handle, thread))
     }
 }
 
-impl<T, M> AsFd for Server<T, M> {
+impl<T, M: Mixin> AsFd for Server<T, M> {
     /// The listener, to wait for together with other descriptors; readable means that
     /// [`handle_request`](Server::handle_request) has something to do.
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -197,7 +214,7 @@ impl<T, M> AsFd for Server<T, M> {
     }
 }
 
-impl<T, M> std::fmt::Debug for Server<T, M> {
+impl<T, M: Mixin> std::fmt::Debug for Server<T, M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Server({})", self.base.control().local_addr)
     }

@@ -123,8 +123,7 @@ fn what_a_handler_writes_itself_never_tears_a_message() {
         connection.write_all(b"joined\n")?;
         let mut line = Vec::new();
         while connection.read_line(&mut line)? > 0 {
-            connection.write_all(&[b'o'; 3000])?;
-            connection.write_all(b"\n")?;
+            connection.write_all(&[&[b'o'; 3000][..], b"\n"].concat())?;
             line.clear();
         }
         drop(member);

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use common::{PATIENCE, wait_until};
+use common::{PATIENCE, uninterrupted, wait_until};
 use common::{TempDir, abstract_name, ask, echoes, line_of, rest_of, tcp, udp, unix, unixgram};
 use process::{Ended, Process, Server, example, exists, run, without_time};
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
@@ -402,13 +402,13 @@ fn echo_on_four_transports_under_three_mixins_returns_any_bytes() {
                     Scheme::Udp => {
                         let socket = udp(server.endpoint());
                         socket.send(&data).unwrap();
-                        let length = socket.recv(&mut buffer).unwrap();
+                        let length = uninterrupted(|| socket.recv(&mut buffer));
                         buffer[..length].to_vec()
                     }
                     Scheme::UnixDatagram => {
                         let socket = unixgram(server.endpoint());
                         socket.send(&data).unwrap();
-                        let length = socket.recv(&mut buffer).unwrap();
+                        let length = uninterrupted(|| socket.recv(&mut buffer));
                         buffer[..length].to_vec()
                     }
                 };
@@ -520,7 +520,7 @@ fn timestamp_sends_lines_back_with_the_time() {
         for text in ["a datagram", "with an end\n", ""] {
             client.send(text.as_bytes()).unwrap();
             let mut answer = [0; 100];
-            let length = client.recv(&mut answer).unwrap();
+            let length = uninterrupted(|| client.recv(&mut answer));
             assert_eq!(without_time(str::from_utf8(&answer[..length]).unwrap()), text);
         }
         server.stops();

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use common::{PATIENCE, bounded, next};
-use socketserver::{Connection, HandlerResult, StreamRequestHandler, ThreadingTcpServer};
+use socketserver::{Connection, Handled, HandlerResult, StreamRequestHandler, ThreadingTcpServer};
 
 /// More than fits into a small client's buffer, less than the system takes for it at once.
 const ANSWER: usize = 1024 * 1024;
@@ -75,4 +75,21 @@ fn a_client_that_never_reads_is_cut_off_at_the_deadline() {
     let report = server.stop(Duration::from_millis(500));
     assert_eq!((report.drained, report.forced), (0, 1), "{report:?}");
     assert!(report.stuck.is_empty(), "{report:?}");
+}
+
+#[test]
+fn dropping_a_server_ends_what_handle_request_has_left_running() {
+    let _bound = bounded();
+    let ((written, _is_written), (finished, is_finished)) = (mpsc::channel(), mpsc::channel());
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", Answer { written, finished }).unwrap();
+    let client = TcpStream::connect(server.local_addr().socket_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(server.handle_request(), Handled::Request);
+    let reader = std::thread::spawn(move || common::rest_of(client).len());
+    let handle = server.handle();
+    drop(server);
+    // No waiting here: all of it was over when the drop returned.
+    is_finished.try_recv().expect("the handler has ended");
+    assert_eq!(handle.stats().active, 0);
+    assert_eq!(reader.join().unwrap(), ANSWER);
 }

@@ -21,7 +21,8 @@ use log::Message;
 ///
 /// A handler [`join`](Broadcast::join)s its connection, and from then on the connection gets every
 /// message that anybody sends, in the same order as all others, each message whole; also while the
-/// handler waits for its client, or writes to it itself. Dropping the [`Member`] leaves.
+/// handler waits for its client, or writes to it itself: what it writes in one call stays whole
+/// too. Dropping the [`Member`] leaves.
 ///
 /// Messages are kept once for all members, until each has got them. A member that takes them
 /// slower than they come falls behind, delaying nobody; when it is behind by more than

@@ -60,6 +60,16 @@ pub(crate) fn receive_from(
     Ok((length.min(room), length, peer))
 }
 
+/// Makes a call of std's again that a signal has interrupted.
+pub(crate) fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// How long a blocking read (`SO_RCVTIMEO`) or write (`SO_SNDTIMEO`) of the socket waits;
 /// `None`: for ever. [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)
 pub(crate) fn set_timeout(

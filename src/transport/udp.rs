@@ -15,7 +15,7 @@ use crate::datagram::DatagramSocket;
 use crate::error::Result;
 use crate::handler::DatagramRequestHandler;
 use crate::settings::TransportOptions;
-use crate::sys::socket::receive_from;
+use crate::sys::socket::{receive_from, retry_interrupted};
 
 /// UDP over IPv4 and IPv6 ([udp(7)](https://man7.org/linux/man-pages/man7/udp.7.html)).
 #[derive(Debug)]
@@ -79,6 +79,6 @@ impl DatagramSocket for Socket {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a UDP address"));
         };
         let peer = if self.is_ipv6 { mapped(peer) } else { peer };
-        self.socket.send_to(data, peer).map(drop)
+        retry_interrupted(|| self.socket.send_to(data, peer)).map(drop)
     }
 }

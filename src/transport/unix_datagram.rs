@@ -20,6 +20,10 @@ use crate::sys::socket::receive_from;
 ///
 /// A client that wants an answer must bind a name of its own. Files are treated as by
 /// [`UnixStream`](super::UnixStream).
+///
+/// Linux counts answers that a client has not read against the server's sending buffer
+/// (`SO_SNDBUF`): one client that reads none of its answers can make those to others fail with
+/// `WouldBlock`, though it delays nobody.
 #[derive(Debug)]
 pub struct UnixDatagram {
     socket: Arc<net::UnixDatagram>,

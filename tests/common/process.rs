@@ -16,14 +16,15 @@ use socketserver::Endpoint;
 
 use crate::common::PATIENCE;
 
-/// The program of an example, which `cargo test` has built.
+/// The program of an example, which `cargo test` has built; `cargo test --test NAME` takes it as it
+/// is, and needs a `cargo build --examples` before it.
 pub(crate) fn example(name: &str) -> Command {
     let mut path: PathBuf = std::env::current_exe().unwrap();
     // From target/PROFILE/deps/THIS-TEST to target/PROFILE/examples/NAME.
     path.pop();
     path.pop();
     path.extend(["examples", name]);
-    assert!(path.exists(), "{} is missing; `cargo test` builds it", path.display());
+    assert!(path.exists(), "{} is missing: cargo build --examples", path.display());
     let mut command = Command::new(path);
     command.env_remove("RUST_LOG");
     command
@@ -217,7 +218,7 @@ impl Server {
         thread::spawn(move || {
             let mut line = Vec::new();
             let mut byte = [0];
-            while matches!(stdout.read(&mut byte), Ok(1)) && byte != *b"\n" {
+            while stdout.read_exact(&mut byte).is_ok() && byte != *b"\n" {
                 line.push(byte[0]);
             }
             let _ = sender.send((line, stdout));
