@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::{Broadcast, Connection, Error, HandlerResult, Member, StreamRequestHandler};
+use crate::{
+    Broadcast, Connection, Error, HandlerResult, Member, StreamRequestHandler, is_hang_up,
+};
 
 /// Passes on what each client types to all others, line by line.
 ///
@@ -92,7 +94,14 @@ impl StreamRequestHandler for Chat {
                 Err(error) if matches!(Error::of(&error), Some(Error::LineTooLong { .. })) => {
                     return Ok(connection.write_all(b"line too long\r\n")?);
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // A client that closes with something unread resets the connection, behind
+                    // its last words.
+                    if is_hang_up(&error) && !line.is_empty() {
+                        guest.say(&format!("[{}] {}", guest.name, printable(&line)));
+                    }
+                    return Err(error.into());
+                }
             }
         }
     }
