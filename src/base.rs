@@ -188,6 +188,7 @@ impl BaseServer {
             let [stop, bell, also, listener] = match ready {
                 Ok(ready) => ready,
                 Err(error) => {
+                    // Waiting itself has failed, for want of memory: there is no event to await.
                     turn.pause_after(&error, &self.control);
                     std::thread::sleep(Duration::from_millis(10));
                     continue;
