@@ -173,17 +173,20 @@ impl BaseServer {
                 return Next::ShutDown;
             }
 
-            let listen = room && turn.pause.is_none();
-            let wake_up =
-                [until, turn.pause, turn.next_actions, forced].into_iter().flatten().min();
+            let listen = room && turn.pause.is_none() && !self.control.gate.is_suspended();
+            let farewells = &self.control.farewells;
+            let wake_up = [until, turn.pause, turn.next_actions, forced, farewells.until()];
+            let leaving = farewells.links();
             let ready = poll(
                 [
-                    (!stopping).then(|| (self.control.stop_signal(), Interest::Read)),
-                    Some((self.control.bell().as_fd(), Interest::Read)),
-                    also.map(|also| (also, Interest::Read)),
-                    listen.then(|| (self.source.as_fd(), Interest::Read)),
-                ],
-                wake_up,
+                    (!stopping).then(|| self.control.stop_signal()),
+                    Some(self.control.bell().as_fd()),
+                    also,
+                    listen.then(|| self.source.as_fd()),
+                ]
+                .map(|fd| fd.map(|fd| (fd, Interest::Read))),
+                leaving.iter().filter_map(|link| link.stream().as_fd()),
+                wake_up.into_iter().flatten().min(),
             );
             let [stop, bell, also, listener] = match ready {
                 Ok(ready) => ready,
@@ -203,12 +206,18 @@ impl BaseServer {
                 self.control.bell().silence();
                 turn.pause = None;
             }
+            if !leaving.is_empty() {
+                farewells.tend();
+            }
             if also {
                 return Next::Ready;
             }
             let now = Instant::now();
             turn.pause = turn.pause.filter(|pause| *pause > now);
-            if listener && let Accepted::Request(request) = self.accept(&mut turn) {
+            if listener
+                && !self.control.gate.is_suspended()
+                && let Accepted::Request(request) = self.accept(&mut turn)
+            {
                 return Next::Request(request);
             }
             if until.is_some_and(|until| now >= until) {
@@ -261,12 +270,13 @@ impl BaseServer {
 
 impl Turn {
     fn pause_after(&mut self, error: &io::Error, control: &Control) {
-        control.stats.accept_errors.add_one();
+        control.stats().accept_errors.add_one();
         if !self.backoff.is_in_episode() {
             log::error!("{}: accept: {error}; trying again", control.local_addr);
         }
         self.pause = after(self.backoff.after_failure());
         // Whoever leaves gives back a descriptor.
+        control.farewells.cut_short();
         control.want_room();
     }
 

@@ -4,14 +4,16 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::Access;
 use crate::address::Endpoint;
 use crate::base::{Actions, BaseServer};
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::gate::ConnectionRate;
 use crate::mixin::Mixin;
 use crate::request::IntoHandler;
 use crate::server::Server;
-use crate::settings::{Keepalive, Overload, Settings};
+use crate::settings::{Keepalive, MinRate, Overload, Settings};
 use crate::transport::Transport;
 
 /// The settings of a server to be: start with [`Server::builder`], end with
@@ -143,10 +145,50 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self
     }
 
+    /// How long what was sent may stay without an answer from the client's system before the
+    /// connection is reset (`TCP_USER_TIMEOUT`,
+    /// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)): keepalive finds a client that
+    /// vanished while nothing was under way, this one a client that vanished with an answer under
+    /// way to it, or that has taken none of it for so long. Two minutes by default, in
+    /// milliseconds; `None`: as long as the system says, a quarter of an hour and more.
+    pub fn user_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        let timeout: Option<Duration> = timeout.into();
+        // Zero would be none.
+        self.settings.transport.user_timeout =
+            timeout.map(|time| time.max(Duration::from_millis(1)));
+        self
+    }
+
     /// How many requests are served at a time; by default, as many as the process may have
     /// descriptors, less a sixteenth (and at least 32) for everything else. Zero counts as one.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.settings.max_connections = connections.max(1);
+        self
+    }
+
+    /// How many requests of one peer are served at a time; any number (`None`) by default. More of
+    /// them are refused, whatever the [`overload`](Builder::overload) policy: nobody else should
+    /// have to wait behind them in the backlog.
+    ///
+    /// One peer is an IPv4 address, an IPv6 network of 64 bits, or a user of this machine on a Unix
+    /// stream socket.
+    pub fn max_connections_per_peer(mut self, connections: impl Into<Option<usize>>) -> Self {
+        self.settings.max_connections_per_peer = connections.into();
+        self
+    }
+
+    /// How often one peer, as for
+    /// [`max_connections_per_peer`](Builder::max_connections_per_peer), may connect; as often as it
+    /// likes (`None`) by default. Who comes more often is refused.
+    pub fn connection_rate(mut self, rate: impl Into<Option<ConnectionRate>>) -> Self {
+        self.settings.connection_rate = rate.into();
+        self
+    }
+
+    /// Who may connect; everybody ([`Access::open`]) by default. The others are disconnected
+    /// without a word, and counted as [`denied`](crate::Stats::denied).
+    pub fn access(mut self, access: Access) -> Self {
+        self.settings.access = access;
         self
     }
 
@@ -157,15 +199,44 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self
     }
 
-    /// How long a read waits for the client before it fails with `TimedOut`; for ever (`None`) by
-    /// default. Zero counts as the shortest time there is.
+    /// How long a read waits for the client before it fails with `TimedOut`
+    /// ([`Error::IdleTimeout`]); for ever (`None`) by default. Zero counts as the shortest time
+    /// there is.
     pub fn read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.settings.transport.read_timeout = timeout.into().map(not_zero);
+        self.settings.read_timeout = timeout.into().map(not_zero);
         self
     }
 
-    /// How long a write waits for the client to take something before it fails with `TimedOut`;
-    /// 30 s by default. `None`: for ever. Zero counts as the shortest time there is.
+    /// How long a client may be silent between messages, where that is another time than
+    /// [`read_timeout`](Builder::read_timeout), which then bounds each wait within a message only;
+    /// the same (`None`) by default.
+    ///
+    /// What is a message says [`Connection::one_message`](crate::Connection::one_message): a line,
+    /// for a handler that reads lines.
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.idle_timeout = timeout.into().map(not_zero);
+        self
+    }
+
+    /// How long a message may take to be whole from when its first piece was there, however the
+    /// rest of it comes: a client that sends a byte now and then is cut off by then. A read of it
+    /// fails with `TimedOut` ([`Error::Deadline`]). For ever (`None`) by default.
+    pub fn message_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.settings.message_deadline = deadline.into();
+        self
+    }
+
+    /// How fast a message must come once its first piece is there, and what is written be taken;
+    /// any rate (`None`) by default. Where it is slower, reads and writes fail with `TimedOut`
+    /// ([`Error::TooSlow`]).
+    pub fn min_rate(mut self, rate: impl Into<Option<MinRate>>) -> Self {
+        self.settings.min_rate = rate.into();
+        self
+    }
+
+    /// How long a write waits for the client to take something before it fails with `TimedOut`
+    /// ([`Error::WriteTimeout`]); 30 s by default. `None`: for ever. Zero counts as the shortest
+    /// time there is.
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.transport.write_timeout = timeout.into().map(not_zero);
         self
@@ -261,7 +332,9 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     where
         H: IntoHandler<T::Handler>,
     {
-        let Builder { mixin, settings, actions, .. } = self;
+        let Builder { mixin, mut settings, actions, .. } = self;
+        // What a stream mostly waits for is the begin of a message.
+        settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
         transport.prepare(&settings.transport).map_err(Error::system("set up the listener"))?;
         let local_addr = transport.local_addr().map_err(Error::system("read the address"))?;
         let control = Control::new(settings, local_addr).map_err(Error::system("make a pipe"))?;

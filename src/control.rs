@@ -10,19 +10,23 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::address::Address;
 use crate::error::{Error, Result};
+use crate::farewell::Farewells;
+use crate::gate::Gate;
 use crate::registry::{ConnectionInfo, Registry};
 use crate::settings::Settings;
 use crate::stats::Counters;
+use crate::sys::shared::Shared;
 use crate::sys::wait::{Bell, Switch};
 
 #[derive(Debug)]
 pub(crate) struct Control {
     pub(crate) settings: Settings,
     pub(crate) local_addr: Address,
-    pub(crate) stats: Counters,
+    pub(crate) gate: Gate,
     pub(crate) registry: Registry,
+    pub(crate) farewells: Farewells,
+    in_common: Shared<InCommon>,
     next_id: AtomicU64,
-    stopping: AtomicBool,
     stop: Switch,
     /// Rung when a request has ended and the server was waiting for room.
     bell: Bell,
@@ -31,10 +35,18 @@ pub(crate) struct Control {
     changed: Condvar,
 }
 
+/// What the children of a forking server have in common with it.
+#[derive(Debug, Default)]
+struct InCommon {
+    stats: Counters,
+    stopping: AtomicBool,
+}
+
 #[derive(Debug, Default)]
 struct Phase {
     serving: Serving,
     deadline: Option<Deadline>,
+    killed: Vec<ConnectionInfo>,
     report: StopReport,
 }
 
@@ -67,14 +79,17 @@ enum Serving {
     Over,
 }
 
-/// What a stop did to the connections that were there when it began.
+/// What a stop did to the connections, or to the children of a forking server, that were there when
+/// it began.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StopReport {
     /// So many ended by themselves, having read and answered all that was received.
     pub drained: usize,
-    /// So many had to be cut off at the deadline.
+    /// So many had to be cut off at the deadline; children get `SIGTERM` as well.
     pub forced: usize,
+    /// Of those, the children that did not end even then, and had to be killed by `SIGKILL`.
+    pub killed: Vec<ConnectionInfo>,
     /// These had not ended even then: their handlers are busy with something else.
     pub stuck: Vec<ConnectionInfo>,
 }
@@ -89,18 +104,23 @@ impl StopReport {
 impl Control {
     pub(crate) fn new(settings: Settings, local_addr: Address) -> io::Result<Control> {
         Ok(Control {
+            gate: Gate::new(&settings),
             settings,
             local_addr,
-            stats: Counters::default(),
             registry: Registry::default(),
+            farewells: Farewells::default(),
+            in_common: Shared::new()?,
             next_id: AtomicU64::new(1),
-            stopping: AtomicBool::new(false),
             stop: Switch::new()?,
             bell: Bell::new()?,
             wants_room: AtomicBool::new(false),
             phase: Mutex::default(),
             changed: Condvar::new(),
         })
+    }
+
+    pub(crate) fn stats(&self) -> &Counters {
+        &self.in_common.stats
     }
 
     pub(crate) fn new_id(&self) -> u64 {
@@ -124,9 +144,14 @@ impl Control {
         self.wants_room.store(true, Ordering::SeqCst);
     }
 
+    /// Whatever room means may have changed.
+    pub(crate) fn reconsider(&self) {
+        self.bell.ring();
+    }
+
     pub(crate) fn leave(&self, id: u64) {
         // Counted first: the end of the connection is what others can see.
-        self.stats.finished.add_one();
+        self.stats().finished.add_one();
         self.registry.leave(id);
         if self.wants_room.swap(false, Ordering::SeqCst) {
             self.bell.ring();
@@ -140,7 +165,7 @@ impl Control {
     // Stopping. What may run in a signal handler is `shutdown` alone: it takes no lock.
 
     pub(crate) fn shutdown(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.in_common.stopping.store(true, Ordering::SeqCst);
         self.stop.throw();
     }
 
@@ -149,7 +174,7 @@ impl Control {
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
+        self.in_common.stopping.load(Ordering::SeqCst)
     }
 
     /// Readable once a shutdown was asked for.
@@ -159,7 +184,7 @@ impl Control {
 
     /// To be called by whoever notices that a shutdown was asked for; again does no harm.
     pub(crate) fn begin_stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.in_common.stopping.store(true, Ordering::SeqCst);
         let deadline = Deadline::after(self.settings.stop_deadline);
         self.phase.lock().deadline.get_or_insert(deadline);
         self.registry.drain();
@@ -206,7 +231,14 @@ impl Control {
 
     pub(crate) fn report(&self) -> StopReport {
         let (drained, forced) = self.registry.drained_and_forced();
-        StopReport { drained, forced, stuck: self.registry.snapshot() }
+        let killed = self.phase.lock().killed.clone();
+        StopReport { drained, forced, killed, stuck: self.registry.snapshot() }
+    }
+
+    /// The children that are still there are about to be killed.
+    pub(crate) fn note_killed(&self) {
+        let killed = self.registry.snapshot();
+        self.phase.lock().killed = killed;
     }
 
     pub(crate) fn stop(&self, within: Duration) -> StopReport {

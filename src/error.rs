@@ -1,6 +1,7 @@
 //! [`Error`]: what can go wrong, with the context that a log line needs.
 
 use std::convert::Infallible;
+use std::time::Duration;
 use std::{fmt, io};
 
 /// What this crate's own functions return.
@@ -47,6 +48,26 @@ pub enum Error {
         length: u64,
         /// The limit, in bytes.
         limit: u64,
+    },
+    /// A peer sent nothing for too long: `idle_timeout`, or `read_timeout`.
+    IdleTimeout {
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// A message that had begun was not whole by its `message_deadline`.
+    Deadline {
+        /// How long it was given.
+        limit: Duration,
+    },
+    /// A message came, or was taken, more slowly than `min_rate` allows.
+    TooSlow {
+        /// The limit.
+        bytes_per_second: u32,
+    },
+    /// A peer took nothing of what was written to it for too long: `write_timeout`.
+    WriteTimeout {
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// A datagram was longer than `max_packet_size`. It was dropped: half a message is none.
     Truncated {
@@ -110,6 +131,12 @@ impl fmt::Display for Error {
             Error::Truncated { length, limit } => {
                 write!(f, "datagram of {length} bytes is too long (limit {limit} bytes)")
             }
+            Error::IdleTimeout { limit } => write!(f, "the peer sent nothing for {limit:?}"),
+            Error::Deadline { limit } => write!(f, "the message was not whole after {limit:?}"),
+            Error::TooSlow { bytes_per_second } => {
+                write!(f, "the peer is slower than {bytes_per_second} bytes a second")
+            }
+            Error::WriteTimeout { limit } => write!(f, "the peer took nothing for {limit:?}"),
             Error::Panicked { message } => write!(f, "handler panicked: {message}"),
             Error::OtherThreads { count } => write!(
                 f,
@@ -144,6 +171,10 @@ impl From<Error> for io::Error {
             Error::LineTooLong { .. } | Error::MessageTooLong { .. } | Error::Truncated { .. } => {
                 io::ErrorKind::InvalidData
             }
+            Error::IdleTimeout { .. }
+            | Error::Deadline { .. }
+            | Error::TooSlow { .. }
+            | Error::WriteTimeout { .. } => io::ErrorKind::TimedOut,
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

@@ -7,9 +7,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fmt, thread};
 
+use crate::access::Access;
 use crate::address::Address;
 use crate::control::{Control, StopReport};
 use crate::error::{Error, Result};
+use crate::gate::ConnectionRate;
 use crate::registry::ConnectionInfo;
 use crate::stats::Stats;
 
@@ -38,7 +40,7 @@ impl ServerHandle {
 
     /// Counters since the server was made.
     pub fn stats(&self) -> Stats {
-        self.control.stats.snapshot(self.control.registry.len())
+        self.control.stats().snapshot(self.control.registry.len())
     }
 
     /// The requests being served now, oldest first.
@@ -50,6 +52,67 @@ impl ServerHandle {
     /// there is such a connection; a datagram is none.
     pub fn disconnect(&self, id: u64) -> bool {
         self.control.registry.disconnect(id)
+    }
+
+    /// How many requests are served at a time; what
+    /// [`max_connections`](crate::Builder::max_connections) said, unless it was changed since.
+    pub fn max_connections(&self) -> usize {
+        self.control.gate.max_connections()
+    }
+
+    /// Changes how many requests are served at a time. Zero counts as one. Where there are more of
+    /// them now, they stay, and nobody comes in until enough have left.
+    pub fn set_max_connections(&self, connections: usize) {
+        self.control.gate.set_max_connections(connections);
+        self.control.reconsider();
+    }
+
+    /// Changes how many requests of one peer are served at a time:
+    /// [`max_connections_per_peer`](crate::Builder::max_connections_per_peer). Those that came
+    /// while there was no such limit are not counted.
+    pub fn set_max_connections_per_peer(&self, connections: impl Into<Option<usize>>) {
+        self.control.gate.set_max_per_peer(connections.into());
+    }
+
+    /// Changes how often one peer may connect:
+    /// [`connection_rate`](crate::Builder::connection_rate). What was counted so far is forgotten.
+    pub fn set_connection_rate(&self, rate: impl Into<Option<ConnectionRate>>) {
+        self.control.gate.set_rate(rate.into());
+    }
+
+    /// Changes who may connect: [`access`](crate::Builder::access). Those who are connected stay.
+    pub fn set_access(&self, access: Access) {
+        self.control.gate.set_access(access);
+    }
+
+    /// Leaves newcomers in the kernel's backlog, until [`resume`](ServerHandle::resume); those who
+    /// are connected are served on. One that is just being accepted still comes in. A stop serves
+    /// those in the backlog, as ever.
+    ///
+    /// ```
+    /// use socketserver::{ThreadingTcpServer, services::Echo};
+    ///
+    /// let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo)?.spawn()?;
+    /// server.suspend();
+    /// // ... whatever is better done without newcomers ...
+    /// server.resume();
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn suspend(&self) {
+        self.control.gate.suspend(true);
+        self.control.reconsider();
+    }
+
+    /// Ends a [`suspend`](ServerHandle::suspend), if there was one: newcomers are served again,
+    /// those in the backlog first.
+    pub fn resume(&self) {
+        self.control.gate.suspend(false);
+        self.control.reconsider();
+    }
+
+    /// Whether newcomers are left in the backlog.
+    pub fn is_suspended(&self) -> bool {
+        self.control.gate.is_suspended()
     }
 
     /// Asks the server to stop, and returns at once.

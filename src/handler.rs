@@ -63,6 +63,7 @@ pub trait StreamRequestHandler: Send + Sync + 'static {
     fn handle(&self, connection: &mut Connection) -> HandlerResult;
 
     /// Cleans up: called whenever `setup` succeeded, also after `handle` failed or panicked.
+    /// [`Connection::close_reason`] says why the connection ends.
     fn finish(&self, connection: &mut Connection) -> HandlerResult {
         let _ = connection;
         Ok(())
@@ -225,13 +226,4 @@ where
     F: Fn(&mut DatagramRequest) -> HandlerResult + Send + Sync + 'static,
 {
     handle
-}
-
-/// Whether an error says no more than that the peer has gone: reset, closed while being written
-/// to, or closed in the middle of a message.
-pub fn is_hang_up(error: &(dyn Error + 'static)) -> bool {
-    use std::io::ErrorKind::*;
-    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    let gone = [BrokenPipe, ConnectionReset, ConnectionAborted, NotConnected, UnexpectedEof];
-    kind.is_some_and(|kind| gone.contains(&kind))
 }

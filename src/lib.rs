@@ -167,7 +167,7 @@
 //!
 //! No error of a connection ends the loop, and no want of descriptors, threads or memory for
 //! another one: the newcomer waits or is turned away, the loop sleeps until somebody leaves (or for
-//! a time that doubles from 5 ms to 1 s), and goes on. What went wrong is logged through the
+//! a time that doubles from 5 ms to 80 ms), and goes on. What went wrong is logged through the
 //! [`log`] crate, and counted in [`Stats`].
 //!
 //! # Embedding and stopping
@@ -248,18 +248,23 @@
 //! Linux 5.4 or newer; the crate does not build on other systems yet.
 
 mod accept;
+mod access;
 mod address;
 mod admission;
 mod base;
 mod broadcast;
 mod builder;
+mod close_reason;
 mod connection;
 mod control;
 mod datagram;
 mod error;
+mod farewell;
 pub mod framing;
+mod gate;
 mod handle;
 mod handler;
+mod link;
 mod mixin;
 mod registry;
 mod request;
@@ -272,30 +277,34 @@ mod stream;
 mod sys;
 pub mod transport;
 
+pub use ipnet;
+
+pub use access::{Access, Peers};
 pub use address::{Address, Endpoint, Scheme, UnixName};
 pub use base::{BaseServer, Next};
 pub use broadcast::{Broadcast, Member};
 pub use builder::Builder;
+pub use close_reason::{CloseReason, is_hang_up};
 pub use connection::{Connection, InMemoryConnection, Line};
 pub use control::StopReport;
 pub use datagram::{DatagramRequest, InMemoryDatagram};
 pub use error::{Error, Result};
+pub use gate::ConnectionRate;
 pub use handle::{RunningServer, ServerHandle};
 pub use handler::{
     DatagramRequestHandler, HandlerError, HandlerResult, StreamRequestHandler, datagram_handler_fn,
-    handler_fn, is_hang_up,
+    handler_fn,
 };
 pub use mixin::{ForkDespiteThreads, Forking, Mixin, Sequential, Spawnable, Threading};
 pub use registry::ConnectionInfo;
 pub use request::{IntoHandler, Request, RequestHandler};
-pub use run::Outcome;
 pub use server::{
     ForkingTcpServer, ForkingUdpServer, ForkingUnixDatagramServer, ForkingUnixStreamServer,
     Handled, Server, TcpServer, ThreadingTcpServer, ThreadingUdpServer,
     ThreadingUnixDatagramServer, ThreadingUnixStreamServer, UdpServer, UnixDatagramServer,
     UnixStreamServer,
 };
-pub use settings::{Keepalive, Overload};
+pub use settings::{Keepalive, MinRate, Overload};
 pub use stats::Stats;
 pub use stream::{Interest, Wait};
 

@@ -1,6 +1,6 @@
 //! Who is connected now.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::address::Address;
-use crate::stream::Link;
+use crate::close_reason::CloseReason;
+use crate::gate::Origin;
+use crate::link::Link;
 
 /// One request that is being served.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     present: HashMap<u64, Entry>,
+    /// How many of them are of one origin.
+    origins: HashMap<Origin, usize>,
     /// Since a stop began, newcomers find their read side shut.
     draining: bool,
     drained: usize,
@@ -40,6 +44,8 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     peer: Address,
+    /// `None` while it does not matter.
+    origin: Option<Origin>,
     since: Instant,
     /// `None` for a datagram.
     link: Option<Arc<Link>>,
@@ -51,18 +57,40 @@ impl Registry {
         self.inner.lock().present.len()
     }
 
-    pub(crate) fn enter(&self, id: u64, peer: Address, link: Option<Arc<Link>>) {
+    /// How many are here of one origin, of those who were asked for theirs.
+    pub(crate) fn count(&self, origin: Origin) -> usize {
+        self.inner.lock().origins.get(&origin).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn enter(
+        &self,
+        id: u64,
+        peer: Address,
+        origin: Option<Origin>,
+        link: Option<Arc<Link>>,
+    ) {
         let mut inner = self.inner.lock();
         if inner.draining {
-            shut(link.as_ref(), Shutdown::Read);
+            end(link.as_ref(), Shutdown::Read);
         }
-        let entry = Entry { peer, since: Instant::now(), link, forced: false };
+        if let Some(origin) = origin {
+            *inner.origins.entry(origin).or_default() += 1;
+        }
+        let entry = Entry { peer, origin, since: Instant::now(), link, forced: false };
         inner.present.insert(id, entry);
     }
 
     pub(crate) fn leave(&self, id: u64) {
         let mut inner = self.inner.lock();
         let Some(entry) = inner.present.remove(&id) else { return };
+        if let Some(origin) = entry.origin
+            && let hash_map::Entry::Occupied(mut count) = inner.origins.entry(origin)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         if entry.forced {
             inner.forced += 1;
         } else if inner.draining {
@@ -93,7 +121,7 @@ impl Registry {
         let inner = self.inner.lock();
         let link = inner.present.get(&id).and_then(|entry| entry.link.clone());
         drop(inner);
-        shut(link.as_ref(), Shutdown::Both);
+        end(link.as_ref(), Shutdown::Both);
         link.is_some()
     }
 
@@ -102,7 +130,7 @@ impl Registry {
         let mut inner = self.inner.lock();
         if !std::mem::replace(&mut inner.draining, true) {
             for entry in inner.present.values() {
-                shut(entry.link.as_ref(), Shutdown::Read);
+                end(entry.link.as_ref(), Shutdown::Read);
             }
         }
     }
@@ -111,7 +139,7 @@ impl Registry {
     pub(crate) fn force(&self) {
         for entry in self.inner.lock().present.values_mut() {
             entry.forced = true;
-            shut(entry.link.as_ref(), Shutdown::Both);
+            end(entry.link.as_ref(), Shutdown::Both);
         }
     }
 
@@ -150,9 +178,8 @@ impl Registry {
     }
 }
 
-fn shut(link: Option<&Arc<Link>>, how: Shutdown) {
+fn end(link: Option<&Arc<Link>>, how: Shutdown) {
     if let Some(link) = link {
-        // A peer that is gone already needs no shutting.
-        let _ = link.shutdown(how);
+        link.end(how, CloseReason::Stopped);
     }
 }

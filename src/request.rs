@@ -1,18 +1,20 @@
 //! One request from its arrival to its end, whichever its kind: [`Request`].
 
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::sync::Arc;
 
 use crate::address::Address;
+use crate::close_reason::CloseReason;
 use crate::connection::Connection;
 use crate::control::Control;
 use crate::datagram::{DatagramRequest, DatagramSocket};
 use crate::error::Error;
+use crate::gate::Origin;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
-use crate::run::{DatagramWork, Outcome, StreamWork, Work};
+use crate::link::Link;
+use crate::run::{DatagramWork, StreamWork, Work};
 use crate::settings::Overload;
-use crate::stream::{Link, Stream, Wait};
+use crate::stream::{Stream, Wait};
 
 /// The kind of requests that a transport delivers, named by the handler they need:
 /// `dyn StreamRequestHandler` or `dyn DatagramRequestHandler`.
@@ -83,10 +85,14 @@ pub struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(work: Box<dyn Work>, control: Arc<Control>) -> Request {
+    pub(crate) fn new(
+        work: Box<dyn Work>,
+        origin: Option<Origin>,
+        control: Arc<Control>,
+    ) -> Request {
         let id = work.id();
-        control.registry.enter(id, work.peer().clone(), work.link().cloned());
-        control.stats.accepted.add_one();
+        control.registry.enter(id, work.peer().clone(), origin, work.link().cloned());
+        control.stats().accepted.add_one();
         Request { work, registration: Registration { control, id } }
     }
 
@@ -113,16 +119,11 @@ impl Request {
     }
 
     /// Runs the handler, closes the connection, and makes room for another.
-    pub fn finish(self) -> Outcome {
+    pub fn finish(self) -> CloseReason {
         let Request { work, registration } = self;
-        let outcome = work.run();
-        let stats = &registration.control.stats;
-        match outcome {
-            Outcome::Completed => {}
-            Outcome::Failed => stats.failed.add_one(),
-            Outcome::Panicked => stats.panicked.add_one(),
-        }
-        outcome
+        let reason = work.run();
+        registration.control.stats().ended_for(reason).add_one();
+        reason
     }
 
     /// Turns the request away, because there is nothing to run it with: with the message of
@@ -130,9 +131,11 @@ impl Request {
     pub fn refuse(self, why: &dyn std::error::Error) {
         log::warn!("refusing {}: {why}", self.peer_addr());
         let control = &self.registration.control;
-        control.stats.refused.add_one();
+        control.stats().refused.add_one();
         if let Some(link) = self.work.link() {
-            refuse(link, &control.settings.overload);
+            refuse(link, control);
+            // Somebody may be waiting for requests without an eye on this one.
+            control.reconsider();
         }
     }
 
@@ -149,18 +152,14 @@ impl std::fmt::Debug for Request {
 }
 
 /// Says goodbye without waiting for anybody.
-pub(crate) fn refuse(link: &Link, policy: &Overload) {
-    if let Overload::Refuse(message) = policy {
-        // A peer that cannot even take this is not worth more.
-        let _ = link.try_send(&[IoSlice::new(message)]);
-    }
-    let _ = link.stream().shutdown(Shutdown::Write);
-    // What it has sent already would make the close a reset, and lose the message.
-    let mut waste = [0; 4096];
-    for _ in 0..16 {
-        if !matches!(link.stream().try_read(&mut waste), Ok(1..)) {
-            break;
+pub(crate) fn refuse(link: &Arc<Link>, control: &Control) {
+    match &control.settings.overload {
+        Overload::Refuse(message) if !message.is_empty() => {
+            // A peer that cannot even take this is not worth more.
+            let _ = link.try_send(&[IoSlice::new(message)]);
+            control.farewells.say(link);
         }
+        _ => {}
     }
 }
 
@@ -203,8 +202,6 @@ impl sealed::RequestHandler for dyn StreamRequestHandler {
         control: &Arc<Control>,
     ) -> Option<Box<dyn Work>> {
         let link = Link::new(incoming.stream, incoming.peer);
-        let options = &control.settings.transport;
-        link.assume_timeouts(options.read_timeout, options.write_timeout);
         let connection = Connection::new(control.new_id(), Arc::new(link), control.clone());
         Some(Box::new(StreamWork { connection, handler: handler.clone() }))
     }
@@ -229,7 +226,7 @@ impl sealed::RequestHandler for dyn DatagramRequestHandler {
         match truncated {
             None => Some(Box::new(work)),
             Some(error) => {
-                control.stats.truncated.add_one();
+                control.stats().truncated.add_one();
                 work.report(error.into());
                 None
             }

@@ -1,28 +1,17 @@
 //! What a handler is put through: the order of its calls, its errors and its panics.
 
 use std::any::Any;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::address::Address;
+use crate::close_reason::{CloseReason, is_hang_up};
 use crate::connection::Connection;
 use crate::datagram::DatagramRequest;
 use crate::error::Error;
-use crate::handler::is_hang_up;
 use crate::handler::{DatagramRequestHandler, HandlerError, HandlerResult, StreamRequestHandler};
-use crate::stream::Link;
-
-/// How a request ended, the worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[must_use]
-pub enum Outcome {
-    /// The handler returned `Ok`, or the peer hung up.
-    Completed,
-    /// The handler returned an error.
-    Failed,
-    /// The handler panicked.
-    Panicked,
-}
+use crate::link::Link;
 
 /// A request together with its handler, whichever their kind.
 pub(crate) trait Work: Send {
@@ -35,7 +24,7 @@ pub(crate) trait Work: Send {
     /// Whether the handler wants it.
     fn verify(&self) -> bool;
     /// `setup`, `handle`, `finish`, and the end of the connection.
-    fn run(self: Box<Self>) -> Outcome;
+    fn run(self: Box<Self>) -> CloseReason;
 }
 
 pub(crate) struct StreamWork {
@@ -60,26 +49,32 @@ impl Work for StreamWork {
         let verify = guard(|| Ok(self.handler.verify_request(&self.connection)));
         verify.unwrap_or_else(|error| {
             let handle_error = |error: &_| self.handler.handle_error(&self.connection, error);
-            let _refused = report(handle_error, self.peer(), error);
+            report(handle_error, self.peer(), &*error);
             false
         })
     }
 
-    fn run(self: Box<Self>) -> Outcome {
+    fn run(self: Box<Self>) -> CloseReason {
         let StreamWork { mut connection, handler } = *self;
-        let results = run(
+        let ended = run(
             &mut connection,
             |connection| handler.setup(connection),
-            |connection| handler.handle(connection),
+            |connection| {
+                handler.handle(connection)?;
+                // Now, so that `finish` knows whether the last answers could be sent.
+                Ok(connection.flush()?)
+            },
+            Connection::conclude,
             |connection| handler.finish(connection),
         );
-        let handle_error = |error: &_| handler.handle_error(&connection, error);
-        let outcome = settle(results, handle_error, connection.peer_addr());
-        let peer = connection.peer_addr().clone();
+        let peer = connection.peer_addr();
+        ended.report(peer, |error| handler.handle_error(&connection, error));
+        let (peer, reason) = (peer.clone(), ended.reason);
         if let Err(error) = connection.close() {
             log::debug!("{peer} has gone before its last answer: {error}");
         }
-        outcome
+        log::debug!("{peer}: {reason}");
+        reason
     }
 }
 
@@ -91,7 +86,7 @@ pub(crate) struct DatagramWork {
 impl DatagramWork {
     pub(crate) fn report(&self, error: HandlerError) {
         let handle_error = |error: &_| self.handler.handle_error(&self.request, error);
-        let _dropped = report(handle_error, self.request.peer_addr(), error);
+        report(handle_error, self.request.peer_addr(), &*error);
     }
 }
 
@@ -116,32 +111,84 @@ impl Work for DatagramWork {
         })
     }
 
-    fn run(self: Box<Self>) -> Outcome {
+    fn run(self: Box<Self>) -> CloseReason {
         let DatagramWork { mut request, handler } = *self;
-        let results = run(
+        let ended = run(
             &mut request,
             |request| handler.setup(request),
             |request| {
                 handler.handle(request)?;
                 Ok(request.send_collected()?)
             },
+            |_, error| error.map_or(CloseReason::Completed, of_datagram),
             |request| handler.finish(request),
         );
-        settle(results, |error| handler.handle_error(&request, error), request.peer_addr())
+        ended.report(request.peer_addr(), |error| handler.handle_error(&request, error));
+        ended.reason
     }
 }
 
-/// The order of calls: `finish` runs whenever `setup` succeeded.
+fn of_datagram(error: &Reported) -> CloseReason {
+    match CloseReason::of(error) {
+        Some(reason @ (CloseReason::Panic | CloseReason::Reset)) => reason,
+        _ => CloseReason::Error,
+    }
+}
+
+/// What `handle_error` is called with.
+type Reported = dyn std::error::Error + Send + Sync + 'static;
+
+/// What the hooks came to: what went wrong in them, each with what it means for the request.
+struct Ended {
+    reason: CloseReason,
+    errors: Vec<(CloseReason, HandlerError)>,
+}
+
+/// The order of calls: `finish` runs whenever `setup` succeeded, and after `conclude` has said why
+/// the request ends.
 fn run<R>(
     request: &mut R,
     setup: impl FnOnce(&mut R) -> HandlerResult,
     handle: impl FnOnce(&mut R) -> HandlerResult,
+    conclude: impl Fn(&mut R, Option<&Reported>) -> CloseReason,
     finish: impl FnOnce(&mut R) -> HandlerResult,
-) -> [HandlerResult; 2] {
-    if let Err(error) = guard(|| setup(request)) {
-        return [Err(error), Ok(())];
+) -> Ended {
+    let set_up = guard(|| setup(request));
+    let is_set_up = set_up.is_ok();
+    let handled = set_up.and_then(|()| guard(|| handle(request)));
+    let mut reason = conclude(request, handled.as_ref().err().map(|error| &**error));
+    let mut errors = Vec::new();
+    errors.extend(handled.err().map(|error| (reason, error)));
+    if is_set_up && let Err(error) = guard(|| finish(request)) {
+        let of_finish = conclude(request, Some(&*error));
+        reason = reason.worse(of_finish);
+        errors.push((of_finish, error));
     }
-    [guard(|| handle(request)), guard(|| finish(request))]
+    Ended { reason, errors }
+}
+
+impl Ended {
+    /// Hands the errors to the handler's own `handle_error`, but for those that only say that the
+    /// peer is gone.
+    fn report(&self, peer: &Address, handle_error: impl Fn(&Reported)) {
+        for (reason, error) in &self.errors {
+            if is_hang_up(&**error) && *reason != CloseReason::Error {
+                log::debug!("{peer} hung up: {error}");
+            } else {
+                report(&handle_error, peer, &**error);
+            }
+        }
+    }
+}
+
+fn report(handle_error: impl Fn(&Reported), peer: &Address, error: &Reported) {
+    let reported = guard(|| {
+        handle_error(error);
+        Ok(())
+    });
+    if let Err(panic) = reported {
+        log::error!("{peer}: {error}; and handle_error: {panic}");
+    }
 }
 
 /// Turns a panic into an error.
@@ -159,38 +206,5 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
         message.clone()
     } else {
         "of an unknown kind".to_owned()
-    }
-}
-
-/// What `handle_error` is called with.
-type Reported = dyn std::error::Error + Send + Sync + 'static;
-
-/// Reports the errors, and names the worst.
-fn settle(
-    results: [HandlerResult; 2],
-    handle_error: impl Fn(&Reported),
-    peer: &Address,
-) -> Outcome {
-    let errors = results.into_iter().filter_map(Result::err);
-    let outcomes = errors.map(|error| report(&handle_error, peer, error));
-    outcomes.max().unwrap_or(Outcome::Completed)
-}
-
-/// Hands an error to the handler's own `handle_error`, unless it only says that the peer is gone.
-fn report(handle_error: impl Fn(&Reported), peer: &Address, error: HandlerError) -> Outcome {
-    if is_hang_up(&*error) {
-        log::debug!("{peer} hung up: {error}");
-        return Outcome::Completed;
-    }
-    let reported = guard(|| {
-        handle_error(&*error);
-        Ok(())
-    });
-    if let Err(panic) = reported {
-        log::error!("{peer}: {error}; and handle_error: {panic}");
-    }
-    match error.downcast_ref() {
-        Some(Error::Panicked { .. }) => Outcome::Panicked,
-        _ => Outcome::Failed,
     }
 }

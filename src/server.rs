@@ -157,6 +157,7 @@ impl<M: Mixin> Drop for Running<M> {
         // Whoever waits for the server to stop is told when it has, even by a panic.
         let _over = Over(control);
         control.begin_stop();
+        control.farewells.cut_short();
         if !mixin.wait(handle, &|| control.deadline().force) {
             control.registry.force();
             mixin.terminate();

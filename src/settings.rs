@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::access::Access;
+use crate::gate::ConnectionRate;
 use crate::sys;
 
 /// What to do with newcomers when the server is full.
@@ -34,6 +36,24 @@ impl Default for Keepalive {
     }
 }
 
+/// How fast a message must come, or be taken, once it has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MinRate {
+    /// So many bytes each second, on the average since it began. Zero counts as one.
+    pub bytes_per_second: u32,
+    /// For so long after its begin the rate does not matter.
+    pub grace: Duration,
+}
+
+impl MinRate {
+    /// How long this many bytes may have taken, when the next is due.
+    pub(crate) fn time_for(self, bytes: usize) -> Duration {
+        let seconds = bytes as f64 / f64::from(self.bytes_per_second.max(1));
+        // Capped where it is for ever for all that matters.
+        self.grace.saturating_add(Duration::from_secs_f64(seconds.min(1e9)))
+    }
+}
+
 /// What a [`Transport`](crate::transport::Transport) needs to know of the settings.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -53,7 +73,10 @@ pub struct TransportOptions {
     pub keepalive: Option<Keepalive>,
     /// The longest datagram that is taken, in bytes.
     pub max_packet_size: usize,
-    /// How long a read waits; `None`: for ever.
+    /// `TCP_USER_TIMEOUT`: how long what was sent may stay without an answer from the peer's system;
+    /// `None`: as long as the system says.
+    pub user_timeout: Option<Duration>,
+    /// How long a stream waits for the next message; `None`: for ever.
     pub read_timeout: Option<Duration>,
     /// How long a write waits for room; `None`: for ever.
     pub write_timeout: Option<Duration>,
@@ -68,6 +91,7 @@ impl Default for TransportOptions {
             dual_stack: false,
             nodelay: true,
             keepalive: Some(Keepalive::default()),
+            user_timeout: Some(Duration::from_secs(120)),
             max_packet_size: 65_535,
             read_timeout: None,
             write_timeout: Some(Duration::from_secs(30)),
@@ -79,10 +103,17 @@ impl Default for TransportOptions {
 pub(crate) struct Settings {
     pub(crate) transport: TransportOptions,
     pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_peer: Option<usize>,
+    pub(crate) connection_rate: Option<ConnectionRate>,
+    pub(crate) access: Access,
     pub(crate) overload: Overload,
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) stop_deadline: Duration,
     pub(crate) max_line_length: usize,
+    pub(crate) read_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) message_deadline: Option<Duration>,
+    pub(crate) min_rate: Option<MinRate>,
 }
 
 impl Default for Settings {
@@ -90,10 +121,17 @@ impl Default for Settings {
         Settings {
             transport: TransportOptions::default(),
             max_connections: default_max_connections(),
+            max_connections_per_peer: None,
+            connection_rate: None,
+            access: Access::open(),
             overload: Overload::Defer,
             request_timeout: None,
             stop_deadline: Duration::from_secs(30),
             max_line_length: 64 * 1024,
+            read_timeout: None,
+            idle_timeout: None,
+            message_deadline: None,
+            min_rate: None,
         }
     }
 }

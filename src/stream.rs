@@ -1,15 +1,11 @@
 //! What a stream transport delivers ([`Stream`]), and how a connection waits on it ([`Wait`]).
 
-use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use rustix::net::sockopt::Timeout;
 
 use crate::address::{Address, UnixName};
@@ -49,6 +45,11 @@ pub trait Stream: Send + Sync + 'static {
 
     /// This end's address.
     fn local_addr(&self) -> io::Result<Address>;
+
+    /// The user that the peer runs as, on this machine; `None`, the default, where it is not known.
+    fn peer_uid(&self) -> io::Result<Option<u32>> {
+        Ok(None)
+    }
 
     /// How many bytes were written that the peer would lose if it sent more now and the stream
     /// were closed; 0 by default.
@@ -121,6 +122,15 @@ impl Stream for SocketStream {
         })
     }
 
+    /// By `SO_PEERCRED` ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)): who it was
+    /// when it connected.
+    fn peer_uid(&self) -> io::Result<Option<u32>> {
+        match self.local_addr()? {
+            Address::Unix(_) => socket::peer_uid(self.0.as_fd()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     fn unsent(&self) -> io::Result<usize> {
         match self.local_addr()? {
             Address::Tcp(_) => socket::unsent(self.0.as_fd()),
@@ -149,183 +159,4 @@ pub trait Wait: Send + Sync + 'static {
         interest: Interest,
         until: Option<Instant>,
     ) -> io::Result<()>;
-}
-
-/// A stream and who is at its other end: what a connection, the registry and a broadcast share.
-pub(crate) struct Link {
-    stream: Box<dyn Stream>,
-    peer: Address,
-    wait: OnceLock<Box<dyn Wait>>,
-    timeouts: Mutex<Timeouts>,
-    /// Whether end-of-file may be this side's doing, the peer having more to say.
-    read_shut: AtomicBool,
-    /// Held while writing, so that what a handler writes and what a broadcast delivers never tear
-    /// each other. It holds the rest of a message that a broadcast could send only in part.
-    output: Mutex<Vec<u8>>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Timeouts {
-    read: Option<Duration>,
-    write: Option<Duration>,
-}
-
-/// How far a [`Link::try_send`] came.
-pub(crate) struct Sent {
-    /// So many messages need not be sent again.
-    pub(crate) messages: usize,
-    /// Whether there is more to send once the stream has room.
-    pub(crate) blocked: bool,
-}
-
-impl Link {
-    pub(crate) fn new(stream: Box<dyn Stream>, peer: Address) -> Link {
-        Link {
-            stream,
-            peer,
-            wait: OnceLock::new(),
-            timeouts: Mutex::default(),
-            read_shut: AtomicBool::new(false),
-            output: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn peer(&self) -> &Address {
-        &self.peer
-    }
-
-    pub(crate) fn stream(&self) -> &dyn Stream {
-        &*self.stream
-    }
-
-    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        if how != Shutdown::Write {
-            self.assume_read_shut();
-        }
-        self.stream.shutdown(how)
-    }
-
-    /// To be told of a shutdown that another process may do.
-    pub(crate) fn assume_read_shut(&self) {
-        self.read_shut.store(true, Ordering::SeqCst);
-    }
-
-    pub(crate) fn is_read_shut(&self) -> bool {
-        self.read_shut.load(Ordering::SeqCst)
-    }
-
-    /// Remembers the timeouts that the transport has already set on the stream.
-    pub(crate) fn assume_timeouts(&self, read: Option<Duration>, write: Option<Duration>) {
-        *self.timeouts.lock() = Timeouts { read, write };
-    }
-
-    pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.timeouts.lock().read = timeout;
-        self.stream.set_read_timeout(timeout)
-    }
-
-    pub(crate) fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.timeouts.lock().write = timeout;
-        self.stream.set_write_timeout(timeout)
-    }
-
-    pub(crate) fn wait_with(&self, wait: Box<dyn Wait>) -> io::Result<()> {
-        self.stream.set_nonblocking(true)?;
-        // A second one is ignored: the first may be in use.
-        let _ = self.wait.set(wait);
-        Ok(())
-    }
-
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.stream.read(buffer) {
-                Err(error) => self.retry(error, Interest::Read)?,
-                length => return length,
-            }
-        }
-    }
-
-    /// Writes all of the pieces, behind what a broadcast has left over.
-    pub(crate) fn write_all(&self, pieces: [&[u8]; 2]) -> io::Result<()> {
-        let mut output = self.output.lock();
-        let left_over = std::mem::take(&mut *output);
-        let mut slices = [&left_over, pieces[0], pieces[1]].map(IoSlice::new);
-        let mut rest = &mut slices[..];
-        // Most often there is one piece, for which there is a cheaper call.
-        IoSlice::advance_slices(&mut rest, 0);
-        let last = rest.iter().rposition(|piece| !piece.is_empty());
-        rest = &mut rest[..last.map_or(0, |last| last + 1)];
-        while !rest.is_empty() {
-            match self.stream.write(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => IoSlice::advance_slices(&mut rest, length),
-                Err(error) => self.retry(error, Interest::Write)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends as many of the messages as there is room for, without waiting.
-    pub(crate) fn try_send(&self, messages: &[IoSlice<'_>]) -> io::Result<Sent> {
-        let Some(mut output) = self.output.try_lock() else {
-            // The handler is writing, which may take it a while.
-            return Ok(Sent { messages: 0, blocked: true });
-        };
-        while !output.is_empty() {
-            match self.stream.try_write(&[IoSlice::new(&output)]) {
-                Ok(length) => drop(output.drain(..length)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Sent { messages: 0, blocked: true });
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let mut sent = 0;
-        while sent < messages.len() {
-            let mut length = match self.stream.try_write(&messages[sent..]) {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Sent { messages: sent, blocked: true });
-                }
-                Err(error) => return Err(error),
-            };
-            while sent < messages.len() && length >= messages[sent].len() {
-                length -= messages[sent].len();
-                sent += 1;
-            }
-            if length > 0 {
-                output.extend_from_slice(&messages[sent][length..]);
-                return Ok(Sent { messages: sent + 1, blocked: true });
-            }
-        }
-        Ok(Sent { messages: sent, blocked: false })
-    }
-
-    fn retry(&self, error: io::Error, interest: Interest) -> io::Result<()> {
-        match error.kind() {
-            io::ErrorKind::Interrupted => Ok(()),
-            io::ErrorKind::WouldBlock => match self.wait.get() {
-                Some(wait) => {
-                    let timeouts = *self.timeouts.lock();
-                    let timeout = match interest {
-                        Interest::Read => timeouts.read,
-                        Interest::Write => timeouts.write,
-                    };
-                    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-                    wait.wait(&*self.stream, interest, until)
-                }
-                // The socket blocks: the system has waited, for as long as its timeout allows.
-                None => Err(io::ErrorKind::TimedOut.into()),
-            },
-            _ => Err(error),
-        }
-    }
-}
-
-impl fmt::Debug for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("peer", &self.peer).finish_non_exhaustive()
-    }
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::log::Log;
 use super::{Event, Post};
-use crate::stream::{Link, Sent};
+use crate::close_reason::CloseReason;
+use crate::link::{Link, Sent};
 use crate::sys::wait::{Interest, poll_all};
 
 /// The most messages in one write.
@@ -142,7 +143,7 @@ impl Flusher {
             let keeps_up = seat.position >= start;
             if !keeps_up {
                 ::log::info!("{} is too slow for the broadcast; disconnected", seat.link.peer());
-                let _ = seat.link.stream().shutdown(Shutdown::Both);
+                seat.link.end(Shutdown::Both, CloseReason::Limit);
             }
             keeps_up
         });

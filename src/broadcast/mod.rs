@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
-use crate::stream::Link;
+use crate::link::Link;
 use crate::sys::wait::Bell;
 use flusher::Flusher;
 use log::Message;

@@ -6,6 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Connection;
+use crate::close_reason::CloseReason;
+use crate::link::Until;
 
 /// How long a close waits for a peer that is still sending.
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -35,7 +37,7 @@ impl Connection {
     }
 
     fn linger(&mut self) -> io::Result<()> {
-        if self.input.has_ended() || self.link.is_read_shut() {
+        if self.ended == Some(CloseReason::Eof) || self.link.is_read_shut() {
             return Ok(());
         }
         let mut waste = [0; 4096];
@@ -46,13 +48,8 @@ impl Connection {
         let give_up = Instant::now() + LINGER_TIME;
         let mut total = length;
         self.link.stream().shutdown(Shutdown::Write)?;
-        while length > 0 && total < LINGER_BYTES {
-            let left = give_up.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            self.link.set_read_timeout(Some(left))?;
-            length = self.link.read(&mut waste)?;
+        while length > 0 && total < LINGER_BYTES && Instant::now() < give_up {
+            length = self.link.read(&mut waste, Until::Instant(give_up))?;
             total += length;
         }
         Ok(())
@@ -70,7 +67,10 @@ impl Connection {
         }
         let control = self.server.control();
         let soon = Instant::now() + LINGER_TIME;
-        let give_up = || if control.is_stopping() { control.deadline().force } else { soon };
+        // In a forked child the parent's deadline is not known; the parent keeps it.
+        let latest = control.deadline().force;
+        let give_up =
+            || if control.is_stopping() { control.deadline().force.min(latest) } else { soon };
         let stream = self.link.stream();
         let mut pause = Duration::from_micros(500);
         let mut waste = [0; 4096];

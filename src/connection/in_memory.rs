@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 use super::Connection;
 use crate::address::Address;
 use crate::control::Control;
+use crate::link::Link;
 use crate::settings::Settings;
-use crate::stream::{Link, Stream};
+use crate::stream::Stream;
 
 /// A [`Connection`] whose input is given beforehand and whose output can be looked at.
 ///

@@ -8,8 +8,6 @@ pub(super) struct Input {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Whether the peer's last byte has been read.
-    ended: bool,
 }
 
 /// The buffer's first size.
@@ -31,19 +29,11 @@ impl Input {
         self.start = (self.start + length).min(self.end);
     }
 
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended
-    }
-
-    pub(super) fn note_end(&mut self, ended: bool) {
-        self.ended |= ended;
-    }
-
-    /// Reads once, into the empty buffer.
+    /// Reads once, into the empty buffer; says how much.
     pub(super) fn fill(
         &mut self,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
         debug_assert!(self.is_empty());
         if self.buffer.is_empty() || self.end == self.buffer.len() {
             let size = (2 * self.buffer.len()).clamp(SMALLEST, LARGEST);
@@ -54,7 +44,6 @@ impl Input {
         }
         (self.start, self.end) = (0, 0);
         self.end = read(&mut self.buffer)?;
-        self.ended |= self.end == 0;
-        Ok(())
+        Ok(self.end)
     }
 }

@@ -42,6 +42,13 @@ pub(super) fn read_until(
     end: u8,
     line: &mut Vec<u8>,
 ) -> io::Result<usize> {
+    connection.one_message(|connection| {
+        let read = append_until(connection, end, line);
+        connection.note_failure(read)
+    })
+}
+
+fn append_until(connection: &mut Connection, end: u8, line: &mut Vec<u8>) -> io::Result<usize> {
     let limit = connection.max_line_length;
     let mut length = 0;
     loop {

@@ -4,7 +4,9 @@ mod close;
 mod in_memory;
 mod input;
 mod line;
+mod patience;
 
+use std::error::Error;
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 use std::net::Shutdown;
@@ -12,10 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::close_reason::{CloseReason, is_hang_up};
 use crate::control::Control;
+use crate::framing::LengthPrefixed;
 use crate::handle::ServerHandle;
-use crate::stream::Link;
+use crate::link::{Link, Until};
 use input::Input;
+use patience::{Patience, named};
 
 pub use in_memory::InMemoryConnection;
 pub use line::Line;
@@ -37,6 +42,11 @@ pub struct Connection {
     input: Input,
     output: Vec<u8>,
     max_line_length: usize,
+    patience: Patience,
+    /// How reading or writing has ended, for all that is known so far.
+    ended: Option<CloseReason>,
+    /// Since `handle` is over: how it ended.
+    close_reason: Option<CloseReason>,
     /// After a failed write nothing more is sent: the peer would see a gap.
     broken: bool,
 }
@@ -49,6 +59,9 @@ impl Connection {
             input: Input::default(),
             output: Vec::new(),
             max_line_length: control.settings.max_line_length,
+            patience: Patience::new(&control.settings),
+            ended: None,
+            close_reason: None,
             server: ServerHandle::new(control),
             broken: false,
         }
@@ -122,23 +135,105 @@ impl Connection {
         self.max_line_length = limit;
     }
 
-    /// How long a read waits for the peer before it fails with `TimedOut`; `None`: for ever. The
-    /// server's [`read_timeout`](crate::Builder::read_timeout) to begin with.
+    /// Reads a message behind its length, in the place of what `message` holds; `false` when the
+    /// input ended before its first byte. It is [`LengthPrefixed::read`], bounded in time as a line
+    /// is.
+    ///
+    /// # Errors
+    /// Those of [`LengthPrefixed::read`]. `TimedOut` as for
+    /// [`read_line`](Connection::read_line).
+    pub fn read_message(
+        &mut self,
+        frames: &LengthPrefixed,
+        message: &mut Vec<u8>,
+    ) -> io::Result<bool> {
+        self.one_message(|connection| {
+            let read = frames.read(connection, message);
+            connection.note_failure(read)
+        })
+    }
+
+    /// Whatever `read` reads is one message: its first byte may take
+    /// [`idle_timeout`](crate::Builder::idle_timeout) to come, and all of it must have come by the
+    /// [`message_deadline`](crate::Builder::message_deadline) after that, and at the
+    /// [`min_rate`](crate::Builder::min_rate).
+    ///
+    /// A line ([`read_line`](Connection::read_line)) and a
+    /// [`read_message`](Connection::read_message) are one message by themselves; this is for what
+    /// has several parts, such as the head of an HTTP request:
+    ///
+    /// ```
+    /// use socketserver::Connection;
+    ///
+    /// fn read_head(connection: &mut Connection) -> std::io::Result<Vec<String>> {
+    ///     connection.one_message(|connection| {
+    ///         let mut head = Vec::new();
+    ///         loop {
+    ///             let mut line = String::new();
+    ///             if connection.read_line(&mut line)? <= 2 {
+    ///                 return Ok(head);
+    ///             }
+    ///             head.push(line);
+    ///         }
+    ///     })
+    /// }
+    ///
+    /// let mut connection = Connection::in_memory("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    /// assert_eq!(read_head(&mut connection)?.len(), 2);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn one_message<R>(&mut self, read: impl FnOnce(&mut Connection) -> R) -> R {
+        self.patience.begin_message(self.input.available().len());
+        let result = read(self);
+        self.patience.end_message();
+        result
+    }
+
+    /// How long a read waits for the peer before it fails with `TimedOut`
+    /// ([`Error::IdleTimeout`](crate::Error::IdleTimeout)); `None`: for ever. The server's
+    /// [`read_timeout`](crate::Builder::read_timeout) to begin with.
     ///
     /// # Errors
     /// `InvalidInput` for a timeout of zero.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.link.set_read_timeout(not_zero(timeout)?)
+        self.patience.read = not_zero(timeout)?;
+        self.link.stream().set_read_timeout(self.patience.of_stream())
     }
 
-    /// How long a write waits for the peer to take something before it fails with `TimedOut`;
-    /// `None`: for ever. The server's [`write_timeout`](crate::Builder::write_timeout) to begin
-    /// with.
+    /// How long the peer may be silent between messages before a read fails with `TimedOut`
+    /// ([`Error::IdleTimeout`](crate::Error::IdleTimeout)); `None`: as long as the read timeout
+    /// says. The server's [`idle_timeout`](crate::Builder::idle_timeout) to begin with.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a timeout of zero.
+    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.patience.idle = not_zero(timeout)?;
+        self.link.stream().set_read_timeout(self.patience.of_stream())
+    }
+
+    /// How long a message that has begun may take to be whole before the read fails with
+    /// `TimedOut` ([`Error::Deadline`](crate::Error::Deadline)), however its bytes come; `None`:
+    /// for ever. The server's [`message_deadline`](crate::Builder::message_deadline) to begin with.
+    pub fn set_message_deadline(&mut self, deadline: Option<Duration>) {
+        self.patience.message = deadline;
+    }
+
+    /// How long a write waits for the peer to take something before it fails with `TimedOut`
+    /// ([`Error::WriteTimeout`](crate::Error::WriteTimeout)); `None`: for ever. The server's
+    /// [`write_timeout`](crate::Builder::write_timeout) to begin with.
     ///
     /// # Errors
     /// `InvalidInput` for a timeout of zero.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.link.set_write_timeout(not_zero(timeout)?)
+        self.patience.write = not_zero(timeout)?;
+        self.link.stream().set_write_timeout(self.patience.write)
+    }
+
+    /// Why the connection ends: `None` while `handle` is running, for
+    /// [`finish`](crate::StreamRequestHandler::finish) and
+    /// [`handle_error`](crate::StreamRequestHandler::handle_error) to look at.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.close_reason
     }
 
     /// Ends one direction, or both. What was written is sent first, unless reading alone ends.
@@ -159,17 +254,87 @@ impl Connection {
         if self.broken {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let sent = self.link.write_all([&self.output, more]);
+        let (mut begun, mut so_far) = (None, 0);
+        let patience = &self.patience;
+        let sent = self.link.write_all([&self.output, more], |written| {
+            so_far = written;
+            patience.until_write(&mut begun, written)
+        });
+        let sent = sent.map_err(|error| named(error, || patience.write_error(begun, so_far)));
         self.broken = sent.is_err();
         self.output.clear();
-        sent
+        self.note_failure(sent)
     }
 
-    /// Reads more from the peer, having sent what it may be waiting for.
-    fn fill(&mut self) -> io::Result<()> {
+    /// Reads from the peer, having sent what it may be waiting for.
+    fn receive(
+        &mut self,
+        read: impl FnOnce(&mut Input, &Link, Until) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         self.flush()?;
-        let link = &self.link;
-        self.input.fill(|buffer| link.read(buffer))
+        let until = self.patience.until_read();
+        match read(&mut self.input, &self.link, until) {
+            Ok(0) => {
+                self.ended = Some(self.end_of_input());
+                Ok(0)
+            }
+            Ok(length) => {
+                self.patience.note_received(length);
+                self.ended = None;
+                Ok(length)
+            }
+            Err(error) => self.note_failure(Err(named(error, || self.patience.read_error()))),
+        }
+    }
+
+    fn fill(&mut self) -> io::Result<usize> {
+        self.receive(|input, link, until| input.fill(|buffer| link.read(buffer, until)))
+    }
+
+    /// Remembers what a failure says of the connection: the handler may keep it to itself.
+    fn note_failure<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && let Some(reason) = CloseReason::of(error)
+        {
+            let by_us = if is_hang_up(error) { self.link.ended_for() } else { None };
+            // After the end of the input a message that lacks its end is no news.
+            self.ended =
+                by_us.or(if reason == CloseReason::Eof { self.ended } else { Some(reason) });
+        }
+        result
+    }
+
+    fn end_of_input(&self) -> CloseReason {
+        match self.link.ended_for() {
+            Some(reason) => reason,
+            // In a forked child, whose parent has ended it.
+            None if self.link.is_read_shut() && self.is_stopping() => CloseReason::Stopped,
+            None => CloseReason::Eof,
+        }
+    }
+
+    /// `handle` is over, or `setup` has failed; says what that means for the connection.
+    pub(crate) fn conclude(
+        &mut self,
+        error: Option<&(dyn Error + Send + Sync + 'static)>,
+    ) -> CloseReason {
+        let reason = self.judge(error.map(|error| error as _));
+        // Should a panic have interrupted one.
+        self.patience.forget_message();
+        self.close_reason.get_or_insert(reason);
+        reason
+    }
+
+    /// What a hook's error, if any, says of the connection. One that only tells that some
+    /// connection has ended is about this one only where this one has: a handler may have others.
+    fn judge(&self, error: Option<&(dyn Error + 'static)>) -> CloseReason {
+        let Some(error) = error else { return self.ended.unwrap_or(CloseReason::Completed) };
+        match CloseReason::of(error) {
+            Some(CloseReason::Eof | CloseReason::Reset) => self.ended.unwrap_or(CloseReason::Error),
+            Some(reason @ CloseReason::Panic) => reason,
+            Some(reason) => self.ended.unwrap_or(reason),
+            None => CloseReason::Error,
+        }
     }
 }
 
@@ -187,10 +352,7 @@ impl Read for Connection {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.input.is_empty() && buffer.len() >= input::SMALLEST {
             // No need for a buffer between.
-            self.flush()?;
-            let length = self.link.read(buffer)?;
-            self.input.note_end(length == 0);
-            return Ok(length);
+            return self.receive(|_, link, until| link.read(buffer, until));
         }
         if buffer.is_empty() {
             return Ok(0);

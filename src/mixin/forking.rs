@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::{ForkDespiteThreads, Mixin};
 use crate::base::{BaseServer, Next};
+use crate::close_reason::CloseReason;
 use crate::error::{Error, Result};
 use crate::handle::ServerHandle;
 use crate::request::{Registration, Request};
-use crate::run::Outcome;
-use crate::sys::process::{self, Blank, Children, Exit, Fork, ForkPermit};
+use crate::sys::process::{self, Blank, Children, Exit, Fork, ForkPermit, Pid};
 use crate::sys::wait::{Interest, poll};
 
 /// Serves each request in a child process of its own.
@@ -35,7 +35,8 @@ use crate::sys::wait::{Interest, poll};
 /// ```
 ///
 /// Children are reaped as soon as they end, by their own descriptors; other children of the
-/// program are left alone. `SIGINT` and `SIGTERM` end a child gracefully the first time.
+/// program are left alone. `SIGINT` and `SIGTERM` end a child gracefully the first time; it is sent
+/// `SIGTERM` when its parent dies, or the thread of it that served.
 #[derive(Debug)]
 pub struct Forking {
     max_children: usize,
@@ -49,7 +50,8 @@ struct State {
     blank: Blank,
 }
 
-/// The status of a child whose handler failed, and of one whose handler panicked.
+/// The status of a child whose connection ended with an error or at a limit, and of one whose
+/// handler panicked.
 const FAILED: i32 = 1;
 const PANICKED: i32 = 101;
 
@@ -109,16 +111,13 @@ impl Forking {
     fn reap(&self) {
         let Some(state) = self.state.get() else { return };
         for (pid, exit, registration) in state.children.reap() {
-            let stats = &registration.control.stats;
             match exit {
                 Some(exit) if exit.is_success() => {}
+                // The child itself has counted and logged why.
+                Some(exit @ Exit::Status(FAILED | PANICKED)) => log::debug!("child {pid} {exit}"),
                 Some(exit) => {
                     log::warn!("child {pid} {exit}");
-                    if exit == Exit::Status(PANICKED) {
-                        stats.panicked.add_one();
-                    } else {
-                        stats.failed.add_one();
-                    }
+                    registration.control.stats().failed.add_one();
                 }
                 None => log::debug!("child {pid} was reaped by somebody else"),
             }
@@ -135,7 +134,7 @@ impl Mixin for Forking {
     fn process_request(&self, server: &BaseServer, request: Request) {
         self.reap();
         match self.fork() {
-            Ok((state, Fork::Child)) => run_child(state, server, request),
+            Ok((state, Fork::Child { parent })) => run_child(state, parent, server, request),
             Ok((state, Fork::Parent(pid))) => {
                 // The connection stays open here, in the registry, for a stop or a disconnect;
                 // its place is taken until the child ends.
@@ -143,7 +142,7 @@ impl Mixin for Forking {
                 drop(work);
                 let control = registration.control.clone();
                 if let Err(error) = state.children.add(pid, registration) {
-                    control.stats.failed.add_one();
+                    control.stats().failed.add_one();
                     log::error!("child {pid:?} cannot be watched and was killed: {error}");
                 }
             }
@@ -174,7 +173,7 @@ impl Mixin for Forking {
                 return true;
             }
             let until = until();
-            let ended = poll([Some((state.children.as_fd(), Interest::Read))], Some(until));
+            let ended = poll([Some((state.children.as_fd(), Interest::Read))], [], Some(until));
             if !matches!(ended, Ok([true])) && Instant::now() >= until {
                 return false;
             }
@@ -189,6 +188,9 @@ impl Mixin for Forking {
 
     fn close(&self, server: &ServerHandle) {
         if let Some(state) = self.state.get() {
+            if !state.children.is_empty() {
+                server.control().note_killed();
+            }
             state.children.terminate(true);
             let give_up = Instant::now() + KILL_GRACE;
             self.wait(server, &|| give_up);
@@ -196,8 +198,8 @@ impl Mixin for Forking {
     }
 }
 
-fn run_child(state: &State, server: &BaseServer, request: Request) -> ! {
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
+fn run_child(state: &State, parent: Pid, server: &BaseServer, request: Request) -> ! {
+    let reason = catch_unwind(AssertUnwindSafe(|| {
         let (work, registration) = request.into_parts();
         let link = work.link().cloned();
         if let Some(link) = &link {
@@ -205,6 +207,9 @@ fn run_child(state: &State, server: &BaseServer, request: Request) -> ! {
             link.assume_read_shut();
         }
         process::drain_on_signals(link.as_ref().and_then(|link| link.stream().as_fd()));
+        if let Err(error) = process::end_with_parent(parent) {
+            log::warn!("a child may outlive its parent: {error}");
+        }
         let [listener, bell] = server.inherited();
         // A datagram is answered through the socket that it came in by.
         let listener = link.is_some().then_some(listener);
@@ -215,19 +220,24 @@ fn run_child(state: &State, server: &BaseServer, request: Request) -> ! {
             }
         }
         state.children.forget();
-        registration.control.registry.forget_all_but(registration.id);
+        let control = &registration.control;
+        control.registry.forget_all_but(registration.id);
+        control.farewells.forget();
 
-        let outcome = work.run();
+        let reason = work.run();
+        control.stats().ended_for(reason).add_one();
         if let Some(link) = link {
             // The parent holds the connection too, and would keep the client waiting for its end.
             let _ = link.stream().shutdown(Shutdown::Both);
         }
         std::mem::forget(registration);
-        outcome
+        reason
     }));
-    process::exit(match outcome {
-        Ok(Outcome::Completed) => 0,
-        Ok(Outcome::Failed) => FAILED,
-        Ok(Outcome::Panicked) | Err(_) => PANICKED,
+    process::exit(match reason {
+        Ok(CloseReason::Panic) | Err(_) => PANICKED,
+        Ok(
+            CloseReason::Completed | CloseReason::Eof | CloseReason::Reset | CloseReason::Stopped,
+        ) => 0,
+        Ok(_) => FAILED,
     })
 }

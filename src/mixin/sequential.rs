@@ -55,7 +55,7 @@ impl Wait for WatchForStop {
             let force = stopping.then(|| control.deadline().force);
             let stop = (!stopping).then(|| (control.stop_signal(), Interest::Read));
             let wake_up = [until, force].into_iter().flatten().min();
-            let [stop, ready] = poll([stop, Some((fd, interest))], wake_up)?;
+            let [stop, ready] = poll([stop, Some((fd, interest))], [], wake_up)?;
             if stop {
                 // Shuts this connection's read side among others, which makes it ready.
                 control.begin_stop();

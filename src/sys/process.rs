@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::epoll;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+pub(crate) use rustix::process::Pid;
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 /// A promise to fork although the process has other threads; see
 /// [`Forking::with_other_threads`](crate::Forking::with_other_threads).
@@ -65,16 +66,17 @@ impl ForkPermit {
 /// Which side of a fork this is.
 pub(crate) enum Fork {
     Parent(Pid),
-    Child,
+    Child { parent: Pid },
 }
 
 /// [fork(2)](https://man7.org/linux/man-pages/man2/fork.2.html)
 pub(crate) fn fork(_permit: ForkPermit) -> io::Result<Fork> {
+    let parent = rustix::process::getpid();
     // SAFETY: the permit says that this is the only thread, so that the child is a whole copy of
     // the process, with nothing half done by anybody else; or that the user vouched for it.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Fork::Child),
+        0 => Ok(Fork::Child { parent }),
         pid => match Pid::from_raw(pid) {
             Some(pid) => Ok(Fork::Parent(pid)),
             None => Err(io::Error::other("fork returned a negative process id")),
@@ -97,6 +99,18 @@ extern "C" fn drain_connection(_signal: libc::c_int) {
     // socket, or none, is an error that changes nothing. The handler resets itself, so that errno
     // is disturbed once at most, in a process that is about to end.
     unsafe { libc::shutdown(CONNECTION.load(Ordering::Relaxed), libc::SHUT_RD) };
+}
+
+/// Has the system send this child `SIGTERM` when its parent is gone (the thread, to be exact, that
+/// forked it), so that none is left without anybody who would end it
+/// ([PR_SET_PDEATHSIG](https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html)).
+pub(crate) fn end_with_parent(parent: Pid) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+    if rustix::process::getppid() != Some(parent) {
+        // It has gone in the meantime.
+        rustix::process::kill_process(rustix::process::getpid(), Signal::TERM)?;
+    }
+    Ok(())
 }
 
 /// Makes the first `SIGINT` or `SIGTERM` end this child gracefully (its handler reads end-of-file
@@ -200,11 +214,13 @@ impl<T> Children<T> {
         }
     }
 
-    /// In a child: lets go of its siblings.
+    /// In a child: lets go of its siblings, but drops nothing that lives as long as they: they live.
     pub(crate) fn forget(&self) {
         // Should another thread have held the lock, nobody will ever release it in this process.
         if let Some(mut running) = self.running.try_lock() {
-            running.clear();
+            for (_, sibling) in running.drain() {
+                std::mem::forget(sibling.with);
+            }
         }
     }
 }

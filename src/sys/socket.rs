@@ -80,6 +80,12 @@ pub(crate) fn set_timeout(
     Ok(sockopt::set_socket_timeout(fd, which, timeout)?)
 }
 
+/// The user that the other end of a Unix socket ran as when it connected (`SO_PEERCRED`,
+/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
+pub(crate) fn peer_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(sockopt::socket_peercred(fd)?.uid.as_raw())
+}
+
 /// How many bytes were written to a TCP socket that the peer has not acknowledged
 /// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html), `SIOCOUTQ`).
 pub(crate) fn unsent(fd: BorrowedFd<'_>) -> io::Result<usize> {

@@ -19,15 +19,18 @@ pub enum Interest {
 }
 
 /// Sleeps until one of the descriptors is ready ([poll(2)]), at most until `until` (`None`: for
-/// ever). Says which are; none of them when time is up.
+/// ever). Says which are; none of them when time is up. The `others` only wake the sleeper, when
+/// they can be read.
 ///
 /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
-pub(crate) fn poll<const N: usize>(
-    wanted: [Option<(BorrowedFd<'_>, Interest)>; N],
+pub(crate) fn poll<'fd, const N: usize>(
+    wanted: [Option<(BorrowedFd<'fd>, Interest)>; N],
+    others: impl IntoIterator<Item = BorrowedFd<'fd>>,
     until: Option<Instant>,
 ) -> io::Result<[bool; N]> {
     let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(N);
     fds.extend(wanted.iter().flatten().map(poll_fd));
+    fds.extend(others.into_iter().map(|fd| poll_fd(&(fd, Interest::Read))));
     sleep(&mut fds, until)?;
     let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
     Ok(wanted.map(|fd| fd.is_some() && ready.next().unwrap_or(false)))

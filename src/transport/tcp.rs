@@ -58,6 +58,7 @@ impl Transport for Tcp {
                 .with_retries(keepalive.probes);
             socket.set_tcp_keepalive(&times)?;
         }
+        socket.set_tcp_user_timeout(options.user_timeout)?;
         set_timeout(self.as_fd(), Timeout::Recv, options.read_timeout)?;
         set_timeout(self.as_fd(), Timeout::Send, options.write_timeout)
     }

@@ -1,0 +1,210 @@
+//! What admission goes by: the limits and lists as they stand now, and what each peer has used of
+//! them.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::access::Access;
+use crate::settings::Settings;
+
+/// Whom the limits per peer take for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Origin {
+    /// An IPv4 address.
+    V4(u32),
+    /// An IPv6 network of 64 bits: what one household or machine is given.
+    V6(u64),
+    /// A user of this machine.
+    Uid(u32),
+}
+
+impl Origin {
+    /// `None` where nothing tells one peer from another.
+    pub(crate) fn of(ip: Option<IpAddr>, uid: Option<u32>) -> Option<Origin> {
+        match (ip.map(|ip| ip.to_canonical()), uid) {
+            (Some(IpAddr::V4(v4)), _) => Some(Origin::V4(v4.to_bits())),
+            (Some(IpAddr::V6(v6)), _) => Some(Origin::V6((v6.to_bits() >> 64) as u64)),
+            (None, Some(uid)) => Some(Origin::Uid(uid)),
+            (None, None) => None,
+        }
+    }
+}
+
+/// How often one peer may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionRate {
+    /// So many times,
+    pub connections: u32,
+    /// in any time this long. All of them may come at once.
+    pub per: Duration,
+}
+
+/// The limits, which may change while the server serves.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    max_connections: AtomicUsize,
+    is_suspended: AtomicBool,
+    rules: Mutex<Rules>,
+}
+
+#[derive(Debug)]
+struct Rules {
+    access: Access,
+    max_per_peer: Option<usize>,
+    rate: Option<ConnectionRate>,
+    frequency: Frequency,
+}
+
+impl Gate {
+    pub(crate) fn new(settings: &Settings) -> Gate {
+        let rules = Rules {
+            access: settings.access.clone(),
+            max_per_peer: settings.max_connections_per_peer,
+            rate: settings.connection_rate,
+            frequency: Frequency::default(),
+        };
+        Gate {
+            max_connections: AtomicUsize::new(settings.max_connections),
+            is_suspended: AtomicBool::new(false),
+            rules: Mutex::new(rules),
+        }
+    }
+
+    pub(crate) fn max_connections(&self) -> usize {
+        self.max_connections.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_max_connections(&self, connections: usize) {
+        self.max_connections.store(connections.max(1), Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.is_suspended.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn suspend(&self, suspended: bool) {
+        self.is_suspended.store(suspended, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_access(&self, access: Access) {
+        self.rules.lock().access = access;
+    }
+
+    pub(crate) fn set_max_per_peer(&self, connections: Option<usize>) {
+        self.rules.lock().max_per_peer = connections;
+    }
+
+    pub(crate) fn set_rate(&self, rate: Option<ConnectionRate>) {
+        let mut rules = self.rules.lock();
+        rules.rate = rate;
+        rules.frequency = Frequency::default();
+    }
+
+    /// Whether it matters who a peer is.
+    pub(crate) fn asks(&self) -> bool {
+        let rules = self.rules.lock();
+        !rules.access.is_open() || rules.max_per_peer.is_some() || rules.rate.is_some()
+    }
+
+    pub(crate) fn permits(&self, ip: Option<IpAddr>, uid: Option<u32>) -> bool {
+        self.rules.lock().access.permits(ip, uid)
+    }
+
+    pub(crate) fn max_per_peer(&self) -> Option<usize> {
+        self.rules.lock().max_per_peer
+    }
+
+    /// Whether it comes too often; it counts as having come only if it does not.
+    pub(crate) fn is_too_frequent(&self, origin: Origin) -> bool {
+        let mut rules = self.rules.lock();
+        let Some(rate) = rules.rate else { return false };
+        !rules.frequency.admits(origin, rate, Instant::now())
+    }
+}
+
+/// How often each peer has come lately, by the generic cell rate algorithm: for each, the time by
+/// which it would have come that often, had it kept to its rate.
+#[derive(Debug, Default)]
+struct Frequency {
+    due: HashMap<Origin, Instant>,
+    /// Those who are no longer ahead of their rate are forgotten when there are so many peers,
+    sweep_at: usize,
+    /// but not again before then, since that takes a while.
+    sweep_after: Option<Instant>,
+}
+
+/// The most peers that are kept in mind: a few megabytes. Should more of them come within the time
+/// of the rate, the rest goes uncounted.
+const MOST_PEERS: usize = 65_536;
+
+impl Frequency {
+    fn admits(&mut self, origin: Origin, rate: ConnectionRate, now: Instant) -> bool {
+        let each = rate.per / rate.connections.max(1);
+        let due = self.due.get(&origin).map_or(now, |due| (*due).max(now)) + each;
+        if rate.connections == 0 || due.saturating_duration_since(now) > rate.per {
+            return false;
+        }
+        if self.due.len() >= self.sweep_at && self.sweep_after.is_none_or(|after| now > after) {
+            self.due.retain(|_, due| *due > now);
+            self.sweep_at = (2 * self.due.len()).clamp(1024, MOST_PEERS);
+            self.sweep_after = now.checked_add(Duration::from_millis(100));
+        }
+        if self.due.len() < MOST_PEERS || self.due.contains_key(&origin) {
+            self.due.insert(origin, due);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(text: &str) -> Option<Origin> {
+        Origin::of(Some(text.parse().unwrap()), None)
+    }
+
+    #[test]
+    fn an_ipv6_network_of_64_bits_is_one_peer_and_each_ipv4_address_another() {
+        assert_eq!(origin("2001:db8:1:2::1"), origin("2001:db8:1:2:ffff::9"));
+        assert_ne!(origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1"));
+        assert_ne!(origin("192.0.2.1"), origin("192.0.2.2"));
+        assert_eq!(origin("::ffff:192.0.2.1"), origin("192.0.2.1"));
+        assert_ne!(Origin::of(None, Some(1)), Origin::of(None, Some(2)));
+        assert_eq!(Origin::of(None, None), None);
+    }
+
+    #[test]
+    fn a_peer_may_come_so_often_at_once_and_again_as_time_passes() {
+        let rate = ConnectionRate { connections: 3, per: Duration::from_secs(3) };
+        let mut frequency = Frequency::default();
+        let begin = Instant::now();
+        let mut comes = |seconds: f64| {
+            frequency.admits(Origin::Uid(1), rate, begin + Duration::from_secs_f64(seconds))
+        };
+        assert_eq!([(); 4].map(|()| comes(0.0)), [true, true, true, false]);
+        assert_eq!([comes(0.9), comes(1.1), comes(1.2)], [false, true, false]);
+        assert_eq!([(); 4].map(|()| comes(60.0)), [true, true, true, false]);
+        assert!(frequency.admits(Origin::Uid(2), rate, begin), "another peer");
+        let never = ConnectionRate { connections: 0, per: Duration::from_secs(1) };
+        assert!(!frequency.admits(Origin::Uid(3), never, begin));
+    }
+
+    #[test]
+    fn peers_are_forgotten_and_never_too_many_kept() {
+        let rate = ConnectionRate { connections: 1, per: Duration::from_secs(1) };
+        let mut frequency = Frequency::default();
+        let begin = Instant::now();
+        for network in 0..100_000 {
+            assert!(frequency.admits(Origin::V6(network), rate, begin));
+            assert!(frequency.due.len() <= MOST_PEERS);
+        }
+        assert!(!frequency.admits(Origin::V6(0), rate, begin));
+        assert!(frequency.admits(Origin::V6(7), rate, begin + Duration::from_secs(2)));
+        assert_eq!(frequency.due.len(), 1);
+    }
+}

@@ -1,0 +1,222 @@
+//! A connected stream as a server sees it ([`Link`]): what a handler's connection, the registry and
+//! a broadcast share.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::address::Address;
+use crate::close_reason::CloseReason;
+use crate::stream::{Interest, Stream, Wait};
+use crate::sys::wait::poll;
+
+/// A stream and who is at its other end: what a connection, the registry and a broadcast share.
+pub(crate) struct Link {
+    stream: Box<dyn Stream>,
+    peer: Address,
+    wait: OnceLock<Box<dyn Wait>>,
+    /// Whether end-of-file may be this side's doing, the peer having more to say.
+    read_shut: AtomicBool,
+    /// Why this side, other than by its handler, has ended it.
+    ended_for: OnceLock<CloseReason>,
+    /// Held while writing, so that what a handler writes and what a broadcast delivers never tear
+    /// each other. It holds the rest of a message that a broadcast could send only in part.
+    output: Mutex<Vec<u8>>,
+}
+
+/// How long to wait for the peer.
+#[derive(Clone, Copy)]
+pub(crate) enum Until {
+    /// As long as the stream was told to wait, which is this long; `None` for ever.
+    Timeout(Option<Duration>),
+    /// Not longer than until then, whatever the stream was told.
+    Instant(Instant),
+}
+
+impl Until {
+    fn instant(self) -> Option<Instant> {
+        match self {
+            Until::Timeout(timeout) => timeout.and_then(|time| Instant::now().checked_add(time)),
+            Until::Instant(instant) => Some(instant),
+        }
+    }
+}
+
+/// How far a [`Link::try_send`] came.
+pub(crate) struct Sent {
+    /// So many messages need not be sent again.
+    pub(crate) messages: usize,
+    /// Whether there is more to send once the stream has room.
+    pub(crate) blocked: bool,
+}
+
+impl Link {
+    pub(crate) fn new(stream: Box<dyn Stream>, peer: Address) -> Link {
+        Link {
+            stream,
+            peer,
+            wait: OnceLock::new(),
+            read_shut: AtomicBool::new(false),
+            ended_for: OnceLock::new(),
+            output: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn peer(&self) -> &Address {
+        &self.peer
+    }
+
+    pub(crate) fn stream(&self) -> &dyn Stream {
+        &*self.stream
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        if how != Shutdown::Write {
+            self.assume_read_shut();
+        }
+        self.stream.shutdown(how)
+    }
+
+    /// To be told of a shutdown that another process may do.
+    pub(crate) fn assume_read_shut(&self) {
+        self.read_shut.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_read_shut(&self) -> bool {
+        self.read_shut.load(Ordering::SeqCst)
+    }
+
+    /// Ends it from outside its handler, which then learns from the end of its input, or from an
+    /// error when it writes; the first reason counts.
+    pub(crate) fn end(&self, how: Shutdown, why: CloseReason) {
+        let _ = self.ended_for.set(why);
+        // A peer that is gone already needs no shutting.
+        let _ = self.shutdown(how);
+    }
+
+    pub(crate) fn ended_for(&self) -> Option<CloseReason> {
+        self.ended_for.get().copied()
+    }
+
+    pub(crate) fn wait_with(&self, wait: Box<dyn Wait>) -> io::Result<()> {
+        self.stream.set_nonblocking(true)?;
+        // A second one is ignored: the first may be in use.
+        let _ = self.wait.set(wait);
+        Ok(())
+    }
+
+    pub(crate) fn read(&self, buffer: &mut [u8], until: Until) -> io::Result<usize> {
+        loop {
+            let read = match until {
+                Until::Timeout(_) => self.stream.read(buffer),
+                Until::Instant(_) => self.stream.try_read(buffer),
+            };
+            match read {
+                Err(error) => self.retry(error, Interest::Read, until)?,
+                length => return length,
+            }
+        }
+    }
+
+    /// Writes all of the pieces, behind what a broadcast has left over. `until` is asked how long to
+    /// wait once so many bytes are written.
+    pub(crate) fn write_all(
+        &self,
+        pieces: [&[u8]; 2],
+        mut until: impl FnMut(usize) -> Until,
+    ) -> io::Result<()> {
+        let mut output = self.output.lock();
+        let left_over = std::mem::take(&mut *output);
+        let mut slices = [&left_over, pieces[0], pieces[1]].map(IoSlice::new);
+        let mut rest = &mut slices[..];
+        // Most often there is one piece, for which there is a cheaper call.
+        IoSlice::advance_slices(&mut rest, 0);
+        let last = rest.iter().rposition(|piece| !piece.is_empty());
+        rest = &mut rest[..last.map_or(0, |last| last + 1)];
+        let mut written = 0;
+        while !rest.is_empty() {
+            let until = until(written);
+            let write = match until {
+                Until::Timeout(_) => self.stream.write(rest),
+                Until::Instant(_) => self.stream.try_write(rest),
+            };
+            match write {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => {
+                    written += length;
+                    IoSlice::advance_slices(&mut rest, length);
+                }
+                Err(error) => self.retry(error, Interest::Write, until)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends as many of the messages as there is room for, without waiting.
+    pub(crate) fn try_send(&self, messages: &[IoSlice<'_>]) -> io::Result<Sent> {
+        let Some(mut output) = self.output.try_lock() else {
+            // The handler is writing, which may take it a while.
+            return Ok(Sent { messages: 0, blocked: true });
+        };
+        while !output.is_empty() {
+            match self.stream.try_write(&[IoSlice::new(&output)]) {
+                Ok(length) => drop(output.drain(..length)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Sent { messages: 0, blocked: true });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let mut sent = 0;
+        while sent < messages.len() {
+            let mut length = match self.stream.try_write(&messages[sent..]) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Sent { messages: sent, blocked: true });
+                }
+                Err(error) => return Err(error),
+            };
+            while sent < messages.len() && length >= messages[sent].len() {
+                length -= messages[sent].len();
+                sent += 1;
+            }
+            if length > 0 {
+                output.extend_from_slice(&messages[sent][length..]);
+                return Ok(Sent { messages: sent + 1, blocked: true });
+            }
+        }
+        Ok(Sent { messages: sent, blocked: false })
+    }
+
+    fn retry(&self, error: io::Error, interest: Interest, until: Until) -> io::Result<()> {
+        match (error.kind(), self.wait.get(), until) {
+            (io::ErrorKind::Interrupted, ..) => Ok(()),
+            (io::ErrorKind::WouldBlock, Some(wait), _) => {
+                wait.wait(&*self.stream, interest, until.instant())
+            }
+            (io::ErrorKind::WouldBlock, None, Until::Instant(until)) => {
+                let Some(fd) = self.stream.as_fd() else { return Ok(()) };
+                let [ready] = poll([Some((fd, interest))], [], Some(until))?;
+                if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+            }
+            // The stream blocks: the system has waited, for as long as its timeout allows.
+            (io::ErrorKind::WouldBlock, None, Until::Timeout(_)) => {
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
