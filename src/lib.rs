@@ -57,7 +57,8 @@
 //! `handle` is the one required method. Before it come `verify_request` and `setup`, after it
 //! `finish`, which runs whenever `setup` succeeded; `handle_error` is told of every error and
 //! panic, either of which ends this connection and no other. A client that [hangs up](is_hang_up)
-//! is a normal end. Closures are handlers too ([`handler_fn`]).
+//! is a normal end. [`Connection::close_reason`] tells `finish` why the connection ends. Closures
+//! are handlers too ([`handler_fn`]).
 //!
 //! The same handler serves all connections, many at a time, and so takes `&self`:
 //!
@@ -203,7 +204,8 @@
 //! of each connection: a handler that waits for its client reads end-of-file behind all that was
 //! received, ends by itself, and its answers are delivered. Just before the deadline both sides are
 //! shut. The [`StopReport`] says how many ended by themselves, how many were cut off, and which
-//! handlers were busy with something else even then.
+//! handlers were busy with something else even then. [`suspend`](ServerHandle::suspend) only leaves
+//! newcomers in the backlog, until [`resume`](ServerHandle::resume).
 //!
 //! A [`ServerHandle`] asks for a stop from anywhere: [`shutdown`](ServerHandle::shutdown) returns
 //! at once, and may be called before, during and after serving, from a handler too;
@@ -217,14 +219,19 @@
 //! | limit | default | beyond it |
 //! | --- | --- | --- |
 //! | [`max_connections`](Builder::max_connections) | descriptors, less some | the [`Overload`] policy |
+//! | [`max_connections_per_peer`](Builder::max_connections_per_peer), [`connection_rate`](Builder::connection_rate) | none | refused |
+//! | [`access`](Builder::access) | everybody | denied |
 //! | [`Threading::max_threads`], [`Forking::max_children`] | none; 40 | newcomers wait in the backlog |
 //! | [`backlog`](Builder::backlog) | 1024 | the system turns newcomers away |
 //! | [`max_line_length`](Builder::max_line_length) | 64 KiB | [`Error::LineTooLong`] |
 //! | [`LengthPrefixed::max_length`](framing::LengthPrefixed::max_length) | 64 KiB | [`Error::MessageTooLong`] |
 //! | [`max_packet_size`](Builder::max_packet_size) | 65,535 bytes | [`Error::Truncated`] |
-//! | [`read_timeout`](Builder::read_timeout) | none | [`TimedOut`](std::io::ErrorKind::TimedOut) |
-//! | [`write_timeout`](Builder::write_timeout) | 30 s | [`TimedOut`](std::io::ErrorKind::TimedOut) |
+//! | [`idle_timeout`](Builder::idle_timeout), [`read_timeout`](Builder::read_timeout) | none | [`Error::IdleTimeout`] |
+//! | [`message_deadline`](Builder::message_deadline) | none | [`Error::Deadline`] |
+//! | [`min_rate`](Builder::min_rate) | none | [`Error::TooSlow`] |
+//! | [`write_timeout`](Builder::write_timeout) | 30 s | [`Error::WriteTimeout`] |
 //! | [`keepalive`](Builder::keepalive) | about two minutes without a sign of life | the connection is reset |
+//! | [`user_timeout`](Builder::user_timeout) | two minutes without an answer to what was sent | the connection is reset |
 //! | [`Broadcast::with_capacity`] | 4 MiB behind | the member is disconnected |
 //! | [`stop_deadline`](Builder::stop_deadline) | 30 s | connections are cut off |
 //!
@@ -237,9 +244,12 @@
 //!   nobody to unlock it. [`ForkDespiteThreads`] is the `unsafe` way round.
 //! - A child has a copy of the handler. What it changes ends with it; nothing is shared between
 //!   connections, so there is no [`Broadcast`] among them. [`ServerHandle::shutdown`] reaches the
-//!   parent; [`Stats`] are counted in it.
+//!   parent, and [`Stats`] and [`ServerHandle::is_stopping`] are shared; the rest of a child's
+//!   [`ServerHandle`] knows and changes nothing outside it.
 //! - A child leaves by `_exit`: no destructors of the program run in it, and what it printed
 //!   without a newline is lost unless it is flushed.
+//! - Should the parent die, its children end gracefully. Those that ignore a stop are sent `SIGTERM`
+//!   at its deadline, then `SIGKILL`, and are named in the [`StopReport`].
 //! - The parent reaps its own children only, as soon as they end. It needs no `SIGCHLD` handler,
 //!   and takes no child of the program's away from it.
 //!

@@ -51,6 +51,12 @@ pub trait Stream: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// How many bytes were received and not read yet; `usize::MAX`, the default, where that is not
+    /// known.
+    fn unread(&self) -> io::Result<usize> {
+        Ok(usize::MAX)
+    }
+
     /// How many bytes were written that the peer would lose if it sent more now and the stream
     /// were closed; 0 by default.
     fn unsent(&self) -> io::Result<usize> {
@@ -129,6 +135,10 @@ impl Stream for SocketStream {
             Address::Unix(_) => socket::peer_uid(self.0.as_fd()).map(Some),
             _ => Ok(None),
         }
+    }
+
+    fn unread(&self) -> io::Result<usize> {
+        Ok(rustix::io::ioctl_fionread(&self.0)?.try_into().unwrap_or(usize::MAX))
     }
 
     fn unsent(&self) -> io::Result<usize> {

@@ -5,14 +5,14 @@ mod common;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Client, PATIENCE, Told, ask, bounded, echoes, line_of, next, on_every_stream_server, rest_of,
-    tcp, wait_until,
+    Client, PATIENCE, Told, ask, bounded, echoes, next, on_every_stream_server, rest_of, tcp,
+    wait_until,
 };
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
@@ -305,64 +305,6 @@ fn a_connection_can_be_listed_and_cut_off() {
         assert!(!server.disconnect(connection.id));
         assert_eq!(ask(&Client::of(server), "next"), "next");
     });
-}
-
-// Limits.
-
-/// Echo that knows how many of it run at a time.
-fn counting(most: &Arc<AtomicUsize>) -> impl StreamRequestHandler {
-    let (most, now) = (most.clone(), AtomicUsize::new(0));
-    handler_fn(move |connection| {
-        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        let result = StreamRequestHandler::handle(&Echo, connection);
-        now.fetch_sub(1, Ordering::SeqCst);
-        result
-    })
-}
-
-#[test]
-fn those_over_the_limit_wait_in_the_backlog_until_somebody_leaves() {
-    let _bound = bounded();
-    let threads = Threading::new().max_threads(2);
-    for builder in [
-        ThreadingTcpServer::builder().max_connections(2),
-        ThreadingTcpServer::builder().mixin(threads).overload(Overload::Refuse("full".into())),
-    ] {
-        let most = Arc::new(AtomicUsize::new(0));
-        let server = builder.bind("127.0.0.1:0", counting(&most)).unwrap().spawn().unwrap();
-        let mut clients: Vec<_> = (0..10).map(|_| tcp(server.local_addr())).collect();
-        for mut client in &clients {
-            client.write_all(b"hello\n").unwrap();
-        }
-        while !clients.is_empty() {
-            let client = clients.remove(0);
-            assert_eq!(line_of(&client), "hello");
-            assert!(server.stats().active <= 2);
-        }
-        server.stop(PATIENCE);
-        assert_eq!(most.load(Ordering::SeqCst), 2);
-    }
-}
-
-#[test]
-fn those_over_the_limit_are_told_so_where_the_policy_is_to_refuse() {
-    let _bound = bounded();
-    let builder = ThreadingTcpServer::builder().max_connections(1);
-    let builder = builder.overload(Overload::Refuse("server full\r\n".into()));
-    let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
-    let first = tcp(server.local_addr());
-    assert_eq!(ask(&first, "hello"), "hello");
-    for _ in 0..20 {
-        let mut refused = tcp(server.local_addr());
-        refused.write_all(b"let me in\n").unwrap();
-        let mut answer = Vec::new();
-        refused.read_to_end(&mut answer).unwrap();
-        assert_eq!(answer, b"server full\r\n");
-    }
-    assert_eq!(server.stats().refused, 20);
-    drop(first);
-    wait_until("there is room again", || server.stats().active == 0);
-    echoes(server.local_addr(), "now\n");
 }
 
 // Handlers that panic.

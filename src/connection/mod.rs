@@ -43,6 +43,8 @@ pub struct Connection {
     output: Vec<u8>,
     max_line_length: usize,
     patience: Patience,
+    /// How much is left to be read of what was received before a stop; `None` while there is none.
+    left: Option<usize>,
     /// How reading or writing has ended, for all that is known so far.
     ended: Option<CloseReason>,
     /// Since `handle` is over: how it ended.
@@ -60,6 +62,7 @@ impl Connection {
             output: Vec::new(),
             max_line_length: control.settings.max_line_length,
             patience: Patience::new(&control.settings),
+            left: None,
             ended: None,
             close_reason: None,
             server: ServerHandle::new(control),
@@ -80,6 +83,15 @@ impl Connection {
     /// Who is at the other end.
     pub fn peer_addr(&self) -> &Address {
         self.link.peer()
+    }
+
+    /// The number of the user that a client on a Unix socket ran as when it connected; `None` for
+    /// other clients.
+    ///
+    /// # Errors
+    /// What the system says; nothing, for a socket that is one.
+    pub fn peer_uid(&self) -> io::Result<Option<u32>> {
+        self.link.stream().peer_uid()
     }
 
     /// This end's address: the one that the client connected to.
@@ -269,17 +281,18 @@ impl Connection {
     /// Reads from the peer, having sent what it may be waiting for.
     fn receive(
         &mut self,
-        read: impl FnOnce(&mut Input, &Link, Until) -> io::Result<usize>,
+        read: impl FnOnce(&mut Input, Source<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         self.flush()?;
-        let until = self.patience.until_read();
-        match read(&mut self.input, &self.link, until) {
+        let (until, most) = (self.patience.until_read(), self.most_to_receive()?);
+        match read(&mut self.input, Source { link: &self.link, until, most }) {
             Ok(0) => {
                 self.ended = Some(self.end_of_input());
                 Ok(0)
             }
             Ok(length) => {
                 self.patience.note_received(length);
+                self.left = self.left.map(|left| left - length);
                 self.ended = None;
                 Ok(length)
             }
@@ -288,7 +301,17 @@ impl Connection {
     }
 
     fn fill(&mut self) -> io::Result<usize> {
-        self.receive(|input, link, until| input.fill(|buffer| link.read(buffer, until)))
+        self.receive(|input, source| input.fill(|buffer| source.read(buffer)))
+    }
+
+    /// In a stop the input ends behind what had been received when that was first noticed. A
+    /// system may go on receiving after its read side was shut, as Linux does, and a client that
+    /// never ceases to send would never come to the end.
+    fn most_to_receive(&mut self) -> io::Result<usize> {
+        if self.left.is_none() && self.link.is_read_shut() && self.is_stopping() {
+            self.left = Some(self.link.stream().unread()?);
+        }
+        Ok(self.left.unwrap_or(usize::MAX))
     }
 
     /// Remembers what a failure says of the connection: the handler may keep it to itself.
@@ -338,6 +361,20 @@ impl Connection {
     }
 }
 
+/// Where the next bytes come from: how long to wait for them, and how many may come.
+struct Source<'a> {
+    link: &'a Link,
+    until: Until,
+    most: usize,
+}
+
+impl Source<'_> {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = buffer.len().min(self.most);
+        if length == 0 { Ok(0) } else { self.link.read(&mut buffer[..length], self.until) }
+    }
+}
+
 fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>> {
     match timeout {
         Some(Duration::ZERO) => Err(io::Error::new(
@@ -352,7 +389,7 @@ impl Read for Connection {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.input.is_empty() && buffer.len() >= input::SMALLEST {
             // No need for a buffer between.
-            return self.receive(|_, link, until| link.read(buffer, until));
+            return self.receive(|_, source| source.read(buffer));
         }
         if buffer.is_empty() {
             return Ok(0);
