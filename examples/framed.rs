@@ -35,7 +35,7 @@ struct Adder;
 impl StreamRequestHandler for Adder {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         let mut message = Vec::new();
-        while FRAMES.read(connection, &mut message)? {
+        while connection.read_message(&FRAMES, &mut message)? {
             let (numbers, []) = message.as_chunks() else {
                 return Err(format!("{} bytes are no list of numbers", message.len()).into());
             };

@@ -26,7 +26,9 @@ pub(crate) fn admit(work: Box<dyn Work>, control: &Arc<Control>) -> Option<Reque
         },
         false => None,
     };
-    if control.registry.len() >= control.gate.max_connections() {
+    // Where the others are left in the backlog, there was room when this one was taken.
+    let refuses = matches!(control.settings.overload, Overload::Refuse(_));
+    if refuses && control.registry.len() >= control.gate.max_connections() {
         return refuse(&*work, control, "the server is full");
     }
     if !work.verify() {

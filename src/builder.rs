@@ -9,11 +9,10 @@ use crate::address::Endpoint;
 use crate::base::{Actions, BaseServer};
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::gate::ConnectionRate;
 use crate::mixin::Mixin;
 use crate::request::IntoHandler;
 use crate::server::Server;
-use crate::settings::{Keepalive, MinRate, Overload, Settings};
+use crate::settings::{ConnectionRate, Keepalive, MinRate, Overload, Settings};
 use crate::transport::Transport;
 
 /// The settings of a server to be: start with [`Server::builder`], end with

@@ -131,12 +131,18 @@ impl fmt::Display for Error {
             Error::Truncated { length, limit } => {
                 write!(f, "datagram of {length} bytes is too long (limit {limit} bytes)")
             }
-            Error::IdleTimeout { limit } => write!(f, "the peer sent nothing for {limit:?}"),
-            Error::Deadline { limit } => write!(f, "the message was not whole after {limit:?}"),
-            Error::TooSlow { bytes_per_second } => {
-                write!(f, "the peer is slower than {bytes_per_second} bytes a second")
+            Error::IdleTimeout { limit } => {
+                write!(f, "timed out: the peer sent nothing for {limit:?}")
             }
-            Error::WriteTimeout { limit } => write!(f, "the peer took nothing for {limit:?}"),
+            Error::Deadline { limit } => {
+                write!(f, "timed out: the message was not whole after {limit:?}")
+            }
+            Error::TooSlow { bytes_per_second } => {
+                write!(f, "timed out: the peer is slower than {bytes_per_second} bytes a second")
+            }
+            Error::WriteTimeout { limit } => {
+                write!(f, "timed out: the peer took nothing for {limit:?}")
+            }
             Error::Panicked { message } => write!(f, "handler panicked: {message}"),
             Error::OtherThreads { count } => write!(
                 f,

@@ -1,7 +1,8 @@
 //! Binary messages on a byte stream: of a fixed size, or behind their length.
 //!
 //! Both work on anything that reads and writes, a [`Connection`](crate::Connection) as well as a
-//! client's `TcpStream`.
+//! client's `TcpStream`. A handler had better use
+//! [`Connection::read_message`](crate::Connection::read_message), which bounds the time too.
 //!
 //! ```
 //! use socketserver::framing::{LengthPrefixed, Prefix};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::access::Access;
-use crate::settings::Settings;
+use crate::settings::{ConnectionRate, Settings};
 
 /// Whom the limits per peer take for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,15 +32,6 @@ impl Origin {
             (None, None) => None,
         }
     }
-}
-
-/// How often one peer may connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionRate {
-    /// So many times,
-    pub connections: u32,
-    /// in any time this long. All of them may come at once.
-    pub per: Duration,
 }
 
 /// The limits, which may change while the server serves.

@@ -11,8 +11,8 @@ use crate::access::Access;
 use crate::address::Address;
 use crate::control::{Control, StopReport};
 use crate::error::{Error, Result};
-use crate::gate::ConnectionRate;
 use crate::registry::ConnectionInfo;
+use crate::settings::ConnectionRate;
 use crate::stats::Stats;
 
 /// A server seen from outside: to ask after it and to stop it, from any thread, from a handler,

@@ -299,7 +299,6 @@ pub use connection::{Connection, InMemoryConnection, Line};
 pub use control::StopReport;
 pub use datagram::{DatagramRequest, InMemoryDatagram};
 pub use error::{Error, Result};
-pub use gate::ConnectionRate;
 pub use handle::{RunningServer, ServerHandle};
 pub use handler::{
     DatagramRequestHandler, HandlerError, HandlerResult, StreamRequestHandler, datagram_handler_fn,
@@ -314,7 +313,7 @@ pub use server::{
     ThreadingUnixDatagramServer, ThreadingUnixStreamServer, UdpServer, UnixDatagramServer,
     UnixStreamServer,
 };
-pub use settings::{Keepalive, MinRate, Overload};
+pub use settings::{ConnectionRate, Keepalive, MinRate, Overload};
 pub use stats::Stats;
 pub use stream::{Interest, Wait};
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::access::Access;
-use crate::gate::ConnectionRate;
 use crate::sys;
 
 /// What to do with newcomers when the server is full.
@@ -34,6 +33,15 @@ impl Default for Keepalive {
     fn default() -> Keepalive {
         Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(15), probes: 4 }
     }
+}
+
+/// How often one peer may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionRate {
+    /// So many times,
+    pub connections: u32,
+    /// in any time this long. All of them may come at once.
+    pub per: Duration,
 }
 
 /// How fast a message must come, or be taken, once it has begun.

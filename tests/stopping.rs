@@ -246,7 +246,9 @@ fn whatever_tcp_has_acknowledged_before_the_stop_is_answered() {
             total = (total.0 + received, total.1 + answered);
         }
         let (received, answered) = total;
-        eprintln!("{received} requests acknowledged before the stop, {answered} answered; {took:?}");
+        eprintln!(
+            "{received} requests acknowledged before the stop, {answered} answered; {took:?}"
+        );
         assert!(total.0 > 0);
     });
 }

@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{BufRead, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use common::{
 };
 use parking_lot::Mutex;
 use socketserver::services::Echo;
-use socketserver::transport::Transport;
+use socketserver::transport::{IncomingStream, Tcp, Transport, TransportOptions};
 use socketserver::*;
 
 #[test]
@@ -280,6 +281,70 @@ fn a_client_that_never_reads_times_out_and_the_next_is_served() {
         assert_eq!(ask(&client, "hello"), "hello");
         assert_eq!([next(&words), next(&words), next(&words)], ["setup", "handle", "finish"]);
     });
+}
+
+/// TCP that looks at what it accepts.
+struct Inspected(Tcp);
+
+/// What one connection was found to be set to.
+static FOUND: Mutex<Option<[Option<Duration>; 5]>> = Mutex::new(None);
+
+impl AsFd for Inspected {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Transport for Inspected {
+    type Handler = dyn StreamRequestHandler;
+
+    fn bind(endpoint: &Endpoint, options: &TransportOptions) -> socketserver::Result<Inspected> {
+        Ok(Inspected(Tcp::bind(endpoint, options)?))
+    }
+
+    fn prepare(&self, options: &TransportOptions) -> std::io::Result<()> {
+        self.0.prepare(options)
+    }
+
+    fn local_addr(&self) -> std::io::Result<Address> {
+        self.0.local_addr()
+    }
+
+    fn accept(&self, options: &TransportOptions) -> std::io::Result<IncomingStream> {
+        let incoming = self.0.accept(options)?;
+        let fd = incoming.stream.as_fd().unwrap();
+        let socket = socket2::SockRef::from(&fd);
+        let keepalive = socket.keepalive()?.then(|| socket.tcp_keepalive_time());
+        *FOUND.lock() = Some([
+            keepalive.transpose()?,
+            socket.tcp_user_timeout()?,
+            socket.read_timeout()?,
+            socket.write_timeout()?,
+            socket.tcp_nodelay()?.then_some(Duration::ZERO),
+        ]);
+        Ok(incoming)
+    }
+}
+
+#[test]
+fn a_connection_has_the_options_of_its_server_and_vanished_peers_are_found_by_default() {
+    let _bound = bounded();
+    let found = |server: Server<Inspected, Sequential>| {
+        let client = tcp(server.local_addr());
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(server.handle_request(), Handled::Request);
+        FOUND.lock().take().unwrap()
+    };
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let server = Server::bind("127.0.0.1:0", Echo).unwrap();
+    assert_eq!(found(server), [seconds(60), seconds(120), None, seconds(30), seconds(0)]);
+    let builder = Server::builder().keepalive(None).user_timeout(None).write_timeout(None);
+    let server = builder.nodelay(false).bind("127.0.0.1:0", Echo).unwrap();
+    assert_eq!(found(server), [None; 5]);
+    let builder = Server::builder().user_timeout(Duration::from_secs(7));
+    let builder = builder.read_timeout(Duration::from_secs(8)).idle_timeout(Duration::from_secs(9));
+    let server = builder.bind("127.0.0.1:0", Echo).unwrap();
+    assert_eq!(found(server)[1..3], [seconds(7), seconds(9)]);
 }
 
 #[test]
