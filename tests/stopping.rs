@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -251,6 +251,64 @@ fn whatever_tcp_has_acknowledged_before_the_stop_is_answered() {
         );
         assert!(total.0 > 0);
     });
+}
+
+#[test]
+fn a_client_that_never_ceases_to_send_does_not_hold_a_stop_up() {
+    let (_alone, _bound) = (alone(), bounded());
+    let (started, is_started) = mpsc::channel();
+    let started = Mutex::new(started);
+    // It reads more slowly than the client sends.
+    let slow = handler_fn(move |connection: &mut Connection| {
+        let mut buffer = vec![0; 64 * 1024];
+        while connection.read(&mut buffer)? > 0 {
+            let _ = started.lock().send(());
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    });
+    common::on_every_stream_server(slow, (), |server| {
+        let client = common::Client::of(server);
+        thread::scope(|scope| {
+            // Until the connection is closed on it.
+            scope.spawn(|| while (&mut &client).write_all(&[b'x'; 64 * 1024]).is_ok() {});
+            next(&is_started);
+            let report = server.handle().stop(PATIENCE / 3);
+            // Should it have failed, nothing else would end the client.
+            let _ = match &client {
+                common::Client::Tcp(stream) => stream.shutdown(Shutdown::Both),
+                common::Client::Unix(stream) => stream.shutdown(Shutdown::Both),
+            };
+            assert_eq!((report.drained, report.forced), (1, 0), "{report:?}");
+        });
+        while is_started.try_recv().is_ok() {}
+    });
+}
+
+#[test]
+fn a_handler_that_never_ceases_to_write_is_cut_off_at_the_deadline() {
+    let (_alone, _bound) = (alone(), bounded());
+    let flood = handler_fn(|connection| {
+        loop {
+            connection.write_all(&[b'x'; 64 * 1024])?;
+        }
+    });
+    for threading in [false, true] {
+        let mixin: Box<dyn Spawnable> =
+            if threading { Box::new(Threading::new()) } else { Box::new(Sequential) };
+        let server = TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", flood).unwrap();
+        let server = server.spawn().unwrap();
+        let mut client = tcp(server.local_addr());
+        // A client that takes all of it, so that the handler never waits.
+        let reader = thread::spawn(move || {
+            let mut buffer = [0; 64 * 1024];
+            while matches!(client.read(&mut buffer), Ok(1..)) {}
+        });
+        wait_until("it is served", || server.stats().active == 1);
+        let report = server.stop(Duration::from_millis(500));
+        assert_eq!((report.forced, report.stuck.len()), (1, 0), "{report:?}");
+        reader.join().unwrap();
+    }
 }
 
 #[test]

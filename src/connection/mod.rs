@@ -11,7 +11,7 @@ use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::close_reason::{CloseReason, is_hang_up};
@@ -266,6 +266,7 @@ impl Connection {
         if self.broken {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        self.heed_stop();
         let (mut begun, mut so_far) = (None, 0);
         let patience = &self.patience;
         let sent = self.link.write_all([&self.output, more], |written| {
@@ -308,10 +309,23 @@ impl Connection {
     /// system may go on receiving after its read side was shut, as Linux does, and a client that
     /// never ceases to send would never come to the end.
     fn most_to_receive(&mut self) -> io::Result<usize> {
-        if self.left.is_none() && self.link.is_read_shut() && self.is_stopping() {
+        if self.left.is_none() && self.is_stopping() {
+            self.heed_stop();
             self.left = Some(self.link.stream().unread()?);
         }
         Ok(self.left.unwrap_or(usize::MAX))
+    }
+
+    /// Where one thread does everything, nobody else may have noticed that a stop has begun, or
+    /// that its deadline has come, while this connection was never waited for.
+    fn heed_stop(&self) {
+        if self.is_stopping() {
+            let control = self.server.control();
+            control.begin_stop();
+            if Instant::now() >= control.deadline().force {
+                control.registry.force();
+            }
+        }
     }
 
     /// Remembers what a failure says of the connection: the handler may keep it to itself.
