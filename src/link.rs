@@ -25,8 +25,22 @@ pub(crate) struct Link {
     /// Why this side, other than by its handler, has ended it.
     ended_for: OnceLock<CloseReason>,
     /// Held while writing, so that what a handler writes and what a broadcast delivers never tear
-    /// each other. It holds the rest of a message that a broadcast could send only in part.
-    output: Mutex<Vec<u8>>,
+    /// each other.
+    output: Mutex<Output>,
+}
+
+#[derive(Default)]
+struct Output {
+    /// The rest of a message that a broadcast could send only in part.
+    left_over: Vec<u8>,
+    /// After a failed write nothing more is sent, by anybody: the peer would see a gap.
+    is_broken: bool,
+}
+
+impl Output {
+    fn check(&self) -> io::Result<()> {
+        if self.is_broken { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    }
 }
 
 /// How long to wait for the peer.
@@ -131,7 +145,10 @@ impl Link {
         mut until: impl FnMut(usize) -> Until,
     ) -> io::Result<()> {
         let mut output = self.output.lock();
-        let left_over = std::mem::take(&mut *output);
+        output.check()?;
+        let left_over = std::mem::take(&mut output.left_over);
+        // Until all of it is sent.
+        output.is_broken = true;
         let mut slices = [&left_over, pieces[0], pieces[1]].map(IoSlice::new);
         let mut rest = &mut slices[..];
         // Most often there is one piece, for which there is a cheaper call.
@@ -154,7 +171,13 @@ impl Link {
                 Err(error) => self.retry(error, Interest::Write, until)?,
             }
         }
+        output.is_broken = false;
         Ok(())
+    }
+
+    /// An error if a write has failed.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.output.lock().check()
     }
 
     /// Sends as many of the messages as there is room for, without waiting.
@@ -163,9 +186,11 @@ impl Link {
             // The handler is writing, which may take it a while.
             return Ok(Sent { messages: 0, blocked: true });
         };
-        while !output.is_empty() {
-            match self.stream.try_write(&[IoSlice::new(&output)]) {
-                Ok(length) => drop(output.drain(..length)),
+        output.check()?;
+        while !output.left_over.is_empty() {
+            match self.stream.try_write(&[IoSlice::new(&output.left_over)]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => drop(output.left_over.drain(..length)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Sent { messages: 0, blocked: true });
@@ -176,6 +201,7 @@ impl Link {
         let mut sent = 0;
         while sent < messages.len() {
             let mut length = match self.stream.try_write(&messages[sent..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -188,7 +214,7 @@ impl Link {
                 sent += 1;
             }
             if length > 0 {
-                output.extend_from_slice(&messages[sent][length..]);
+                output.left_over.extend_from_slice(&messages[sent][length..]);
                 return Ok(Sent { messages: sent + 1, blocked: true });
             }
         }

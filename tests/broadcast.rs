@@ -1,10 +1,14 @@
 //! What a broadcast promises: one order for all, whole messages, nobody delayed by a slow member.
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use common::{bounded, next, rest_of, tcp};
+use parking_lot::Mutex;
 use socketserver::{
     Broadcast, Connection, HandlerResult, RunningServer, StreamRequestHandler, ThreadingTcpServer,
     handler_fn,
@@ -182,4 +186,29 @@ fn a_broadcast_that_nobody_holds_ends_its_thread() {
         ended.send(()).unwrap();
     });
     has_ended.recv_timeout(BOUND).expect("the thread ends");
+}
+
+#[test]
+fn nothing_is_sent_behind_a_gap() {
+    let _bound = bounded();
+    let broadcast = Broadcast::new();
+    let (told, tell) = mpsc::channel();
+    let told = Mutex::new(told);
+    let room = broadcast.clone();
+    let handler = handler_fn(move |connection| {
+        let member = room.join(connection)?;
+        connection.set_write_timeout(Some(Duration::from_millis(50)))?;
+        // More than the client's system takes while the client does not read.
+        let failure = connection.write_all(&vec![b'x'; 64 * 1024 * 1024]);
+        let joins_again = room.join(connection).is_ok();
+        room.send(*b"behind a gap\n");
+        // Leaving waits until what was sent before has been tried.
+        drop(member);
+        Ok(told.lock().send((failure.map_err(|error| error.kind()), joins_again))?)
+    });
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
+    let client = tcp(server.local_addr());
+    assert_eq!(next(&tell), (Err(std::io::ErrorKind::TimedOut), false));
+    let received = rest_of(&client);
+    assert!(!received.is_empty() && received.iter().all(|byte| *byte == b'x'));
 }

@@ -3,10 +3,10 @@
 
 mod common;
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -280,6 +280,45 @@ fn a_client_that_never_reads_times_out_and_the_next_is_served() {
         let client = Client::of(server);
         assert_eq!(ask(&client, "hello"), "hello");
         assert_eq!([next(&words), next(&words), next(&words)], ["setup", "handle", "finish"]);
+    });
+}
+
+#[test]
+fn a_line_that_a_timeout_interrupts_is_whole_in_the_end() {
+    let _bound = bounded();
+    let (told, tell) = mpsc::channel();
+    let told = Mutex::new(told);
+    let patient = handler_fn(move |connection| {
+        connection.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let mut command = String::new();
+        connection.read_line(&mut command)?;
+        let (mut text, mut bytes) = (String::new(), Vec::new());
+        loop {
+            let read = match &*command {
+                "text\n" => connection.read_line(&mut text),
+                _ => connection.read_line(&mut bytes),
+            };
+            match read {
+                Err(error) if error.kind() == ErrorKind::TimedOut => told.lock().send(())?,
+                Err(error) => return Err(error.into()),
+                Ok(_) => break,
+            };
+        }
+        connection.write_all(text.as_bytes())?;
+        Ok(connection.write_all(&bytes)?)
+    });
+    let tell = Mutex::new(tell);
+    on_every_stream_server(patient, (), |server| {
+        for command in ["text", "bytes"] {
+            let client = Client::of(server);
+            // Cut in the middle of a character.
+            client.send(format!("{command}\n"));
+            client.send(b"first half \xc3");
+            next(&tell.lock());
+            client.send(b"\xa9 second half\n");
+            assert_eq!(line_of(&client), "first half \u{e9} second half");
+            while tell.lock().try_recv().is_ok() {}
+        }
     });
 }
 

@@ -122,7 +122,8 @@ impl Broadcast {
     /// # Errors
     /// When the connection is broken, or the thread cannot be started.
     pub fn join(&self, connection: &mut Connection) -> Result<Member> {
-        connection.flush().map_err(Error::system("write to a joining member"))?;
+        let sent = connection.flush().and_then(|()| connection.link().check());
+        sent.map_err(Error::system("write to a joining member"))?;
         self.room.start().map_err(Error::system("start the thread of a broadcast"))?;
         let mut inbox = self.room.post.inbox.lock();
         inbox.next_member += 1;

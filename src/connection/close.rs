@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Connection;
 use crate::close_reason::CloseReason;
 use crate::link::Until;
+use crate::sys::socket::retry_interrupted;
 
 /// How long a close waits for a peer that is still sending.
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -41,10 +42,8 @@ impl Connection {
             return Ok(());
         }
         let mut waste = [0; 4096];
-        let mut length = match self.link.stream().try_read(&mut waste) {
-            Ok(length) => length,
-            Err(_nothing_unread) => return Ok(()),
-        };
+        let unread = retry_interrupted(|| self.link.stream().try_read(&mut waste));
+        let Ok(mut length) = unread else { return Ok(()) };
         let give_up = Instant::now() + LINGER_TIME;
         let mut total = length;
         self.link.stream().shutdown(Shutdown::Write)?;

@@ -29,6 +29,13 @@ impl Input {
         self.start = (self.start + length).min(self.end);
     }
 
+    /// Puts back what was taken out, once that has emptied the buffer.
+    pub(super) fn put_back(&mut self, bytes: Vec<u8>) {
+        debug_assert!(self.is_empty());
+        (self.start, self.end) = (0, bytes.len());
+        self.buffer = bytes;
+    }
+
     /// Reads once, into the empty buffer; says how much.
     pub(super) fn fill(
         &mut self,

@@ -29,7 +29,16 @@ impl sealed::Line for Vec<u8> {
 impl sealed::Line for String {
     fn append_from(&mut self, connection: &mut Connection) -> io::Result<usize> {
         let mut bytes = Vec::new();
-        let length = read_until(connection, b'\n', &mut bytes)?;
+        let length = match read_until(connection, b'\n', &mut bytes) {
+            Ok(length) => length,
+            Err(error) => {
+                // Half a character cannot be appended: the next attempt finds it where it was.
+                if !bytes.is_empty() {
+                    connection.input.put_back(bytes);
+                }
+                return Err(error);
+            }
+        };
         let text = str::from_utf8(&bytes)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         self.push_str(text);

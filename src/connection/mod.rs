@@ -49,8 +49,6 @@ pub struct Connection {
     ended: Option<CloseReason>,
     /// Since `handle` is over: how it ended.
     close_reason: Option<CloseReason>,
-    /// After a failed write nothing more is sent: the peer would see a gap.
-    broken: bool,
 }
 
 impl Connection {
@@ -66,7 +64,6 @@ impl Connection {
             ended: None,
             close_reason: None,
             server: ServerHandle::new(control),
-            broken: false,
         }
     }
 
@@ -263,9 +260,6 @@ impl Connection {
     }
 
     fn send(&mut self, more: &[u8]) -> io::Result<()> {
-        if self.broken {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
         self.heed_stop();
         let (mut begun, mut so_far) = (None, 0);
         let patience = &self.patience;
@@ -274,7 +268,6 @@ impl Connection {
             patience.until_write(&mut begun, written)
         });
         let sent = sent.map_err(|error| named(error, || patience.write_error(begun, so_far)));
-        self.broken = sent.is_err();
         self.output.clear();
         self.note_failure(sent)
     }

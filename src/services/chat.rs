@@ -15,8 +15,8 @@ use crate::{
 ///
 /// A client is greeted; everyone else is told `Client joined HOST:PORT`. A line from it goes to
 /// everyone else as `[HOST:PORT] line`, and when it is gone they are told `Client left HOST:PORT`.
-/// Lines end with `\r\n`. A client without an address, on a Unix socket, goes by its number, as
-/// `unix#3`.
+/// Lines end with `\r\n`. A client on a Unix socket, which has no address or one of its own choice,
+/// goes by its number, as `unix#3`.
 ///
 /// What a client sends is made [`printable`] first, so that nobody can forge another's line or
 /// drive another's terminal. A line over [`max_line_length`](crate::Builder::max_line_length) is
@@ -116,9 +116,9 @@ struct Guest<'chat> {
 
 impl Guest<'_> {
     fn enter<'chat>(chat: &'chat Chat, connection: &mut Connection) -> crate::Result<Guest<'chat>> {
-        let name = match connection.peer_addr() {
-            peer if peer.is_unnamed() => format!("unix#{}", connection.id()),
-            peer => peer.to_string(),
+        let name = match connection.peer_addr().socket_addr() {
+            Some(address) => address.to_string(),
+            None => format!("unix#{}", connection.id()),
         };
         let guest = Guest { chat, member: chat.room.join(connection)?, name };
         guest.say(&format!("Client joined {}", guest.name));
@@ -146,7 +146,8 @@ impl Drop for Guest<'_> {
 }
 
 /// A line as text that is safe to show to others: without its end, and with each control character
-/// other than tab, and whatever is not UTF-8, replaced by U+FFFD.
+/// other than tab, each that turns the direction of writing or begins a line, and whatever is not
+/// UTF-8, replaced by U+FFFD.
 ///
 /// ```
 /// use socketserver::services::printable;
@@ -157,6 +158,12 @@ impl Drop for Guest<'_> {
 pub fn printable(line: &[u8]) -> String {
     let line =
         line.strip_suffix(b"\n").map_or(line, |line| line.strip_suffix(b"\r").unwrap_or(line));
-    let shown = |c: char| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+    let shown = |c: char| match c {
+        '\t' => c,
+        // Line and paragraph separators; the bidirectional controls of Unicode's annex 9.
+        '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
     String::from_utf8_lossy(line).chars().map(shown).collect()
 }

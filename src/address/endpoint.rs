@@ -1,157 +1,15 @@
-//! Addresses of every family, parsed and shown: [`Endpoint`] as a person writes one, [`Address`]
-//! as the system knows it.
+//! Endpoints: addresses as a person writes them.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::{fmt, os::unix};
 
+use super::unix_name::unescape;
+use super::{Address, UnixName};
 use crate::error::{Error, Result};
-
-/// The address of one end of a connection, or of a datagram.
-///
-/// Shown in the form that [`Endpoint`] reads: `127.0.0.1:2525`, `udp://127.0.0.1:2525`,
-/// `unix:/run/app.sock`, `unix:@name`, `unixgram:/run/log.sock`. A peer that reached an IPv6
-/// socket over IPv4 has its IPv4 address here.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Address {
-    /// One end of a TCP connection.
-    Tcp(SocketAddr),
-    /// One end of a UDP datagram.
-    Udp(SocketAddr),
-    /// One end of a Unix stream connection.
-    Unix(UnixName),
-    /// One end of a Unix datagram.
-    UnixDatagram(UnixName),
-}
-
-impl Address {
-    /// The IP address and port; `None` for Unix sockets.
-    pub fn socket_addr(&self) -> Option<SocketAddr> {
-        match self {
-            Address::Tcp(address) | Address::Udp(address) => Some(*address),
-            Address::Unix(_) | Address::UnixDatagram(_) => None,
-        }
-    }
-
-    /// The IP address; `None` for Unix sockets.
-    pub fn ip(&self) -> Option<IpAddr> {
-        self.socket_addr().map(|address| address.ip())
-    }
-
-    /// The port; `None` for Unix sockets.
-    pub fn port(&self) -> Option<u16> {
-        self.socket_addr().map(|address| address.port())
-    }
-
-    /// The file of a Unix socket that has one.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Address::Unix(UnixName::Path(path)) | Address::UnixDatagram(UnixName::Path(path)) => {
-                Some(path)
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether this is a Unix socket without a name, as clients' sockets usually are. Nothing
-    /// can be sent to such a datagram peer.
-    pub fn is_unnamed(&self) -> bool {
-        matches!(self, Address::Unix(UnixName::Unnamed) | Address::UnixDatagram(UnixName::Unnamed))
-    }
-
-    pub(crate) fn tcp(address: SocketAddr) -> Address {
-        Address::Tcp(unmapped(address))
-    }
-
-    pub(crate) fn udp(address: SocketAddr) -> Address {
-        Address::Udp(unmapped(address))
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp(address) => write!(f, "{address}"),
-            Address::Udp(address) => write!(f, "udp://{address}"),
-            Address::Unix(name) => write!(f, "unix:{name}"),
-            Address::UnixDatagram(name) => write!(f, "unixgram:{name}"),
-        }
-    }
-}
-
-/// An IPv4 peer of a dual-stack socket appears as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
-fn unmapped(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
-            Some(v4) => SocketAddr::from((v4, v6.port())),
-            None => address,
-        },
-        SocketAddr::V4(_) => address,
-    }
-}
-
-/// The inverse of [`unmapped`]: how an IPv6 socket wants to be told of an IPv4 peer.
-pub(crate) fn mapped(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
-        SocketAddr::V6(_) => address,
-    }
-}
-
-/// The name of a Unix socket ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum UnixName {
-    /// A file.
-    Path(PathBuf),
-    /// A name in Linux's abstract namespace, without the leading NUL; written `@name`.
-    Abstract(Vec<u8>),
-    /// No name: a socket that was never bound.
-    Unnamed,
-}
-
-impl UnixName {
-    /// The longest path, in bytes: what `sockaddr_un` holds, less the final NUL.
-    pub const MAX_LENGTH: usize = 107;
-
-    /// The name as std's sockets take it.
-    ///
-    /// # Errors
-    /// `AddrNotAvailable` for no name, `InvalidInput` for one that no socket can have.
-    pub fn socket_addr(&self) -> std::io::Result<unix::net::SocketAddr> {
-        match self {
-            UnixName::Path(path) => unix::net::SocketAddr::from_pathname(path),
-            UnixName::Abstract(name) => unix::net::SocketAddr::from_abstract_name(name),
-            UnixName::Unnamed => Err(std::io::Error::new(
-                std::io::ErrorKind::AddrNotAvailable,
-                "the Unix socket has no name",
-            )),
-        }
-    }
-
-    pub(crate) fn from_std(address: &unix::net::SocketAddr) -> UnixName {
-        if let Some(path) = address.as_pathname() {
-            UnixName::Path(path.to_owned())
-        } else if let Some(name) = address.as_abstract_name() {
-            UnixName::Abstract(name.to_owned())
-        } else {
-            UnixName::Unnamed
-        }
-    }
-}
-
-impl fmt::Display for UnixName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            UnixName::Path(path) => write!(f, "{}", path.display()),
-            UnixName::Abstract(name) => write!(f, "@{}", name.escape_ascii()),
-            UnixName::Unnamed => Ok(()),
-        }
-    }
-}
 
 /// A place to listen on, or to connect to, as a person writes it.
 ///
@@ -163,7 +21,8 @@ impl fmt::Display for UnixName {
 /// | `unixgram:/path`, `unixgram:@name` | a Unix datagram socket |
 /// | `/path`, `./path`, `@name` | a Unix socket, stream or datagram, as the server is |
 ///
-/// Reading the text asks no name server; that happens when the place is used. The functions
+/// In the name of a Unix socket `\xNN` stands for a byte, and `\\` for a backslash, as names are
+/// shown. Reading the text asks no name server; that happens when the place is used. The functions
 /// that take an endpoint also take a [`SocketAddr`], a `(host, port)` pair or a [`Path`].
 ///
 /// ```
@@ -299,7 +158,11 @@ impl FromStr for Endpoint {
             Some(scheme) => !scheme.is_ip(),
             None => rest.starts_with(['/', '.', '@']),
         };
-        let place = if is_unix { unix_place(rest.as_ref()) } else { host_place(rest) };
+        let place = match (is_unix, rest.strip_prefix('@')) {
+            (true, Some(name)) => unix_place(UnixName::Abstract(unescape(name))),
+            (true, None) => unix_place(UnixName::Path(OsString::from_vec(unescape(rest)).into())),
+            (false, _) => host_place(rest),
+        };
         match place {
             Ok(place) => Ok(Endpoint { scheme, place }),
             Err(reason) => Err(bad(text, reason)),
@@ -315,7 +178,8 @@ fn host_place(text: &str) -> Result<Place, String> {
     let (host, port) = text.rsplit_once(':').ok_or("the port is missing, as in HOST:PORT")?;
     let port = port.parse().map_err(|_| format!("{port:?} is not a port from 0 to 65535"))?;
     let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(bracketed) => bracketed,
+        Some(bracketed) if bracketed.contains(':') => bracketed,
+        Some(bracketed) => return Err(format!("{bracketed:?} is no IPv6 address")),
         None if host.contains(':') => return Err("IPv6 addresses are written [::1]:PORT".into()),
         None => host,
     };
@@ -326,26 +190,22 @@ fn host_place(text: &str) -> Result<Place, String> {
     }
 }
 
-fn unix_place(text: &Path) -> Result<Place, String> {
-    let bytes = text.as_os_str().as_bytes();
-    let (what, name) = match bytes.strip_prefix(b"@") {
-        Some(name) => ("name", name),
-        None => ("path", bytes),
+fn unix_place(name: UnixName) -> Result<Place, String> {
+    let (what, bytes) = match &name {
+        UnixName::Path(path) => ("path", path.as_os_str().as_bytes()),
+        UnixName::Abstract(name) => ("name", &**name),
+        UnixName::Unnamed => ("name", &b""[..]),
     };
-    if name.is_empty() {
-        return Err(format!("the {what} is missing"));
+    let (length, limit) = (bytes.len(), UnixName::MAX_LENGTH);
+    if bytes.is_empty() {
+        Err(format!("the {what} is missing"))
+    } else if length > limit {
+        Err(format!("the {what} has {length} bytes, over the system's limit of {limit}"))
+    } else if what == "path" && bytes.contains(&0) {
+        Err("the path contains a NUL".into())
+    } else {
+        Ok(Place::Unix(name))
     }
-    if name.len() > UnixName::MAX_LENGTH {
-        let (length, limit) = (name.len(), UnixName::MAX_LENGTH);
-        return Err(format!("the {what} has {length} bytes, over the system's limit of {limit}"));
-    }
-    if what == "path" && name.contains(&0) {
-        return Err("the path contains a NUL".into());
-    }
-    Ok(Place::Unix(match what {
-        "name" => UnixName::Abstract(name.to_vec()),
-        _ => UnixName::Path(text.to_owned()),
-    }))
 }
 
 impl TryFrom<&str> for Endpoint {
@@ -372,7 +232,11 @@ impl TryFrom<&String> for Endpoint {
 impl TryFrom<&Path> for Endpoint {
     type Error = Error;
     fn try_from(path: &Path) -> Result<Endpoint> {
-        match unix_place(path) {
+        let name = match path.as_os_str().as_bytes() {
+            [b'@', name @ ..] => UnixName::Abstract(name.to_vec()),
+            _ => UnixName::Path(path.to_owned()),
+        };
+        match unix_place(name) {
             Ok(place) => Ok(Endpoint { scheme: None, place }),
             Err(reason) => Err(bad(&path.display().to_string(), reason)),
         }
@@ -452,6 +316,25 @@ mod tests {
         reads_and_shows("/run/app.sock", None);
         reads_and_shows("./app.sock", None);
         reads_and_shows("@name", None);
+        reads_and_shows("unix:/tmp/\u{e9}", Some(Scheme::Unix));
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_shown_are_read_as_they_are_shown() {
+        for (name, shown) in [
+            (UnixName::Abstract(b"a\\b\xff\0".into()), r"unix:@a\\b\xff\x00"),
+            (UnixName::Path("/a\r\n\u{1b}[2J\u{9b}".into()), r"unix:/a\x0d\x0a\x1b[2J\xc2\x9b"),
+            (UnixName::Path("@looks abstract".into()), r"unix:\x40looks abstract"),
+        ] {
+            let address = Address::Unix(name);
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(shown.parse::<Endpoint>().unwrap(), Endpoint::from(&address));
+        }
+        // What begins no escape is itself.
+        let endpoint: Endpoint = r"unix:@a\b\xg0\x4".parse().unwrap();
+        let name = UnixName::Abstract(br"a\b\xg0\x4".into());
+        assert_eq!(endpoint.unix_name(Scheme::Unix).unwrap(), &name);
+        assert_eq!(endpoint.to_string(), r"unix:@a\\b\\xg0\\x4");
     }
 
     #[test]
@@ -469,6 +352,8 @@ mod tests {
             ("unix:@", "the name is missing"),
             ("unix:/a\0b", "NUL"),
             ("a b:80", "not a host"),
+            ("[unix]:80", "no IPv6 address"),
+            ("[[a]]:80", "no IPv6 address"),
         ] {
             let error = text.parse::<Endpoint>().expect_err(text).to_string();
             assert!(error.contains(reason), "{text:?}: {error}");
@@ -490,15 +375,6 @@ mod tests {
         assert!(open.unix_name(Scheme::Unix).is_ok());
         assert!(open.unix_name(Scheme::UnixDatagram).is_ok());
         assert!(open.resolve(Scheme::Tcp).is_err());
-    }
-
-    #[test]
-    fn ipv4_peers_of_an_ipv6_socket_are_shown_as_ipv4() {
-        let seen = "[::ffff:192.0.2.1]:80".parse().unwrap();
-        assert_eq!(Address::tcp(seen).to_string(), "192.0.2.1:80");
-        assert_eq!(mapped(unmapped(seen)), seen);
-        let native = "[2001:db8::1]:80".parse().unwrap();
-        assert_eq!(Address::udp(native).to_string(), "udp://[2001:db8::1]:80");
     }
 
     #[test]

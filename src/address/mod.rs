@@ -1,0 +1,118 @@
+//! Addresses of every family, parsed and shown: [`Endpoint`] as a person writes one, [`Address`]
+//! as the system knows it.
+
+mod endpoint;
+mod unix_name;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::path::Path;
+
+pub use endpoint::{Endpoint, Scheme};
+pub use unix_name::UnixName;
+
+/// The address of one end of a connection, or of a datagram.
+///
+/// Shown in the form that [`Endpoint`] reads: `127.0.0.1:2525`, `udp://127.0.0.1:2525`,
+/// `unix:/run/app.sock`, `unix:@name`, `unixgram:/run/log.sock`. A peer that reached an IPv6
+/// socket over IPv4 has its IPv4 address here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// One end of a TCP connection.
+    Tcp(SocketAddr),
+    /// One end of a UDP datagram.
+    Udp(SocketAddr),
+    /// One end of a Unix stream connection.
+    Unix(UnixName),
+    /// One end of a Unix datagram.
+    UnixDatagram(UnixName),
+}
+
+impl Address {
+    /// The IP address and port; `None` for Unix sockets.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Address::Tcp(address) | Address::Udp(address) => Some(*address),
+            Address::Unix(_) | Address::UnixDatagram(_) => None,
+        }
+    }
+
+    /// The IP address; `None` for Unix sockets.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.socket_addr().map(|address| address.ip())
+    }
+
+    /// The port; `None` for Unix sockets.
+    pub fn port(&self) -> Option<u16> {
+        self.socket_addr().map(|address| address.port())
+    }
+
+    /// The file of a Unix socket that has one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Address::Unix(UnixName::Path(path)) | Address::UnixDatagram(UnixName::Path(path)) => {
+                Some(path)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether this is a Unix socket without a name, as clients' sockets usually are. Nothing
+    /// can be sent to such a datagram peer.
+    pub fn is_unnamed(&self) -> bool {
+        matches!(self, Address::Unix(UnixName::Unnamed) | Address::UnixDatagram(UnixName::Unnamed))
+    }
+
+    pub(crate) fn tcp(address: SocketAddr) -> Address {
+        Address::Tcp(unmapped(address))
+    }
+
+    pub(crate) fn udp(address: SocketAddr) -> Address {
+        Address::Udp(unmapped(address))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "{address}"),
+            Address::Udp(address) => write!(f, "udp://{address}"),
+            Address::Unix(name) => write!(f, "unix:{name}"),
+            Address::UnixDatagram(name) => write!(f, "unixgram:{name}"),
+        }
+    }
+}
+
+/// An IPv4 peer of a dual-stack socket appears as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::from((v4, v6.port())),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+/// The inverse of [`unmapped`]: how an IPv6 socket wants to be told of an IPv4 peer.
+pub(crate) fn mapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
+        SocketAddr::V6(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv4_peers_of_an_ipv6_socket_are_shown_as_ipv4() {
+        let seen = "[::ffff:192.0.2.1]:80".parse().unwrap();
+        assert_eq!(Address::tcp(seen).to_string(), "192.0.2.1:80");
+        assert_eq!(mapped(unmapped(seen)), seen);
+        let native = "[2001:db8::1]:80".parse().unwrap();
+        assert_eq!(Address::udp(native).to_string(), "udp://[2001:db8::1]:80");
+    }
+}
