@@ -161,10 +161,13 @@ impl BaseServer {
                 self.control.begin_stop();
             }
             let room = admission::has_room(&self.control, self.mixin_limit);
-            if stopping && room {
+            if stopping && room && turn.pause.is_none() {
+                // Whoever is still here may give back what the system is short of.
+                let is_hopeless = self.control.registry.len() == 0;
                 match self.accept_from_backlog(&mut turn) {
                     Accepted::Request(request) => return Next::Request(request),
                     Accepted::Another => continue,
+                    Accepted::Pause if !is_hopeless => {}
                     Accepted::Nobody | Accepted::Pause => return Next::ShutDown,
                 }
             }
@@ -227,11 +230,14 @@ impl BaseServer {
     }
 
     fn accept_from_backlog(&self, turn: &mut Turn) -> Accepted {
-        match turn.from_backlog.checked_sub(1) {
-            Some(left) => turn.from_backlog = left,
-            None => return Accepted::Nobody,
+        if turn.from_backlog == 0 {
+            return Accepted::Nobody;
         }
-        self.accept(turn)
+        let accepted = self.accept(turn);
+        if !matches!(accepted, Accepted::Pause) {
+            turn.from_backlog -= 1;
+        }
+        accepted
     }
 
     fn accept(&self, turn: &mut Turn) -> Accepted {

@@ -3,8 +3,7 @@
 
 mod common;
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +16,7 @@ use common::{
 use parking_lot::Mutex;
 use socketserver::framing::{LengthPrefixed, Prefix};
 use socketserver::services::Echo;
-use socketserver::transport::{IncomingStream, Tcp, Transport, TransportOptions};
+use socketserver::transport::Transport;
 use socketserver::*;
 
 #[test]
@@ -208,76 +207,15 @@ fn a_frame_that_announces_more_than_the_limit_is_refused_unread() {
     });
 }
 
-/// TCP whose `accept` fails as often as there are failures left.
-struct Faulty(Tcp);
-
-static FAILURES: Mutex<Vec<Failure>> = Mutex::new(Vec::new());
-
-#[derive(Clone, Copy)]
-enum Failure {
-    Errno(i32),
-    Panic,
-}
-
-impl AsFd for Faulty {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl Transport for Faulty {
-    type Handler = dyn StreamRequestHandler;
-
-    fn bind(endpoint: &Endpoint, options: &TransportOptions) -> socketserver::Result<Faulty> {
-        Tcp::bind(endpoint, options).map(Faulty)
-    }
-
-    fn local_addr(&self) -> io::Result<Address> {
-        self.0.local_addr()
-    }
-
-    fn accept(&self, options: &TransportOptions) -> io::Result<IncomingStream> {
-        match FAILURES.lock().pop() {
-            None => self.0.accept(options),
-            Some(Failure::Errno(errno)) => Err(io::Error::from_raw_os_error(errno)),
-            Some(Failure::Panic) => panic!("as told"),
-        }
-    }
-}
-
-#[test]
-fn no_failure_of_accept_ends_the_server() {
-    let _bound = bounded();
-    // Whether a failure was one connection's (the next is tried at once) or the system's (counted).
-    for (failure, count, counted) in [
-        (Failure::Errno(libc::ECONNABORTED), 50, 0),
-        (Failure::Errno(libc::EPROTO), 1, 0),
-        (Failure::Errno(libc::EINTR), 1, 0),
-        (Failure::Errno(libc::EMFILE), 3, 3),
-        (Failure::Errno(libc::ENFILE), 1, 1),
-        (Failure::Errno(libc::ENOMEM), 1, 1),
-        (Failure::Errno(libc::EINVAL), 1, 1),
-        (Failure::Panic, 2, 2),
-    ] {
-        let server = Server::<Faulty, Threading>::bind("127.0.0.1:0", Echo).unwrap();
-        let server = server.spawn().unwrap();
-        *FAILURES.lock() = vec![failure; count];
-        echoes(server.local_addr(), "first\n");
-        echoes(server.local_addr(), "second\n");
-        assert!(FAILURES.lock().is_empty());
-        assert_eq!(server.stats().accept_errors, counted);
-        assert!(server.stop(PATIENCE).is_clean());
-    }
-}
-
-/// A thread per request, as a user would write it; every third request is lost.
+/// A thread per request, as a user would write it; some requests are lost, one way or the other.
 #[derive(Default)]
 struct Careless(AtomicUsize);
 
 impl Mixin for Careless {
     fn process_request(&self, _server: &BaseServer, request: Request) {
-        match self.0.fetch_add(1, Ordering::Relaxed) % 3 {
+        match self.0.fetch_add(1, Ordering::Relaxed) % 4 {
             2 => drop(request),
+            3 => panic!("as told, at {request:?}"),
             _ => drop(thread::spawn(move || request.finish())),
         }
     }
@@ -294,8 +232,10 @@ fn a_mixin_of_the_users_own_keeps_every_contract_without_knowing_it() {
     for _ in 0..5 {
         echoes(server.local_addr(), "one\n");
         echoes(server.local_addr(), "two\n");
-        let mut lost = tcp(server.local_addr());
-        assert_eq!(lost.read(&mut [0]).unwrap(), 0);
+        for _ in 0..2 {
+            let mut lost = tcp(server.local_addr());
+            assert_eq!(lost.read(&mut [0]).unwrap(), 0);
+        }
     }
     // A client that stays reads the end when the server stops.
     let client = tcp(server.local_addr());
@@ -304,7 +244,7 @@ fn a_mixin_of_the_users_own_keeps_every_contract_without_knowing_it() {
     assert_eq!(server.stop(PATIENCE).drained, 1);
     assert!(rest_of(&client).is_empty());
     let stats = handle.stats();
-    assert_eq!((stats.accepted, stats.finished, stats.active), (16, 16, 0));
+    assert_eq!((stats.accepted, stats.finished, stats.active), (21, 21, 0));
 }
 
 #[test]

@@ -1,51 +1,45 @@
-//! Servers in processes of their own. A forking server wants a process without other threads,
-//! which a test harness has, so this program is its own harness: each case drives servers that are
-//! this same program again, started with the name of a server.
+//! What a forking server promises while it serves. It wants a process without other threads, which
+//! a test harness is not: so each server is a process of its own (`common/parts.rs`). How children
+//! end is in `children.rs`.
 #![allow(unsafe_code, reason = "the promise to fork despite threads")]
 
 mod common;
+#[path = "common/parts.rs"]
+mod parts;
+#[path = "common/process.rs"]
+mod process;
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::panic::catch_unwind;
-use std::process::{Child, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{
-    Bystanders, TempDir, abstract_name, ask, bounded, echoes, line_of, rest_of, tcp, wait_until,
-};
-use rustix::process::{Pid, Signal, kill_process};
+use common::{Bystanders, TempDir, abstract_name, ask, echoes, line_of, rest_of, wait_until};
+use parts::{Case, Part, ServerProcess, announce, pid_of, serve};
+use rustix::process::{Signal, kill_process};
 use socketserver::services::Echo;
-use socketserver::transport::{Tcp, Transport};
+use socketserver::transport::Tcp;
 use socketserver::*;
-
-type Case = (&'static str, fn());
-type Serve = (&'static str, fn(&str));
 
 const CASES: &[Case] = &[
     ("four_transports_serve_three_clients_each_beside_other_children", four_transports),
     ("a_forking_server_refuses_a_process_with_threads", other_threads),
     ("max_children_leaves_the_others_in_the_backlog", max_children),
     ("a_child_holds_its_own_connection_and_nothing_else", childs_descriptors),
-    ("a_child_that_fails_panics_or_is_killed_is_counted_and_the_server_goes_on", failing_children),
-    ("hundreds_of_short_children_leave_no_zombie", no_zombies),
-    ("sigterm_answers_what_was_received_and_frees_the_port", drains),
-    ("sigterm_to_a_child_ends_it_gracefully", child_drains),
-    ("a_child_that_will_not_end_is_killed_at_the_deadline", stuck_child),
+    ("a_thousand_short_children_leave_no_zombie", no_zombies),
+    ("children_are_counted_by_why_they_ended", close_reasons),
     ("handle_request_forks_and_reaps", handle_requests),
     ("a_connection_can_be_cut_off_while_its_child_serves", disconnect),
     ("a_child_can_shut_the_server_down", shutdown_from_child),
     ("a_request_that_verify_request_refuses_costs_no_child", refused),
     ("a_big_write_is_complete_although_signals_keep_arriving", big_write),
     ("a_boxed_mixin_may_fork", boxed),
-    ("want_of_descriptors_stops_no_server", no_descriptors),
 ];
 
-const SERVERS: &[Serve] = &[
+const PARTS: &[Part] = &[
     ("matrix", serve_matrix),
     ("other-threads", serve_beside_threads),
     ("max-children", serve_two_children),
@@ -54,8 +48,11 @@ const SERVERS: &[Serve] = &[
     ("disconnect", serve_with_disconnect),
     ("boxed", serve_boxed),
     ("big-write", serve_big_write),
-    ("few-descriptors", serve_with_few_descriptors),
 ];
+
+fn main() -> ExitCode {
+    parts::main(CASES, PARTS)
+}
 
 // Cases.
 
@@ -110,7 +107,7 @@ fn max_children() {
     // Each time the server looks around it could take one of them.
     let mut starts = 0;
     for _ in 0..4 {
-        while let line = server.read()
+        while let line = server.line()
             && line != "tick"
         {
             starts += i32::from(line == "start");
@@ -151,82 +148,48 @@ fn childs_descriptors() {
     assert_eq!(ask(&second, "echo").as_str(), "echo");
 }
 
-fn failing_children() {
-    let server = ServerProcess::start("forking", "");
-    for (command, error) in
-        [("fail", "handle_error: as told"), ("panic", "handle_error: handler panicked: as told")]
-    {
-        let client = server.client();
-        let pid = ask(&client, "pid");
-        (&client).write_all(format!("{command}\n").as_bytes()).unwrap();
-        assert!(rest_of(&client).is_empty());
-        // It is the child whose `handle_error` is called.
-        server.reads(&format!("{pid} {error}"));
-    }
-    let client = server.client();
-    kill_process(pid_of(&ask(&client, "pid")), Signal::KILL).unwrap();
-    assert!(rest_of(&client).is_empty());
-    echoes(server.endpoint(), "still serving\n");
-    let ended = server.stop();
-    assert_eq!(ended.count("failed"), 2);
-    assert_eq!(ended.count("panicked"), 1);
-    assert_eq!(ended.count("finished"), 4);
-}
-
 fn no_zombies() {
     let server = ServerProcess::start("forking", "");
-    for _ in 0..300 {
+    for _ in 0..1000 {
         echoes(server.endpoint(), "short\n");
     }
     // They are reaped although no further request comes.
     wait_until("all children are reaped", || server.children().is_empty());
-    assert_eq!(server.stop().count("finished"), 300);
+    assert_eq!(server.stop().count("finished"), 1000);
 }
 
-fn drains() {
-    let server = ServerProcess::start("max-children", "");
-    let serving = [server.client(), server.client()];
-    for client in &serving {
-        ask(client, "hello");
-    }
-    let waiting = server.client();
-    for mut client in serving.iter().chain([&waiting]) {
-        client.write_all(b"one\ntwo\n").unwrap();
-    }
-    kill_process(server.pid(), Signal::TERM).unwrap();
-    for client in serving.iter().chain([&waiting]) {
-        assert_eq!(rest_of(client), b"one\ntwo\n");
-    }
-    let address = server.address.clone();
-    let ended = server.end();
-    assert_eq!(ended.count("finished"), 3);
-    assert_eq!(ended.count("failed"), 0);
-    let again = TcpServer::bind(&address, Echo).unwrap();
-    assert_eq!(again.local_addr().to_string(), address);
-}
-
-fn child_drains() {
+fn close_reasons() {
     let server = ServerProcess::start("forking", "");
-    let client = server.client();
-    let pid = pid_of(&ask(&client, "pid"));
-    (&client).write_all(b"last\n").unwrap();
-    kill_process(pid, Signal::TERM).unwrap();
-    assert_eq!(rest_of(&client), b"last\n");
-    echoes(server.endpoint(), "the server goes on\n");
-    assert_eq!(server.stop().count("failed"), 0);
-}
-
-fn stuck_child() {
-    let server = ServerProcess::start("forking", "");
-    let clients: Vec<_> = (0..5).map(|_| server.client()).collect();
-    for client in &clients {
-        assert_eq!(ask(client, "hang"), "hanging");
+    for (words, reason) in [
+        ("bye\n", "completed"),
+        ("impatient\n", "idle_timeout"),
+        ("in a hurry\nhalf a li", "deadline"),
+        ("flood\n", "write_timeout"),
+        ("fail\n", "failed"),
+        ("panic\n", "panicked"),
+        (&"x".repeat(65_537), "limit"),
+    ] {
+        let client = server.client();
+        (&client).write_all(words.as_bytes()).unwrap();
+        assert!(rest_of(&client).iter().all(|byte| *byte == b'x'), "{reason}");
     }
-    let began = Instant::now();
+    echoes(server.endpoint(), "the end of file\n");
+    let resetting = server.client();
+    ask(&resetting, "hello");
+    socket2::SockRef::from(&resetting).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(resetting);
+    wait_until("all others have ended", || server.children().is_empty());
+    let staying = server.client();
+    ask(&staying, "hello");
     let ended = server.stop();
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    assert_eq!(ended.count("finished"), 5);
-    assert_eq!(ended.count("failed"), 5);
+    for reason in ["completed", "idle_timeout", "deadline", "write_timeout", "failed", "panicked"]
+        .into_iter()
+        .chain(["limit", "eof", "reset", "stopped"])
+    {
+        assert_eq!(ended.count(reason), 1, "{reason}: {ended:?}");
+    }
+    assert_eq!(ended.count("finished"), 10);
+    assert_eq!(ended.count("active"), 0);
 }
 
 fn handle_requests() {
@@ -250,7 +213,8 @@ fn disconnect() {
         assert!(rest_of(client).is_empty());
     }
     echoes(server.endpoint(), "still serving\n");
-    assert_eq!(server.stop().count("finished"), 3);
+    let ended = server.stop();
+    assert_eq!(ended.count("finished"), 3);
 }
 
 fn shutdown_from_child() {
@@ -310,56 +274,7 @@ fn boxed() {
     server.stop();
 }
 
-fn no_descriptors() {
-    for mixin in ["threading", "forking"] {
-        let server = ServerProcess::start("few-descriptors", mixin);
-        // More of them than there are descriptors; those who are answered make room by leaving.
-        let clients: Vec<_> = (0..100).map(|_| server.client()).collect();
-        for mut client in &clients {
-            let _ = client.write_all(b"hello\n");
-        }
-        server.reads("short of descriptors");
-        let mut answered = 0;
-        for client in clients {
-            let _ = client.shutdown(Shutdown::Write);
-            let mut answer = Vec::new();
-            // One whose child could not be watched is turned away.
-            let _ = (&client).read_to_end(&mut answer);
-            answered += usize::from(answer == b"hello\n");
-        }
-        assert!(answered >= if mixin == "threading" { 100 } else { 1 }, "{mixin}: {answered}");
-        // An episode may have left a short pause behind it.
-        wait_until("the server serves again", || {
-            let mut client = server.client();
-            let mut answer = Vec::new();
-            let _ = client.write_all(b"again\n").and_then(|()| client.shutdown(Shutdown::Write));
-            client.read_to_end(&mut answer).is_ok() && answer == b"again\n"
-        });
-        let ended = server.stop();
-        assert!(ended.count("accept_errors") + ended.count("refused") > 0, "{mixin}: {ended:?}");
-        assert_eq!(ended.count("active"), 0);
-    }
-}
-
-// The servers.
-
-/// Serves until `SIGTERM`, and tells what there is to tell on standard output.
-fn serve<T: Transport, M: Mixin>(server: Server<T, M>) {
-    stop_on_sigterm(&server.handle());
-    announce(server.local_addr());
-    let handle = server.handle();
-    server.serve_forever().unwrap();
-    println!("{:?}", handle.stats());
-}
-
-fn announce(address: &Address) {
-    println!("listening on {address}");
-}
-
-fn stop_on_sigterm(handle: &ServerHandle) {
-    let pipe = handle.shutdown_pipe().unwrap();
-    signal_hook::low_level::pipe::register(signal_hook::consts::SIGTERM, pipe).unwrap();
-}
+// The parts.
 
 fn serve_matrix(address: &str) {
     let bystanders = Bystanders::start();
@@ -425,6 +340,8 @@ fn serve_two_children(_: &str) {
     serve(builder.bind("127.0.0.1:0", echo).unwrap());
 }
 
+const SHORT: Duration = Duration::from_millis(1);
+
 /// Does what it is told to, and otherwise answers with what it reads.
 struct Commands;
 
@@ -442,11 +359,12 @@ impl StreamRequestHandler for Commands {
                 "bye" => return Ok(()),
                 "fail" => return Err("as told".into()),
                 "panic" => panic!("as told"),
-                "hang" => {
-                    writeln!(connection, "hanging")?;
-                    connection.flush()?;
+                "impatient" => connection.set_idle_timeout(Some(SHORT))?,
+                "in a hurry" => connection.set_message_deadline(Some(SHORT)),
+                "flood" => {
+                    connection.set_write_timeout(Some(SHORT))?;
                     loop {
-                        thread::park();
+                        connection.write_all(&[b'x'; 100_000])?;
                     }
                 }
                 "shutdown" => {
@@ -459,14 +377,6 @@ impl StreamRequestHandler for Commands {
         }
         Ok(())
     }
-
-    fn handle_error(
-        &self,
-        _connection: &Connection,
-        error: &(dyn std::error::Error + Send + Sync + 'static),
-    ) {
-        println!("{} handle_error: {error}", std::process::id());
-    }
 }
 
 fn descriptors() -> String {
@@ -476,9 +386,8 @@ fn descriptors() -> String {
 }
 
 fn serve_by_handle_request(_: &str) {
-    let short = Duration::from_millis(1);
     let builder = ForkingTcpServer::builder();
-    let server = builder.request_timeout(short).bind("127.0.0.1:0", Echo).unwrap();
+    let server = builder.request_timeout(SHORT).bind("127.0.0.1:0", Echo).unwrap();
     announce(server.local_addr());
     let mut handled = Vec::new();
     while handled.len() < 3 || server.handle().stats().active > 0 {
@@ -536,161 +445,4 @@ fn serve_big_write(mixin: &str) {
         _ => Box::new(Forking::new()),
     };
     serve(TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", handler).unwrap());
-}
-
-fn serve_with_few_descriptors(mixin: &str) {
-    let few = rustix::process::Rlimit { current: Some(64), maximum: Some(64) };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
-    let mixin: Box<dyn Mixin> = match mixin {
-        "threading" => Box::new(Threading::new()),
-        _ => Box::new(Forking::new().max_children(1000)),
-    };
-    let (own, told) = (Arc::new(OnceLock::<ServerHandle>::new()), AtomicBool::new(false));
-    let handle = own.clone();
-    let tell = move || {
-        let stats = handle.get().map(ServerHandle::stats).unwrap_or_default();
-        if stats.accept_errors + stats.refused > 0 && !told.swap(true, Ordering::Relaxed) {
-            println!("short of descriptors");
-        }
-    };
-    let builder = TcpServer::builder().mixin(mixin).max_connections(1000);
-    let builder = builder.service_actions(Duration::from_millis(1), tell);
-    let server = builder.bind("127.0.0.1:0", Echo).unwrap();
-    own.set(server.handle()).unwrap();
-    serve(server);
-}
-
-// The harness.
-
-/// A server in a process of its own, killed when it is dropped.
-struct ServerProcess {
-    child: Child,
-    output: parking_lot::Mutex<BufReader<ChildStdout>>,
-    address: String,
-}
-
-#[derive(Debug)]
-struct Ended {
-    lines: Vec<String>,
-    stats: HashMap<String, u64>,
-}
-
-impl ServerProcess {
-    fn start(server: &str, argument: &str) -> ServerProcess {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["serve", server, argument])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut child = child.unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let mut server = ServerProcess { child, output: output.into(), address: String::new() };
-        let first = server.read();
-        let address = first.strip_prefix("listening on ").expect(&first);
-        server.address = address.to_owned();
-        server
-    }
-
-    fn read(&self) -> String {
-        line_of(&mut *self.output.lock())
-    }
-
-    #[track_caller]
-    fn reads(&self, expected: &str) {
-        assert_eq!(self.read(), expected);
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
-    }
-
-    fn children(&self) -> Vec<String> {
-        let pid = self.pid().as_raw_nonzero();
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        children.unwrap().split_whitespace().map(str::to_owned).collect()
-    }
-
-    fn endpoint(&self) -> Endpoint {
-        self.address.parse().unwrap()
-    }
-
-    fn client(&self) -> TcpStream {
-        tcp(self.endpoint())
-    }
-
-    #[track_caller]
-    fn stop(self) -> Ended {
-        kill_process(self.pid(), Signal::TERM).unwrap();
-        self.end()
-    }
-
-    /// Waits until it has ended, and its children: they have its standard output too.
-    #[track_caller]
-    fn end(mut self) -> Ended {
-        let rest: Result<Vec<_>, _> = self.output.lock().by_ref().lines().collect();
-        let lines = rest.unwrap();
-        let status: ExitStatus = self.child.wait().unwrap();
-        assert!(status.success(), "{status}: {lines:?}");
-        let stats = lines.iter().filter(|line| line.starts_with("Stats {"));
-        let numbers = stats.flat_map(|line| line.split(['{', ',', '}']));
-        let numbers = numbers.filter_map(|number| number.split_once(": "));
-        let stats = numbers.map(|(name, n)| (name.trim().to_owned(), n.trim().parse().unwrap()));
-        Ended { stats: stats.collect(), lines }
-    }
-}
-
-impl Drop for ServerProcess {
-    fn drop(&mut self) {
-        // One that has been waited for already is not killed again.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Ended {
-    fn says(&self, line: &str) -> bool {
-        self.lines.iter().any(|said| said == line)
-    }
-
-    #[track_caller]
-    fn count(&self, name: &str) -> u64 {
-        *self.stats.get(name).unwrap_or_else(|| panic!("no {name} in {self:?}"))
-    }
-}
-
-fn pid_of(text: &str) -> Pid {
-    Pid::from_raw(text.parse().unwrap()).unwrap()
-}
-
-fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [first, server, argument] = &arguments[..]
-        && first == "serve"
-    {
-        // A harness that is killed takes its servers along.
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-        let (_, serve) = SERVERS.iter().find(|(name, _)| name == server).unwrap();
-        serve(argument);
-        return ExitCode::SUCCESS;
-    }
-    let listing = arguments.iter().any(|argument| argument == "--list");
-    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
-    let wanted = CASES.iter().filter(|(name, _)| filter.is_none_or(|f| name.contains(f.as_str())));
-    let (mut passed, mut failed) = (0, 0);
-    for (name, case) in wanted {
-        if listing {
-            println!("{name}: test");
-            continue;
-        }
-        let bound = bounded();
-        let ok = catch_unwind(case).is_ok();
-        drop(bound);
-        println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
-        passed += usize::from(ok);
-        failed += usize::from(!ok);
-    }
-    if !listing {
-        println!("\n{passed} passed, {failed} failed");
-    }
-    ExitCode::from(u8::from(failed > 0))
 }

@@ -113,7 +113,7 @@ impl Forking {
         for (pid, exit, registration) in state.children.reap() {
             match exit {
                 Some(exit) if exit.is_success() => {}
-                // The child itself has counted and logged why.
+                // The child itself has counted why, and handled the error.
                 Some(exit @ Exit::Status(FAILED | PANICKED)) => log::debug!("child {pid} {exit}"),
                 Some(exit) => {
                     log::warn!("child {pid} {exit}");

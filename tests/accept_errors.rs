@@ -1,0 +1,134 @@
+//! Accepting fails: which failures are one connection's and pass without a word, and which are the
+//! system's and make the server wait, but not end. Its one test has the log to itself.
+
+mod common;
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, bounded, echoes};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use parking_lot::Mutex;
+use socketserver::services::Echo;
+use socketserver::transport::{IncomingStream, Tcp, Transport, TransportOptions};
+use socketserver::*;
+
+/// TCP whose `accept` fails as often as there are failures left.
+struct Faulty(Tcp);
+
+static FAILURES: Mutex<Vec<Failure>> = Mutex::new(Vec::new());
+
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    Errno(i32),
+    Panic,
+}
+
+impl AsFd for Faulty {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Transport for Faulty {
+    type Handler = dyn StreamRequestHandler;
+
+    fn bind(endpoint: &Endpoint, options: &TransportOptions) -> socketserver::Result<Faulty> {
+        Tcp::bind(endpoint, options).map(Faulty)
+    }
+
+    fn local_addr(&self) -> io::Result<Address> {
+        self.0.local_addr()
+    }
+
+    fn accept(&self, options: &TransportOptions) -> io::Result<IncomingStream> {
+        match FAILURES.lock().pop() {
+            None => self.0.accept(options),
+            Some(Failure::Errno(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            Some(Failure::Panic) => panic!("as told"),
+        }
+    }
+}
+
+/// Keeps what is worth a warning.
+struct Kept(Mutex<Vec<String>>);
+
+static LOG: Kept = Kept(Mutex::new(Vec::new()));
+
+impl Log for Kept {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Warn
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// Three failures of the system's come to this.
+const A_WHILE: Duration = Duration::from_millis(5 + 10 + 20);
+
+#[test]
+fn no_failure_ends_the_server_and_only_the_systems_make_it_wait_and_tell() {
+    let _bound = bounded();
+    log::set_logger(&LOG).unwrap();
+    log::set_max_level(LevelFilter::Trace);
+    for errno in [
+        libc::ECONNABORTED,
+        libc::ECONNRESET,
+        libc::EINTR,
+        libc::EPROTO,
+        libc::ENETDOWN,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::EOPNOTSUPP,
+        libc::ENETUNREACH,
+        libc::EPERM,
+        libc::ETIMEDOUT,
+    ] {
+        fails(Failure::Errno(errno), 50, 0, Duration::ZERO..AT_ONCE);
+    }
+    for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EINVAL] {
+        fails(Failure::Errno(errno), 3, 3, A_WHILE..A_WHILE + AT_ONCE);
+    }
+    // So many connections in a row do not die by themselves.
+    fails(Failure::Errno(libc::EPROTO), 103, 3, A_WHILE..A_WHILE + AT_ONCE);
+    fails(Failure::Panic, 3, 3, A_WHILE..A_WHILE + AT_ONCE);
+}
+
+/// Accepting fails so many times, of which so many are counted, and then a client is served.
+#[track_caller]
+fn fails(failure: Failure, times: usize, counted: u64, within: Range<Duration>) {
+    // Three times, and the fastest counts: there may be other work on this machine.
+    let rounds = [(); 3].map(|()| {
+        let server = Server::<Faulty, Threading>::bind("127.0.0.1:0", Echo).unwrap();
+        let server = server.spawn().unwrap();
+        *FAILURES.lock() = vec![failure; times];
+        let began = Instant::now();
+        echoes(server.local_addr(), "hello\n");
+        let took = began.elapsed();
+        assert!(FAILURES.lock().is_empty());
+        assert_eq!(server.stats().accept_errors, counted, "{failure:?}");
+        assert!(server.stop(PATIENCE).is_clean());
+        took
+    });
+    let fastest = rounds.into_iter().min().unwrap();
+    assert!(within.contains(&fastest), "{failure:?}: {rounds:?}");
+    // Once for each episode, with what the system says.
+    let logged = std::mem::take(&mut *LOG.0.lock());
+    let says = |line: &String| match failure {
+        Failure::Errno(errno) => line.contains(&format!("(os error {errno}); trying again")),
+        Failure::Panic => line.contains("the transport panicked: as told; trying again"),
+    };
+    assert_eq!(logged.len(), if counted == 0 { 0 } else { 3 }, "{failure:?}: {logged:?}");
+    assert!(logged.iter().all(says), "{failure:?}: {logged:?}");
+}

@@ -1,0 +1,434 @@
+//! What servers do for want of descriptors, memory, threads or processes. Each server is a process
+//! of its own (`common/parts.rs`), whose limits are set from outside.
+
+mod common;
+#[path = "common/parts.rs"]
+mod parts;
+#[path = "common/process.rs"]
+mod process;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, TempDir, ask, echoes, line_of, rest_of, wait_until};
+use parking_lot::Mutex;
+use parts::{Case, Part, ServerProcess, count_in, pid_of, serve};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
+use socketserver::services::Echo;
+use socketserver::*;
+
+const CASES: &[Case] = &[
+    ("without_descriptors_newcomers_wait_at_no_cost", waiting_costs_nothing),
+    ("whoever_gives_descriptors_back_newcomers_are_served_soon", descriptors_again),
+    ("want_of_descriptors_stops_no_server", no_descriptors),
+    ("the_default_limits_keep_within_the_descriptors_that_there_are", default_limits),
+    ("a_thread_without_memory_for_its_stack_is_a_refusal", no_memory),
+    ("a_thread_or_process_too_many_for_its_user_is_a_refusal", no_process),
+    ("a_stop_without_descriptors_serves_the_backlog_as_they_come_back", stop_without_descriptors),
+    ("a_stop_at_max_connections_serves_the_backlog", stop_when_full),
+    ("a_stop_at_max_connections_keeps_to_its_deadline", stop_when_full_and_stuck),
+];
+
+const PARTS: &[Part] = &[
+    ("few-descriptors", serve_with_few_descriptors),
+    ("default", serve_by_default),
+    ("full", |connections| {
+        let builder = ThreadingTcpServer::builder().stop_deadline(DEADLINE);
+        let builder = builder.max_connections(connections.parse().unwrap());
+        serve(builder.bind("127.0.0.1:0", Commands).unwrap());
+    }),
+    ("threads", |policy| {
+        // So large that a limit on memory is a limit on threads, and no thread is used again.
+        let mixin = Threading::new().stack_size(STACK).idle_time(Duration::ZERO);
+        serve_or_refuse(mixin, policy);
+    }),
+    ("processes", |policy| serve_or_refuse(Forking::new(), policy)),
+    ("limit", limit),
+];
+
+fn main() -> ExitCode {
+    parts::main(CASES, PARTS)
+}
+
+// Accepting.
+
+fn waiting_costs_nothing() {
+    let server = ServerProcess::start("few-descriptors", "threading");
+    let control = server.client();
+    ask(&control, "hold");
+    let waiting: Vec<_> = (0..10).map(|_| newcomer(&server)).collect();
+    wait_until("accepting fails", || count(&control, "accept_errors") > 0);
+    let errors = count(&control, "accept_errors");
+    let (began, used) = (Instant::now(), processor_time(&server));
+    thread::sleep(Duration::from_secs(1));
+    let (used, elapsed) = (processor_time(&server) - used, began.elapsed());
+    let errors = count(&control, "accept_errors") - errors;
+    println!("  {errors} tries and {used:?} of the processor in {elapsed:?}");
+    assert!(used < elapsed / 20, "{used:?}");
+    // Each 80 ms, and more often in the first 80 of them.
+    assert!(errors <= 20, "{errors}");
+    ask(&control, "release");
+    for client in &waiting {
+        assert_eq!(line_of(client), "hello");
+    }
+    drop((control, waiting));
+    let ended = server.stop();
+    assert_eq!(ended.logged("Too many open files"), 1, "{ended:?}");
+    assert_eq!(ended.logged(""), 1, "{ended:?}");
+}
+
+fn descriptors_again() {
+    const ROUNDS: usize = 5;
+    let server = ServerProcess::start("few-descriptors", "threading");
+    let control = server.client();
+    // Somebody else in the process closes them: the server has to look for itself.
+    let by_itself = (0..ROUNDS).map(|_| {
+        wait_until("only the control is here", || count(&control, "active") == 1);
+        ask(&control, "hold");
+        let client = newcomer(&server);
+        assert_eq!(ask(&control, "release in the longest pause"), "released");
+        let began = Instant::now();
+        assert_eq!(line_of(&client), "hello");
+        began.elapsed()
+    });
+    let by_itself = by_itself.min().unwrap();
+    // A connection ends: the server is told.
+    wait_until("only the control is here", || count(&control, "active") == 1);
+    let mut leaving = server.client();
+    ask(&leaving, "hello");
+    ask(&control, "hold");
+    let told = (0..ROUNDS).map(|_| {
+        let client = newcomer(&server);
+        assert_eq!(ask(&leaving, "leave in the longest pause"), "leaving");
+        assert!(rest_of(&leaving).is_empty());
+        let began = Instant::now();
+        assert_eq!(line_of(&client), "hello");
+        leaving = client;
+        began.elapsed()
+    });
+    let told = told.min().unwrap();
+    println!("  served {by_itself:?} after others, {told:?} after a client gave one back");
+    assert!(by_itself < Duration::from_millis(100), "{by_itself:?}");
+    assert!(told < Duration::from_millis(40), "{told:?}");
+    drop((control, leaving));
+    assert_eq!(server.stop().logged("Too many open files"), 2 * ROUNDS);
+}
+
+fn no_descriptors() {
+    for mixin in ["threading", "forking"] {
+        let server = ServerProcess::start("few-descriptors", mixin);
+        // More of them than there are descriptors; those who are answered make room by leaving.
+        let clients: Vec<_> = (0..100).map(|_| newcomer(&server)).collect();
+        server.reads("short of descriptors");
+        let mut answered = 0;
+        for client in clients {
+            let _ = client.shutdown(Shutdown::Write);
+            let mut answer = Vec::new();
+            // One whose child could not be watched is turned away.
+            let _ = (&client).read_to_end(&mut answer);
+            answered += usize::from(answer == b"hello\n");
+        }
+        assert!(answered >= if mixin == "threading" { 100 } else { 1 }, "{mixin}: {answered}");
+        // An episode may have left a short pause behind it.
+        wait_until("the server serves again", || {
+            let mut client = server.client();
+            let mut answer = Vec::new();
+            let _ = client.write_all(b"again\n").and_then(|()| client.shutdown(Shutdown::Write));
+            client.read_to_end(&mut answer).is_ok() && answer == b"again\n"
+        });
+        let ended = server.stop();
+        assert!(ended.count("accept_errors") + ended.count("refused") > 0, "{mixin}: {ended:?}");
+        assert_eq!(ended.count("active"), 0);
+    }
+}
+
+fn default_limits() {
+    for mixin in ["threading", "forking"] {
+        let server = ServerProcess::start("default", mixin);
+        let clients: Vec<_> = (0..400).map(|_| newcomer(&server)).collect();
+        for client in clients {
+            assert_eq!(line_of(&client), "hello", "{mixin}");
+        }
+        let ended = server.stop();
+        let counts = ["finished", "accept_errors", "refused"].map(|name| ended.count(name));
+        assert_eq!(counts, [400, 0, 0], "{mixin}");
+        assert_eq!(ended.logged(""), 0, "{ended:?}");
+    }
+}
+
+// Running.
+
+fn no_memory() {
+    for policy in ["refuse", "defer"] {
+        let server = ServerProcess::start("threads", policy);
+        let memory = format!("memory {}", 1024 * status(&server, "VmSize:") + STACK as u64 / 2);
+        let this_program = || Command::new(std::env::current_exe().unwrap());
+        refuses_while(&server, policy, &memory, this_program);
+        assert!(server.stop().logged("refusing 127.0.0.1") >= 5);
+    }
+}
+
+fn no_process() {
+    // Root may have as many as it likes.
+    let directory = TempDir::new();
+    let copy = directory.join("scarcity");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let command = || {
+        let mut command = Command::new(&copy);
+        if rustix::process::geteuid().is_root() {
+            // Nobody's.
+            command.uid(54_321);
+        }
+        command
+    };
+    if let Err(error) = command().arg("--list").output() {
+        return println!("  skipped, for want of another user: {error}");
+    }
+    for (part, policy) in [("threads", "refuse"), ("processes", "refuse"), ("processes", "defer")] {
+        let server = ServerProcess::start_by(command(), part, policy);
+        refuses_while(&server, policy, "processes 1", command);
+        let ended = server.stop();
+        assert_eq!(ended.logged("refusing 127.0.0.1"), 5, "{ended:?}");
+        assert_eq!(ended.logged("Resource temporarily unavailable (os error 11)"), 5, "{ended:?}");
+        assert_eq!(["active", "refused"].map(|name| ended.count(name)), [0, 5]);
+    }
+}
+
+/// Newcomers are turned away by the server's policy while this limit is so low, and served before
+/// and after. There are two places, so that none may be lost. The limit is set by a process of the
+/// same user.
+fn refuses_while(
+    server: &ServerProcess,
+    policy: &str,
+    limit: &str,
+    this_program: impl Fn() -> Command,
+) {
+    let set = |limit: &str| {
+        let limit = format!("{} {limit}", server.pid());
+        assert!(this_program().args(["play", "limit", &limit]).status().unwrap().success());
+    };
+    let control = server.client();
+    ask(&control, "hello");
+    wait_until("only the control is here", || count(&control, "active") == 1);
+    set(limit);
+    for _ in 0..5 {
+        let mut client = server.client();
+        let _ = client.write_all(b"let me in\n");
+        let mut answer = Vec::new();
+        let end = client.read_to_end(&mut answer);
+        if policy == "refuse" {
+            end.unwrap();
+            assert_eq!(answer, NO);
+        }
+        assert!(policy == "refuse" || answer.is_empty());
+    }
+    set(limit.split(' ').next().unwrap());
+    assert_eq!(["active", "refused"].map(|name| count(&control, name)), [1, 5]);
+    echoes(server.endpoint(), "hello again\n");
+}
+
+// Stopping.
+
+fn stop_without_descriptors() {
+    let server = ServerProcess::start("few-descriptors", "threading");
+    let clients = [server.client(), server.client()];
+    for client in &clients {
+        ask(client, "hello");
+    }
+    ask(&clients[0], "hold");
+    let waiting: Vec<_> = (0..10).map(|_| newcomer(&server)).collect();
+    wait_until("accepting fails", || count(&clients[0], "accept_errors") > 0);
+    server.signal(Signal::TERM);
+    for client in clients {
+        assert!(rest_of(client).is_empty());
+    }
+    for client in waiting {
+        assert_eq!(rest_of(client), b"hello\n");
+    }
+    assert!(server.end().says("drained 12, forced 0"));
+}
+
+fn stop_when_full() {
+    let server = ServerProcess::start("full", "2");
+    let clients = [server.client(), server.client()];
+    for client in &clients {
+        ask(client, "hello");
+    }
+    let waiting: Vec<_> = (0..10).map(|_| newcomer(&server)).collect();
+    server.signal(Signal::TERM);
+    for client in clients {
+        assert!(rest_of(client).is_empty());
+    }
+    for client in waiting {
+        assert_eq!(rest_of(client), b"hello\n");
+    }
+    assert!(server.end().says("drained 12, forced 0"));
+}
+
+fn stop_when_full_and_stuck() {
+    let server = ServerProcess::start("full", "2");
+    let clients = [server.client(), server.client()];
+    for client in &clients {
+        assert_eq!(ask(client, "hang"), "hanging");
+    }
+    let mut waiting = newcomer(&server);
+    let began = Instant::now();
+    let ended = server.stop();
+    let elapsed = began.elapsed();
+    assert!(elapsed < 2 * DEADLINE, "{elapsed:?}");
+    assert!(matches!(waiting.read(&mut [0]), Ok(0) | Err(_)));
+    assert!(ended.says("drained 0, forced 0"), "{ended:?}");
+    let stuck = ended.lines.iter().filter(|line| line.starts_with("stuck ")).count();
+    assert_eq!((stuck, ended.logged("does not end; left behind")), (2, 2), "{ended:?}");
+}
+
+// What the cases have in common.
+
+/// A client that has asked for an answer, whether it is served yet or not.
+fn newcomer(server: &ServerProcess) -> TcpStream {
+    let mut client = server.client();
+    client.write_all(b"hello\n").unwrap();
+    client
+}
+
+#[track_caller]
+fn count(control: &TcpStream, name: &str) -> u64 {
+    count_in(&ask(control, "stats"), name)
+}
+
+/// User and system time of the whole process ([proc_pid_stat(5)]), which is told in hundredths of a
+/// second.
+///
+/// [proc_pid_stat(5)]: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+fn processor_time(server: &ServerProcess) -> Duration {
+    let path = format!("/proc/{}/stat", server.pid().as_raw_nonzero());
+    let stat = std::fs::read_to_string(path).unwrap();
+    // The name, in parentheses, may contain anything; what comes after it is the third field.
+    let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(14 - 3).take(2);
+    Duration::from_millis(10) * fields.map(|ticks| ticks.parse::<u32>().unwrap()).sum()
+}
+
+/// A number from what the system says about a process.
+fn status(server: &ServerProcess, name: &str) -> u64 {
+    let path = format!("/proc/{}/status", server.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(path).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+// The servers.
+
+const DEADLINE: Duration = Duration::from_secs(2);
+const STACK: usize = 256 * 1024 * 1024;
+const NO: &[u8] = b"no room for you\r\n";
+
+fn serve_with_few_descriptors(mixin: &str) {
+    set_descriptors(64);
+    let mixin: Box<dyn Mixin> = match mixin {
+        "threading" => Box::new(Threading::new()),
+        _ => Box::new(Forking::new().max_children(1000)),
+    };
+    let (own, told) = (Arc::new(OnceLock::<ServerHandle>::new()), AtomicBool::new(false));
+    let handle = own.clone();
+    let tell = move || {
+        let stats = handle.get().map(ServerHandle::stats).unwrap_or_default();
+        if stats.accept_errors + stats.refused > 0 && !told.swap(true, Ordering::Relaxed) {
+            println!("short of descriptors");
+        }
+    };
+    let builder = TcpServer::builder().mixin(mixin).max_connections(1000);
+    let builder = builder.service_actions(Duration::from_millis(1), tell);
+    let server = builder.bind("127.0.0.1:0", Commands).unwrap();
+    own.set(server.handle()).unwrap();
+    serve(server);
+}
+
+fn serve_by_default(mixin: &str) {
+    set_descriptors(256);
+    match mixin {
+        "threading" => serve(ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap()),
+        _ => serve(ForkingTcpServer::bind("127.0.0.1:0", Echo).unwrap()),
+    }
+}
+
+fn serve_or_refuse(mixin: impl Mixin, policy: &str) {
+    let overload = match policy {
+        "refuse" => Overload::Refuse(NO.into()),
+        _ => Overload::Defer,
+    };
+    let builder = TcpServer::builder().mixin(mixin).max_connections(2).overload(overload);
+    serve(builder.bind("127.0.0.1:0", Commands).unwrap());
+}
+
+/// Limits another process, or lifts its limit to this one's own.
+fn limit(words: &str) {
+    let words: Vec<_> = words.split(' ').collect();
+    let resource = if words[1] == "memory" { Resource::As } else { Resource::Nproc };
+    let own = getrlimit(resource);
+    let current = words.get(2).map_or(own.current, |limit| Some(limit.parse().unwrap()));
+    prlimit(Some(pid_of(words[0])), resource, Rlimit { current, ..own }).unwrap();
+}
+
+fn set_descriptors(limit: u64) {
+    let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+/// Does what it is told to, and otherwise answers with what it reads.
+struct Commands;
+
+/// Files that take up all descriptors.
+static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+impl StreamRequestHandler for Commands {
+    fn handle(&self, connection: &mut Connection) -> HandlerResult {
+        let mut line = String::new();
+        while connection.read_line(&mut line)? > 0 {
+            let words: Vec<_> = line.split_whitespace().collect();
+            match words[..] {
+                ["stats"] => writeln!(connection, "{:?}", connection.server().stats())?,
+                ["hold"] => {
+                    let files = std::iter::repeat_with(|| File::open("/dev/null"));
+                    HELD.lock().extend(files.map_while(Result::ok));
+                    connection.write_all(b"held\n")?;
+                }
+                ["release", ..] => {
+                    if words.len() > 1 {
+                        await_longest_pause(connection.server());
+                    }
+                    HELD.lock().clear();
+                    connection.write_all(b"released\n")?;
+                }
+                ["leave", ..] => {
+                    connection.write_all(b"leaving\n")?;
+                    await_longest_pause(connection.server());
+                    return Ok(());
+                }
+                ["hang"] => {
+                    connection.write_all(b"hanging\n")?;
+                    connection.flush()?;
+                    thread::sleep(2 * PATIENCE);
+                }
+                _ => connection.write_all(line.as_bytes())?,
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Returns right after an attempt that the server follows with its longest pause.
+fn await_longest_pause(server: &ServerHandle) {
+    // After 5, 10, 20 and 40 ms, 80 ms and again 80 ms.
+    let last = server.stats().accept_errors + 6;
+    while server.stats().accept_errors < last {
+        thread::sleep(Duration::from_micros(200));
+    }
+}
