@@ -281,7 +281,7 @@ impl Connection {
         let (until, most) = (self.patience.until_read(), self.most_to_receive()?);
         match read(&mut self.input, Source { link: &self.link, until, most }) {
             Ok(0) => {
-                self.ended = Some(self.end_of_input());
+                self.ended = Some(self.ended_by_server().unwrap_or(CloseReason::Eof));
                 Ok(0)
             }
             Ok(length) => {
@@ -326,7 +326,7 @@ impl Connection {
         if let Err(error) = &result
             && let Some(reason) = CloseReason::of(error)
         {
-            let by_us = if is_hang_up(error) { self.link.ended_for() } else { None };
+            let by_us = if is_hang_up(error) { self.ended_by_server() } else { None };
             // After the end of the input a message that lacks its end is no news.
             self.ended =
                 by_us.or(if reason == CloseReason::Eof { self.ended } else { Some(reason) });
@@ -334,13 +334,11 @@ impl Connection {
         result
     }
 
-    fn end_of_input(&self) -> CloseReason {
-        match self.link.ended_for() {
-            Some(reason) => reason,
-            // In a forked child, whose parent has ended it.
-            None if self.link.is_read_shut() && self.is_stopping() => CloseReason::Stopped,
-            None => CloseReason::Eof,
-        }
+    /// Why this side has ended the connection, if it has.
+    fn ended_by_server(&self) -> Option<CloseReason> {
+        // What the parent of a forked child does to the connection is not known in the child.
+        let by_stop = self.link.is_read_shut() && self.is_stopping();
+        self.link.ended_for().or(by_stop.then_some(CloseReason::Stopped))
     }
 
     /// `handle` is over, or `setup` has failed; says what that means for the connection.
