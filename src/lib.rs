@@ -284,6 +284,7 @@ pub mod services;
 mod settings;
 mod stats;
 mod stream;
+mod sync;
 mod sys;
 pub mod transport;
 

@@ -5,12 +5,14 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::gate::Origin;
 use crate::link::Link;
+use crate::sync::{Condvar, Mutex};
+
+#[cfg(all(test, shuttle))]
+mod model;
 
 /// One request that is being served.
 #[derive(Clone, Debug)]

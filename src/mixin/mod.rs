@@ -1,5 +1,6 @@
 //! Who runs a request: [`Mixin`] and the three that are built in.
 
+mod crew;
 mod forking;
 mod sequential;
 mod threading;
