@@ -143,6 +143,8 @@ impl Stream for SocketStream {
 
     fn unsent(&self) -> io::Result<usize> {
         match self.local_addr()? {
+            // Of a connection that was reset Linux goes on counting what nobody will take.
+            Address::Tcp(_) if socket2::SockRef::from(&self.0).peer_addr().is_err() => Ok(0),
             Address::Tcp(_) => socket::unsent(self.0.as_fd()),
             // What was written to a Unix socket is with the peer already.
             _ => Ok(0),

@@ -90,6 +90,23 @@ fn a_client_that_never_reads_is_cut_off_at_the_deadline() {
 }
 
 #[test]
+fn a_client_that_resets_the_connection_does_not_hold_up_the_stop() {
+    let (_alone, _bound) = (alone(), bounded());
+    let ((written, is_written), (finished, is_finished)) = (mpsc::channel(), mpsc::channel());
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", Answer { written, finished });
+    let server = server.unwrap().spawn().unwrap();
+    let client = slow_client(server.local_addr().socket_addr().unwrap());
+    next(&is_written);
+    let handle = server.handle();
+    let stop = thread::spawn(move || handle.stop(PATIENCE));
+    next(&is_finished);
+    // With most of its answer unread: so this is a reset.
+    drop(client);
+    let report = stop.join().unwrap();
+    assert_eq!((report.drained, report.forced), (1, 0), "{report:?}");
+}
+
+#[test]
 fn dropping_a_server_ends_what_handle_request_has_left_running() {
     let (_alone, _bound) = (alone(), bounded());
     let ((written, _is_written), (finished, is_finished)) = (mpsc::channel(), mpsc::channel());
@@ -203,12 +220,15 @@ fn whatever_tcp_has_acknowledged_before_the_stop_is_answered() {
             .map(|(client, written)| {
                 scope.spawn(move || {
                     let mut client = client;
-                    // Flat out, until the connection takes no more.
+                    // Until the connection takes no more; flat out to begin with.
                     for number in 0.. {
                         if client.write_all(numbered(number).as_bytes()).is_err() {
                             break;
                         }
                         written.fetch_add(LINE, Ordering::SeqCst);
+                        if number > 2000 {
+                            thread::sleep(Duration::from_micros(100));
+                        }
                     }
                 });
                 scope.spawn(move || {

@@ -47,6 +47,8 @@ pub struct Connection {
     left: Option<usize>,
     /// How reading or writing has ended, for all that is known so far.
     ended: Option<CloseReason>,
+    /// Whether that is so for good: a write has failed, or the peer is gone.
+    is_over: bool,
     /// Since `handle` is over: how it ended.
     close_reason: Option<CloseReason>,
 }
@@ -62,6 +64,7 @@ impl Connection {
             patience: Patience::new(&control.settings),
             left: None,
             ended: None,
+            is_over: false,
             close_reason: None,
             server: ServerHandle::new(control),
         }
@@ -268,6 +271,7 @@ impl Connection {
             patience.until_write(&mut begun, written)
         });
         let sent = sent.map_err(|error| named(error, || patience.write_error(begun, so_far)));
+        self.is_over |= sent.is_err();
         self.output.clear();
         self.note_failure(sent)
     }
@@ -278,16 +282,17 @@ impl Connection {
         read: impl FnOnce(&mut Input, Source<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         self.flush()?;
-        let (until, most) = (self.patience.until_read(), self.most_to_receive()?);
+        let until = self.patience.until_read().map_err(io::Error::from);
+        let (until, most) = (self.note_failure(until)?, self.most_to_receive()?);
         match read(&mut self.input, Source { link: &self.link, until, most }) {
             Ok(0) => {
-                self.ended = Some(self.ended_by_server().unwrap_or(CloseReason::Eof));
+                self.note_success(Some(self.ended_by_server().unwrap_or(CloseReason::Eof)));
                 Ok(0)
             }
             Ok(length) => {
                 self.patience.note_received(length);
                 self.left = self.left.map(|left| left - length);
-                self.ended = None;
+                self.note_success(None);
                 Ok(length)
             }
             Err(error) => self.note_failure(Err(named(error, || self.patience.read_error()))),
@@ -321,12 +326,20 @@ impl Connection {
         }
     }
 
+    /// Reading goes on, or comes to its end: what failed before is over, but for what cannot be.
+    fn note_success(&mut self, ended: Option<CloseReason>) {
+        if !self.is_over {
+            self.ended = ended;
+        }
+    }
+
     /// Remembers what a failure says of the connection: the handler may keep it to itself.
     fn note_failure<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result
             && let Some(reason) = CloseReason::of(error)
         {
             let by_us = if is_hang_up(error) { self.ended_by_server() } else { None };
+            self.is_over |= reason == CloseReason::Reset;
             // After the end of the input a message that lacks its end is no news.
             self.ended =
                 by_us.or(if reason == CloseReason::Eof { self.ended } else { Some(reason) });
@@ -358,6 +371,8 @@ impl Connection {
     fn judge(&self, error: Option<&(dyn Error + 'static)>) -> CloseReason {
         let Some(error) = error else { return self.ended.unwrap_or(CloseReason::Completed) };
         match CloseReason::of(error) {
+            // It was another one, even where this one has ended in another way.
+            Some(CloseReason::Reset) if !self.is_over => CloseReason::Error,
             Some(CloseReason::Eof | CloseReason::Reset) => self.ended.unwrap_or(CloseReason::Error),
             Some(reason @ CloseReason::Panic) => reason,
             Some(reason) => self.ended.unwrap_or(reason),

@@ -46,7 +46,6 @@ impl Patience {
 
     pub(super) fn begin_message(&mut self, already_received: usize) {
         if self.depth == 0 {
-            self.begun = None;
             self.received = already_received;
         }
         self.depth += 1;
@@ -54,11 +53,16 @@ impl Patience {
 
     pub(super) fn end_message(&mut self) {
         self.depth -= 1;
+        if self.depth == 0 {
+            // Its limits are not those of what comes after it.
+            self.begun = None;
+        }
     }
 
     /// A panic may have interrupted one.
     pub(super) fn forget_message(&mut self) {
         self.depth = 0;
+        self.begun = None;
     }
 
     pub(super) fn note_received(&mut self, length: usize) {
@@ -66,26 +70,30 @@ impl Patience {
     }
 
     /// How long the next read may wait.
-    pub(super) fn until_read(&mut self) -> Until {
+    pub(super) fn until_read(&mut self) -> Result<Until, Error> {
         if self.depth == 0 || self.received == 0 {
-            return Until::Timeout(self.of_stream());
+            return Ok(Until::Timeout(self.of_stream()));
         }
         if self.message.is_none() && self.rate.is_none() && self.read == self.of_stream() {
-            return Until::Timeout(self.read);
+            return Ok(Until::Timeout(self.read));
         }
         let now = Instant::now();
         let begun = *self.begun.get_or_insert(now);
+        if let Some(limit) = self.message
+            && now - begun >= limit
+        {
+            // Whether or not there is something to read: there always is from who floods.
+            return Err(Error::Deadline { limit });
+        }
         let rate = self.rate.map(|rate| rate.time_for(self.received));
         let instants = [
             self.read.and_then(|read| now.checked_add(read)),
             self.message.and_then(|message| begun.checked_add(message)),
             rate.and_then(|time| begun.checked_add(time)),
         ];
-        match instants.into_iter().flatten().min() {
-            Some(until) => Until::Instant(until),
-            // A day at a time, where the limits are beyond what the clock can express.
-            None => Until::Instant(now + Duration::from_secs(86_400)),
-        }
+        // A day at a time, where the limits are beyond what the clock can express.
+        let until = instants.into_iter().flatten().min();
+        Ok(Until::Instant(until.unwrap_or(now + Duration::from_secs(86_400))))
     }
 
     /// Which limit it was, when a read has waited in vain.
