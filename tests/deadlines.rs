@@ -223,7 +223,7 @@ fn a_deadline_is_over_with_its_message() {
 // Rates.
 
 #[test]
-fn a_message_that_comes_too_slowly_ends_no_earlier() {
+fn a_message_that_comes_too_slowly_is_cut_off() {
     let _bound = bounded();
     let rate = MinRate { bytes_per_second: 10_000, grace: SHORT };
     let limits = Limits { rate: Some(rate), read: Some(LONG), ..Limits::default() };
@@ -261,7 +261,7 @@ fn flood() -> impl StreamRequestHandler {
 }
 
 #[test]
-fn a_client_that_takes_its_answer_too_slowly_ends_no_earlier() {
+fn a_client_that_takes_its_answer_too_slowly_is_cut_off() {
     let _bound = bounded();
     let rate = MinRate { bytes_per_second: 1_000_000_000, grace: SHORT };
     let limits = Limits { rate: Some(rate), write: Some(LONG), ..Limits::default() };

@@ -25,6 +25,7 @@ use socketserver::services::Echo;
 use socketserver::*;
 
 const CASES: &[Case] = &[
+    ("an_idle_server_costs_nothing_and_stops_at_once", idle),
     ("without_descriptors_newcomers_wait_at_no_cost", waiting_costs_nothing),
     ("whoever_gives_descriptors_back_newcomers_are_served_soon", descriptors_again),
     ("want_of_descriptors_stops_no_server", no_descriptors),
@@ -58,6 +59,26 @@ fn main() -> ExitCode {
 }
 
 // Accepting.
+
+fn idle() {
+    let stops = (0..3).map(|_| {
+        let server = ServerProcess::start("default", "threading");
+        let client = server.client();
+        (&client).write_all(b"hello\n").unwrap();
+        assert_eq!(line_of(&client), "hello");
+        let used = processor_time(&server);
+        thread::sleep(Duration::from_millis(500));
+        let used = processor_time(&server) - used;
+        assert!(used <= Duration::from_millis(10), "{used:?}");
+        let began = Instant::now();
+        server.stop();
+        began.elapsed()
+    });
+    let stop = stops.min().unwrap();
+    println!("  stopped in {stop:?}");
+    // Whoever looks for a stop now and then takes longer at least once in three times.
+    assert!(stop < Duration::from_millis(200), "{stop:?}");
+}
 
 fn waiting_costs_nothing() {
     let server = ServerProcess::start("few-descriptors", "threading");
