@@ -90,6 +90,19 @@ fn a_client_that_never_reads_is_cut_off_at_the_deadline() {
 }
 
 #[test]
+fn a_client_that_never_reads_holds_a_stop_up_for_the_write_timeout() {
+    let (_alone, _bound) = (alone(), bounded());
+    let ((written, is_written), (finished, _is_finished)) = (mpsc::channel(), mpsc::channel());
+    let builder = ThreadingTcpServer::builder().write_timeout(Duration::from_millis(100));
+    let server = builder.bind("127.0.0.1:0", Answer { written, finished }).unwrap();
+    let server = server.spawn().unwrap();
+    let _client = slow_client(server.local_addr().socket_addr().unwrap());
+    next(&is_written);
+    let report = server.stop(PATIENCE / 3);
+    assert_eq!((report.drained, report.forced), (1, 0), "{report:?}");
+}
+
+#[test]
 fn a_client_that_resets_the_connection_does_not_hold_up_the_stop() {
     let (_alone, _bound) = (alone(), bounded());
     let ((written, is_written), (finished, is_finished)) = (mpsc::channel(), mpsc::channel());

@@ -55,9 +55,10 @@ impl Connection {
     }
 
     /// During a stop the end of the input is this side's doing, and what the peer still sends
-    /// would make the close a reset: so the close waits until the peer has its answers. (The
-    /// sending side stays open meanwhile: with both sides shut, Linux resets the connection at
-    /// the next byte that comes in.)
+    /// would make the close a reset: so the close waits until the peer has its answers, and as with
+    /// any write, no longer than the write timeout for it to take some more. (The sending side
+    /// stays open meanwhile: with both sides shut, Linux resets the connection at the next byte
+    /// that comes in.)
     ///
     /// Nothing tells when the peer has them; it is looked for, at growing intervals.
     fn see_off(&mut self) -> io::Result<()> {
@@ -71,9 +72,13 @@ impl Connection {
         let give_up =
             || if control.is_stopping() { control.deadline().force.min(latest) } else { soon };
         let stream = self.link.stream();
+        let mut unsent = stream.unsent()?;
+        let mut progress = Instant::now();
+        let has_stalled =
+            |since: Instant| self.patience.write.is_some_and(|limit| since.elapsed() >= limit);
         let mut pause = Duration::from_micros(500);
         let mut waste = [0; 4096];
-        while stream.unsent()? > 0 && Instant::now() < give_up() {
+        while unsent > 0 && Instant::now() < give_up() && !has_stalled(progress) {
             // Read to make room, so that the peer comes to reading in turn.
             for _ in 0..LINGER_BYTES / waste.len() {
                 if !matches!(stream.try_read(&mut waste), Ok(1..)) {
@@ -82,6 +87,11 @@ impl Connection {
             }
             thread::sleep(pause);
             pause = (2 * pause).min(LONGEST_PAUSE);
+            let left = stream.unsent()?;
+            if left < unsent {
+                progress = Instant::now();
+            }
+            unsent = left;
         }
         Ok(())
     }
