@@ -52,7 +52,7 @@ counters! {
     /// Requests that ended with [`CloseReason::Stopped`].
     stopped,
     /// Requests that ended with [`CloseReason::Error`]; of a forking server, also children that
-    /// were killed, or exited by themselves.
+    /// were killed, or that exited by themselves with another status than 0, 1 or 101.
     failed,
     /// Requests that ended with [`CloseReason::Panic`].
     panicked,

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, ask, echoes, rest_of, tcp, wait_until};
-use parts::{Case, Ended, Part, ServerProcess, pid_of, serve};
+use parts::{Case, Ended, Part, ServerProcess, pid_of, serve, status_of};
 use process::{Server, example};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use socketserver::services::Echo;
@@ -25,6 +25,7 @@ const CASES: &[Case] = &[
     ("an_error_or_a_panic_is_handled_in_the_child_and_the_server_goes_on", errors_and_panics),
     ("a_child_that_is_killed_crashes_or_exits_is_logged_and_counted_as_failed", crashes),
     ("sigterm_to_a_child_ends_it_gracefully", child_drains),
+    ("a_signal_to_a_child_that_has_just_begun_does_not_stop_the_server", early_signal),
     ("a_second_signal_to_a_child_ends_it_at_once", second_signal),
     ("sigterm_answers_what_was_received_and_frees_the_port", drains),
     ("a_busy_child_knows_of_a_stop_and_says_goodbye", goodbye),
@@ -107,6 +108,24 @@ fn child_drains() {
     (&client).write_all(b"last\n").unwrap();
     kill_process(pid, Signal::TERM).unwrap();
     assert_eq!(rest_of(&client), b"last\n");
+    echoes(server.endpoint(), "the server goes on\n");
+    assert_eq!(server.stop().count("failed"), 0);
+}
+
+fn early_signal() {
+    let server = ServerProcess::start("forking", "40");
+    let pid = server.pid();
+    let first_child = || {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        children.split_whitespace().next().map(pid_of)
+    };
+    for _ in 0..50 {
+        let client = server.client();
+        let child = std::iter::repeat_with(first_child).flatten().next().unwrap();
+        kill_process(child, Signal::TERM).unwrap();
+        assert!(rest_of(&client).is_empty());
+        wait_until("it is reaped", || first_child().is_none());
+    }
     echoes(server.endpoint(), "the server goes on\n");
     assert_eq!(server.stop().count("failed"), 0);
 }
@@ -267,18 +286,18 @@ fn two_signals() {
         };
         let silent = tcp(server.endpoint());
         assert_eq!(ask(&silent, "hello"), "hello");
+        let other = server.children();
         let deaf = tcp(server.endpoint());
         ask(&deaf, "hello");
-        // Until neither side can send any more, for it reads nothing.
+        let child = *server.children().iter().find(|child| !other.contains(child)).unwrap();
+        // It reads nothing, so that in the end its child waits for it, with more to read.
         deaf.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
         let long_line = [vec![b'x'; 60_000], vec![b'\n']].concat();
-        while (&deaf).write_all(&long_line).is_ok() {}
+        while (&deaf).write_all(&long_line).is_ok() || status_of(child, "State") != "S" {}
         signal();
         assert!(rest_of(&silent).is_empty());
         let address = server.endpoint().resolve(Scheme::Tcp).unwrap()[0];
         wait_until("the stop", || TcpStream::connect(address).is_err());
-        wait_until("one child is left", || server.children().len() == 1);
-        let child = server.children()[0];
         // Two signals that come too close together are one.
         wait_until("it has taken the first", || !to_all || !catches(child, Signal::INT));
         signal();
@@ -293,9 +312,8 @@ fn two_signals() {
 
 /// Whether a process has a handler for this signal; a child's is for the first one only.
 fn catches(pid: Pid, signal: Signal) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-    u64::from_str_radix(caught.trim(), 16).unwrap() & 1 << (signal.as_raw() - 1) != 0
+    let caught = u64::from_str_radix(&status_of(pid, "SigCgt"), 16).unwrap();
+    caught & 1 << (signal.as_raw() - 1) != 0
 }
 
 // The handler.

@@ -13,7 +13,7 @@ use crate::close_reason::CloseReason;
 use crate::error::{Error, Result};
 use crate::handle::ServerHandle;
 use crate::request::{Registration, Request};
-use crate::sys::process::{self, Blank, Children, Exit, Fork, ForkPermit, Pid};
+use crate::sys::process::{self, Blank, Children, Exit, Fork, ForkPermit, HeldBack, Pid};
 use crate::sys::wait::{Interest, poll};
 
 /// Serves each request in a child process of its own.
@@ -35,7 +35,7 @@ use crate::sys::wait::{Interest, poll};
 /// ```
 ///
 /// Children are reaped as soon as they end, by their own descriptors; other children of the
-/// program are left alone. `SIGINT` and `SIGTERM` end a child gracefully the first time; it is sent
+/// program are left alone. Each of `SIGINT` and `SIGTERM` ends a child gracefully the first time; it is sent
 /// `SIGTERM` when its parent dies, or the thread of it that served.
 #[derive(Debug)]
 pub struct Forking {
@@ -134,7 +134,9 @@ impl Mixin for Forking {
     fn process_request(&self, server: &BaseServer, request: Request) {
         self.reap();
         match self.fork() {
-            Ok((state, Fork::Child { parent })) => run_child(state, parent, server, request),
+            Ok((state, Fork::Child { parent, signals })) => {
+                run_child(state, parent, signals, server, request)
+            }
             Ok((state, Fork::Parent(pid))) => {
                 // The connection stays open here, in the registry, for a stop or a disconnect;
                 // its place is taken until the child ends.
@@ -198,7 +200,13 @@ impl Mixin for Forking {
     }
 }
 
-fn run_child(state: &State, parent: Pid, server: &BaseServer, request: Request) -> ! {
+fn run_child(
+    state: &State,
+    parent: Pid,
+    signals: HeldBack,
+    server: &BaseServer,
+    request: Request,
+) -> ! {
     let reason = catch_unwind(AssertUnwindSafe(|| {
         let (work, registration) = request.into_parts();
         let link = work.link().cloned();
@@ -207,6 +215,7 @@ fn run_child(state: &State, parent: Pid, server: &BaseServer, request: Request) 
             link.assume_read_shut();
         }
         process::drain_on_signals(link.as_ref().and_then(|link| link.stream().as_fd()));
+        drop(signals);
         if let Err(error) = process::end_with_parent(parent) {
             log::warn!("a child may outlive its parent: {error}");
         }

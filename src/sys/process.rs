@@ -66,21 +66,54 @@ impl ForkPermit {
 /// Which side of a fork this is.
 pub(crate) enum Fork {
     Parent(Pid),
-    Child { parent: Pid },
+    Child { parent: Pid, signals: HeldBack },
 }
 
 /// [fork(2)](https://man7.org/linux/man-pages/man2/fork.2.html)
 pub(crate) fn fork(_permit: ForkPermit) -> io::Result<Fork> {
     let parent = rustix::process::getpid();
+    // The parent's handlers are not for the child to run: they would stop the server.
+    let signals = HeldBack::hold_back()?;
     // SAFETY: the permit says that this is the only thread, so that the child is a whole copy of
     // the process, with nothing half done by anybody else; or that the user vouched for it.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Fork::Child { parent }),
+        0 => Ok(Fork::Child { parent, signals }),
         pid => match Pid::from_raw(pid) {
             Some(pid) => Ok(Fork::Parent(pid)),
             None => Err(io::Error::other("fork returned a negative process id")),
         },
+    }
+}
+
+/// `SIGINT` and `SIGTERM`, held back from this thread until this is dropped
+/// ([pthread_sigmask(3)](https://man7.org/linux/man-pages/man3/pthread_sigmask.3.html)).
+pub(crate) struct HeldBack {
+    before: libc::sigset_t,
+}
+
+impl HeldBack {
+    fn hold_back() -> io::Result<HeldBack> {
+        // SAFETY: all-zero sets are valid ones to be overwritten, all pointers are to live sets,
+        // and both signals exist.
+        unsafe {
+            let mut held: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut held);
+            libc::sigaddset(&mut held, libc::SIGINT);
+            libc::sigaddset(&mut held, libc::SIGTERM);
+            match libc::pthread_sigmask(libc::SIG_BLOCK, &held, &mut before) {
+                0 => Ok(HeldBack { before }),
+                error => Err(io::Error::from_raw_os_error(error)),
+            }
+        }
+    }
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        // SAFETY: a set that the system has filled in, and none to fill in.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
     }
 }
 
@@ -113,8 +146,8 @@ pub(crate) fn end_with_parent(parent: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the first `SIGINT` or `SIGTERM` end this child gracefully (its handler reads end-of-file
-/// after what was received) and the second end it at once. What the parent does with these signals
+/// Makes the first `SIGINT`, and the first `SIGTERM`, end this child gracefully (its handler reads
+/// end-of-file after what was received) and the second of its kind end it at once. What the parent does with these signals
 /// (tell its server to stop) is not inherited; a signal that is ignored stays ignored.
 pub(crate) fn drain_on_signals(connection: Option<BorrowedFd<'_>>) {
     CONNECTION.store(connection.map_or(-1, |fd| fd.as_raw_fd()), Ordering::Relaxed);

@@ -204,3 +204,14 @@ pub(crate) fn count_in(stats: &str, name: &str) -> u64 {
 pub(crate) fn pid_of(text: &str) -> Pid {
     Pid::from_raw(text.parse().unwrap()).unwrap()
 }
+
+/// What the system says about a process ([proc_pid_status(5)]), up to the first space.
+///
+/// [proc_pid_status(5)]: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
+#[track_caller]
+pub(crate) fn status_of(pid: Pid, field: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mut fields = status.lines().filter_map(|line| line.split_once(":\t"));
+    let value = fields.find(|(name, _)| *name == field).unwrap().1;
+    value.split_whitespace().next().unwrap().to_owned()
+}

@@ -1,0 +1,94 @@
+//! How a connection knows that it ends, and why.
+
+use std::error::Error;
+use std::io;
+use std::time::Instant;
+
+use super::Connection;
+use crate::close_reason::{CloseReason, is_hang_up};
+
+impl Connection {
+    /// Why the connection ends: `None` while `handle` is running, for
+    /// [`finish`](crate::StreamRequestHandler::finish) and
+    /// [`handle_error`](crate::StreamRequestHandler::handle_error) to look at.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.close_reason
+    }
+
+    /// In a stop the input ends behind what had been received when that was first noticed. A
+    /// system may go on receiving after its read side was shut, as Linux does, and a client that
+    /// never ceases to send would never come to the end.
+    pub(super) fn most_to_receive(&mut self) -> io::Result<usize> {
+        if self.left.is_none() && self.is_stopping() {
+            self.heed_stop();
+            self.left = Some(self.link.stream().unread()?);
+        }
+        Ok(self.left.unwrap_or(usize::MAX))
+    }
+
+    /// Where one thread does everything, nobody else may have noticed that a stop has begun, or
+    /// that its deadline has come, while this connection was never waited for.
+    pub(super) fn heed_stop(&self) {
+        if self.is_stopping() {
+            let control = self.server.control();
+            control.begin_stop();
+            if Instant::now() >= control.deadline().force {
+                control.registry.force();
+            }
+        }
+    }
+
+    /// Reading goes on, or comes to its end: what failed before is over, but for what cannot be.
+    pub(super) fn note_success(&mut self, ended: Option<CloseReason>) {
+        if !self.is_over {
+            self.ended = ended;
+        }
+    }
+
+    /// Remembers what a failure says of the connection: the handler may keep it to itself.
+    pub(super) fn note_failure<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && let Some(reason) = CloseReason::of(error)
+        {
+            let by_us = if is_hang_up(error) { self.ended_by_server() } else { None };
+            self.is_over |= reason == CloseReason::Reset;
+            // After the end of the input a message that lacks its end is no news.
+            self.ended =
+                by_us.or(if reason == CloseReason::Eof { self.ended } else { Some(reason) });
+        }
+        result
+    }
+
+    /// Why this side has ended the connection, if it has.
+    pub(super) fn ended_by_server(&self) -> Option<CloseReason> {
+        // What the parent of a forked child does to the connection is not known in the child.
+        let by_stop = self.link.is_read_shut() && self.is_stopping();
+        self.link.ended_for().or(by_stop.then_some(CloseReason::Stopped))
+    }
+
+    /// `handle` is over, or `setup` has failed; says what that means for the connection.
+    pub(crate) fn conclude(
+        &mut self,
+        error: Option<&(dyn Error + Send + Sync + 'static)>,
+    ) -> CloseReason {
+        let reason = self.judge(error.map(|error| error as _));
+        // Should a panic have interrupted one.
+        self.patience.forget_message();
+        self.close_reason.get_or_insert(reason);
+        reason
+    }
+
+    /// What a hook's error, if any, says of the connection. One that only tells that some
+    /// connection has ended is about this one only where this one has: a handler may have others.
+    fn judge(&self, error: Option<&(dyn Error + 'static)>) -> CloseReason {
+        let Some(error) = error else { return self.ended.unwrap_or(CloseReason::Completed) };
+        match CloseReason::of(error) {
+            // It was another one, even where this one has ended in another way.
+            Some(CloseReason::Reset) if !self.is_over => CloseReason::Error,
+            Some(CloseReason::Eof | CloseReason::Reset) => self.ended.unwrap_or(CloseReason::Error),
+            Some(reason @ CloseReason::Panic) => reason,
+            Some(reason) => self.ended.unwrap_or(reason),
+            None => CloseReason::Error,
+        }
+    }
+}
