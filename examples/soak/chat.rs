@@ -4,20 +4,21 @@
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use socket2::Socket;
 
-use crate::tally::{Fate, Tally};
-use crate::target::{Life, Target};
+use crate::tally::Fate;
+use crate::target::{Stopping, Target};
 use crate::{PATIENCE, Soak};
 
 const MEMBERS: usize = 4;
 
 pub(crate) fn run(soak: &Soak, target: &Target, random: &mut Rng) {
     while !soak.is_over() {
-        let Some(mut party) = Party::meet(target, &soak.tally, random) else { continue };
+        let Some(mut party) = Party::meet(target, random) else { continue };
         for _ in 0..random.u32(1..200) {
             if soak.is_over() || !party.round(random.u64(1..=8)) {
                 break;
@@ -29,8 +30,7 @@ pub(crate) fn run(soak: &Soak, target: &Target, random: &mut Rng) {
 /// Some members of one room; the others in it are none of their business.
 struct Party<'a> {
     target: &'a Target,
-    tally: &'a Tally,
-    life: Arc<Life>,
+    stopping: Stopping,
     members: Vec<Member>,
     /// Marks what they say.
     token: u32,
@@ -44,31 +44,33 @@ struct Party<'a> {
 impl<'a> Party<'a> {
     /// Connects all, and has each say that it is there until each other has heard it. `None` when
     /// the server did not live so long.
-    fn meet(target: &'a Target, tally: &'a Tally, random: &mut Rng) -> Option<Party<'a>> {
+    fn meet(target: &'a Target, random: &mut Rng) -> Option<Party<'a>> {
         let since = Instant::now();
-        let (first, life) = target.connect(tally)?;
+        let (first, stopping) = target.connect()?;
         let mut members = vec![Member::new(first)];
         while members.len() < MEMBERS {
-            let (socket, same) = target.connect(tally)?;
+            let (socket, same) = target.connect()?;
             members.push(Member::new(socket));
-            if !Arc::ptr_eq(&life, &same) {
+            if !Arc::ptr_eq(&stopping, &same) {
                 return None;
             }
         }
         let token = random.u32(..);
-        let mut party = Party { target, tally, life, members, token, said: 0, since, late: false };
+        let mut party = Party { target, stopping, members, token, said: 0, since, late: false };
         party.wait_at_most(Duration::from_millis(5));
         while party.lacking() > 0 {
             party.say(0..=0);
             for me in 0..MEMBERS {
                 match party.hear(me) {
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    Err(_) => return None,
-                    Ok(()) => {}
+                    Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                        party.is_excused(&error);
+                        return None;
+                    }
+                    _ => {}
                 }
             }
             if since.elapsed() > PATIENCE {
-                tally.complain(format!("{}: the members do not meet", target.kind.name));
+                target.complain("the members do not meet");
                 return None;
             }
         }
@@ -88,17 +90,21 @@ impl<'a> Party<'a> {
         });
         let (all, lacking) = ((MEMBERS * (MEMBERS - 1)) as u64 * things, self.lacking());
         self.target.count.add(Fate::Answered, all - lacking);
-        if let Err(error) = heard {
-            // Who stops does not let everybody in the room hear everything: some have left then.
-            let is_excused = self.life.is_stopping() || self.late;
-            let fate = if is_excused { Fate::Excused } else { Fate::Lost };
-            self.target.count.add(fate, lacking);
-            if !is_excused || error.kind() == ErrorKind::InvalidData {
-                self.tally.complain(format!("{}: {error}", self.target.kind.name));
-            }
-            return false;
+        let Err(error) = heard else { return true };
+        let fate = if self.is_excused(&error) { Fate::Excused } else { Fate::Lost };
+        self.target.count.add(fate, lacking);
+        false
+    }
+
+    /// Whether the end may have come so. A stop lets each handler read to the end, but not stay
+    /// until each other has: the first to leave misses the last words of the last.
+    fn is_excused(&self, error: &io::Error) -> bool {
+        let may_end = self.stopping.load(SeqCst) || self.late;
+        let is_excused = may_end && error.kind() != ErrorKind::InvalidData;
+        if !is_excused {
+            self.target.complain(error);
         }
-        true
+        is_excused
     }
 
     fn say(&mut self, numbers: RangeInclusive<u64>) {

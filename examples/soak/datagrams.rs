@@ -15,21 +15,20 @@ const WINDOW: usize = 4;
 /// Comes again and again until it is over.
 pub(crate) fn run(soak: &Soak, target: &Target, random: &mut Rng) {
     while !soak.is_over() {
-        session(soak, target, random);
+        session(target, random);
     }
 }
 
-fn session(soak: &Soak, target: &Target, random: &mut Rng) {
-    let complain = |what| soak.tally.complain(format!("{}: {what}", target.kind.name));
-    let Some((mut socket, life)) = target.connect(&soak.tally) else {
+fn session(target: &Target, random: &mut Rng) {
+    let Some((mut socket, stopping)) = target.connect() else {
         return target.count.add(Fate::Refused, 1);
     };
     let mut waiting: Vec<Vec<u8>> = Vec::new();
     let mut unsent = random.u32(1..500);
     let mut buffer = [0; 2048];
-    while !life.ended_hard() {
+    while unsent > 0 || !waiting.is_empty() {
         if unsent > 0 && waiting.len() < WINDOW {
-            let (_gate, is_open) = target.gate(&life);
+            let (_gate, is_open) = target.gate(&stopping);
             // No word to a server that may be gone: at that the system throws away the answers that
             // a Unix socket has not read yet.
             if !is_open {
@@ -40,13 +39,10 @@ fn session(soak: &Soak, target: &Target, random: &mut Rng) {
             let request = target.kind.request(&text);
             match socket.send(&request) {
                 Ok(_) => waiting.push(request),
-                Err(error) => complain(format!("cannot send: {error}")),
+                Err(error) => target.complain(format!("cannot send: {error}")),
             }
             unsent -= 1;
             continue;
-        }
-        if waiting.is_empty() {
-            break;
         }
         match socket.read(&mut buffer) {
             Ok(length) => match waiting.iter().position(|sent| *sent == buffer[..length]) {
@@ -54,12 +50,11 @@ fn session(soak: &Soak, target: &Target, random: &mut Rng) {
                     waiting.swap_remove(at);
                     target.count.add(Fate::Answered, 1);
                 }
-                None => complain("an answer to nothing".to_owned()),
+                None => target.complain("an answer to nothing"),
             },
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => break,
         }
     }
-    let fate = if life.ended_hard() { Fate::Excused } else { Fate::Lost };
-    target.count.add(fate, waiting.len() as u64);
+    target.count.add(Fate::Lost, waiting.len() as u64);
 }

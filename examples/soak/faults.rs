@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,67 +11,72 @@ use socket2::Socket;
 
 use crate::servers::{LONGEST_DATAGRAM, Service};
 use crate::streams::Session;
-use crate::target::Target;
+use crate::tally::note;
+use crate::target::{Stopping, Target};
 use crate::{PATIENCE, Soak};
 
-type Fault = (&'static str, fn(&Socket, &Target, &mut Rng) -> io::Result<()>);
+/// A fault, and whom it is about to be done to.
+type Fault = (&'static str, fn(&Visit, &mut Rng) -> io::Result<()>);
+
+struct Visit<'a> {
+    socket: Socket,
+    target: &'a Target,
+    stopping: Stopping,
+}
 
 const OF_STREAMS: [Fault; 8] = [
     ("reset", reset),
-    ("close at once", |_, _, _| Ok(())),
+    ("close at once", |_, _| Ok(())),
     ("close inside a message", close_inside),
-    ("stay silent", |socket, _, _| until_the_end(socket)),
+    ("stay silent", |visit, _| until_the_end(&visit.socket)),
     ("endless line", endless_line),
     ("garbage", garbage),
-    ("panic", |socket, target, _| command(socket, target, "panic")),
-    ("fail", |socket, target, _| command(socket, target, "fail")),
+    ("panic", |visit, _| command(visit, "panic")),
+    ("fail", |visit, _| command(visit, "fail")),
 ];
 
-/// These do not read, while others talk.
+/// Not for a chat, where others talk that these do not listen to.
 const OF_OTHER_STREAMS: [Fault; 2] = [("drip", drip), ("never read", never_read)];
 
 const OF_DATAGRAMS: [Fault; 4] = [
-    ("too long", |mut socket, _, _| socket.write_all(&[b'x'; LONGEST_DATAGRAM + 1])),
-    ("empty", |mut socket, _, _| socket.write_all(b"")),
-    ("panic", |mut socket, _, _| socket.write_all(b"panic")),
-    ("fail", |mut socket, _, _| socket.write_all(b"fail")),
+    ("too long", |visit, _| send(visit, &[b'x'; LONGEST_DATAGRAM + 1])),
+    ("empty", |visit, _| send(visit, b"")),
+    ("panic", |visit, _| send(visit, b"panic")),
+    ("fail", |visit, _| send(visit, b"fail")),
 ];
 
 /// How many come at a time as a crowd.
 const CROWD: usize = 24;
 
 pub(crate) fn run(soak: &Soak, random: &mut Rng) {
-    let tally = &soak.tally;
     while !soak.is_over() {
         let target = &soak.targets[random.usize(..soak.targets.len())];
         let faults = match (target.kind.is_stream(), target.kind.service, random.u8(..10)) {
             (false, ..) => &OF_DATAGRAMS[..],
             (true, Service::Lines | Service::Frames, 0) => {
-                tally.note("faults", "crowd", 1);
-                crowd(soak, target, random);
+                note("faults", "crowd", 1);
+                crowd(target, random);
                 continue;
             }
             (true, Service::Lines | Service::Frames, 1..3) => &OF_OTHER_STREAMS,
             _ => &OF_STREAMS,
         };
         let (name, fault) = faults[random.usize(..faults.len())];
-        let Some((socket, _)) = target.connect(tally) else { continue };
-        tally.note("faults", name, 1);
+        let Some((socket, stopping)) = target.connect() else { continue };
+        note("faults", name, 1);
         // However it ends otherwise is the server's choice.
-        if let Err(error) = fault(&socket, target, random)
+        if let Err(error) = fault(&Visit { socket, target, stopping }, random)
             && error.kind() == ErrorKind::WouldBlock
         {
-            let limit = format!("{PATIENCE:?} after {name:?}");
-            tally.complain(format!("{}: still connected {limit}", target.kind.name));
+            target.complain(format!("still connected {PATIENCE:?} after {name:?}"));
         }
-        drop(socket);
         thread::sleep(Duration::from_millis(random.u64(..30)));
     }
 }
 
 /// Many good clients at a time: more than some servers want, who must say so.
-fn crowd(soak: &Soak, target: &Target, random: &mut Rng) {
-    let open = |_| Session::open(target, &soak.tally);
+fn crowd(target: &Target, random: &mut Rng) {
+    let open = |_| Session::open(target);
     let mut sessions: Vec<_> = (0..CROWD).filter_map(open).collect();
     for session in &mut sessions {
         session.ask(1, random);
@@ -96,56 +102,80 @@ fn until_the_end(mut socket: &Socket) -> io::Result<()> {
     }
 }
 
-fn reset(mut socket: &Socket, target: &Target, random: &mut Rng) -> io::Result<()> {
+fn send(visit: &Visit, bytes: &[u8]) -> io::Result<()> {
+    (&visit.socket).write_all(bytes)
+}
+
+fn reset(visit: &Visit, random: &mut Rng) -> io::Result<()> {
     for _ in 0..random.usize(..4) {
-        socket.write_all(&target.kind.request("never to be answered"))?;
+        send(visit, &visit.target.kind.request("never to be answered"))?;
     }
     // Closing throws away what is under way, and says so.
-    socket.set_linger(Some(Duration::ZERO))
+    visit.socket.set_linger(Some(Duration::ZERO))
 }
 
-fn close_inside(mut socket: &Socket, target: &Target, random: &mut Rng) -> io::Result<()> {
-    let request = target.kind.request("not all of this");
-    socket.write_all(&request[..random.usize(..request.len())])
+fn close_inside(visit: &Visit, random: &mut Rng) -> io::Result<()> {
+    let request = visit.target.kind.request("not all of this");
+    send(visit, &request[..random.usize(..request.len())])
 }
 
-fn drip(mut socket: &Socket, target: &Target, random: &mut Rng) -> io::Result<()> {
+fn drip(visit: &Visit, random: &mut Rng) -> io::Result<()> {
     let pause = Duration::from_millis(random.u64(1..=50));
     // More than there is time for.
-    for byte in target.kind.request(&"x".repeat(10_000)) {
-        socket.write_all(&[byte])?;
+    for byte in visit.target.kind.request(&"x".repeat(10_000)) {
+        send(visit, &[byte])?;
         thread::sleep(pause);
     }
     Err(ErrorKind::WouldBlock.into())
 }
 
-fn never_read(mut socket: &Socket, target: &Target, _: &mut Rng) -> io::Result<()> {
-    socket.set_recv_buffer_size(4096)?;
-    let requests = target.kind.request(&"x".repeat(1000)).repeat(100);
-    let give_up = Instant::now() + PATIENCE;
-    while Instant::now() < give_up {
-        socket.write_all(&requests)?;
-    }
-    Err(ErrorKind::WouldBlock.into())
+/// Asks for much more than it ever reads, until long after the server should have let go of it.
+fn never_read(visit: &Visit, random: &mut Rng) -> io::Result<()> {
+    visit.socket.set_recv_buffer_size(4096)?;
+    let request = visit.target.kind.request(&"x".repeat(1000));
+    let resets = random.bool();
+    write_on(visit, &request, 10 * visit.target.kind.limit(), || {
+        resets && visit.stopping.load(SeqCst)
+    })
 }
 
-fn endless_line(mut socket: &Socket, _: &Target, _: &mut Rng) -> io::Result<()> {
-    let give_up = Instant::now() + PATIENCE;
-    while Instant::now() < give_up {
-        socket.write_all(&[b'x'; 4096])?;
-    }
-    Err(ErrorKind::WouldBlock.into())
+fn endless_line(visit: &Visit, _: &mut Rng) -> io::Result<()> {
+    write_on(visit, &[b'x'; 4096], Duration::from_secs(1), || false)
 }
 
-fn garbage(mut socket: &Socket, _: &Target, random: &mut Rng) -> io::Result<()> {
+/// Writes the same again and again, until nothing has gone for so long. Then it takes reading to
+/// see whether the server has closed: whoever only writes, into a full buffer, is not told.
+fn write_on(
+    visit: &Visit,
+    bytes: &[u8],
+    pause: Duration,
+    leaves: impl Fn() -> bool,
+) -> io::Result<()> {
+    visit.socket.set_write_timeout(Some(pause / 20))?;
+    let (begun, mut progress) = (Instant::now(), Instant::now());
+    while progress.elapsed() < pause {
+        match (&visit.socket).write(bytes) {
+            Ok(_) if begun.elapsed() > PATIENCE => return Err(ErrorKind::WouldBlock.into()),
+            Ok(_) => progress = Instant::now(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        if leaves() {
+            return Ok(());
+        }
+    }
+    until_the_end(&visit.socket)
+}
+
+fn garbage(visit: &Visit, random: &mut Rng) -> io::Result<()> {
     let mut garbage = vec![0; random.usize(1..4096)];
     random.fill(&mut garbage);
-    socket.write_all(&garbage)?;
-    socket.shutdown(Shutdown::Write)?;
-    until_the_end(socket)
+    send(visit, &garbage)?;
+    visit.socket.shutdown(Shutdown::Write)?;
+    until_the_end(&visit.socket)
 }
 
-fn command(mut socket: &Socket, target: &Target, command: &str) -> io::Result<()> {
-    socket.write_all(&target.kind.request(command))?;
-    until_the_end(socket)
+fn command(visit: &Visit, command: &str) -> io::Result<()> {
+    send(visit, &visit.target.kind.request(command))?;
+    until_the_end(&visit.socket)
 }

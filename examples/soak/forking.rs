@@ -12,10 +12,9 @@ use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::{pipe, raise};
 use socketserver::{Endpoint, Forking, HandlerError, TcpServer};
 
-use crate::PATIENCE;
 use crate::servers::{KINDS, Lines, Who};
-use crate::tally::Tally;
-use crate::target::GRACEFUL;
+use crate::target::DEADLINE;
+use crate::{PATIENCE, tally};
 
 /// The flag for [`serve`], which `--help` does not tell of.
 pub(crate) const FLAG: &str = "forking-server";
@@ -40,7 +39,7 @@ pub(crate) fn serve(endpoint: &str) -> Result<(), HandlerError> {
     let parent = getppid();
     let server = kind
         .settings(TcpServer::builder().mixin(Forking::new()))
-        .stop_deadline(GRACEFUL)
+        .stop_deadline(DEADLINE)
         .service_actions(Duration::from_secs(1), move || {
             if getppid() != parent {
                 let _ = raise(SIGTERM);
@@ -52,9 +51,8 @@ pub(crate) fn serve(endpoint: &str) -> Result<(), HandlerError> {
     println!("{}", server.local_addr());
     server.serve_forever()?;
     // It is over: this only asks for the report.
-    let (report, tally) = (handle.stop(Duration::ZERO), Tally::default());
-    kind.audit(false, &report, &handle, &tally);
-    if tally.complaints() == 0 { Ok(()) } else { Err("the forking server is not well".into()) }
+    kind.audit(&handle.stop(Duration::ZERO), &handle);
+    if tally::all_is_well() { Ok(()) } else { Err("the forking server is not well".into()) }
 }
 
 /// Stops that process, which says by its status whether all was well.

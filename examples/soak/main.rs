@@ -31,7 +31,7 @@ use lexopt::prelude::*;
 use servers::{KINDS, Service};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socketserver::{HandlerError, Scheme};
-use tally::{Fate, Resources, Tally};
+use tally::{Fate, Resources};
 use target::Target;
 
 const USAGE: &str = "\
@@ -48,7 +48,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What all threads share.
 struct Soak {
     targets: Vec<Target>,
-    tally: Tally,
     over: Arc<AtomicBool>,
 }
 
@@ -113,42 +112,46 @@ fn soak(time: Duration, over: Arc<AtomicBool>, random: &mut Rng) -> Result<bool,
     let folder = std::env::temp_dir().join(format!("socketserver-soak-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
 
-    let targets: Result<_, _> =
-        KINDS.map(|kind| Target::start(kind, &folder)).into_iter().collect();
-    let soak = Soak { targets: targets?, tally: Tally::default(), over };
+    let targets = KINDS.iter().map(|kind| Target::start(*kind, &folder));
+    let soak = Soak { targets: targets.collect::<Result<_, _>>()?, over };
     thread::scope(|scope| {
         let crew = crew(scope, &soak, random);
         watch(&soak, time);
-        dismiss(&soak, crew);
+        dismiss(crew);
     });
     for target in &soak.targets {
-        target.stop(false, &soak.tally);
+        target.stop();
     }
-    let Soak { targets, tally, .. } = soak;
-
     if let Err(error) = std::fs::remove_dir(&folder) {
-        tally.complain(format!("a socket file is left in {}: {error}", folder.display()));
+        tally::complain(format!("a socket file is left in {}: {error}", folder.display()));
+    }
+    let after = settled(before);
+    if after != before {
+        tally::complain(format!("something leaks: {before:?}, and after it all {after:?}"));
     }
     let dropped = tally::dropped_by_kernel() - dropped_before;
-    for target in &targets {
-        let (name, lost) = (target.kind.name, target.count.of(Fate::Lost));
-        if target.kind.scheme == Scheme::Udp && lost > 0 && lost <= dropped {
-            println!("{name}: {lost} lost, {dropped} UDP datagrams dropped by the kernel");
-        } else if lost > 0 {
-            tally.complain(format!("{name}: {lost} lost"));
+    for target in &soak.targets {
+        let lost = target.count.of(Fate::Lost);
+        if lost > if target.kind.scheme == Scheme::Udp { dropped } else { 0 } {
+            target.complain(format!("{lost} lost"));
         }
     }
-    print_table(&targets);
-    drop(targets);
-    let after = Resources::settled(before);
-    if after != before {
-        tally.complain(format!("something leaks: {before:?} before, {after:?} after"));
-    }
+    print_table(&soak.targets);
     println!("threads: {} before, {} after", before.threads, after.threads);
     println!("descriptors: {} before, {} after", before.descriptors, after.descriptors);
+    println!("UDP datagrams dropped by the kernel: {dropped}");
     println!("peak memory: {} MiB", tally::peak_memory());
-    tally.print();
-    Ok(tally.complaints() == 0)
+    tally::print();
+    Ok(tally::all_is_well())
+}
+
+/// What the process holds once threads that were joined are gone for the system too.
+fn settled(expected: Resources) -> Resources {
+    let give_up = Instant::now() + PATIENCE;
+    while Resources::now() != expected && Instant::now() < give_up {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Resources::now()
 }
 
 type Thread<'scope> = ScopedJoinHandle<'scope, ()>;
@@ -188,7 +191,8 @@ fn watch(soak: &Soak, time: Duration) {
         second += 1;
         let until = time.min(Duration::from_secs(second));
         while begun.elapsed() < until && !soak.is_over() {
-            thread::sleep((until - begun.elapsed()).min(Duration::from_millis(50)));
+            let left = until.saturating_sub(begun.elapsed());
+            thread::sleep(left.min(Duration::from_millis(50)));
         }
         let all = |fate| soak.targets.iter().map(|target| target.count.of(fate)).sum::<u64>();
         let now = Resources::now();
@@ -197,7 +201,7 @@ fn watch(soak: &Soak, time: Duration) {
             all(Fate::Answered) - answered,
             all(Fate::Refused),
             all(Fate::Lost),
-            soak.tally.total("faults"),
+            tally::total("faults"),
             now.threads,
             now.descriptors,
         );
@@ -209,7 +213,7 @@ fn watch(soak: &Soak, time: Duration) {
 }
 
 /// Waits for all threads, but not for ever.
-fn dismiss(soak: &Soak, crew: Vec<Thread<'_>>) {
+fn dismiss(crew: Vec<Thread<'_>>) {
     let give_up = Instant::now() + 3 * PATIENCE;
     for thread in crew {
         let name = thread.thread().name().unwrap_or_default().to_owned();
@@ -221,26 +225,17 @@ fn dismiss(soak: &Soak, crew: Vec<Thread<'_>>) {
             thread::sleep(Duration::from_millis(5));
         }
         if thread.join().is_err() {
-            soak.tally.complain(format!("a client of {name:?} panicked"));
+            tally::complain(format!("a client of {name:?} panicked"));
         }
     }
 }
 
 fn print_table(targets: &[Target]) {
-    println!(
-        "\n{:<24}{:>10}{:>10}{:>9}{:>9}{:>6}",
-        "", "sent", "answered", "refused", "excused", "lost"
-    );
+    print!("\n{:<24}{:>10}{:>10}", "", "sent", "answered");
+    println!("{:>9}{:>9}{:>6}", "refused", "excused", "lost");
     for target in targets {
-        let count = &target.count;
-        println!(
-            "{:<24}{:>10}{:>10}{:>9}{:>9}{:>6}",
-            target.kind.name,
-            count.sent(),
-            count.of(Fate::Answered),
-            count.of(Fate::Refused),
-            count.of(Fate::Excused),
-            count.of(Fate::Lost),
-        );
+        let of = |fate| target.count.of(fate);
+        print!("{:<24}{:>10}{:>10}", target.kind.name, target.count.sent(), of(Fate::Answered));
+        println!("{:>9}{:>9}{:>6}", of(Fate::Refused), of(Fate::Excused), of(Fate::Lost));
     }
 }

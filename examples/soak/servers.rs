@@ -13,7 +13,7 @@ use socketserver::{
     Sequential, Server, ServerHandle, Spawnable, StopReport, StreamRequestHandler, Threading,
 };
 
-use crate::tally::Tally;
+use crate::tally::{complain, note};
 
 /// What a server that is full says.
 pub(crate) const REFUSAL: &[u8] = b"so many are here already that you must come again later\n";
@@ -142,33 +142,25 @@ impl Kind {
         request
     }
 
-    /// Once it has stopped: whether all that came in has ended, by itself unless the stop was a
-    /// `hard` one, and for a reason.
-    pub(crate) fn audit(
-        &self,
-        hard: bool,
-        report: &StopReport,
-        server: &ServerHandle,
-        tally: &Tally,
-    ) {
+    /// Once it has stopped: whether all that came in has ended, by itself and for a reason.
+    pub(crate) fn audit(&self, report: &StopReport, server: &ServerHandle) {
         let stats = server.stats();
         let mut ended = 0;
         for reason in REASONS {
             ended += stats.ended_for(reason);
-            tally.note("requests ended", reason, stats.ended_for(reason));
+            note("requests ended", reason, stats.ended_for(reason));
         }
         for (what, times) in [("refused", stats.refused), ("truncated", stats.truncated)] {
-            tally.note("requests turned away", what, times);
+            note("requests turned away", what, times);
         }
-        tally.note("stops", "drained", report.drained as u64);
-        tally.note("stops", "forced", report.forced as u64);
-        let all_gone = report.stuck.is_empty() && report.killed.is_empty();
-        if !all_gone || report.forced > 0 && !hard {
-            tally.complain(format!("{}: after a stop (hard: {hard}): {report:?}", self.name));
+        note("stops", "connections drained", report.drained as u64);
+        let name = self.name;
+        if !report.is_clean() || !report.killed.is_empty() {
+            complain(format!("{name}: a stop was not clean: {report:?}"));
         } else if (stats.active, stats.accepted, ended) != (0, stats.finished, stats.finished) {
-            tally.complain(format!("{}: the counters do not add up: {stats:?}", self.name));
+            complain(format!("{name}: the counters do not add up: {stats:?}"));
         } else if stats.accept_errors > 0 {
-            tally.complain(format!("{}: accepting has failed: {stats:?}", self.name));
+            complain(format!("{name}: accepting has failed: {stats:?}"));
         }
     }
 }

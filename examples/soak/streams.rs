@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,8 +9,8 @@ use fastrand::Rng;
 use socket2::Socket;
 
 use crate::servers::REFUSAL;
-use crate::tally::{Fate, Tally};
-use crate::target::{Life, Target};
+use crate::tally::Fate;
+use crate::target::{Stopping, Target};
 use crate::{PATIENCE, Soak};
 
 /// No more is sent before the answers are read than fits into the system's buffers: the server
@@ -22,7 +21,7 @@ const LONGEST: usize = 4096;
 /// Comes again and again until it is over.
 pub(crate) fn run(soak: &Soak, target: &Target, random: &mut Rng) {
     while !soak.is_over() {
-        let Some(mut session) = Session::open(target, &soak.tally) else {
+        let Some(mut session) = Session::open(target) else {
             target.count.add(Fate::Refused, 1);
             continue;
         };
@@ -46,9 +45,8 @@ pub(crate) fn run(soak: &Soak, target: &Target, random: &mut Rng) {
 /// A connection, and what went over it.
 pub(crate) struct Session<'a> {
     target: &'a Target,
-    tally: &'a Tally,
     socket: Socket,
-    life: Arc<Life>,
+    stopping: Stopping,
     sent: Vec<u8>,
     received: Vec<u8>,
     /// Where each request ends, and whether it was promised an answer.
@@ -62,12 +60,12 @@ pub(crate) struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// `None` where there is no server just now.
-    pub(crate) fn open(target: &'a Target, tally: &'a Tally) -> Option<Session<'a>> {
+    pub(crate) fn open(target: &'a Target) -> Option<Session<'a>> {
         let since = Instant::now();
-        let (socket, life) = target.connect(tally)?;
+        let (socket, stopping) = target.connect()?;
         let (sent, received, requests) = Default::default();
         let (late, over) = (false, false);
-        Some(Session { target, tally, socket, life, sent, received, requests, since, late, over })
+        Some(Session { target, socket, stopping, sent, received, requests, since, late, over })
     }
 
     /// Sends one request, in so many pieces.
@@ -88,7 +86,7 @@ impl<'a> Session<'a> {
             rest = more;
         }
         let begun = Instant::now();
-        let (gate, promised) = self.target.gate(&self.life);
+        let (gate, promised) = self.target.gate(&self.stopping);
         let sent = self.socket.write_all(rest);
         drop(gate);
         self.late |= self.since.elapsed() > self.target.kind.limit();
@@ -129,7 +127,7 @@ impl<'a> Session<'a> {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
                 if error.kind() == ErrorKind::WouldBlock {
-                    self.complain(format!("nothing came for {PATIENCE:?}"));
+                    self.target.complain(format!("nothing came for {PATIENCE:?}"));
                 }
                 self.over = true;
             }
@@ -140,21 +138,17 @@ impl<'a> Session<'a> {
         self.sent.starts_with(&self.received)
     }
 
-    fn complain(&self, what: String) {
-        self.tally.complain(format!("{}: {what}", self.target.kind.name));
-    }
-
     /// Closes, and settles what became of each request.
     pub(crate) fn end(self) {
         let refused = self.target.kind.refuses && self.received == REFUSAL;
         if !refused && !self.is_right() {
-            self.complain(format!("wrong answer: {}", self.received.escape_ascii()));
+            self.target.complain(format!("wrong answer: {}", self.received.escape_ascii()));
         }
         for (end, promised) in &self.requests {
             let fate = match () {
                 () if refused => Fate::Refused,
                 () if *end <= self.received.len() => Fate::Answered,
-                () if *promised && !self.life.ended_hard() => Fate::Lost,
+                () if *promised => Fate::Lost,
                 () => Fate::Excused,
             };
             self.target.count.add(fate, 1);

@@ -1,21 +1,20 @@
 //! What was counted, what went wrong, and what the process holds.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use parking_lot::Mutex;
 
 /// What became of a request.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Fate {
     /// Its answer came, byte by byte what it must be.
     Answered,
     /// The server said that it is full, or there was none between a stop and the next start.
     Refused,
-    /// Not answered, and never promised to be: its server was stopping already, or was stopped
-    /// without time for answers, or the client itself was slower than the server's limits allow.
+    /// Not answered, and never promised to be: it was sent when the server was stopping already,
+    /// or more slowly than the server's limits allow.
     Excused,
     /// Promised, and not answered.
     Lost,
@@ -39,43 +38,35 @@ impl Count {
     }
 }
 
-/// Everything else that happens.
-#[derive(Default)]
-pub(crate) struct Tally {
-    complaints: Mutex<Vec<String>>,
-    events: Mutex<BTreeMap<&'static str, BTreeMap<String, u64>>>,
+static COMPLAINTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static EVENTS: Mutex<BTreeMap<&str, BTreeMap<String, u64>>> = Mutex::new(BTreeMap::new());
+
+/// Something that must not be.
+pub(crate) fn complain(what: String) {
+    eprintln!("soak: {what}");
+    COMPLAINTS.lock().push(what);
 }
 
-impl Tally {
-    /// Something that must not be.
-    pub(crate) fn complain(&self, what: String) {
-        eprintln!("soak: {what}");
-        self.complaints.lock().push(what);
-    }
+pub(crate) fn all_is_well() -> bool {
+    COMPLAINTS.lock().is_empty()
+}
 
-    pub(crate) fn complaints(&self) -> usize {
-        self.complaints.lock().len()
-    }
+/// Something else that happens, counted by its kind and name.
+pub(crate) fn note(kind: &'static str, name: impl ToString, times: u64) {
+    *EVENTS.lock().entry(kind).or_default().entry(name.to_string()).or_default() += times;
+}
 
-    /// Something that is counted by its kind and name.
-    pub(crate) fn note(&self, kind: &'static str, name: impl ToString, times: u64) {
-        let mut events = self.events.lock();
-        *events.entry(kind).or_default().entry(name.to_string()).or_default() += times;
-    }
+pub(crate) fn total(kind: &str) -> u64 {
+    EVENTS.lock().get(kind).map_or(0, |events| events.values().sum())
+}
 
-    pub(crate) fn total(&self, kind: &str) -> u64 {
-        self.events.lock().get(kind).map_or(0, |events| events.values().sum())
+pub(crate) fn print() {
+    for (kind, events) in &*EVENTS.lock() {
+        let events: Vec<_> = events.iter().map(|(name, times)| format!("{name} {times}")).collect();
+        println!("{kind}: {}", events.join(", "));
     }
-
-    pub(crate) fn print(&self) {
-        for (kind, events) in &*self.events.lock() {
-            let events: Vec<_> = events.iter().map(|(name, n)| format!("{name} {n}")).collect();
-            println!("{kind}: {}", events.join(", "));
-        }
-        let complaints = self.complaints.lock();
-        for complaint in complaints.iter().take(20) {
-            println!("FAILED: {complaint}");
-        }
+    for complaint in COMPLAINTS.lock().iter().take(20) {
+        println!("FAILED: {complaint}");
     }
 }
 
@@ -91,15 +82,6 @@ impl Resources {
     pub(crate) fn now() -> Resources {
         let entries = |folder| fs::read_dir(folder).map_or(0, Iterator::count);
         Resources { threads: entries("/proc/self/task") - 1, descriptors: entries("/proc/self/fd") }
-    }
-
-    /// As they are once threads that were joined are gone for the system too.
-    pub(crate) fn settled(expected: Resources) -> Resources {
-        let give_up = Instant::now() + Duration::from_secs(1);
-        while Resources::now() != expected && Instant::now() < give_up {
-            thread::sleep(Duration::from_millis(1));
-        }
-        Resources::now()
     }
 }
 
@@ -117,8 +99,7 @@ pub(crate) fn dropped_by_kernel() -> u64 {
     let counters = fs::read_to_string("/proc/net/snmp").unwrap_or_default();
     let mut udp = counters.lines().filter_map(|line| line.strip_prefix("Udp: "));
     let (Some(names), Some(values)) = (udp.next(), udp.next()) else { return 0 };
-    let names = names.split(' ').zip(values.split(' '));
-    let drops =
-        names.filter(|(name, _)| ["RcvbufErrors", "SndbufErrors", "MemErrors"].contains(name));
-    drops.filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
+    let counters = names.split(' ').zip(values.split(' '));
+    let drops = counters.filter(|(name, _)| matches!(*name, "RcvbufErrors" | "SndbufErrors"));
+    drops.map(|(_, number)| number.parse().unwrap_or(0)).sum()
 }

@@ -1,5 +1,6 @@
 //! An address that outlives its servers, and what clients may expect of the one behind it now.
 
+use std::fmt::Display;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -16,12 +17,11 @@ use socket2::{SockAddr, Socket, Type};
 use socketserver::{Endpoint, HandlerError, RunningServer, Scheme};
 
 use crate::servers::{Kind, Who};
-use crate::tally::{Count, Tally};
+use crate::tally::{Count, complain, note};
 use crate::{PATIENCE, Soak, forking};
 
-/// How long a stop has that lets everybody end by himself, and one that may cut them off.
-pub(crate) const GRACEFUL: Duration = Duration::from_secs(20);
-const HARD: Duration = Duration::from_secs(1);
+/// How long a stop may take. That is much: no client can hold one up for more than some seconds.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Target {
     pub(crate) kind: Kind,
@@ -31,7 +31,7 @@ pub(crate) struct Target {
     server: Mutex<Option<Running>>,
     /// Read while a request is sent, written to before a stop: so each request was either sent
     /// wholly before the stop began, or knows that it was not.
-    gate: RwLock<Arc<Life>>,
+    gate: RwLock<Stopping>,
 }
 
 enum Running {
@@ -39,23 +39,8 @@ enum Running {
     Elsewhere(Child),
 }
 
-/// What clients can know of one server.
-#[derive(Default)]
-pub(crate) struct Life {
-    stopping: AtomicBool,
-    hard: AtomicBool,
-}
-
-impl Life {
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(SeqCst)
-    }
-
-    /// Whether it was stopped without time for answers.
-    pub(crate) fn ended_hard(&self) -> bool {
-        self.hard.load(SeqCst)
-    }
-}
+/// Whether one certain server has been told to stop.
+pub(crate) type Stopping = Arc<AtomicBool>;
 
 impl Target {
     pub(crate) fn start(kind: Kind, folder: &Path) -> Result<Target, HandlerError> {
@@ -76,16 +61,16 @@ impl Target {
         Ok(Target { kind, count: Count::default(), endpoint, address, server, gate })
     }
 
-    /// A socket that is connected to the server, and the server's life. `None` between a stop and
-    /// the next start, when there is nobody to connect to.
-    pub(crate) fn connect(&self, tally: &Tally) -> Option<(Socket, Arc<Life>)> {
-        let life = self.gate.read();
+    /// A socket that is connected to the server. `None` between a stop and the next start, when
+    /// there is nobody to connect to.
+    pub(crate) fn connect(&self) -> Option<(Socket, Stopping)> {
+        let stopping = self.gate.read();
         match self.socket().and_then(|socket| socket.connect(&self.address).map(|()| socket)) {
-            Ok(socket) => return Some((socket, life.clone())),
-            Err(_) if life.is_stopping() => {}
-            Err(error) => tally.complain(format!("{}: cannot connect: {error}", self.kind.name)),
+            Ok(socket) => return Some((socket, stopping.clone())),
+            Err(_) if stopping.load(SeqCst) => {}
+            Err(error) => self.complain(format!("cannot connect: {error}")),
         }
-        drop(life);
+        drop(stopping);
         thread::sleep(Duration::from_millis(5));
         None
     }
@@ -105,45 +90,45 @@ impl Target {
         Ok(socket)
     }
 
-    /// Holds up a stop for as long as the guard lives. Whether none had begun: what is sent now
+    /// Holds up a stop for as long as the guard lives. Whether none has begun: what is sent now
     /// must then be answered.
-    pub(crate) fn gate(&self, life: &Life) -> (impl Drop, bool) {
+    pub(crate) fn gate(&self, stopping: &AtomicBool) -> (impl Drop, bool) {
         let gate = self.gate.read();
-        (gate, !life.is_stopping())
+        (gate, !stopping.load(SeqCst))
     }
 
-    pub(crate) fn stop(&self, hard: bool, tally: &Tally) {
+    pub(crate) fn stop(&self) {
         let Some(server) = self.server.lock().take() else { return };
-        let life = self.gate.write();
-        life.hard.store(hard, SeqCst);
-        life.stopping.store(true, SeqCst);
-        drop(life);
-        tally.note("stops", if hard { "hard" } else { "graceful" }, 1);
-        let (name, begun) = (self.kind.name, Instant::now());
+        self.gate.write().store(true, SeqCst);
+        note("stops", "servers stopped", 1);
         match server {
             Running::Here(server) => {
-                let (handle, deadline) = (server.handle(), if hard { HARD } else { GRACEFUL });
-                self.kind.audit(hard, &server.stop(deadline), &handle, tally);
-                if begun.elapsed() > deadline + PATIENCE / 10 {
-                    tally.complain(format!("{name}: a stop took {:?}", begun.elapsed()));
+                let (handle, begun) = (server.handle(), Instant::now());
+                self.kind.audit(&server.stop(DEADLINE), &handle);
+                if begun.elapsed() > DEADLINE {
+                    self.complain(format!("a stop took {:?}", begun.elapsed()));
                 }
             }
             Running::Elsewhere(child) => {
                 if let Err(error) = forking::stop(child) {
-                    tally.complain(format!("{name}: {error}"));
+                    self.complain(error);
                 }
             }
         }
     }
 
-    fn start_anew(&self, tally: &Tally) {
+    fn start_anew(&self) {
         match start(&self.kind, &self.endpoint) {
             Ok((server, _)) => {
                 *self.server.lock() = Some(server);
-                *self.gate.write() = Arc::default();
+                *self.gate.write() = Stopping::default();
             }
-            Err(error) => tally.complain(format!("{}: no new start: {error}", self.kind.name)),
+            Err(error) => self.complain(format!("no new start: {error}")),
         }
+    }
+
+    pub(crate) fn complain(&self, what: impl Display) {
+        complain(format!("{}: {what}", self.kind.name));
     }
 }
 
@@ -164,17 +149,17 @@ pub(crate) fn disturb(soak: &Soak, random: &mut Rng) {
         let target = &soak.targets[random.usize(..soak.targets.len())];
         let what = random.u8(..5);
         if what < 2 {
-            target.stop(random.u8(..4) == 0, &soak.tally);
-            target.start_anew(&soak.tally);
+            target.stop();
+            target.start_anew();
         } else if let Some(Running::Here(server)) = &*target.server.lock() {
             if what == 2 {
                 server.set_max_connections(random.usize(8..=40));
-                soak.tally.note("disturbances", "another limit", 1);
+                note("disturbances", "another limit", 1);
             } else {
                 server.suspend();
                 thread::sleep(Duration::from_millis(random.u64(..200)));
                 server.resume();
-                soak.tally.note("disturbances", "suspended", 1);
+                note("disturbances", "suspended", 1);
             }
         }
     }

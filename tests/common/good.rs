@@ -167,7 +167,9 @@ impl GoodOnes {
         assert!((self.hears)(listener, speaker), "{listener} heard {text:?}");
         let number = self.ones[listener].heard[speaker];
         self.ones[listener].heard[speaker] += 1;
-        let (due, said) = &self.ones[speaker].said[number];
+        let Some((due, said)) = self.ones[speaker].said.get(number) else {
+            panic!("{listener} heard {text:.40?} once too often");
+        };
         // Most often they are short; where they are not, a failure should be.
         assert!(text == said, "{listener} heard {text:.40?} instead of {said:.40?}");
         assert!(name.is_none_or(|name| name == self.ones[speaker].name), "{line:.60?}");

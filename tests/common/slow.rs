@@ -38,8 +38,8 @@ const MANNERS: [(Manner, usize); 5] = [
 
 /// How often some of them have their turn: one of those that reset, and of the others as many as
 /// gives each a turn in a second.
-const TICK: Duration = Duration::from_millis(10);
-const TICKS_A_SECOND: usize = 100;
+const TICK: Duration = Duration::from_millis(20);
+const TICKS_A_SECOND: usize = 50;
 
 /// What they ask for: one question, or many at once.
 struct Asks {
@@ -161,14 +161,14 @@ impl Client {
     }
 }
 
-/// Connects with the smallest windows and segments there are, so that two thousand clients that
+/// Connects with the smallest window there is and small segments, so that two thousand clients that
 /// take nothing cost the system little memory, and the server soon finds no room to write to
 /// them.
 fn connect(server: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
+    socket.set_recv_buffer_size(1).unwrap();
     socket.set_send_buffer_size(4096).unwrap();
-    socket.set_tcp_mss(536).unwrap();
+    socket.set_tcp_mss(256).unwrap();
     socket.connect(&server.into()).unwrap();
     socket.set_nonblocking(true).unwrap();
     socket.into()
