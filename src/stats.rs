@@ -33,7 +33,7 @@ macro_rules! counters {
 counters! {
     /// Requests taken from the listener and given to a handler.
     accepted,
-    /// Requests that have ended, however they did; the next ones say how.
+    /// Requests that have ended, however they did. Of those that were run, the next ones say how.
     finished,
     /// Requests that ended with [`CloseReason::Completed`].
     completed,

@@ -145,8 +145,8 @@ impl Scene {
     /// The good ones by themselves, and then beside the slow ones, whom they hardly notice.
     ///
     /// A machine that others use has its moments, so they are watched until they do not: a server
-    /// that keeps its clients waiting does so each time. Three times are enough while this program
-    /// itself has a processor when it wants one, and more than that say nothing.
+    /// that keeps its clients waiting does so each time, and three times prove it. What happens
+    /// while this program itself has to wait for a processor proves nothing.
     fn of(service: &Service) -> Scene {
         allow_descriptors();
         let server = Server::start(service.example, "127.0.0.1:0", &[]);
@@ -171,8 +171,8 @@ impl Scene {
             let hostile = good.talk(service.pace, WINDOW);
             let waited = waited_for_a_processor() - before;
             println!(
-                "{}: 99 of 100 within {idle:?}, and beside {SLOW} slow ones ({} turns) {hostile:?}; \
-                 {waited:?} of that without a processor",
+                "{}: 99 of 100 within {idle:?}, beside {SLOW} slow ones ({} turns) {hostile:?}; \
+                 {waited:?} of {WINDOW:?} without a processor",
                 service.example,
                 misbehaving.turns()
             );

@@ -127,8 +127,15 @@ impl Flusher {
     fn flush_all(&mut self) {
         let log = &self.log;
         self.seats.retain(|id, seat| {
-            // A connection that is broken ends by its own handler.
-            seat.blocked || seat.flush(*id, log).is_ok()
+            if seat.blocked {
+                return true;
+            }
+            let flushed = seat.flush(*id, log);
+            if flushed.is_err() {
+                // Broken: nobody is left connected to a broadcast that does not reach it.
+                seat.link.end(Shutdown::Both, CloseReason::Reset);
+            }
+            flushed.is_ok()
         });
     }
 

@@ -161,9 +161,8 @@ impl Client {
     }
 }
 
-/// Connects with the smallest window there is and small segments, so that two thousand clients that
-/// take nothing cost the system little memory, and the server soon finds no room to write to
-/// them.
+/// Connects with the smallest window there is, and small segments: so two thousand clients that
+/// take nothing cost the system little memory, and the server soon has no room to write to them.
 fn connect(server: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(1).unwrap();
