@@ -202,10 +202,14 @@ fn report() {
     let elapsed = began.elapsed();
     assert!(elapsed < 2 * DEADLINE, "{elapsed:?}");
     assert!(ended.says("drained 2, forced 2"), "{ended:?}");
-    assert_eq!(killed(&ended), [(1, peer_of(&hanging))], "{ended:?}");
+    // On a busy machine the other may not have noticed in time either.
+    let killed = killed(&ended);
+    assert_eq!(killed[0], (1, peer_of(&hanging)), "{ended:?}");
+    assert!(killed.len() == 1 || killed[1] == (2, peer_of(&deaf)), "{ended:?}");
+    let number = killed.len() as u64;
     let counts = ["finished", "stopped", "failed"].map(|name| ended.count(name));
-    assert_eq!(counts, [4, 3, 1], "{ended:?}");
-    assert_eq!(ended.logged("was killed by signal 9"), 1, "{ended:?}");
+    assert_eq!(counts, [4, 4 - number, number], "{ended:?}");
+    assert_eq!(ended.logged("was killed by signal 9"), killed.len(), "{ended:?}");
     can_be_bound(&address);
 }
 
