@@ -9,6 +9,7 @@ use crate::address::Endpoint;
 use crate::base::{Actions, BaseServer};
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::listener::Listener;
 use crate::mixin::Mixin;
 use crate::request::IntoHandler;
 use crate::server::Server;
@@ -337,14 +338,9 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         transport.prepare(&settings.transport).map_err(Error::system("set up the listener"))?;
         let local_addr = transport.local_addr().map_err(Error::system("read the address"))?;
         let control = Control::new(settings, local_addr).map_err(Error::system("make a pipe"))?;
-        let base = BaseServer::new(
-            transport,
-            handler.into_handler(),
-            Arc::new(control),
-            mixin.max_requests(),
-            actions,
-        );
-        Ok(Server::new(base, mixin))
+        let (handler, control) = (handler.into_handler(), Arc::new(control));
+        let listener = Listener::new(transport, handler, control, mixin.max_requests());
+        Ok(Server::new(BaseServer::new(listener, actions), mixin))
     }
 }
 

@@ -39,6 +39,8 @@ impl Origin {
 pub(crate) struct Gate {
     max_connections: AtomicUsize,
     is_suspended: AtomicBool,
+    /// Whether any of the rules is there; looked at for each request.
+    asks: AtomicBool,
     rules: Mutex<Rules>,
 }
 
@@ -48,6 +50,12 @@ struct Rules {
     max_per_peer: Option<usize>,
     rate: Option<ConnectionRate>,
     frequency: Frequency,
+}
+
+impl Rules {
+    fn ask(&self) -> bool {
+        !self.access.is_open() || self.max_per_peer.is_some() || self.rate.is_some()
+    }
 }
 
 impl Gate {
@@ -61,6 +69,7 @@ impl Gate {
         Gate {
             max_connections: AtomicUsize::new(settings.max_connections),
             is_suspended: AtomicBool::new(false),
+            asks: AtomicBool::new(rules.ask()),
             rules: Mutex::new(rules),
         }
     }
@@ -82,23 +91,29 @@ impl Gate {
     }
 
     pub(crate) fn set_access(&self, access: Access) {
-        self.rules.lock().access = access;
+        self.change(|rules| rules.access = access);
     }
 
     pub(crate) fn set_max_per_peer(&self, connections: Option<usize>) {
-        self.rules.lock().max_per_peer = connections;
+        self.change(|rules| rules.max_per_peer = connections);
     }
 
     pub(crate) fn set_rate(&self, rate: Option<ConnectionRate>) {
+        self.change(|rules| {
+            rules.rate = rate;
+            rules.frequency = Frequency::default();
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Rules)) {
         let mut rules = self.rules.lock();
-        rules.rate = rate;
-        rules.frequency = Frequency::default();
+        change(&mut rules);
+        self.asks.store(rules.ask(), Ordering::SeqCst);
     }
 
     /// Whether it matters who a peer is.
     pub(crate) fn asks(&self) -> bool {
-        let rules = self.rules.lock();
-        !rules.access.is_open() || rules.max_per_peer.is_some() || rules.rate.is_some()
+        self.asks.load(Ordering::SeqCst)
     }
 
     pub(crate) fn permits(&self, ip: Option<IpAddr>, uid: Option<u32>) -> bool {

@@ -275,6 +275,7 @@ mod gate;
 mod handle;
 mod handler;
 mod link;
+mod listener;
 mod mixin;
 mod registry;
 mod request;
@@ -287,6 +288,7 @@ mod stream;
 mod sync;
 mod sys;
 pub mod transport;
+mod watch;
 
 pub use ipnet;
 

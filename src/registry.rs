@@ -1,6 +1,7 @@
 //! Who is connected now.
 
 use std::collections::{HashMap, hash_map};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    present: HashMap<u64, Entry>,
+    present: HashMap<u64, Entry, BuildHasherDefault<IdHasher>>,
     /// How many of them are of one origin.
     origins: HashMap<Origin, usize>,
     /// Since a stop began, newcomers find their read side shut.
@@ -52,6 +53,28 @@ struct Entry {
     /// `None` for a datagram.
     link: Option<Arc<Link>>,
     forced: bool,
+}
+
+/// For numbers that nobody else chooses, and that are all different: spreads them out, no more.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write_u64(&mut self, id: u64) {
+        // 2^64 divided by the golden ratio, as in Knuth's multiplicative hashing; the map looks at
+        // the low bits and at the highest ones.
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Registry {

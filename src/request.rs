@@ -183,6 +183,10 @@ pub(crate) mod sealed {
     // What it speaks of stays inside this crate, as the trait does.
     #[allow(private_interfaces)]
     pub trait RequestHandler: Send + Sync + 'static {
+        /// Whether a transport that has nothing says so at once. A listener does not: accept(2)
+        /// makes a socket before it looks.
+        const IS_CHEAP_TO_TRY: bool;
+
         /// `None` for what is dropped here and now.
         fn work(
             handler: &Arc<Self>,
@@ -196,6 +200,8 @@ pub(crate) mod sealed {
 
 #[allow(private_interfaces)]
 impl sealed::RequestHandler for dyn StreamRequestHandler {
+    const IS_CHEAP_TO_TRY: bool = false;
+
     fn work(
         handler: &Arc<Self>,
         incoming: IncomingStream,
@@ -209,6 +215,8 @@ impl sealed::RequestHandler for dyn StreamRequestHandler {
 
 #[allow(private_interfaces)]
 impl sealed::RequestHandler for dyn DatagramRequestHandler {
+    const IS_CHEAP_TO_TRY: bool = true;
+
     fn work(
         handler: &Arc<Self>,
         incoming: IncomingDatagram,

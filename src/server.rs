@@ -156,6 +156,7 @@ impl<M: Mixin> Drop for Running<M> {
         let control = handle.control();
         // Whoever waits for the server to stop is told when it has, even by a panic.
         let _over = Over(control);
+        control.shutdown();
         control.begin_stop();
         control.farewells.cut_short();
         if !mixin.wait(handle, &|| control.deadline().force) {

@@ -31,25 +31,37 @@ impl Connection {
         let flushed = self.send(&[]);
         if flushed.is_ok() {
             // Whatever goes wrong from here on, everything that could be sent is.
-            let _ = self.linger();
-            let _ = self.see_off();
+            let _ = if self.link.is_read_shut() { self.see_off() } else { self.linger() };
         }
         flushed
     }
 
     fn linger(&mut self) -> io::Result<()> {
-        if self.ended == Some(CloseReason::Eof) || self.link.is_read_shut() {
+        if self.ended == Some(CloseReason::Eof) {
             return Ok(());
         }
-        let mut waste = [0; 4096];
+        let mut waste = [0; 256];
         let unread = retry_interrupted(|| self.link.stream().try_read(&mut waste));
-        let Ok(mut length) = unread else { return Ok(()) };
+        match unread {
+            Ok(length @ 1..) => self.read_to_its_end(length),
+            // Nothing, or its end.
+            _ => Ok(()),
+        }
+    }
+
+    // Not a part of its caller, whose frame is there while a handler runs: what an idle connection
+    // holds of its thread's stack fits into one page.
+    #[inline(never)]
+    fn read_to_its_end(&mut self, already: usize) -> io::Result<()> {
+        let mut waste = [0; 4096];
         let give_up = Instant::now() + LINGER_TIME;
-        let mut total = length;
+        let mut total = already;
         self.link.stream().shutdown(Shutdown::Write)?;
-        while length > 0 && total < LINGER_BYTES && Instant::now() < give_up {
-            length = self.link.read(&mut waste, Until::Instant(give_up))?;
-            total += length;
+        while total < LINGER_BYTES && Instant::now() < give_up {
+            match self.link.read(&mut waste, Until::Instant(give_up))? {
+                0 => break,
+                length => total += length,
+            }
         }
         Ok(())
     }
@@ -61,10 +73,8 @@ impl Connection {
     /// that comes in.)
     ///
     /// Nothing tells when the peer has them; it is looked for, at growing intervals.
+    #[inline(never)]
     fn see_off(&mut self) -> io::Result<()> {
-        if !self.link.is_read_shut() {
-            return Ok(());
-        }
         let control = self.server.control();
         let soon = Instant::now() + LINGER_TIME;
         // In a forked child the parent's deadline is not known; the parent keeps it.

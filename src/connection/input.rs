@@ -10,8 +10,8 @@ pub(super) struct Input {
     end: usize,
 }
 
-/// The buffer's first size.
-pub(super) const SMALLEST: usize = 4 * 1024;
+/// The buffer's first size: most connections of most servers are idle, or send short lines.
+pub(super) const SMALLEST: usize = 512;
 
 /// The buffer's last size.
 const LARGEST: usize = 64 * 1024;
@@ -43,7 +43,7 @@ impl Input {
     ) -> io::Result<usize> {
         debug_assert!(self.is_empty());
         if self.buffer.is_empty() || self.end == self.buffer.len() {
-            let size = (2 * self.buffer.len()).clamp(SMALLEST, LARGEST);
+            let size = (4 * self.buffer.len()).clamp(SMALLEST, LARGEST);
             if size > self.buffer.len() {
                 // Nothing in it is worth copying over.
                 self.buffer = vec![0; size];

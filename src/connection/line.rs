@@ -62,8 +62,9 @@ fn append_until(connection: &mut Connection, end: u8, line: &mut Vec<u8>) -> io:
     let mut length = 0;
     loop {
         let available = connection.fill_buf()?;
-        let found = available.iter().position(|byte| *byte == end);
-        let used = found.map_or(available.len(), |at| at + 1);
+        // For std's search, which looks at many bytes at once.
+        let used = { available }.skip_until(end)?;
+        let found = available[..used].ends_with(&[end]);
         if length + used > limit {
             connection.consume(used);
             line.truncate(line.len() - length);
@@ -72,7 +73,7 @@ fn append_until(connection: &mut Connection, end: u8, line: &mut Vec<u8>) -> io:
         line.extend_from_slice(&available[..used]);
         connection.consume(used);
         length += used;
-        if found.is_some() || used == 0 {
+        if found || used == 0 {
             return Ok(length);
         }
     }

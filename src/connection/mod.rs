@@ -375,7 +375,7 @@ impl Write for Connection {
 }
 
 /// What is written is sent when it would come to more than this many bytes.
-const OUTPUT_CAPACITY: usize = 16 * 1024;
+const OUTPUT_CAPACITY: usize = 8 * 1024;
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

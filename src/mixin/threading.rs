@@ -1,12 +1,15 @@
 //! A thread per request; threads that are done wait a while for the next one.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Mixin;
-use super::crew::{Crew, Terms};
+use super::crew::{Crew, Rested, Terms};
 use crate::base::BaseServer;
+use crate::error::Result;
 use crate::handle::ServerHandle;
+use crate::listener::{Listener, Watched};
 use crate::request::Request;
 
 /// Serves each request on a thread of its own.
@@ -28,7 +31,31 @@ use crate::request::Request;
 pub struct Threading {
     max_threads: usize,
     terms: Terms,
-    crew: Arc<Crew<Request>>,
+    crew: Arc<Crew<Task>>,
+    /// Whether the server takes any number of requests, or one for each call of
+    /// `handle_request`.
+    serves: AtomicBool,
+}
+
+/// A request, and those that come to the same thread after it.
+#[derive(Debug)]
+struct Task {
+    request: Request,
+    /// Where the thread itself may look for the next one.
+    listener: Weak<Listener>,
+    idle_time: Duration,
+}
+
+fn work(task: Task) -> Rested {
+    let Task { mut request, listener, idle_time } = task;
+    loop {
+        let _reason = request.finish();
+        match listener.upgrade().map(|listener| listener.watch(idle_time)) {
+            Some(Watched::Request(next)) => request = next,
+            Some(Watched::TimedOut) => return Rested::Enough,
+            Some(Watched::Relieved) | None => return Rested::NotYet,
+        }
+    }
 }
 
 impl Default for Threading {
@@ -41,8 +68,8 @@ impl Threading {
     /// Threading with its defaults.
     pub fn new() -> Threading {
         let terms = Terms { stack_size: 512 * 1024, idle_time: Duration::from_secs(10) };
-        let crew = Crew::new(|request: Request| _ = request.finish());
-        Threading { max_threads: usize::MAX, terms, crew: Arc::new(crew) }
+        let (crew, serves) = (Arc::new(Crew::new(work)), AtomicBool::new(false));
+        Threading { max_threads: usize::MAX, terms, crew, serves }
     }
 
     /// The stack of each thread, in bytes; 512 KiB by default. It is address space: memory is
@@ -69,9 +96,17 @@ impl Threading {
 }
 
 impl Mixin for Threading {
-    fn process_request(&self, _server: &BaseServer, request: Request) {
-        if let Err((request, error)) = self.crew.hand_over(request, self.terms) {
-            request.refuse(&error);
+    fn start(&self) -> Result<()> {
+        self.serves.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn process_request(&self, server: &BaseServer, request: Request) {
+        let may_watch = self.serves.load(Ordering::Relaxed) && !self.terms.idle_time.is_zero();
+        let listener = if may_watch { Arc::downgrade(server.listener()) } else { Weak::new() };
+        let task = Task { request, listener, idle_time: self.terms.idle_time };
+        if let Err((task, error)) = self.crew.hand_over(task, self.terms) {
+            task.request.refuse(&error);
         }
     }
 

@@ -230,6 +230,8 @@ impl<T> Children<T> {
                 let pid = event.data.u64() as i32;
                 let child = self.running.lock().remove(&pid);
                 if let Some(child) = child {
+                    // Closing it does not: a sibling that was forked meanwhile may have it open.
+                    let _ = epoll::delete(&self.ended, &child.descriptor);
                     let id = WaitId::PidFd(child.descriptor.as_fd());
                     let status = rustix::process::waitid(id, WaitIdOptions::EXITED).ok().flatten();
                     reaped.push((pid, status.as_ref().map(Exit::of), child.with));

@@ -1,10 +1,11 @@
 //! Sleeping until a descriptor is ready, and waking a sleeper.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
@@ -56,17 +57,54 @@ fn poll_fd<'fd>((fd, interest): &(BorrowedFd<'fd>, Interest)) -> PollFd<'fd> {
 
 fn sleep(fds: &mut [PollFd<'_>], until: Option<Instant>) -> io::Result<()> {
     loop {
-        let timeout = until.map(|until| {
-            let left = until.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
-            }
-        });
-        match rustix::event::poll(fds, timeout.as_ref()) {
+        match rustix::event::poll(fds, until.map(time_until).as_ref()) {
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn time_until(until: Instant) -> Timespec {
+    let left = until.saturating_duration_since(Instant::now());
+    Timespec {
+        tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    }
+}
+
+/// Two descriptors to wait for. Of all threads that wait in this way for the first, each with one
+/// of these, what happens to it wakes one only; the second wakes everybody ([epoll_ctl(2)],
+/// `EPOLLEXCLUSIVE`).
+///
+/// [epoll_ctl(2)]: https://man7.org/linux/man-pages/man2/epoll_ctl.2.html
+#[derive(Debug)]
+pub(crate) struct Exclusive(OwnedFd);
+
+impl Exclusive {
+    pub(crate) fn new(one: BorrowedFd<'_>, everybody: BorrowedFd<'_>) -> io::Result<Exclusive> {
+        let both = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let flags = [epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE, epoll::EventFlags::IN];
+        for ((number, fd), flags) in (0..).zip([one, everybody]).zip(flags) {
+            epoll::add(&both, fd, epoll::EventData::new_u64(number), flags)?;
+        }
+        Ok(Exclusive(both))
+    }
+
+    /// Which of the two is ready; neither when time is up.
+    pub(crate) fn wait(&self, until: Option<Instant>) -> [bool; 2] {
+        let mut events = [MaybeUninit::uninit(); 2];
+        loop {
+            let timeout = until.map(time_until);
+            match epoll::wait(&self.0, &mut events, timeout.as_ref()) {
+                Ok((ready, _)) => {
+                    return [0, 1]
+                        .map(|number| ready.iter().any(|event| event.data.u64() == number));
+                }
+                Err(Errno::INTR) => {}
+                // It has no other error that is not a mistake of this type's.
+                Err(_) => return [false, false],
+            }
         }
     }
 }
