@@ -1,0 +1,107 @@
+//! The charts: a line for each server, or a bar. Each has a background of its own, so that it can
+//! be read on a light page and on a dark one.
+
+mod curves;
+mod overview;
+
+use std::fs;
+use std::path::Path;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use crate::results::Results;
+
+type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
+const FAINT: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
+const FONT: &str = "sans-serif";
+
+/// Draws all charts for which there is something to draw.
+pub(crate) fn draw(results: &Results, directory: &Path) -> Result<(), String> {
+    let drawn = || -> Drawn {
+        fs::create_dir_all(directory)?;
+        curves::draw(results, directory)?;
+        overview::draw(results, directory)
+    };
+    drawn().map_err(|error| format!("cannot draw into {}: {error}", directory.display()))
+}
+
+/// Colours that are told apart by those who see fewer of them, too.
+fn colour(server: &str) -> RGBColor {
+    match server {
+        "socketserver" => RGBColor(0x00, 0x72, 0xb2),
+        "std-threads" => RGBColor(0xd5, 0x5e, 0x00),
+        "tokio" => RGBColor(0x00, 0x9e, 0x73),
+        _ => RGBColor(0x8a, 0x6d, 0x00),
+    }
+}
+
+/// A title, and below it which colour is whose.
+fn heading(canvas: &Canvas<'_>, title: &str, servers: &[&str]) -> Drawn {
+    canvas.fill(&WHITE)?;
+    canvas.draw(&Text::new(title.to_owned(), (20, 26), text(18, HPos::Left)))?;
+    for (number, server) in servers.iter().enumerate() {
+        let x = 20 + 150 * number as i32;
+        let bar = [(x, 50), (x + 22, 54)];
+        canvas.draw(&Rectangle::new(bar, colour(server).filled()))?;
+        canvas.draw(&Text::new((*server).to_owned(), (x + 30, 52), text(13, HPos::Left)))?;
+    }
+    Ok(())
+}
+
+/// Text that begins, or ends, at a point.
+fn text(size: i32, horizontal: HPos) -> TextStyle<'static> {
+    let position = Pos::new(horizontal, VPos::Center);
+    (FONT, size).into_font().color(&INK).pos(position)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases::{cases, curves};
+    use crate::load::Figures;
+    use crate::results::{CaseResults, Machine, Run};
+
+    #[test]
+    fn every_chart_names_its_servers_and_units() {
+        let runs = || {
+            let run = |(value, server): (f64, &str)| {
+                let server_cpu_us = Some(value / 100.0);
+                let figures = Some(Figures { value, server_cpu_us, ..Figures::default() });
+                Run { server: server.to_owned(), round: 0, figures, failure: None }
+            };
+            [(1200.0, "socketserver"), (1000.0, "std-threads"), (90.0, "cpython")].map(run)
+        };
+        let all = cases().into_iter().chain(curves());
+        let cases = all.map(|case| CaseResults { case, runs: runs().into() }).collect();
+        let (machine, command_line) = (Machine::this(), Vec::new());
+        let results = Results { machine, command_line, rounds: 1, seconds: 1.0, cases };
+
+        let name = format!("socketserver-benches-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        let drawn = draw(&results, &directory);
+        let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
+        let charts = [
+            ("throughput.svg", "round trips a second"),
+            ("cost.svg", "microseconds"),
+            ("memory.svg", "KiB"),
+            ("chat.svg", "deliveries a second"),
+            ("stop.svg", "milliseconds"),
+            ("overview.svg", "echo-1000"),
+        ]
+        .map(|(name, unit)| (name, unit, read(name)));
+        fs::remove_dir_all(&directory).unwrap();
+
+        drawn.unwrap();
+        for (name, unit, svg) in charts {
+            for text in [unit, "socketserver", "cpython"] {
+                assert!(svg.contains(text), "{name} does not say {text}");
+            }
+            assert!(!svg.contains("NaN"), "{name}");
+        }
+    }
+}

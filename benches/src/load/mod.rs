@@ -1,0 +1,138 @@
+//! The clients: one thread that does nothing but send, receive and compare. It is a process of its
+//! own, so that its processor time is not the server's.
+
+mod chat;
+mod echo;
+mod hello;
+mod idle;
+mod latencies;
+mod net;
+mod payload;
+mod stop;
+#[cfg(test)]
+mod tests;
+mod udp;
+mod window;
+
+use std::net::SocketAddr;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use lexopt::prelude::*;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use crate::cases::Load;
+use crate::child::{ended, tied_to_us};
+use crate::server::Server;
+
+/// As long as something happens, it goes on; when nothing does for so long, what is missing never
+/// comes.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// No load may take longer, whatever happens.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Who is asked, and for how long.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// Its process.
+    pub(crate) server: u32,
+    pub(crate) measured: Duration,
+}
+
+/// What came out of one run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Figures {
+    /// Operations a second, bytes for each connection, or milliseconds, as the case says.
+    pub(crate) value: f64,
+    pub(crate) operations: u64,
+    pub(crate) seconds: f64,
+    pub(crate) p50_us: Option<f64>,
+    pub(crate) p99_us: Option<f64>,
+    /// For each operation.
+    pub(crate) server_cpu_us: Option<f64>,
+    /// For each operation; where this leaves no time between them, the clients are the limit.
+    pub(crate) load_cpu_us: Option<f64>,
+    /// Datagrams that never came back.
+    pub(crate) lost: u64,
+}
+
+/// The error says which byte, line or client it was.
+pub(crate) type Outcome = Result<Figures, String>;
+
+/// Runs a load in a process of its own.
+pub(crate) fn spawn(load: &Load, server: &Server, measured: Duration) -> Outcome {
+    let plan = serde_json::to_string(load).map_err(|error| error.to_string())?;
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = Command::new(own);
+    command.args(["load", &plan, "--address", &server.address.to_string()]);
+    command.args(["--server", &server.pid().to_string()]);
+    command.args(["--seconds", &measured.as_secs_f64().to_string()]);
+    let mut command = tied_to_us(&command)?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = child.map_err(|error| format!("cannot start the clients: {error}"))?;
+    // Its one line fits into the pipe.
+    if !ended(&child, LIMIT) {
+        let _ = child.kill();
+    }
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| Err(format!("the clients ended without a result: {}", output.status)))
+}
+
+/// The process itself: `load PLAN --address ADDRESS --server PID --seconds SECONDS`, where the plan
+/// is a [`Load`] as JSON.
+pub(crate) fn main(mut parser: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
+    let (mut plan, mut address, mut server, mut seconds) = (None, None, None, 2.0);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Value(text) => {
+                let plan_of = |text: &str| serde_json::from_str::<Load>(text);
+                plan = Some(text.parse_with(plan_of)?);
+            }
+            Long("address") => address = Some(parser.value()?.parse()?),
+            Long("server") => server = Some(parser.value()?.parse()?),
+            Long("seconds") => seconds = parser.value()?.parse()?,
+            other => return Err(other.unexpected()),
+        }
+    }
+    let (Some(plan), Some(address), Some(server)) = (plan, address, server) else {
+        return Err("load needs a plan, --address and --server".into());
+    };
+    let measured = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    let outcome = run(&plan, Target { address, server, measured });
+    println!("{}", serde_json::json!(outcome));
+    Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run(load: &Load, target: Target) -> Outcome {
+    match *load {
+        Load::Hello { in_flight } => hello::run(in_flight, target),
+        Load::Echo { connections, size, in_flight } => {
+            echo::run(connections, size, in_flight, target)
+        }
+        Load::Chat { clients, senders, in_flight } => {
+            chat::run(clients, senders, in_flight, target)
+        }
+        Load::Udp { sockets, in_flight } => udp::run(sockets, in_flight, target),
+        Load::Idle { connections } => idle::run(connections, target),
+        Load::Stop { connections } => stop::run(connections, target),
+    }
+}
+
+/// Raises the limit on open descriptors as far as it goes, for the servers too, and says how many
+/// connections fit.
+pub(crate) fn raise_descriptor_limit() -> usize {
+    /// For everything that is no connection.
+    const OTHERS: u64 = 64;
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit.saturating_sub(OTHERS)).unwrap_or(usize::MAX)
+}
+
+/// Says which connection it was.
+fn of<T>(index: usize, result: std::io::Result<T>) -> Result<T, String> {
+    result.map_err(|error| format!("connection {index}: {error}"))
+}

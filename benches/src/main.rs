@@ -1,0 +1,208 @@
+//! What socketserver's speed is: its examples beside the same servers written by hand, on tokio and
+//! on CPython's `socketserver`, on this machine. `README.md` says how to read what comes out.
+
+mod cases;
+mod charts;
+mod child;
+mod load;
+mod measure;
+mod peers;
+mod process;
+mod report;
+mod results;
+mod server;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+
+use cases::{Case, matches};
+use measure::{Measuring, build_examples};
+use results::{Machine, Results};
+
+const HELP: &str = "\
+cargo run --release -p socketserver-benches -- [OPTION]...
+
+Measures socketserver beside std threads, tokio and CPython, and prints a table for each case.
+The exit status is 1 if a byte was lost, damaged, repeated or out of order.
+
+  --case PATTERN    only these cases; * stands for anything; may be given more than once
+  --server NAME     only this server (socketserver, std-threads, tokio, cpython), likewise
+  --rounds N        how many rounds; 5 by default
+  --seconds S       how long each server is measured in a round; 2 by default
+  --quick           one round of 0.2 seconds
+  --curves          also by the number of connections, which takes much longer
+  --json FILE       write everything that was measured
+  --charts DIR      draw charts, as SVG
+  --from-json FILE  measure nothing: tables and charts of an earlier run; more than one are joined
+  --list            the names of all cases
+  --help";
+
+struct Options {
+    cases: Vec<String>,
+    servers: Vec<String>,
+    rounds: usize,
+    seconds: f64,
+    curves: bool,
+    list: bool,
+    json: Option<PathBuf>,
+    charts: Option<PathBuf>,
+    from_json: Vec<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode, lexopt::Error> {
+    let mut parser = lexopt::Parser::from_env();
+    // This program is its own children, too.
+    if let Some(role) = std::env::args().nth(1).filter(|role| !role.starts_with('-')) {
+        parser.value()?;
+        return match role.as_str() {
+            "load" => load::main(parser),
+            "peer" => peers::main(parser),
+            "tied" => child::main(parser).map(|never| match never {}),
+            _ => Err(format!("{role} is nothing to do; see --help").into()),
+        };
+    }
+    let Some(options) = parse(parser)? else {
+        println!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    };
+    if options.list {
+        for case in cases::cases().iter().chain(&cases::curves()) {
+            println!("{:20} {}", case.name, case.about);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let results =
+        if options.from_json.is_empty() { measure(&options)? } else { read(&options.from_json)? };
+    report::print(&results);
+    if let Some(path) = &options.json {
+        results.write(path)?;
+    }
+    if let Some(directory) = &options.charts {
+        charts::draw(&results, directory)?;
+    }
+    Ok(match results.failures() {
+        0 => ExitCode::SUCCESS,
+        failures => {
+            eprintln!("{failures} runs failed");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// `None` if help is asked for.
+fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
+    let mut options = Options {
+        cases: Vec::new(),
+        servers: Vec::new(),
+        rounds: 5,
+        seconds: 2.0,
+        curves: false,
+        list: false,
+        json: None,
+        charts: None,
+        from_json: Vec::new(),
+    };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("case") => options.cases.push(parser.value()?.string()?),
+            Long("server") => options.servers.push(parser.value()?.string()?),
+            Long("rounds") => options.rounds = parser.value()?.parse()?,
+            Long("seconds") => options.seconds = parser.value()?.parse()?,
+            Long("quick") => (options.rounds, options.seconds) = (1, 0.2),
+            Long("curves") => options.curves = true,
+            Long("list") => options.list = true,
+            Long("json") => options.json = Some(parser.value()?.into()),
+            Long("charts") => options.charts = Some(parser.value()?.into()),
+            Long("from-json") => options.from_json.push(parser.value()?.into()),
+            Long("help") | Short('h') => return Ok(None),
+            other => return Err(other.unexpected()),
+        }
+    }
+    if options.rounds == 0 || !(0.01..=60.0).contains(&options.seconds) {
+        return Err("at least one round, of 0.01 to 60 seconds".into());
+    }
+    let known = |server: &&String| !peers::SERVERS.contains(&server.as_str());
+    match options.servers.iter().find(known) {
+        Some(unknown) => Err(format!("{unknown} is none of {}", peers::SERVERS.join(", ")).into()),
+        None => Ok(Some(options)),
+    }
+}
+
+fn measure(options: &Options) -> Result<Results, String> {
+    let cases = chosen_cases(options)?;
+    let servers = chosen_servers(options);
+    let examples = build_examples()?;
+    let measured = Duration::from_secs_f64(options.seconds);
+    let measuring = Measuring { servers, rounds: options.rounds, measured, examples };
+    let count = cases.len();
+    let numbered = cases.into_iter().enumerate();
+    let cases = numbered
+        .map(|(number, case)| measuring.run(case, &format!("[{}/{count}]", number + 1)))
+        .collect();
+    Ok(Results {
+        machine: Machine::this(),
+        command_line: std::env::args().collect(),
+        rounds: options.rounds,
+        seconds: options.seconds,
+        cases,
+    })
+}
+
+/// Those that were asked for, and fit.
+fn chosen_cases(options: &Options) -> Result<Vec<Case>, String> {
+    let room = load::raise_descriptor_limit();
+    let mut chosen = cases::cases();
+    if options.curves || !options.cases.is_empty() {
+        chosen.extend(cases::curves());
+    }
+    if !options.cases.is_empty() {
+        chosen.retain(|case| options.cases.iter().any(|pattern| matches(pattern, &case.name)));
+    }
+    if chosen.is_empty() {
+        return Err("there is no such case; see --list".to_owned());
+    }
+    chosen.retain(|case| {
+        let fits = case.load.descriptors() <= room;
+        if !fits {
+            eprintln!("{} is left out: only {room} descriptors may be open", case.name);
+        }
+        fits
+    });
+    Ok(chosen)
+}
+
+fn chosen_servers(options: &Options) -> Vec<String> {
+    let chosen = |server: &&str| {
+        options.servers.is_empty() || options.servers.iter().any(|name| name == server)
+    };
+    let there = |server: &&str| {
+        let there = peers::is_there(server);
+        if !there {
+            eprintln!("{server} is left out: there is no python3");
+        }
+        there
+    };
+    peers::SERVERS.into_iter().filter(chosen).filter(there).map(str::to_owned).collect()
+}
+
+fn read(files: &[PathBuf]) -> Result<Results, String> {
+    let mut all = files.iter().map(|path| Results::read(path));
+    let mut first = all.next().ok_or("no file")??;
+    for further in all {
+        first.cases.extend(further?.cases);
+    }
+    Ok(first)
+}
