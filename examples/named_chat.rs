@@ -50,7 +50,7 @@ impl StreamRequestHandler for NamedChat {
                 drop(member);
                 return Ok(connection.write_all(b"quit\r\n")?);
             }
-            member.send_to_others(format!("[{}] {name}: {text}\r\n", ctime()).into_bytes());
+            member.send_to_others(format!("[{}] {name}: {text}\r\n", ctime()));
         }
     }
 }

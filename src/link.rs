@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::stream::{Interest, Stream, Wait};
+use crate::sys::socket::retry_interrupted;
 use crate::sys::wait::poll;
 
 /// A stream and who is at its other end: what a connection, the registry and a broadcast share.
@@ -63,8 +64,8 @@ impl Until {
 
 /// How far a [`Link::try_send`] came.
 pub(crate) struct Sent {
-    /// So many messages need not be sent again.
-    pub(crate) messages: usize,
+    /// So many bytes need not be sent again.
+    pub(crate) bytes: usize,
     /// Whether there is more to send once the stream has room.
     pub(crate) blocked: bool,
 }
@@ -180,45 +181,43 @@ impl Link {
         self.output.lock().check()
     }
 
-    /// Sends as many of the messages as there is room for, without waiting.
-    pub(crate) fn try_send(&self, messages: &[IoSlice<'_>]) -> io::Result<Sent> {
+    /// Sends as much as there is room for, without waiting. Where that ends in the middle of a
+    /// message, what `rest` says is left of it after so many bytes is kept, to go before anything
+    /// else.
+    pub(crate) fn try_send<'message>(
+        &self,
+        pieces: &[IoSlice<'_>],
+        rest: impl FnOnce(usize) -> &'message [u8],
+    ) -> io::Result<Sent> {
         let Some(mut output) = self.output.try_lock() else {
             // The handler is writing, which may take it a while.
-            return Ok(Sent { messages: 0, blocked: true });
+            return Ok(Sent { bytes: 0, blocked: true });
         };
         output.check()?;
         while !output.left_over.is_empty() {
-            match self.stream.try_write(&[IoSlice::new(&output.left_over)]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => drop(output.left_over.drain(..length)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Sent { messages: 0, blocked: true });
-                }
-                Err(error) => return Err(error),
+            match self.try_write(&[IoSlice::new(&output.left_over)])? {
+                Some(length) => drop(output.left_over.drain(..length)),
+                None => return Ok(Sent { bytes: 0, blocked: true }),
             }
         }
-        let mut sent = 0;
-        while sent < messages.len() {
-            let mut length = match self.stream.try_write(&messages[sent..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Sent { messages: sent, blocked: true });
-                }
-                Err(error) => return Err(error),
-            };
-            while sent < messages.len() && length >= messages[sent].len() {
-                length -= messages[sent].len();
-                sent += 1;
-            }
-            if length > 0 {
-                output.left_over.extend_from_slice(&messages[sent][length..]);
-                return Ok(Sent { messages: sent + 1, blocked: true });
-            }
+        let all = pieces.iter().map(|piece| piece.len()).sum();
+        let sent = if all == 0 { 0 } else { self.try_write(pieces)?.unwrap_or(0) };
+        if sent == all {
+            return Ok(Sent { bytes: all, blocked: false });
         }
-        Ok(Sent { messages: sent, blocked: false })
+        let rest = rest(sent);
+        output.left_over.extend_from_slice(rest);
+        Ok(Sent { bytes: sent + rest.len(), blocked: true })
+    }
+
+    /// `None` where there is no room.
+    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+        match retry_interrupted(|| self.stream.try_write(pieces)) {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(length) => Ok(Some(length)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn retry(&self, error: io::Error, interest: Interest, until: Until) -> io::Result<()> {

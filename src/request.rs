@@ -156,7 +156,7 @@ pub(crate) fn refuse(link: &Arc<Link>, control: &Control) {
     match &control.settings.overload {
         Overload::Refuse(message) if !message.is_empty() => {
             // A peer that cannot even take this is not worth more.
-            let _ = link.try_send(&[IoSlice::new(message)]);
+            let _ = link.try_send(&[IoSlice::new(message)], |sent| &message[sent..]);
             control.farewells.say(link);
         }
         _ => {}

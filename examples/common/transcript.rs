@@ -8,15 +8,25 @@ use std::time::Duration;
 /// How many lines may wait to be printed.
 const WAITING: usize = 10_000;
 
+/// How far it may be behind what people see.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Prints what it is called with, on a thread of its own. When standard output is a pipe that
 /// nobody reads, lines are lost, and their number printed later: the program goes on.
 pub(crate) fn transcript() -> impl FnMut(&str) + Send {
     let (sender, lines) = mpsc::sync_channel::<String>(WAITING);
     let (finished, has_finished) = mpsc::channel();
     thread::spawn(move || {
-        for line in lines {
+        for line in &lines {
+            let mut text = line + "\n";
+            // A busy room would otherwise wake this thread, and write, for each line.
+            thread::sleep(PAUSE);
+            for line in lines.try_iter().take(WAITING) {
+                text.push_str(&line);
+                text.push('\n');
+            }
             // Where standard output is closed, there is nobody to tell.
-            let _ = writeln!(std::io::stdout(), "{line}");
+            let _ = std::io::stdout().write_all(text.as_bytes());
         }
         let _ = finished.send(());
     });

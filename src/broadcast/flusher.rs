@@ -1,22 +1,23 @@
 //! The thread that sends: it takes what was posted, and gives each member all that it lacks in as
 //! few writes as possible, none of which waits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::log::Log;
-use super::{Event, Post};
+use super::{Event, Post, Posted};
 use crate::close_reason::CloseReason;
 use crate::link::{Link, Sent};
 use crate::sys::wait::{Interest, poll_all};
 
-/// The most messages in one write.
-const BATCH: usize = 256;
+/// The most pieces in one write.
+const PIECES: usize = 64;
 
 pub(super) struct Flusher {
     post: Arc<Post>,
@@ -29,6 +30,8 @@ struct Seat {
     link: Arc<Link>,
     /// What comes before this in the log, the member has got.
     position: u64,
+    /// What it does not get, of what comes after: its own.
+    own: VecDeque<Range<u64>>,
     /// Its socket took no more; there is something left to send.
     blocked: bool,
 }
@@ -39,8 +42,8 @@ impl Flusher {
     }
 
     pub(super) fn run(mut self) {
-        while let Some(events) = self.wait() {
-            let count = events.len() as u64;
+        while let Some(Posted { chunks, events }) = self.wait() {
+            self.log.extend(chunks);
             for event in events {
                 self.apply(event);
             }
@@ -48,7 +51,7 @@ impl Flusher {
             let slow = self.forget();
 
             let mut inbox = self.post.inbox.lock();
-            inbox.done += count;
+            inbox.rounds_done = inbox.rounds;
             inbox.slow_members += slow;
             drop(inbox);
             self.post.progress.notify_all();
@@ -57,9 +60,9 @@ impl Flusher {
 
     /// What was posted, as soon as there is something, or a blocked member has room; `None` when
     /// it is all over.
-    fn wait(&mut self) -> Option<Vec<Event>> {
+    fn wait(&mut self) -> Option<Posted> {
         let mut inbox = self.post.inbox.lock();
-        let idle = inbox.events.is_empty();
+        let idle = inbox.is_empty();
         if idle && inbox.closed {
             return None;
         }
@@ -69,14 +72,20 @@ impl Flusher {
         if idle || self.seats.values().any(|seat| seat.blocked) {
             self.sleep(if idle { None } else { Some(Instant::now()) });
         }
+        if idle {
+            // Others who have something to say may be about to: one round of sending for all.
+            std::thread::yield_now();
+        }
         let mut inbox = self.post.inbox.lock();
         inbox.flusher_sleeps = false;
-        inbox.bytes = 0;
-        let events = std::mem::take(&mut inbox.events);
+        let was_full = inbox.is_full(self.post.capacity);
+        let posted = inbox.take();
         drop(inbox);
-        // Senders that found it full can go on.
-        self.post.progress.notify_all();
-        Some(events)
+        if was_full {
+            // Senders can go on.
+            self.post.progress.notify_all();
+        }
+        Some(posted)
     }
 
     fn sleep(&mut self, until: Option<Instant>) {
@@ -110,15 +119,19 @@ impl Flusher {
 
     fn apply(&mut self, event: Event) {
         match event {
-            Event::Message(message) => self.log.append(message),
-            Event::Join(id, link) => {
-                let seat = Seat { link, position: self.log.end(), blocked: false };
+            Event::Join(id, link, position) => {
+                let seat = Seat { link, position, own: VecDeque::new(), blocked: false };
                 self.seats.insert(id, seat);
             }
-            Event::Leave(id) => {
+            Event::Own(id, range) => {
+                if let Some(seat) = self.seats.get_mut(&id) {
+                    seat.own.push_back(range);
+                }
+            }
+            Event::Leave(id, position) => {
                 if let Some(mut seat) = self.seats.remove(&id) {
                     // What was sent before it left is still its own.
-                    let _ = seat.flush(id, &self.log);
+                    let _ = seat.flush(&self.log, position);
                 }
             }
         }
@@ -126,11 +139,11 @@ impl Flusher {
 
     fn flush_all(&mut self) {
         let log = &self.log;
-        self.seats.retain(|id, seat| {
+        self.seats.retain(|_, seat| {
             if seat.blocked {
                 return true;
             }
-            let flushed = seat.flush(*id, log);
+            let flushed = seat.flush(log, log.end());
             if flushed.is_err() {
                 // Broken: nobody is left connected to a broadcast that does not reach it.
                 seat.link.end(Shutdown::Both, CloseReason::Reset);
@@ -159,33 +172,76 @@ impl Flusher {
 }
 
 impl Seat {
-    fn flush(&mut self, id: u64, log: &Log) -> io::Result<()> {
-        let (mut after, mut slices) = (Vec::new(), Vec::new());
+    /// Sends what there is for it up to `end`, or as much as its socket takes.
+    fn flush(&mut self, log: &Log, end: u64) -> io::Result<()> {
         loop {
-            after.clear();
-            slices.clear();
-            for (position, bytes) in log.lag(id, self.position).take(BATCH) {
-                after.push(position);
-                slices.push(IoSlice::new(bytes));
+            self.pass_own();
+            if self.position >= end {
+                return Ok(());
             }
-            let Sent { messages, blocked } = send(&self.link, &slices)?;
-            if let Some(sent) = messages.checked_sub(1) {
-                self.position = after[sent];
+            let mut pieces = [IoSlice::new(&[]); PIECES];
+            let mut ranges: [Range<u64>; PIECES] = [const { 0..0 }; PIECES];
+            let mut count = 0;
+            for range in self.others(end) {
+                let mut start = range.start;
+                for piece in log.pieces(range) {
+                    if count == PIECES {
+                        break;
+                    }
+                    let length = piece.len() as u64;
+                    pieces[count] = IoSlice::new(piece);
+                    ranges[count] = start..start + length;
+                    start += length;
+                    count += 1;
+                }
             }
+            let (pieces, ranges) = (&pieces[..count], &ranges[..count]);
+            let rest = |sent| log.rest_of_message(position_after(ranges, sent));
+            let Sent { bytes, blocked } = send(&self.link, pieces, rest)?;
+            self.position = position_after(ranges, bytes);
             self.blocked = blocked;
             if blocked {
                 return Ok(());
             }
-            if slices.len() < BATCH {
-                self.position = log.end();
-                return Ok(());
-            }
         }
+    }
+
+    /// Goes on behind its own messages, where these come next.
+    fn pass_own(&mut self) {
+        while let Some(own) = self.own.front().filter(|own| own.start <= self.position) {
+            self.position = self.position.max(own.end);
+            self.own.pop_front();
+        }
+    }
+
+    /// What lies between its own messages.
+    fn others(&self, end: u64) -> impl Iterator<Item = Range<u64>> {
+        let starts = std::iter::once(self.position).chain(self.own.iter().map(|own| own.end));
+        let ends = self.own.iter().map(|own| own.start).chain([end]);
+        starts.zip(ends).map(move |(start, next)| start..next.min(end)).filter(|r| !r.is_empty())
     }
 }
 
+/// Where one is after so many bytes of these.
+fn position_after(ranges: &[Range<u64>], bytes: usize) -> u64 {
+    let mut left = bytes as u64;
+    for range in ranges {
+        let length = range.end - range.start;
+        if left <= length {
+            return range.start + left;
+        }
+        left -= length;
+    }
+    // Only where there is more of the last message than of its piece.
+    ranges.last().map_or(0, |range| range.end + left)
+}
+
 /// A stream of the user's may panic: then it is broken.
-fn send(link: &Link, slices: &[IoSlice<'_>]) -> io::Result<Sent> {
-    catch_unwind(AssertUnwindSafe(|| link.try_send(slices)))
+fn send<'log>(
+    link: &Link,
+    pieces: &[IoSlice<'_>],
+    rest: impl FnOnce(usize) -> &'log [u8],
+) -> io::Result<Sent> {
+    catch_unwind(AssertUnwindSafe(|| link.try_send(pieces, rest)))
         .unwrap_or_else(|_| Err(io::Error::other("the stream panicked")))
 }

@@ -1,20 +1,78 @@
 //! The messages that some member has yet to get, once for all members.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::ops::Range;
 
-pub(super) struct Message {
-    pub(super) bytes: Arc<[u8]>,
-    /// The one member that does not get it.
-    pub(super) except: Option<u64>,
+/// Messages one behind the other, each whole.
+///
+/// Positions count the bytes of all messages that ever were: a position never comes again.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    start: u64,
+    bytes: Vec<u8>,
+    /// Where each message ends, in `bytes`.
+    ends: Vec<usize>,
 }
 
-/// Messages by position: the first ever is at 0, and a position never comes again.
-#[derive(Default)]
+/// What a chunk holds at the most, but for a message that is longer than this.
+const CHUNK: usize = 64 * 1024;
+
+impl Chunk {
+    fn new(start: u64) -> Chunk {
+        Chunk { start, bytes: Vec::new(), ends: Vec::new() }
+    }
+
+    /// The position of its first byte.
+    pub(super) fn start(&self) -> u64 {
+        self.start
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+
+    fn has_room(&self, length: usize) -> bool {
+        self.bytes.is_empty() || self.bytes.len() + length <= CHUNK
+    }
+
+    fn push(&mut self, message: &[u8]) {
+        self.bytes.extend_from_slice(message);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Where the message ends that goes on at a position; the position itself, between two.
+    fn end_of_message(&self, position: u64) -> u64 {
+        let offset = (position - self.start) as usize;
+        let is_start = offset == 0 || self.ends.binary_search(&offset).is_ok();
+        let next = self.ends.partition_point(|end| *end < offset);
+        if is_start { position } else { self.start + self.ends[next] as u64 }
+    }
+
+    fn bytes(&self, range: Range<u64>) -> &[u8] {
+        &self.bytes[(range.start - self.start) as usize..(range.end - self.start) as usize]
+    }
+}
+
+/// Appends messages to the last of the chunks, or to a new one; returns the position behind them.
+pub(super) fn append(chunks: &mut Vec<Chunk>, end: u64, message: &[u8]) -> u64 {
+    match chunks.last_mut() {
+        Some(last) if last.has_room(message.len()) => last.push(message),
+        _ => {
+            let mut chunk = Chunk::new(end);
+            chunk.push(message);
+            chunks.push(chunk);
+        }
+    }
+    end + message.len() as u64
+}
+
+/// Chunks one behind the other.
+#[derive(Debug, Default)]
 pub(super) struct Log {
-    messages: VecDeque<Message>,
+    chunks: VecDeque<Chunk>,
+    /// What is before it is forgotten, though its chunk may still be here.
     start: u64,
-    bytes: usize,
+    end: u64,
 }
 
 impl Log {
@@ -25,39 +83,47 @@ impl Log {
 
     /// The position of the next message.
     pub(super) fn end(&self) -> u64 {
-        self.start + self.messages.len() as u64
+        self.end
     }
 
-    pub(super) fn append(&mut self, message: Message) {
-        self.bytes += message.bytes.len();
-        self.messages.push_back(message);
+    pub(super) fn extend(&mut self, chunks: Vec<Chunk>) {
+        self.chunks.extend(chunks);
+        self.end = self.chunks.back().map_or(self.end, Chunk::end);
     }
 
-    /// What a member that is at `position` has yet to get, each with the position after it.
-    pub(super) fn lag(&self, member: u64, position: u64) -> impl Iterator<Item = (u64, &[u8])> {
-        let skip = position.saturating_sub(self.start) as usize;
-        let after = position.max(self.start) + 1;
-        (after..)
-            .zip(self.messages.iter().skip(skip))
-            .filter(move |(_, message)| message.except != Some(member))
-            .map(|(after, message)| (after, &*message.bytes))
+    /// The bytes of a range, in as few pieces as possible.
+    pub(super) fn pieces(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
+        let first = self.chunk_at(range.start);
+        self.chunks
+            .range(first..)
+            .take_while(move |chunk| chunk.start < range.end)
+            .map(move |chunk| chunk.bytes(range.start.max(chunk.start)..range.end.min(chunk.end())))
+    }
+
+    /// What is left of the message that a position is in; empty between two.
+    pub(super) fn rest_of_message(&self, position: u64) -> &[u8] {
+        let chunk = self.chunks.get(self.chunk_at(position));
+        chunk.map_or(&[], |chunk| chunk.bytes(position..chunk.end_of_message(position)))
     }
 
     /// Forgets what everybody has got.
     pub(super) fn forget_before(&mut self, position: u64) {
-        while self.start < position && self.forget_oldest() {}
+        self.start = self.start.max(position);
+        while self.chunks.front().is_some_and(|chunk| chunk.end() <= self.start) {
+            self.chunks.pop_front();
+        }
     }
 
     /// Forgets the oldest messages until the rest is within so many bytes.
     pub(super) fn shrink_to(&mut self, capacity: usize) {
-        while self.bytes > capacity && self.forget_oldest() {}
+        let start = self.end.saturating_sub(capacity as u64);
+        if start > self.start {
+            self.forget_before(start + self.rest_of_message(start).len() as u64);
+        }
     }
 
-    fn forget_oldest(&mut self) -> bool {
-        let Some(oldest) = self.messages.pop_front() else { return false };
-        self.bytes -= oldest.bytes.len();
-        self.start += 1;
-        true
+    fn chunk_at(&self, position: u64) -> usize {
+        self.chunks.partition_point(|chunk| chunk.end() <= position)
     }
 }
 
@@ -65,36 +131,60 @@ impl Log {
 mod tests {
     use super::*;
 
-    fn log(messages: &[(&str, Option<u64>)]) -> Log {
-        let mut log = Log::default();
-        for (text, except) in messages {
-            log.append(Message { bytes: text.as_bytes().into(), except: *except });
-        }
-        log
+    fn chunks(start: u64, messages: &[&str]) -> Vec<Chunk> {
+        let mut chunks = Vec::new();
+        let each = |end, message: &&str| append(&mut chunks, end, message.as_bytes());
+        messages.iter().fold(start, each);
+        chunks
     }
 
-    fn lag(log: &Log, member: u64, position: u64) -> Vec<(u64, &[u8])> {
-        log.lag(member, position).collect()
+    fn text(log: &Log, range: Range<u64>) -> String {
+        log.pieces(range).map(|piece| str::from_utf8(piece).unwrap()).collect()
     }
 
     #[test]
-    fn a_member_gets_what_came_after_it_but_for_its_own() {
-        let log = log(&[("a", None), ("b", Some(7)), ("c", Some(8))]);
-        assert_eq!(lag(&log, 7, 0), [(1, &b"a"[..]), (3, b"c")]);
-        assert_eq!(lag(&log, 8, 1), [(2, &b"b"[..])]);
-        assert_eq!(lag(&log, 9, log.end()), []);
+    fn what_was_appended_together_is_one_piece() {
+        let mut log = Log::default();
+        log.extend(chunks(0, &["a", "bb", "ccc"]));
+        log.extend(chunks(6, &["dddd"]));
+        assert_eq!(log.pieces(1..10).collect::<Vec<_>>(), [&b"bbccc"[..], b"dddd"]);
+        assert_eq!(text(&log, 0..10), "abbcccdddd");
+        assert_eq!(text(&log, 3..7), "cccd");
+        assert_eq!((text(&log, 6..6), text(&log, 10..10)), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn a_long_message_is_whole_and_has_a_chunk_of_its_own() {
+        let long = "x".repeat(3 * CHUNK);
+        let chunks = chunks(0, &["a", &long, "b"]);
+        let lengths: Vec<_> = chunks.iter().map(|chunk| chunk.bytes.len()).collect();
+        assert_eq!(lengths, [1, 3 * CHUNK, 1]);
+    }
+
+    #[test]
+    fn the_rest_of_a_message_ends_where_it_does() {
+        let mut log = Log::default();
+        log.extend(chunks(0, &["one", "two"]));
+        log.extend(chunks(6, &["three"]));
+        let rests =
+            [0, 1, 3, 5, 6, 9, 11].map(|at| str::from_utf8(log.rest_of_message(at)).unwrap());
+        assert_eq!(rests, ["", "ne", "", "o", "", "ee", ""]);
     }
 
     #[test]
     fn positions_stay_when_the_oldest_are_forgotten() {
-        let mut log = log(&[("a", None), ("bb", None), ("ccc", None)]);
+        let mut log = Log::default();
+        log.extend(chunks(0, &["a"]));
+        log.extend(chunks(1, &["bb", "ccc"]));
         log.forget_before(1);
-        assert_eq!((log.start(), log.end(), log.bytes), (1, 3, 5));
-        assert_eq!(lag(&log, 1, 1), [(2, &b"bb"[..]), (3, b"ccc")]);
-        log.shrink_to(3);
-        assert_eq!((log.start(), log.end(), log.bytes), (2, 3, 3));
-        log.shrink_to(0);
-        log.forget_before(10);
-        assert_eq!((log.start(), log.end(), log.bytes), (3, 3, 0));
+        assert_eq!((log.start(), log.end(), log.chunks.len()), (1, 6, 1));
+        assert_eq!(text(&log, 1..6), "bbccc");
+        // No message is cut: what is left is the last one, or nothing.
+        log.shrink_to(4);
+        assert_eq!((log.start(), log.end()), (3, 6));
+        log.shrink_to(2);
+        assert_eq!((log.start(), log.end(), log.chunks.len()), (6, 6, 0));
+        log.extend(chunks(6, &["d"]));
+        assert_eq!((text(&log, 6..7), log.end()), ("d".to_owned(), 7));
     }
 }

@@ -5,6 +5,7 @@ mod log;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::sys::wait::Bell;
 use flusher::Flusher;
-use log::Message;
+use log::Chunk;
 
 /// One message to many connections, without waiting for any of them.
 ///
@@ -73,11 +74,12 @@ struct Post {
 
 #[derive(Default)]
 struct Inbox {
-    events: Vec<Event>,
-    /// The bytes of the messages among them.
-    bytes: usize,
-    posted: u64,
-    done: u64,
+    posted: Posted,
+    /// The position behind the last message in it.
+    end: u64,
+    /// How often the flusher has taken what was there, and how often it has dealt with it.
+    rounds: u64,
+    rounds_done: u64,
     members: usize,
     next_member: u64,
     slow_members: u64,
@@ -85,10 +87,19 @@ struct Inbox {
     closed: bool,
 }
 
+/// What the flusher takes at a time.
+#[derive(Default)]
+struct Posted {
+    chunks: Vec<Chunk>,
+    events: Vec<Event>,
+}
+
+/// What happens to members, each at its position in the log.
 enum Event {
-    Message(Message),
-    Join(u64, Arc<Link>),
-    Leave(u64),
+    Join(u64, Arc<Link>, u64),
+    /// It does not get this.
+    Own(u64, Range<u64>),
+    Leave(u64, u64),
 }
 
 impl Default for Broadcast {
@@ -129,7 +140,8 @@ impl Broadcast {
         inbox.next_member += 1;
         inbox.members += 1;
         let id = inbox.next_member;
-        self.room.post.put(&mut inbox, Event::Join(id, connection.link().clone()));
+        let event = Event::Join(id, connection.link().clone(), inbox.end);
+        self.room.post.put(&mut inbox, event);
         Ok(Member { room: self.room.clone(), id })
     }
 
@@ -138,8 +150,8 @@ impl Broadcast {
     /// Waits for no member. Where messages come faster than the processor can pass them on, it
     /// waits for the sending thread to take those that are there, at most for one round of sending
     /// that never waits itself.
-    pub fn send(&self, message: impl Into<Arc<[u8]>>) {
-        self.room.post.send(message.into(), None);
+    pub fn send(&self, message: impl AsRef<[u8]>) {
+        self.room.post.send(message.as_ref(), None);
     }
 
     /// How many members there are.
@@ -171,8 +183,8 @@ pub struct Member {
 
 impl Member {
     /// Sends a message to all members but this one; otherwise as [`Broadcast::send`].
-    pub fn send_to_others(&self, message: impl Into<Arc<[u8]>>) {
-        self.room.post.send(message.into(), Some(self.id));
+    pub fn send_to_others(&self, message: impl AsRef<[u8]>) {
+        self.room.post.send(message.as_ref(), Some(self.id));
     }
 
     /// This member's number within its broadcast; no other ever has it.
@@ -187,8 +199,10 @@ impl Drop for Member {
         let post = &self.room.post;
         let mut inbox = post.inbox.lock();
         inbox.members -= 1;
-        let number = post.put(&mut inbox, Event::Leave(self.id));
-        while inbox.done < number {
+        let event = Event::Leave(self.id, inbox.end);
+        post.put(&mut inbox, event);
+        let round = inbox.rounds + 1;
+        while inbox.rounds_done < round {
             post.progress.wait(&mut inbox);
         }
     }
@@ -228,33 +242,61 @@ impl Drop for Room {
 }
 
 impl Post {
-    fn send(&self, bytes: Arc<[u8]>, except: Option<u64>) {
-        if bytes.is_empty() {
+    fn send(&self, message: &[u8], except: Option<u64>) {
+        if message.is_empty() {
             return;
         }
         let mut inbox = self.inbox.lock();
         if inbox.members == 0 {
             return;
         }
-        while inbox.bytes > self.capacity {
+        while inbox.is_full(self.capacity) {
             self.progress.wait(&mut inbox);
         }
-        inbox.bytes += bytes.len();
-        self.put(&mut inbox, Event::Message(Message { bytes, except }));
+        let start = inbox.end;
+        inbox.end = log::append(&mut inbox.posted.chunks, start, message);
+        if let Some(member) = except {
+            let own = start..inbox.end;
+            inbox.posted.events.push(Event::Own(member, own));
+        }
+        let wakes = std::mem::take(&mut inbox.flusher_sleeps);
+        // The flusher needs the lock as soon as it is awake.
+        drop(inbox);
+        if wakes {
+            self.ring();
+        }
     }
 
-    fn put(&self, inbox: &mut Inbox, event: Event) -> u64 {
-        inbox.events.push(event);
-        inbox.posted += 1;
+    fn put(&self, inbox: &mut Inbox, event: Event) {
+        inbox.posted.events.push(event);
         self.wake(inbox);
-        inbox.posted
     }
 
     fn wake(&self, inbox: &mut Inbox) {
-        if std::mem::take(&mut inbox.flusher_sleeps)
-            && let Some(bell) = self.bell.get()
-        {
+        if std::mem::take(&mut inbox.flusher_sleeps) {
+            self.ring();
+        }
+    }
+
+    fn ring(&self) {
+        if let Some(bell) = self.bell.get() {
             bell.ring();
         }
+    }
+}
+
+impl Inbox {
+    fn is_empty(&self) -> bool {
+        self.posted.chunks.is_empty() && self.posted.events.is_empty()
+    }
+
+    /// Whether it holds more than so many bytes of messages.
+    fn is_full(&self, capacity: usize) -> bool {
+        self.posted.chunks.first().is_some_and(|first| self.end - first.start() > capacity as u64)
+    }
+
+    fn take(&mut self) -> Posted {
+        self.rounds += 1;
+        std::mem::take(&mut self.posted)
     }
 }

@@ -126,10 +126,11 @@ impl Guest<'_> {
     }
 
     fn say(&self, line: &str) {
+        let with_its_end = [line, "\r\n"].concat();
         // Sent under the observer's lock: it sees what the members see, in the same order. And sent
         // first: whoever joins after the observer has seen it is not told again.
         let mut observer = self.chat.observer.as_ref().map(Mutex::lock);
-        self.member.send_to_others([line, "\r\n"].concat().into_bytes());
+        self.member.send_to_others(with_its_end);
         if let Some(observer) = &mut observer
             && catch_unwind(AssertUnwindSafe(|| observer(line))).is_err()
         {
@@ -165,5 +166,9 @@ pub fn printable(line: &[u8]) -> String {
         c if c.is_control() => char::REPLACEMENT_CHARACTER,
         c => c,
     };
-    String::from_utf8_lossy(line).chars().map(shown).collect()
+    match str::from_utf8(line) {
+        // Nearly every line: nothing in it to look at one by one.
+        Ok(text) if line.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) => text.to_owned(),
+        _ => String::from_utf8_lossy(line).chars().map(shown).collect(),
+    }
 }
