@@ -14,7 +14,7 @@ use crate::control::Control;
 use crate::request::{Request, RequestHandler, sealed};
 use crate::run::{Work, panic_message};
 use crate::transport::Transport;
-use crate::watch::{Seen, Watch};
+use crate::watch::{Seat, Watch};
 
 /// Takes one request at a time, without waiting, and keeps the contracts of accepting: which
 /// errors wait, and who may come in.
@@ -72,14 +72,6 @@ pub(crate) enum Accepted {
     Nobody,
     /// Nobody is let in now.
     Closed,
-}
-
-/// What a thread that watched the listener came back with.
-pub(crate) enum Watched {
-    Request(Request),
-    TimedOut,
-    /// Somebody else sees to the listener.
-    Relieved,
 }
 
 /// Failures of single connections in a row after which the listener itself is suspected.
@@ -195,30 +187,37 @@ impl Listener {
     }
 
     /// Waits for a request beside the thread whose turn it is, which leaves the listener to those
-    /// who watch it.
-    pub(crate) fn watch(&self, idle_time: Duration) -> Watched {
-        let control = &self.control;
-        let Some(seat) = self.watch.take_seat(self.source.as_fd(), control.stop_signal()) else {
-            return Watched::Relieved;
-        };
-        let until = Instant::now().checked_add(idle_time);
-        let watched = loop {
-            match seat.wait(until) {
-                Seen::Something => match self.accept() {
-                    Accepted::Request(request) => break Watched::Request(request),
-                    // It may have been turned away, and be looked after until it has read why.
-                    Accepted::Another => control.reconsider(),
-                    Accepted::Nobody => {}
-                    Accepted::Closed => break Watched::Relieved,
-                },
-                Seen::Nothing => break Watched::TimedOut,
-                Seen::Stop => break Watched::Relieved,
+    /// who watch it; `None` when there are enough of them, nobody is let in now, or nobody came
+    /// for the idle time.
+    pub(crate) fn watch(&self, idle_time: Duration) -> Option<Request> {
+        let (listener, stop) = (self.source.as_fd(), self.control.stop_signal());
+        let seat = self.watch.take_seat(listener, stop, idle_time);
+        let mut watching = Watching { listener: self, seat };
+        while watching.seat.as_mut()?.wait() {
+            match self.accept() {
+                Accepted::Request(request) => return Some(request),
+                // It may have been turned away, and be looked after until it has read why.
+                Accepted::Another => self.control.reconsider(),
+                Accepted::Nobody => {}
+                Accepted::Closed => return None,
             }
-        };
-        if self.watch.leave_seat(seat) {
+        }
+        None
+    }
+}
+
+/// Somebody who watches; however that ends, the last one is missed.
+struct Watching<'a> {
+    listener: &'a Listener,
+    seat: Option<Seat>,
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        let Listener { watch, control, .. } = self.listener;
+        if self.seat.take().is_some_and(|seat| watch.leave_seat(seat)) {
             control.reconsider();
         }
-        watched
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -32,27 +32,28 @@ struct Seats {
 
 /// A place to watch from.
 #[derive(Debug)]
-pub(crate) struct Seat(Exclusive);
-
-/// What one saw from it.
-pub(crate) enum Seen {
-    /// The listener may have somebody.
-    Something,
-    Nothing,
-    Stop,
+pub(crate) struct Seat {
+    exclusive: Exclusive,
+    /// Since when, in ticks of its clock, nobody has come.
+    idle: u32,
 }
 
 impl Watch {
-    /// `None` when there are enough who watch.
-    pub(crate) fn take_seat(&self, listener: BorrowedFd<'_>, stop: BorrowedFd<'_>) -> Option<Seat> {
+    /// `None` when there are enough who watch. The clock of a seat goes by the idle time.
+    pub(crate) fn take_seat(
+        &self,
+        listener: BorrowedFd<'_>,
+        stop: BorrowedFd<'_>,
+        idle_time: Duration,
+    ) -> Option<Seat> {
         let mut seats = self.seats.lock();
-        let seat = match seats.free.pop() {
+        let mut seat = match seats.free.pop() {
             Some(seat) => seat,
             None if seats.made == MOST || seats.none => return None,
-            None => match Exclusive::new(listener, stop) {
+            None => match Exclusive::new(listener, stop, idle_time) {
                 Ok(exclusive) => {
                     seats.made += 1;
-                    Seat(exclusive)
+                    Seat { exclusive, idle: 0 }
                 }
                 Err(error) => {
                     log::debug!("cannot watch the listener from several threads: {error}");
@@ -61,6 +62,7 @@ impl Watch {
                 }
             },
         };
+        seat.idle = 0;
         self.taken.fetch_add(1, Ordering::SeqCst);
         Some(seat)
     }
@@ -82,11 +84,20 @@ impl Watch {
 }
 
 impl Seat {
-    pub(crate) fn wait(&self, until: Option<Instant>) -> Seen {
-        match self.0.wait(until) {
-            [_, true] => Seen::Stop,
-            [true, _] => Seen::Something,
-            [false, false] => Seen::Nothing,
+    /// Waits until somebody may have come; `false` when nobody did for the idle time at least, or
+    /// the server stops.
+    pub(crate) fn wait(&mut self) -> bool {
+        loop {
+            let woken = self.exclusive.wait();
+            self.idle += u32::from(woken.tick);
+            if woken.everybody {
+                return false;
+            } else if woken.one {
+                return true;
+            } else if self.idle > 1 {
+                // The first tick may have come at once.
+                return false;
+            }
         }
     }
 }

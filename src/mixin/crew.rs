@@ -13,18 +13,10 @@ use crate::sync::{Condvar, Mutex};
 #[cfg(all(test, shuttle))]
 mod model;
 
-/// Whether a worker that comes from a task has waited for another one already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rested {
-    NotYet,
-    /// Its time is up.
-    Enough,
-}
-
 /// Threads that do one task after the other.
 #[derive(Debug)]
 pub(super) struct Crew<T> {
-    work: fn(T) -> Rested,
+    work: fn(T),
     roll: Mutex<Roll<T>>,
     gone: Condvar,
 }
@@ -59,7 +51,7 @@ struct Seat<T> {
 }
 
 impl<T: Send + 'static> Crew<T> {
-    pub(super) fn new(work: fn(T) -> Rested) -> Crew<T> {
+    pub(super) fn new(work: fn(T)) -> Crew<T> {
         let roll = Roll { seats: HashMap::new(), idle: Vec::new(), last_gone: None, closed: false };
         Crew { work, roll: Mutex::new(roll), gone: Condvar::new() }
     }
@@ -126,9 +118,9 @@ impl<T> Worker<T> {
         while let Some(task) = roll.take_task(me) {
             drop(roll);
             // A handler's panics are caught before; this is for what is dropped after it.
-            let rested = catch_unwind(AssertUnwindSafe(|| (self.crew.work)(task)));
+            let _ = catch_unwind(AssertUnwindSafe(|| (self.crew.work)(task)));
             roll = self.crew.roll.lock();
-            if !self.idle_time.is_zero() && !matches!(rested, Ok(Rested::Enough)) {
+            if !self.idle_time.is_zero() {
                 roll.idle.push(me);
                 let waits = |roll: &mut Roll<T>| !roll.closed && !roll.has_task(me);
                 self.called.wait_while_for(&mut roll, waits, self.idle_time);
@@ -176,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_task_comes_back_when_no_thread_can_be_started() {
-        let crew = Arc::new(Crew::new(|_task: &str| Rested::NotYet));
+        let crew = Arc::new(Crew::new(|_task: &str| ()));
         let terms = Terms { stack_size: 1 << 60, ..TERMS };
         assert_eq!(crew.hand_over("a task", terms).unwrap_err().0, "a task");
         crew.dismiss(|| 0, PATIENCE);
@@ -186,10 +178,7 @@ mod tests {
     #[test]
     fn a_task_that_panics_is_the_only_one_to_end() {
         let (sender, done) = mpsc::channel();
-        let crew = Arc::new(Crew::new(|task: Box<dyn FnOnce() + Send>| {
-            task();
-            Rested::NotYet
-        }));
+        let crew = Arc::new(Crew::new(|task: Box<dyn FnOnce() + Send>| task()));
         crew.hand_over(Box::new(|| panic!("as it should")), TERMS).ok().unwrap();
         crew.hand_over(Box::new(move || sender.send("done").unwrap()), TERMS).ok().unwrap();
         assert_eq!(done.recv_timeout(PATIENCE), Ok("done"));

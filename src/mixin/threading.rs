@@ -5,18 +5,19 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Mixin;
-use super::crew::{Crew, Rested, Terms};
+use super::crew::{Crew, Terms};
 use crate::base::BaseServer;
 use crate::error::Result;
 use crate::handle::ServerHandle;
-use crate::listener::{Listener, Watched};
+use crate::listener::Listener;
 use crate::request::Request;
 
 /// Serves each request on a thread of its own.
 ///
-/// A thread that is done waits [`idle_time`](Threading::idle_time) for another request, the one
-/// that was busy last getting it first, so that short connections cost no thread each and a burst
-/// of threads is given back. When the system will start no more threads, the newcomer is refused
+/// A thread that is done waits [`idle_time`](Threading::idle_time) for another request, so that
+/// short connections cost no thread each and a burst of threads is given back. A few of them wait
+/// at the listener itself, and take turns at what comes; the others for what those few are too busy
+/// for, the one that was busy last getting it first. When the system will start no more threads, the newcomer is refused
 /// and everybody else served.
 ///
 /// ```
@@ -46,14 +47,13 @@ struct Task {
     idle_time: Duration,
 }
 
-fn work(task: Task) -> Rested {
-    let Task { mut request, listener, idle_time } = task;
-    loop {
-        let _reason = request.finish();
-        match listener.upgrade().map(|listener| listener.watch(idle_time)) {
-            Some(Watched::Request(next)) => request = next,
-            Some(Watched::TimedOut) => return Rested::Enough,
-            Some(Watched::Relieved) | None => return Rested::NotYet,
+impl Task {
+    fn work(self) {
+        let Task { request, listener, idle_time } = self;
+        let mut next = Some(request);
+        while let Some(request) = next {
+            let _reason = request.finish();
+            next = listener.upgrade().and_then(|listener| listener.watch(idle_time));
         }
     }
 }
@@ -68,7 +68,7 @@ impl Threading {
     /// Threading with its defaults.
     pub fn new() -> Threading {
         let terms = Terms { stack_size: 512 * 1024, idle_time: Duration::from_secs(10) };
-        let (crew, serves) = (Arc::new(Crew::new(work)), AtomicBool::new(false));
+        let (crew, serves) = (Arc::new(Crew::new(Task::work)), AtomicBool::new(false));
         Threading { max_threads: usize::MAX, terms, crew, serves }
     }
 
@@ -87,8 +87,8 @@ impl Threading {
         self
     }
 
-    /// How long a thread that is done waits for another request; 10 s by default. Zero: not at
-    /// all.
+    /// How long a thread that is done waits for another request; 10 s by default, and for the few at
+    /// the listener up to three times as long. Zero: not at all.
     pub fn idle_time(mut self, time: Duration) -> Threading {
         self.terms.idle_time = time;
         self

@@ -3,11 +3,12 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
+use rustix::time;
 
 /// What to wait for on a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,9 @@ fn poll_fd<'fd>((fd, interest): &(BorrowedFd<'fd>, Interest)) -> PollFd<'fd> {
 
 fn sleep(fds: &mut [PollFd<'_>], until: Option<Instant>) -> io::Result<()> {
     loop {
-        match rustix::event::poll(fds, until.map(time_until).as_ref()) {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = left.map(timespec);
+        match rustix::event::poll(fds, timeout.as_ref()) {
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -65,49 +68,75 @@ fn sleep(fds: &mut [PollFd<'_>], until: Option<Instant>) -> io::Result<()> {
     }
 }
 
-fn time_until(until: Instant) -> Timespec {
-    let left = until.saturating_duration_since(Instant::now());
+fn timespec(time: Duration) -> Timespec {
     Timespec {
-        tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-        tv_nsec: left.subsec_nanos().into(),
+        tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
     }
 }
 
-/// Two descriptors to wait for. Of all threads that wait in this way for the first, each with one
-/// of these, what happens to it wakes one only; the second wakes everybody ([epoll_ctl(2)],
-/// `EPOLLEXCLUSIVE`).
+/// Three things to wait for. Of all threads that wait in this way for the first, each with one of
+/// these, what happens to it wakes one only ([epoll_ctl(2)], `EPOLLEXCLUSIVE`); the second wakes
+/// everybody. The third is a clock of its own ([timerfd_create(2)]), so that no time limit need be
+/// set for each wait, which is what such limits cost.
 ///
 /// [epoll_ctl(2)]: https://man7.org/linux/man-pages/man2/epoll_ctl.2.html
+/// [timerfd_create(2)]: https://man7.org/linux/man-pages/man2/timerfd_create.2.html
 #[derive(Debug)]
-pub(crate) struct Exclusive(OwnedFd);
+pub(crate) struct Exclusive {
+    all: OwnedFd,
+    clock: OwnedFd,
+}
+
+/// What [`Exclusive`] waits for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Woken {
+    pub(crate) one: bool,
+    pub(crate) everybody: bool,
+    /// So much time has passed, once more.
+    pub(crate) tick: bool,
+}
 
 impl Exclusive {
-    pub(crate) fn new(one: BorrowedFd<'_>, everybody: BorrowedFd<'_>) -> io::Result<Exclusive> {
-        let both = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let flags = [epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE, epoll::EventFlags::IN];
-        for ((number, fd), flags) in (0..).zip([one, everybody]).zip(flags) {
-            epoll::add(&both, fd, epoll::EventData::new_u64(number), flags)?;
-        }
-        Ok(Exclusive(both))
+    pub(crate) fn new(
+        one: BorrowedFd<'_>,
+        everybody: BorrowedFd<'_>,
+        tick: Duration,
+    ) -> io::Result<Exclusive> {
+        let clock = time::timerfd_create(
+            time::TimerfdClockId::Monotonic,
+            time::TimerfdFlags::CLOEXEC | time::TimerfdFlags::NONBLOCK,
+        )?;
+        let tick = timespec(tick.min(LONGEST_TICK));
+        let times = time::Itimerspec { it_interval: tick, it_value: tick };
+        time::timerfd_settime(&clock, time::TimerfdTimerFlags::empty(), &times)?;
+        let all = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let (each, first) = (epoll::EventFlags::IN, epoll::EventFlags::EXCLUSIVE);
+        epoll::add(&all, one, epoll::EventData::new_u64(0), each | first)?;
+        epoll::add(&all, everybody, epoll::EventData::new_u64(1), each)?;
+        epoll::add(&all, &clock, epoll::EventData::new_u64(2), each)?;
+        Ok(Exclusive { all, clock })
     }
 
-    /// Which of the two is ready; neither when time is up.
-    pub(crate) fn wait(&self, until: Option<Instant>) -> [bool; 2] {
-        let mut events = [MaybeUninit::uninit(); 2];
-        loop {
-            let timeout = until.map(time_until);
-            match epoll::wait(&self.0, &mut events, timeout.as_ref()) {
-                Ok((ready, _)) => {
-                    return [0, 1]
-                        .map(|number| ready.iter().any(|event| event.data.u64() == number));
-                }
-                Err(Errno::INTR) => {}
-                // It has no other error that is not a mistake of this type's.
-                Err(_) => return [false, false],
+    /// Sleeps until one of them is ready, and says which are; a signal may wake it for nothing.
+    pub(crate) fn wait(&self) -> Woken {
+        let mut events = [MaybeUninit::uninit(); 3];
+        let mut woken = Woken::default();
+        // But for an interruption, it has no error that is not a mistake of this type's.
+        let Ok((ready, _)) = epoll::wait(&self.all, &mut events, None) else { return woken };
+        for event in ready {
+            match event.data.u64() {
+                0 => woken.one = true,
+                1 => woken.everybody = true,
+                _ => woken.tick = rustix::io::read(&self.clock, &mut [0u8; 8]).is_ok(),
             }
         }
+        woken
     }
 }
+
+/// Two years: longer than anybody waits, and no overflow anywhere.
+const LONGEST_TICK: Duration = Duration::from_secs(2 * 365 * 24 * 3600);
 
 /// A doorbell: rung from any thread, heard by one sleeper, silent once heard
 /// ([eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html)).

@@ -44,7 +44,7 @@ impl<T> Roll<T> {
 }
 
 impl Task {
-    fn run(self) -> Rested {
+    fn run(self) {
         let Task { number, book } = self;
         let mut gate = book.gate.lock();
         book.opened.wait_while_for(&mut gate, |gate| *gate <= number, NEVER);
@@ -52,7 +52,6 @@ impl Task {
         book.done[number].fetch_add(1, SeqCst);
         book.by.lock()[number] = Some(thread::current().id());
         book.registry.leave(number as u64);
-        Rested::NotYet
     }
 }
 
@@ -101,10 +100,7 @@ impl Stage {
 /// One worker and one task, or two where the first worker is waiting by then; and then the
 /// dismissal. With no more than that, there is an end to the orders.
 fn one_or_two_tasks(first: Duration, second: Option<Duration>) {
-    let crew = Arc::new(Crew::new(|done: Arc<AtomicUsize>| {
-        done.fetch_add(1, SeqCst);
-        Rested::NotYet
-    }));
+    let crew = Arc::new(Crew::new(|done: Arc<AtomicUsize>| _ = done.fetch_add(1, SeqCst)));
     let done = Arc::new(AtomicUsize::new(0));
     let hand_over = |idle_time| {
         let terms = Terms { stack_size: STACK_SIZE, idle_time };
