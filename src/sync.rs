@@ -1,13 +1,13 @@
-//! Locks, condition variables and threads for the files that have a model. Ordinarily they are
+//! Locks, condition variables, atomics and threads for the files that have a model. Ordinarily they are
 //! `parking_lot`'s and std's; in a model the order in which threads take their steps is the
 //! scheduler's choice.
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use parking_lot::{Condvar, Mutex};
 #[cfg(not(all(test, shuttle)))]
-pub(crate) use std::thread;
+pub(crate) use std::{sync::atomic, thread};
 
 #[cfg(all(test, shuttle))]
 pub(crate) mod model;
 #[cfg(all(test, shuttle))]
-pub(crate) use model::{Condvar, Mutex, thread};
+pub(crate) use model::{Condvar, Mutex, atomic, thread};

@@ -1,25 +1,25 @@
 //! Several threads waiting for one listener, of which each newcomer wakes one: [`Watch`].
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sys::wait::Exclusive;
+
+#[cfg(all(test, shuttle))]
+mod model;
 
 /// How many may watch. One would do, and whenever it has found somebody the thread whose turn it
 /// is would have to wake up; with a few, one is most often left. They take turns, so that with
 /// many their caches would be cold.
 const MOST: usize = 4;
 
-/// The threads that watch a listener, and what makes one of them the last.
+/// The threads that watch a listener.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     seats: Mutex<Seats>,
-    taken: AtomicUsize,
-    /// Nobody else looks at the listener.
-    is_relied_on: AtomicBool,
+    attendance: Attendance,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl Watch {
             },
         };
         seat.idle = 0;
-        self.taken.fetch_add(1, Ordering::SeqCst);
+        self.attendance.come();
         Some(seat)
     }
 
@@ -71,15 +71,38 @@ impl Watch {
     #[must_use]
     pub(crate) fn leave_seat(&self, seat: Seat) -> bool {
         self.seats.lock().free.push(seat);
-        self.taken.fetch_sub(1, Ordering::SeqCst) == 1
-            && self.is_relied_on.swap(false, Ordering::SeqCst)
+        self.attendance.go()
     }
 
     /// Whether somebody watches. If so, the last one to leave says that nobody does.
     pub(crate) fn can_be_relied_on(&self) -> bool {
+        self.attendance.can_be_relied_on()
+    }
+}
+
+/// How many there are, and whether somebody has to be told when there are none.
+#[derive(Debug, Default)]
+struct Attendance {
+    present: AtomicUsize,
+    is_relied_on: AtomicBool,
+}
+
+impl Attendance {
+    fn come(&self) {
+        self.present.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether it was the last one, and somebody relied on it.
+    #[must_use]
+    fn go(&self) -> bool {
+        self.present.fetch_sub(1, Ordering::SeqCst) == 1
+            && self.is_relied_on.swap(false, Ordering::SeqCst)
+    }
+
+    fn can_be_relied_on(&self) -> bool {
         // Said first and looked at after, so that nobody leaves unheard in between.
         self.is_relied_on.store(true, Ordering::SeqCst);
-        self.taken.load(Ordering::SeqCst) > 0
+        self.present.load(Ordering::SeqCst) > 0
     }
 }
 

@@ -29,7 +29,8 @@ use log::Chunk;
 /// slower than they come falls behind, delaying nobody; when it is behind by more than
 /// [`capacity`](Broadcast::with_capacity) bytes it is disconnected, and counted in
 /// [`slow_members`](Broadcast::slow_members). So memory is bounded by about twice that capacity,
-/// and one unfinished message for each member.
+/// and for each member one unfinished message, and 16 bytes for each message of its own that it is
+/// behind of.
 ///
 /// Clones are the same broadcast.
 ///

@@ -49,8 +49,8 @@ impl Connection {
         }
     }
 
-    // Not a part of its caller, whose frame is there while a handler runs: what an idle connection
-    // holds of its thread's stack fits into one page.
+    // Not a part of its caller, whose frame is there while a handler runs: an idle connection would
+    // hold a page of stack for what is read here.
     #[inline(never)]
     fn read_to_its_end(&mut self, already: usize) -> io::Result<()> {
         let mut waste = [0; 4096];

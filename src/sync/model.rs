@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+pub(crate) use shuttle::sync::atomic;
 pub(crate) use shuttle::thread;
 
 pub(crate) const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);

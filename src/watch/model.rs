@@ -1,0 +1,44 @@
+//! The last to leave the listener, and the one who relies on them, in every order.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::sync::model::check_all;
+use crate::sync::thread;
+
+/// Some come and go; another thread looks whether it can rely on them, and if not, and whenever it
+/// is told that nobody is left, sees to the listener itself.
+fn nobody_is_left_alone(watchers: usize, looks: usize) {
+    let attendance = Arc::new(Attendance::default());
+    let bell = Arc::new(AtomicBool::new(false));
+    let watchers: Vec<_> = (0..watchers)
+        .map(|_| {
+            let (attendance, bell) = (attendance.clone(), bell.clone());
+            thread::spawn(move || {
+                attendance.come();
+                if attendance.go() {
+                    bell.store(true, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    let mut relies = false;
+    for _ in 0..looks {
+        relies = attendance.can_be_relied_on();
+    }
+    for watcher in watchers {
+        watcher.join().unwrap();
+    }
+    // All have gone: it sleeps only if it is about to be woken.
+    assert!(!relies || bell.load(Ordering::SeqCst), "nobody watches, and nobody says so");
+}
+
+#[test]
+fn whoever_relies_on_one_is_told_when_it_has_gone() {
+    check_all(|| nobody_is_left_alone(1, 2));
+}
+
+#[test]
+fn whoever_relies_on_two_is_told_when_both_have_gone() {
+    check_all(|| nobody_is_left_alone(2, 1));
+}
