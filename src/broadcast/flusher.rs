@@ -16,6 +16,9 @@ use crate::close_reason::CloseReason;
 use crate::link::{Link, Sent};
 use crate::sys::wait::{Interest, poll_all};
 
+#[cfg(all(test, not(shuttle)))]
+mod tests;
+
 /// The most pieces in one write.
 const PIECES: usize = 64;
 
@@ -34,6 +37,8 @@ struct Seat {
     own: VecDeque<Range<u64>>,
     /// Its socket took no more; there is something left to send.
     blocked: bool,
+    /// The last write was cut short.
+    may_be_cut: bool,
 }
 
 impl Flusher {
@@ -120,7 +125,13 @@ impl Flusher {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Join(id, link, position) => {
-                let seat = Seat { link, position, own: VecDeque::new(), blocked: false };
+                let seat = Seat {
+                    link,
+                    position,
+                    own: VecDeque::new(),
+                    blocked: false,
+                    may_be_cut: false,
+                };
                 self.seats.insert(id, seat);
             }
             Event::Own(id, range) => {
@@ -176,7 +187,8 @@ impl Seat {
     fn flush(&mut self, log: &Log, end: u64) -> io::Result<()> {
         loop {
             self.pass_own();
-            if self.position >= end {
+            // Its link may hold the rest of a message, though it has got everything else.
+            if self.position >= end && !self.may_be_cut {
                 return Ok(());
             }
             let mut pieces = [IoSlice::new(&[]); PIECES];
@@ -196,10 +208,13 @@ impl Seat {
                 }
             }
             let (pieces, ranges) = (&pieces[..count], &ranges[..count]);
-            let rest = |sent| log.rest_of_message(position_after(ranges, sent));
+            let rest = |sent| {
+                position_after(ranges, sent)
+                    .map_or(&[][..], |position| log.rest_of_message(position))
+            };
             let Sent { bytes, blocked } = send(&self.link, pieces, rest)?;
-            self.position = position_after(ranges, bytes);
-            self.blocked = blocked;
+            self.position = position_after(ranges, bytes).unwrap_or(self.position);
+            (self.blocked, self.may_be_cut) = (blocked, blocked);
             if blocked {
                 return Ok(());
             }
@@ -222,18 +237,17 @@ impl Seat {
     }
 }
 
-/// Where one is after so many bytes of these.
-fn position_after(ranges: &[Range<u64>], bytes: usize) -> u64 {
+/// Where one is after so many bytes of these; `None` where there are none.
+fn position_after(ranges: &[Range<u64>], bytes: usize) -> Option<u64> {
     let mut left = bytes as u64;
     for range in ranges {
         let length = range.end - range.start;
         if left <= length {
-            return range.start + left;
+            return Some(range.start + left);
         }
         left -= length;
     }
-    // Only where there is more of the last message than of its piece.
-    ranges.last().map_or(0, |range| range.end + left)
+    ranges.last().map(|range| range.end)
 }
 
 /// A stream of the user's may panic: then it is broken.

@@ -43,9 +43,8 @@ impl Chunk {
     /// Where the message ends that goes on at a position; the position itself, between two.
     fn end_of_message(&self, position: u64) -> u64 {
         let offset = (position - self.start) as usize;
-        let is_start = offset == 0 || self.ends.binary_search(&offset).is_ok();
         let next = self.ends.partition_point(|end| *end < offset);
-        if is_start { position } else { self.start + self.ends[next] as u64 }
+        if offset == 0 { position } else { self.start + self.ends[next] as u64 }
     }
 
     fn bytes(&self, range: Range<u64>) -> &[u8] {

@@ -1,0 +1,202 @@
+//! The flusher round by round, with members whose sockets take so much and no more.
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::address::{Address, UnixName};
+use crate::broadcast::Broadcast;
+use crate::stream::Stream;
+
+/// A socket with room for so many bytes, and what it was sent.
+#[derive(Default)]
+struct Socket(Mutex<(usize, Vec<u8>)>);
+
+struct Member {
+    id: u64,
+    socket: Arc<Socket>,
+    link: Arc<Link>,
+}
+
+impl Stream for Arc<Socket> {
+    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let (room, sent) = &mut *self.0.lock();
+        let before = sent.len();
+        for piece in pieces {
+            let length = piece.len().min(*room);
+            sent.extend_from_slice(&piece[..length]);
+            *room -= length;
+        }
+        if sent.len() == before {
+            Err(io::ErrorKind::WouldBlock.into())
+        } else {
+            Ok(sent.len() - before)
+        }
+    }
+
+    fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.try_write(pieces)
+    }
+
+    fn read(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn try_read(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn shutdown(&self, _how: Shutdown) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_read_timeout(&self, _timeout: Option<Duration>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_write_timeout(&self, _timeout: Option<Duration>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_nonblocking(&self, _nonblocking: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn local_addr(&self) -> io::Result<Address> {
+        Ok(Address::Unix(UnixName::Unnamed))
+    }
+
+    fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+}
+
+impl Member {
+    fn join(flusher: &Flusher, id: u64, room: usize) -> Member {
+        let socket = Arc::new(Socket(Mutex::new((room, Vec::new()))));
+        let link = Link::new(Box::new(socket.clone()), Address::Unix(UnixName::Unnamed));
+        let member = Member { id, socket, link: Arc::new(link) };
+        let mut inbox = flusher.post.inbox.lock();
+        inbox.members += 1;
+        let event = Event::Join(id, member.link.clone(), inbox.end);
+        flusher.post.put(&mut inbox, event);
+        member
+    }
+
+    fn leave(&self, flusher: &Flusher) {
+        let mut inbox = flusher.post.inbox.lock();
+        let event = Event::Leave(self.id, inbox.end);
+        flusher.post.put(&mut inbox, event);
+    }
+
+    fn gets_room(&self, flusher: &mut Flusher, room: usize) {
+        self.socket.0.lock().0 = room;
+        if let Some(seat) = flusher.seats.get_mut(&self.id) {
+            seat.blocked = false;
+        }
+    }
+
+    fn has(&self) -> String {
+        String::from_utf8(self.socket.0.lock().1.clone()).unwrap()
+    }
+}
+
+fn flusher(capacity: usize) -> Flusher {
+    Flusher::new(Broadcast::with_capacity(capacity).room.post.clone())
+}
+
+/// What `run` does with what was posted.
+fn round(flusher: &mut Flusher) -> u64 {
+    let posted = flusher.post.inbox.lock().take();
+    flusher.log.extend(posted.chunks);
+    for event in posted.events {
+        flusher.apply(event);
+    }
+    flusher.flush_all();
+    flusher.forget()
+}
+
+#[test]
+fn a_message_that_was_cut_goes_on_where_it_was_cut_before_anything_else() {
+    let mut flusher = flusher(1000);
+    let member = Member::join(&flusher, 1, 0);
+    for message in ["one.", "two.", "three."] {
+        flusher.post.send(message.as_bytes(), None);
+    }
+    let whole = "one.two.three.";
+    for length in 1..whole.len() {
+        member.gets_room(&mut flusher, 1);
+        round(&mut flusher);
+        assert_eq!(member.has(), whole[..length]);
+    }
+    // What its handler writes meanwhile stays out of the middle of a message.
+    member.gets_room(&mut flusher, 100);
+    member.link.write_all([b"handler's.", b""], |_| crate::link::Until::Timeout(None)).unwrap();
+    flusher.post.send(b"four.", None);
+    round(&mut flusher);
+    assert_eq!(member.has(), "one.two.three.handler's.four.");
+}
+
+#[test]
+fn a_member_gets_all_but_its_own_however_its_socket_takes_it() {
+    for room in 1..30 {
+        let mut flusher = flusher(1000);
+        let (ada, bob) = (Member::join(&flusher, 1, 0), Member::join(&flusher, 2, 1000));
+        for (message, from) in [("a.", 1), ("bb.", 2), ("cc.", 2), ("d.", 1), ("e.", 1), ("f.", 2)]
+        {
+            flusher.post.send(message.as_bytes(), Some(from));
+        }
+        for _ in 0.."bb.cc.f.".len() {
+            ada.gets_room(&mut flusher, room);
+            round(&mut flusher);
+        }
+        assert_eq!((ada.has(), bob.has()), ("bb.cc.f.".to_owned(), "a.d.e.".to_owned()), "{room}");
+        assert_eq!(flusher.log.start(), flusher.log.end(), "all have got all");
+    }
+}
+
+#[test]
+fn whoever_leaves_gets_what_was_sent_before_and_nothing_sent_after() {
+    let mut flusher = flusher(1000);
+    let (ada, bob) = (Member::join(&flusher, 1, 1000), Member::join(&flusher, 2, 1000));
+    flusher.post.send(b"before.", None);
+    ada.leave(&flusher);
+    flusher.post.send(b"after.", None);
+    round(&mut flusher);
+    assert_eq!((ada.has(), bob.has()), ("before.".to_owned(), "before.after.".to_owned()));
+}
+
+#[test]
+fn whoever_falls_behind_the_capacity_is_let_go_between_two_messages() {
+    let mut flusher = flusher(10);
+    let (ada, bob) = (Member::join(&flusher, 1, 2), Member::join(&flusher, 2, 1000));
+    flusher.post.send(b"four", None);
+    flusher.post.send(b"fives", None);
+    assert_eq!(round(&mut flusher), 0);
+    flusher.post.send(b"six...", None);
+    assert_eq!(round(&mut flusher), 1);
+    assert_eq!((ada.has(), bob.has()), ("fo".to_owned(), "fourfivessix...".to_owned()));
+    assert_eq!(ada.link.ended_for(), Some(CloseReason::Limit));
+}
+
+#[test]
+fn senders_wait_while_more_than_the_capacity_is_posted() {
+    let flusher = flusher(100);
+    let _member = Member::join(&flusher, 1, 0);
+    let post = flusher.post.clone();
+    let sender = std::thread::spawn(move || (0..10_000).for_each(|_| post.send(&[b'x'; 10], None)));
+    let mut taken = 0;
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while taken < 100_000 {
+        assert!(Instant::now() < give_up, "the sender does not go on: {taken}");
+        let mut inbox = flusher.post.inbox.lock();
+        let start = inbox.posted.chunks.first().map_or(inbox.end, |first| first.start());
+        let posted = inbox.end - start;
+        assert!(posted <= 110, "{posted} bytes are waiting");
+        taken += posted;
+        drop(inbox.take());
+        drop(inbox);
+        flusher.post.progress.notify_all();
+        std::thread::yield_now();
+    }
+    sender.join().unwrap();
+}
