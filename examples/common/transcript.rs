@@ -8,6 +8,9 @@ use std::time::Duration;
 /// How many lines may wait to be printed.
 const WAITING: usize = 10_000;
 
+/// How many are written at a time.
+const BATCH: usize = 256;
+
 /// How far it may be behind what people see.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -18,15 +21,14 @@ pub(crate) fn transcript() -> impl FnMut(&str) + Send {
     let (finished, has_finished) = mpsc::channel();
     thread::spawn(move || {
         for line in &lines {
-            let mut text = line + "\n";
             // A busy room would otherwise wake this thread, and write, for each line.
             thread::sleep(PAUSE);
-            for line in lines.try_iter().take(WAITING) {
-                text.push_str(&line);
-                text.push('\n');
+            let mut text = line + "\n";
+            while !text.is_empty() {
+                // Where standard output is closed, there is nobody to tell.
+                let _ = std::io::stdout().write_all(text.as_bytes());
+                text = lines.try_iter().take(BATCH).map(|line| line + "\n").collect();
             }
-            // Where standard output is closed, there is nobody to tell.
-            let _ = std::io::stdout().write_all(text.as_bytes());
         }
         let _ = finished.send(());
     });
