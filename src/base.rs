@@ -132,9 +132,12 @@ impl BaseServer {
             }
 
             let is_open = room && pause.is_none() && !control.gate.is_suspended();
-            let listen = is_open && (stopping || !listener.watch.can_be_relied_on());
+            let looks = is_open && listener.take_left_outside();
+            let listen = is_open && (stopping || looks || !listener.watch.can_be_relied_on());
+            let at_once = looks.then(Instant::now);
             let farewells = &control.farewells;
-            let wake_up = [until, listener.pause(), turn.next_actions, forced, farewells.until()];
+            let wake_up =
+                [until, listener.pause(), turn.next_actions, forced, farewells.until(), at_once];
             let leaving = farewells.links();
             let ready = poll(
                 [
@@ -173,6 +176,10 @@ impl BaseServer {
             }
             let now = Instant::now();
             listener.end_pause_by(now);
+            if looks && somebody {
+                // There may be more of them.
+                listener.leave_outside();
+            }
             if somebody && let Accepted::Request(request) = listener.accept() {
                 turn.try_until = listener.is_cheap_to_try().then(|| now + TRY_TIME);
                 return Next::Request(request);

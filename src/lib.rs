@@ -307,9 +307,13 @@ pub use handler::{
     DatagramRequestHandler, HandlerError, HandlerResult, StreamRequestHandler, datagram_handler_fn,
     handler_fn,
 };
+#[cfg(feature = "fibers")]
+pub use mixin::Fibers;
 pub use mixin::{ForkDespiteThreads, Forking, Mixin, Sequential, Spawnable, Threading};
 pub use registry::ConnectionInfo;
 pub use request::{IntoHandler, Request, RequestHandler};
+#[cfg(feature = "fibers")]
+pub use server::{FiberTcpServer, FiberUdpServer, FiberUnixDatagramServer, FiberUnixStreamServer};
 pub use server::{
     ForkingTcpServer, ForkingUdpServer, ForkingUnixDatagramServer, ForkingUnixStreamServer,
     Handled, Server, TcpServer, ThreadingTcpServer, ThreadingUdpServer,

@@ -20,7 +20,10 @@ use crate::sys::wait::poll;
 pub(crate) struct Link {
     stream: Box<dyn Stream>,
     peer: Address,
+    /// `None` where the system does the waiting.
     wait: OnceLock<Box<dyn Wait>>,
+    /// Reading it again at once would be in vain.
+    is_emptied: AtomicBool,
     /// Whether end-of-file may be this side's doing, the peer having more to say.
     read_shut: AtomicBool,
     /// Why this side, other than by its handler, has ended it.
@@ -76,6 +79,7 @@ impl Link {
             stream,
             peer,
             wait: OnceLock::new(),
+            is_emptied: AtomicBool::new(false),
             read_shut: AtomicBool::new(false),
             ended_for: OnceLock::new(),
             output: Mutex::default(),
@@ -118,23 +122,68 @@ impl Link {
         self.ended_for.get().copied()
     }
 
-    pub(crate) fn wait_with(&self, wait: Box<dyn Wait>) -> io::Result<()> {
-        self.stream.set_nonblocking(true)?;
-        // A second one is ignored: the first may be in use.
+    /// From now on nothing is left to the system to wait for. A second one is ignored: the first may
+    /// be in use.
+    pub(crate) fn wait_with(&self, wait: Box<dyn Wait>) {
+        // Whoever has just connected has most often said nothing yet.
+        self.is_emptied.store(true, Ordering::Relaxed);
         let _ = self.wait.set(wait);
+    }
+
+    /// Whether there is something to wait for before a read needs its buffer.
+    pub(crate) fn is_emptied(&self) -> bool {
+        self.is_emptied.load(Ordering::Relaxed)
+    }
+
+    /// Waits for what a read would wait for, if it would.
+    pub(crate) fn wait_for_input(&self, until: Until) -> io::Result<()> {
+        if let (true, Some(wait)) = (self.is_emptied(), self.wait.get()) {
+            wait.wait(&*self.stream, Interest::Read, until.instant())?;
+            self.is_emptied.store(false, Ordering::Relaxed);
+        }
         Ok(())
     }
 
     pub(crate) fn read(&self, buffer: &mut [u8], until: Until) -> io::Result<usize> {
         loop {
-            let read = match until {
-                Until::Timeout(_) => self.stream.read(buffer),
-                Until::Instant(_) => self.stream.try_read(buffer),
+            self.wait_for_input(until)?;
+            if let Some(length) = self.read_input(buffer, until)? {
+                return Ok(length);
+            }
+        }
+    }
+
+    /// As [`read`](Link::read); `None` where it has turned out that there is something to wait for
+    /// first.
+    pub(crate) fn read_input(&self, buffer: &mut [u8], until: Until) -> io::Result<Option<usize>> {
+        let wait = self.wait.get();
+        wait.inspect(|wait| wait.give_way());
+        loop {
+            let read = match (until, wait) {
+                (Until::Timeout(_), None) => self.stream.read(buffer),
+                _ => self.stream.try_read(buffer),
             };
             match read {
+                Ok(length) => {
+                    if wait.is_some() && length < buffer.len() && self.stream.short_read_empties() {
+                        self.is_emptied.store(true, Ordering::Relaxed);
+                    }
+                    return Ok(Some(length));
+                }
+                Err(error) if wait.is_some() && error.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_emptied.store(true, Ordering::Relaxed);
+                    return Ok(None);
+                }
                 Err(error) => self.retry(error, Interest::Read, until)?,
-                length => return length,
             }
+        }
+    }
+
+    /// Lets some time pass.
+    pub(crate) fn pause(&self, time: Duration) {
+        match self.wait.get() {
+            Some(wait) => wait.pause(time),
+            None => std::thread::sleep(time),
         }
     }
 
@@ -159,9 +208,12 @@ impl Link {
         let mut written = 0;
         while !rest.is_empty() {
             let until = until(written);
-            let write = match until {
-                Until::Timeout(_) => self.stream.write(rest),
-                Until::Instant(_) => self.stream.try_write(rest),
+            let write = match (until, self.wait.get()) {
+                (Until::Timeout(_), None) => self.stream.write(rest),
+                (_, wait) => {
+                    wait.inspect(|wait| wait.give_way());
+                    self.stream.try_write(rest)
+                }
             };
             match write {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -23,6 +24,9 @@ pub(crate) struct Listener {
     pub(crate) control: Arc<Control>,
     mixin_limit: usize,
     accepting: Mutex<Accepting>,
+    /// Whether somebody may have come while nobody was let in. Whoever watched was woken for it, and
+    /// will not be again.
+    left_outside: AtomicBool,
     pub(crate) watch: Watch,
 }
 
@@ -98,6 +102,7 @@ impl Listener {
             control,
             mixin_limit: mixin_limit.max(1),
             accepting: Mutex::new(accepting),
+            left_outside: AtomicBool::new(false),
             watch: Watch::default(),
         }
     }
@@ -139,10 +144,26 @@ impl Listener {
         let control = &self.control;
         let closed = control.is_stopping() || control.gate.is_suspended();
         // One thread at a time, so that there is still room when the request is there.
-        if closed || accepting.pause.is_some() || !self.has_room() {
-            return Accepted::Closed;
+        let accepted = if closed || accepting.pause.is_some() || !self.has_room() {
+            Accepted::Closed
+        } else {
+            self.accept_by(&mut accepting)
+        };
+        drop(accepting);
+        if matches!(accepted, Accepted::Closed) {
+            self.leave_outside();
         }
-        self.accept_by(&mut accepting)
+        accepted
+    }
+
+    /// Somebody may be waiting: to be looked for once newcomers are let in again.
+    pub(crate) fn leave_outside(&self) {
+        self.left_outside.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody has to be looked for.
+    pub(crate) fn take_left_outside(&self) -> bool {
+        self.left_outside.swap(false, Ordering::SeqCst)
     }
 
     /// During a stop: takes one that had come before.
@@ -186,6 +207,18 @@ impl Listener {
         Accepted::Closed
     }
 
+    /// Somebody watches the listener from now on.
+    pub(crate) fn begin_watch(&self) {
+        self.watch.come();
+    }
+
+    /// Somebody does so no longer; if nobody does, the thread whose turn it is has to.
+    pub(crate) fn end_watch(&self) {
+        if self.watch.go() {
+            self.control.reconsider();
+        }
+    }
+
     /// Waits for a request beside the thread whose turn it is, which leaves the listener to those
     /// who watch it; `None` when there are enough of them, nobody is let in now, or nobody came
     /// for the idle time.
@@ -199,7 +232,11 @@ impl Listener {
                 // It may have been turned away, and be looked after until it has read why.
                 Accepted::Another => self.control.reconsider(),
                 Accepted::Nobody => {}
-                Accepted::Closed => return None,
+                Accepted::Closed => {
+                    // Whoever has the turn waits for the end of that.
+                    self.control.reconsider();
+                    return None;
+                }
             }
         }
         None

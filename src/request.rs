@@ -1,6 +1,6 @@
 //! One request from its arrival to its end, whichever its kind: [`Request`].
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::address::Address;
@@ -106,15 +106,10 @@ impl Request {
         self.work.peer()
     }
 
-    /// Says how to wait for this connection; see [`Wait`]. It makes the connection's socket a
-    /// non-blocking one. For a datagram it does nothing.
-    ///
-    /// # Errors
-    /// When the system will not make the socket non-blocking.
-    pub fn wait_with(&self, wait: impl Wait) -> io::Result<()> {
-        match self.work.link() {
-            Some(link) => link.wait_with(Box::new(wait)),
-            None => Ok(()),
+    /// Says how to wait for this connection; see [`Wait`]. For a datagram it does nothing.
+    pub fn wait_with(&self, wait: impl Wait) {
+        if let Some(link) = self.work.link() {
+            link.wait_with(Box::new(wait));
         }
     }
 

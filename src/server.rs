@@ -11,6 +11,8 @@ use crate::base::{BaseServer, Next};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::handle::{RunningServer, ServerHandle};
+#[cfg(feature = "fibers")]
+use crate::mixin::Fibers;
 use crate::mixin::{Forking, Mixin, Sequential, Spawnable, Threading};
 use crate::request::Request;
 use crate::run::panic_message;
@@ -57,6 +59,19 @@ pub type ForkingUdpServer = Server<Udp, Forking>;
 pub type ForkingUnixStreamServer = Server<UnixStream, Forking>;
 /// Unix datagram sockets, a process per datagram.
 pub type ForkingUnixDatagramServer = Server<UnixDatagram, Forking>;
+
+/// TCP, a fiber per connection.
+#[cfg(feature = "fibers")]
+pub type FiberTcpServer = Server<Tcp, Fibers>;
+/// UDP, a fiber per datagram.
+#[cfg(feature = "fibers")]
+pub type FiberUdpServer = Server<Udp, Fibers>;
+/// Unix stream sockets, a fiber per connection.
+#[cfg(feature = "fibers")]
+pub type FiberUnixStreamServer = Server<UnixStream, Fibers>;
+/// Unix datagram sockets, a fiber per datagram.
+#[cfg(feature = "fibers")]
+pub type FiberUnixDatagramServer = Server<UnixDatagram, Fibers>;
 
 /// What [`Server::handle_request`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

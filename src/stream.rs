@@ -19,7 +19,7 @@ pub use crate::sys::wait::Interest;
 /// reading from it.
 pub trait Stream: Send + Sync + 'static {
     /// Reads what there is, waiting for the first byte; 0 at the end. `WouldBlock` after the read
-    /// timeout, or at once on a non-blocking stream.
+    /// timeout.
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Writes some of the pieces, in order, waiting for room; returns how many bytes were taken.
@@ -39,9 +39,6 @@ pub trait Stream: Send + Sync + 'static {
 
     /// How long a write waits for room; `None`: for ever.
     fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
-
-    /// Whether [`read`](Stream::read) and [`write`](Stream::write) wait at all.
-    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()>;
 
     /// This end's address.
     fn local_addr(&self) -> io::Result<Address>;
@@ -63,61 +60,66 @@ pub trait Stream: Send + Sync + 'static {
         Ok(0)
     }
 
+    /// Whether a read that returns less than there was room for has left nothing behind; `false`,
+    /// the default, where it may have. Then it need not be tried again to know that.
+    fn short_read_empties(&self) -> bool {
+        false
+    }
+
     /// The descriptor to wait on; `None` for a stream that is always ready.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 }
 
 /// A connected TCP or Unix socket as a [`Stream`].
 #[derive(Debug)]
-pub struct SocketStream(OwnedFd);
+pub struct SocketStream {
+    socket: OwnedFd,
+    is_tcp: bool,
+}
 
 impl From<TcpStream> for SocketStream {
     fn from(stream: TcpStream) -> SocketStream {
-        SocketStream(stream.into())
+        SocketStream { socket: stream.into(), is_tcp: true }
     }
 }
 
 impl From<UnixStream> for SocketStream {
     fn from(stream: UnixStream) -> SocketStream {
-        SocketStream(stream.into())
+        SocketStream { socket: stream.into(), is_tcp: false }
     }
 }
 
 impl Stream for SocketStream {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        socket::receive(self.0.as_fd(), buffer, Mode::AsSet)
+        socket::receive(self.socket.as_fd(), buffer, Mode::AsSet)
     }
 
     fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        socket::send(self.0.as_fd(), pieces, Mode::AsSet)
+        socket::send(self.socket.as_fd(), pieces, Mode::AsSet)
     }
 
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        socket::receive(self.0.as_fd(), buffer, Mode::Try)
+        socket::receive(self.socket.as_fd(), buffer, Mode::Try)
     }
 
     fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        socket::send(self.0.as_fd(), pieces, Mode::Try)
+        socket::send(self.socket.as_fd(), pieces, Mode::Try)
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        socket2::SockRef::from(&self.0).shutdown(how)
+        socket2::SockRef::from(&self.socket).shutdown(how)
     }
 
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        socket::set_timeout(self.0.as_fd(), Timeout::Recv, timeout)
+        socket::set_timeout(self.socket.as_fd(), Timeout::Recv, timeout)
     }
 
     fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        socket::set_timeout(self.0.as_fd(), Timeout::Send, timeout)
-    }
-
-    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        socket2::SockRef::from(&self.0).set_nonblocking(nonblocking)
+        socket::set_timeout(self.socket.as_fd(), Timeout::Send, timeout)
     }
 
     fn local_addr(&self) -> io::Result<Address> {
-        let address = socket2::SockRef::from(&self.0).local_addr()?;
+        let address = socket2::SockRef::from(&self.socket).local_addr()?;
         Ok(match address.as_socket() {
             Some(ip) => Address::tcp(ip),
             None => Address::Unix(match (address.as_pathname(), address.as_abstract_namespace()) {
@@ -132,36 +134,42 @@ impl Stream for SocketStream {
     /// when it connected.
     fn peer_uid(&self) -> io::Result<Option<u32>> {
         match self.local_addr()? {
-            Address::Unix(_) => socket::peer_uid(self.0.as_fd()).map(Some),
+            Address::Unix(_) => socket::peer_uid(self.socket.as_fd()).map(Some),
             _ => Ok(None),
         }
     }
 
     fn unread(&self) -> io::Result<usize> {
-        Ok(rustix::io::ioctl_fionread(&self.0)?.try_into().unwrap_or(usize::MAX))
+        Ok(rustix::io::ioctl_fionread(&self.socket)?.try_into().unwrap_or(usize::MAX))
     }
 
     fn unsent(&self) -> io::Result<usize> {
         match self.local_addr()? {
             // Of a connection that was reset Linux goes on counting what nobody will take.
-            Address::Tcp(_) if socket2::SockRef::from(&self.0).peer_addr().is_err() => Ok(0),
-            Address::Tcp(_) => socket::unsent(self.0.as_fd()),
+            Address::Tcp(_) if socket2::SockRef::from(&self.socket).peer_addr().is_err() => Ok(0),
+            Address::Tcp(_) => socket::unsent(self.socket.as_fd()),
             // What was written to a Unix socket is with the peer already.
             _ => Ok(0),
         }
     }
 
+    /// On a Unix socket a read may also end where a descriptor was sent along.
+    fn short_read_empties(&self) -> bool {
+        self.is_tcp
+    }
+
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.0.as_fd())
+        Some(self.socket.as_fd())
     }
 }
 
 /// What it means to wait for a stream: the one place where a connection blocks.
 ///
-/// On a thread or process of its own a connection lets the system do it: its socket is a blocking
-/// one, and no `Wait` is involved. A [`Mixin`](crate::Mixin) that wants to do something else
-/// meanwhile (watch for a stop, run another connection) gives the request one of these with
-/// [`Request::wait_with`](crate::Request::wait_with).
+/// On a thread or process of its own a connection lets the system do it, and no `Wait` is involved.
+/// A [`Mixin`](crate::Mixin) that wants to do something else meanwhile (watch for a stop, run
+/// another connection) gives the request one of these with
+/// [`Request::wait_with`](crate::Request::wait_with); then the connection reads and writes without
+/// ever waiting itself.
 pub trait Wait: Send + Sync + 'static {
     /// Returns when the stream may be ready, `TimedOut` when it was not until `until`
     /// (`None`: for ever).
@@ -171,4 +179,13 @@ pub trait Wait: Send + Sync + 'static {
         interest: Interest,
         until: Option<Instant>,
     ) -> io::Result<()>;
+
+    /// Called before each read and each write: here others may get their turn. By default they do
+    /// not.
+    fn give_way(&self) {}
+
+    /// Lets some time pass, for what nothing tells the end of; by default the thread sleeps.
+    fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
 }

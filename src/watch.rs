@@ -74,6 +74,17 @@ impl Watch {
         self.attendance.go()
     }
 
+    /// Somebody watches from elsewhere.
+    pub(crate) fn come(&self) {
+        self.attendance.come();
+    }
+
+    /// As [`leave_seat`](Watch::leave_seat), for them.
+    #[must_use]
+    pub(crate) fn go(&self) -> bool {
+        self.attendance.go()
+    }
+
     /// Whether somebody watches. If so, the last one to leave says that nobody does.
     pub(crate) fn can_be_relied_on(&self) -> bool {
         self.attendance.can_be_relied_on()

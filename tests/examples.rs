@@ -76,7 +76,7 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
     for (name, _) in SERVERS {
         is_told(name, &["--nonsense"], 2, &["--nonsense"]);
         is_told(name, &["nonsense"], 2, &["nonsense"]);
-        is_told(name, &["--mixin", "quick"], 2, &["quick", "sequential, threading or forking"]);
+        is_told(name, &["--mixin", "quick"], 2, &["quick", "sequential, threading, forking or fibers"]);
         is_told(name, &["--mixin"], 2, &["--mixin"]);
         is_told(name, &["--listen"], 2, &["--listen"]);
         is_told(name, &["--stop-deadline", "soon"], 2, &["soon"]);

@@ -70,6 +70,23 @@ fn short_connections_from_many_sides_are_all_served() {
 }
 
 #[test]
+fn whoever_came_while_nobody_was_let_in_is_served_once_somebody_is() {
+    let _bound = bounded();
+    let for_ever = Threading::new().idle_time(Duration::from_secs(3600));
+    let builder = ThreadingTcpServer::builder().mixin(for_ever);
+    let server = watched(builder.bind("127.0.0.1:0", Echo).unwrap());
+    for _ in 0..20 {
+        server.suspend();
+        // It wakes one of those who watch, and the others stay.
+        let newcomer = tcp(server.local_addr());
+        thread::sleep(Duration::from_millis(5));
+        server.resume();
+        assert_eq!(ask(&newcomer, "hello"), "hello");
+    }
+    assert!(server.stop(PATIENCE).is_clean());
+}
+
+#[test]
 fn the_limit_on_connections_is_not_exceeded_by_those_who_watch() {
     let _bound = bounded();
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

@@ -231,10 +231,6 @@ impl Stream for Swallowing {
         Ok(())
     }
 
-    fn set_nonblocking(&self, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
     fn local_addr(&self) -> io::Result<Address> {
         Ok(nowhere())
     }

@@ -15,8 +15,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 use socketserver::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Address, Builder, DatagramRequestHandler, Endpoint, Forking, Mixin, Scheme, Sequential, Server,
-    Spawnable, StreamRequestHandler, Threading,
+    Address, Builder, DatagramRequestHandler, Endpoint, Fibers, Forking, Mixin, Scheme, Sequential,
+    Server, Spawnable, StreamRequestHandler, Threading,
 };
 
 /// This file is a part of each example, and so has its name.
@@ -107,8 +107,8 @@ impl Example {
     fn help(&self) -> Outcome {
         let default = format!("where to listen; {} by default", self.listen);
         let mixins = match self.no_forking {
-            None => "sequential, threading (the default) or forking",
-            Some(_) => "sequential or threading (the default)",
+            None => "sequential, threading (the default), forking or fibers",
+            Some(_) => "sequential, threading (the default) or fibers",
         };
         let mut flags = vec![("listen", "ADDRESS", default.as_str()), ("mixin", "MIXIN", mixins)];
         flags.push((
@@ -184,6 +184,7 @@ impl Options {
     pub(crate) fn spawnable(&self) -> Box<dyn Spawnable> {
         match self.mixin {
             Choice::Sequential => Box::new(Sequential),
+            Choice::Fibers => Box::new(Fibers::new()),
             _ => Box::new(Threading::new()),
         }
     }
@@ -252,6 +253,7 @@ enum Choice {
     Sequential,
     Threading,
     Forking,
+    Fibers,
 }
 
 impl FromStr for Choice {
@@ -262,7 +264,8 @@ impl FromStr for Choice {
             "sequential" => Ok(Choice::Sequential),
             "threading" => Ok(Choice::Threading),
             "forking" => Ok(Choice::Forking),
-            _ => Err("a mixin is sequential, threading or forking"),
+            "fibers" => Ok(Choice::Fibers),
+            _ => Err("a mixin is sequential, threading, forking or fibers"),
         }
     }
 }

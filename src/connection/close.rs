@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Connection;
@@ -95,7 +94,7 @@ impl Connection {
                     break;
                 }
             }
-            thread::sleep(pause);
+            self.link.pause(pause);
             pause = (2 * pause).min(LONGEST_PAUSE);
             let left = stream.unsent()?;
             if left < unsent {

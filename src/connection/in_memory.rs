@@ -153,10 +153,6 @@ impl Stream for Arc<Memory> {
         Ok(())
     }
 
-    fn set_nonblocking(&self, _nonblocking: bool) -> io::Result<()> {
-        Ok(())
-    }
-
     fn local_addr(&self) -> io::Result<Address> {
         Ok(self.address.clone())
     }

@@ -3,11 +3,12 @@
 use std::io;
 
 /// A buffer that is allocated by the first read, and grows when reads fill it.
-#[derive(Default)]
 pub(super) struct Input {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// What its length should be, going by the last read.
+    size: usize,
 }
 
 /// The buffer's first size: most connections of most servers are idle, or send short lines.
@@ -15,6 +16,12 @@ pub(super) const SMALLEST: usize = 512;
 
 /// The buffer's last size.
 const LARGEST: usize = 64 * 1024;
+
+impl Default for Input {
+    fn default() -> Input {
+        Input { buffer: Vec::new(), start: 0, end: 0, size: SMALLEST }
+    }
+}
 
 impl Input {
     pub(super) fn is_empty(&self) -> bool {
@@ -39,18 +46,28 @@ impl Input {
     /// Reads once, into the empty buffer; says how much.
     pub(super) fn fill(
         &mut self,
-        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+        read: impl FnOnce(&mut [u8]) -> io::Result<Option<usize>>,
+    ) -> io::Result<Option<usize>> {
         debug_assert!(self.is_empty());
-        if self.buffer.is_empty() || self.end == self.buffer.len() {
-            let size = (4 * self.buffer.len()).clamp(SMALLEST, LARGEST);
-            if size > self.buffer.len() {
-                // Nothing in it is worth copying over.
-                self.buffer = vec![0; size];
-            }
+        if self.buffer.len() < self.size {
+            // Nothing in it is worth copying over.
+            self.buffer = vec![0; self.size];
         }
         (self.start, self.end) = (0, 0);
-        self.end = read(&mut self.buffer)?;
-        Ok(self.end)
+        let length = read(&mut self.buffer)?;
+        self.end = length.unwrap_or(0);
+        if self.end == self.buffer.len() {
+            self.size = (4 * self.size).min(LARGEST);
+        } else if 0 < self.end && self.end < self.size / 4 {
+            self.size = (self.size / 4).max(SMALLEST);
+        }
+        Ok(length)
+    }
+
+    /// Gives the empty buffer back.
+    pub(super) fn release(&mut self) {
+        debug_assert!(self.is_empty());
+        self.buffer = Vec::new();
+        (self.start, self.end) = (0, 0);
     }
 }

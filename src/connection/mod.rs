@@ -293,7 +293,18 @@ impl Connection {
     }
 
     fn fill(&mut self) -> io::Result<usize> {
-        self.receive(|input, source| input.fill(|buffer| source.read(buffer)))
+        self.receive(|input, source| {
+            loop {
+                if source.link.is_emptied() {
+                    // Whoever waits holds no buffer meanwhile.
+                    input.release();
+                    source.wait()?;
+                }
+                if let Some(length) = input.fill(|buffer| source.read_input(buffer))? {
+                    return Ok(length);
+                }
+            }
+        })
     }
 }
 
@@ -305,9 +316,22 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
+    fn wait(&self) -> io::Result<()> {
+        if self.most == 0 { Ok(()) } else { self.link.wait_for_input(self.until) }
+    }
+
+    fn read_input(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match buffer.len().min(self.most) {
+            0 => Ok(Some(0)),
+            length => self.link.read_input(&mut buffer[..length], self.until),
+        }
+    }
+
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = buffer.len().min(self.most);
-        if length == 0 { Ok(0) } else { self.link.read(&mut buffer[..length], self.until) }
+        match buffer.len().min(self.most) {
+            0 => Ok(0),
+            length => self.link.read(&mut buffer[..length], self.until),
+        }
     }
 }
 

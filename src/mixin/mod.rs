@@ -1,6 +1,8 @@
-//! Who runs a request: [`Mixin`] and the three that are built in.
+//! Who runs a request: [`Mixin`] and the four that are built in.
 
 mod crew;
+#[cfg(feature = "fibers")]
+mod fibers;
 mod forking;
 mod sequential;
 mod threading;
@@ -13,6 +15,8 @@ use crate::handle::ServerHandle;
 use crate::request::Request;
 
 pub use crate::sys::process::ForkDespiteThreads;
+#[cfg(feature = "fibers")]
+pub use fibers::Fibers;
 pub use forking::Forking;
 pub use sequential::Sequential;
 pub use threading::Threading;

@@ -25,10 +25,8 @@ impl Mixin for Sequential {
     fn process_request(&self, server: &BaseServer, request: Request) {
         // The only thread is about to wait for the client, so it listens for the stop meanwhile.
         let watch = WatchForStop { control: server.control().clone() };
-        match request.wait_with(watch) {
-            Ok(()) => _ = request.finish(),
-            Err(error) => request.refuse(&error),
-        }
+        request.wait_with(watch);
+        let _reason = request.finish();
     }
 }
 

@@ -94,10 +94,6 @@ impl Stream for Arc<Line> {
         unimplemented!()
     }
 
-    fn set_nonblocking(&self, _nonblocking: bool) -> io::Result<()> {
-        unimplemented!()
-    }
-
     fn local_addr(&self) -> io::Result<Address> {
         unimplemented!()
     }

@@ -2,7 +2,13 @@
 //!
 //! `unsafe` is allowed here and nowhere else in the crate.
 
+#[cfg(feature = "fibers")]
+pub(crate) mod fiber;
 pub(crate) mod process;
+#[cfg(feature = "fibers")]
+pub(crate) mod readiness;
 pub(crate) mod shared;
 pub(crate) mod socket;
+#[cfg(feature = "fibers")]
+pub(crate) mod stack;
 pub(crate) mod wait;

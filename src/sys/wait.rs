@@ -68,7 +68,7 @@ fn sleep(fds: &mut [PollFd<'_>], until: Option<Instant>) -> io::Result<()> {
     }
 }
 
-fn timespec(time: Duration) -> Timespec {
+pub(super) fn timespec(time: Duration) -> Timespec {
     Timespec {
         tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
         tv_nsec: time.subsec_nanos().into(),

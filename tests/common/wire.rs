@@ -258,11 +258,6 @@ impl Stream for WireStream {
         Ok(())
     }
 
-    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.0.wire.lock().blocking = !nonblocking;
-        Ok(())
-    }
-
     fn local_addr(&self) -> io::Result<Address> {
         self.0.local_addr()
     }

@@ -57,10 +57,6 @@ impl Stream for Arc<Socket> {
         Ok(())
     }
 
-    fn set_nonblocking(&self, _nonblocking: bool) -> io::Result<()> {
-        Ok(())
-    }
-
     fn local_addr(&self) -> io::Result<Address> {
         Ok(Address::Unix(UnixName::Unnamed))
     }

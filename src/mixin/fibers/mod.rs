@@ -1,0 +1,239 @@
+//! A fiber per request: the handler's code on a small stack of its own, on one of a few threads.
+
+mod desk;
+mod scheduler;
+mod seats;
+mod watchdog;
+mod worker;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::crew::{Crew, Terms};
+use super::{Mixin, Spawnable};
+use crate::base::{BaseServer, Next};
+use crate::error::Result;
+use crate::handle::ServerHandle;
+use crate::request::Request;
+use crate::sys::fiber::Job;
+use desk::{Message, Team};
+use watchdog::Watchdog;
+use worker::Worker;
+
+/// Serves each request on a fiber of its own.
+///
+/// A fiber is to a thread what a thread is to a processor: there may be many thousands of them on a
+/// few threads. Where a handler waits for its client, its fiber is put aside, and its thread, a
+/// worker, goes on with another one that has something to do. The handler is the same plain code as
+/// under [`Threading`](super::Threading); what an idle connection costs is a page of stack, and what
+/// a message costs is no switch between threads.
+///
+/// ```
+/// use socketserver::{FiberTcpServer, Fibers, services::Echo};
+///
+/// let server = FiberTcpServer::builder()
+///     .mixin(Fibers::new().workers(2).stack_size(256 * 1024))
+///     .bind("127.0.0.1:0", Echo)?;
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+///
+/// # What a handler may not do
+///
+/// The fibers of a worker take turns, and only where they wait for their connection
+/// ([`Connection`](crate::Connection)), for [`offload`](Fibers::offload) or for
+/// [`sleep`](Fibers::sleep). So, other than on a thread of its own, a handler should not
+///
+/// - block in any other way (a file, a database, another socket, [`std::thread::sleep`], a channel)
+///   or compute for long: all connections of its worker wait meanwhile. That is what
+///   [`offload`](Fibers::offload) is for. Who keeps the others waiting is in the log, once it has
+///   been for [`longest_turn`](Fibers::longest_turn).
+/// - hold a lock while it reads from its connection or writes to it: another handler that waits for
+///   the lock holds up the thread that the first one would have to go on with, for ever.
+/// - keep in thread-locals what belongs to one connection: they are shared by all fibers of a
+///   worker. (A fiber stays on the worker that it began on.)
+/// - go deep: its stack is [small](Fibers::stack_size).
+///
+/// The connection may be used from another thread, as within [`std::thread::scope`]; that thread
+/// then waits by itself. While a panic unwinds the stack, the connection holds its worker up where it
+/// waits.
+///
+/// # Limits
+///
+/// [`stack_size`](Fibers::stack_size) says what happens when a stack is too small. A handler that
+/// does not end is left behind by a stop, and with it all others of its worker.
+#[derive(Debug)]
+pub struct Fibers {
+    max_fibers: usize,
+    workers: usize,
+    stack_size: usize,
+    longest_turn: Duration,
+    crew: Arc<Crew<Job>>,
+    team: OnceLock<Arc<Team>>,
+    watchdog: Mutex<Watchdog>,
+    /// Whether the server takes any number of requests, or one for each call of `handle_request`.
+    serves: AtomicBool,
+}
+
+/// For the threads that the fibers run on, and those that do what is offloaded.
+const TERMS: Terms = Terms { stack_size: 512 * 1024, idle_time: Duration::from_secs(10) };
+
+impl Default for Fibers {
+    fn default() -> Fibers {
+        Fibers::new()
+    }
+}
+
+impl Fibers {
+    /// Fibers with their defaults.
+    pub fn new() -> Fibers {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        Fibers {
+            max_fibers: usize::MAX,
+            workers,
+            stack_size: 128 * 1024,
+            longest_turn: Duration::from_secs(1),
+            crew: Arc::new(Crew::new(Job::run)),
+            team: OnceLock::new(),
+            watchdog: Mutex::default(),
+            serves: AtomicBool::new(false),
+        }
+    }
+
+    /// How many threads the fibers run on; as many as the machine has processors for this process by
+    /// default. Zero counts as one.
+    pub fn workers(mut self, workers: usize) -> Fibers {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// How many requests run at a time; more of them wait in the backlog. Zero counts as one. By
+    /// default there is no limit besides the server's
+    /// [`max_connections`](crate::Builder::max_connections).
+    pub fn max_fibers(mut self, fibers: usize) -> Fibers {
+        self.max_fibers = fibers;
+        self
+    }
+
+    /// The stack of each fiber, in bytes; 128 KiB by default. It is address space: memory is used,
+    /// a page at a time, as far down as a handler reaches, and given back when the fiber has ended,
+    /// unless another one is likely to need it soon.
+    ///
+    /// The default has room for several times what handlers of ordinary depth reach, a panic that
+    /// prints its backtrace included. A handler that needs more overflows into a guard below the
+    /// stack; this ends the process, as on any thread, and a message on standard error names this
+    /// setting.
+    pub fn stack_size(mut self, bytes: usize) -> Fibers {
+        self.stack_size = bytes;
+        self
+    }
+
+    /// For how long a handler may keep its worker to itself before the log says so; 1 s by default.
+    /// It is said once, by [`log::warn`] with the peer, within twice that time.
+    pub fn longest_turn(mut self, time: Duration) -> Fibers {
+        self.longest_turn = time.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Does something that blocks, or takes long, on another thread, while this fiber is put aside
+    /// and the others go on. Returns what it returns; a panic goes on in the caller.
+    ///
+    /// It may borrow from the caller. The threads are kept for a while for others to use; where
+    /// none can be started, or outside of a fiber (under another mixin), it is simply called.
+    ///
+    /// ```
+    /// use socketserver::{Connection, Fibers, FiberTcpServer, HandlerResult, handler_fn};
+    /// use std::io::Write;
+    ///
+    /// let server = FiberTcpServer::bind("127.0.0.1:0", handler_fn(|connection| {
+    ///     let message = Fibers::offload(|| std::fs::read("/etc/hostname"))?;
+    ///     connection.write_all(&message)?;
+    ///     Ok(())
+    /// }))?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn offload<T: Send>(call: impl FnOnce() -> T + Send) -> T {
+        scheduler::offload(call)
+    }
+
+    /// Lets some time pass for this fiber, while the others go on; outside of a fiber it is
+    /// [`std::thread::sleep`].
+    pub fn sleep(time: Duration) {
+        scheduler::sleep(time);
+    }
+
+    fn team(&self, server: &BaseServer) -> io::Result<&Arc<Team>> {
+        if let Some(team) = self.team.get() {
+            return Ok(team);
+        }
+        let team = Arc::new(Team::new(self.workers)?);
+        let listener = match self.serves.load(Ordering::Relaxed) {
+            true => Arc::downgrade(server.listener()),
+            false => Weak::new(),
+        };
+        let hired = (0..self.workers).try_for_each(|number| {
+            let worker = Worker::new(
+                number,
+                team.clone(),
+                server.control().clone(),
+                listener.clone(),
+                self.crew.clone(),
+            )?;
+            let stack_size = self.stack_size;
+            let work = Job::new(move || worker.work(stack_size));
+            self.crew.hand_over(work, TERMS).map_err(|(_, error)| error)
+        });
+        if hired.is_err() {
+            // All of them, or none.
+            team.close();
+        }
+        hired.map(|()| self.team.get_or_init(|| team))
+    }
+}
+
+impl Mixin for Fibers {
+    fn start(&self) -> Result<()> {
+        self.serves.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn process_request(&self, server: &BaseServer, request: Request) {
+        match self.team(server) {
+            Ok(team) => team.desks[team.least_busy()].post(Message::Request(request)),
+            Err(error) => request.refuse(&error),
+        }
+    }
+
+    fn max_requests(&self) -> usize {
+        self.max_fibers
+    }
+
+    fn next_request(&self, server: &BaseServer, until: Option<Instant>) -> Next {
+        let Some(team) = self.team.get() else { return server.next_request_or(until, None) };
+        loop {
+            let look = self.watchdog.lock().next_look(team, self.longest_turn);
+            let wake_up = [until, look].into_iter().flatten().min();
+            let next = server.next_request_or(wake_up, Some(team.alarm.bell.as_fd()));
+            match next {
+                Next::Ready => team.alarm.bell.silence(),
+                Next::TimedOut if until.is_none_or(|until| Instant::now() < until) => {}
+                next => return next,
+            }
+            self.watchdog.lock().look(team, self.longest_turn, &server.handle());
+        }
+    }
+
+    fn close(&self, _server: &ServerHandle) {
+        if let Some(team) = self.team.get() {
+            team.close();
+        }
+        let busy = || self.team.get().map_or(0, |team| team.busy_threads());
+        self.crew.dismiss(busy, Duration::from_secs(1));
+    }
+}
+
+impl Spawnable for Fibers {}

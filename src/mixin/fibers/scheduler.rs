@@ -1,0 +1,389 @@
+//! The fibers of one worker: which of them may go on, and how the others wait.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::TERMS;
+use super::desk::{Desk, Team};
+use super::seats::{Awaits, Key, Seats};
+use crate::mixin::crew::Crew;
+use crate::request::Request;
+use crate::stream::{Interest, Stream, Wait};
+use crate::sys::fiber::{self, Fiber, Job, elsewhere};
+use crate::sys::readiness::{Happened, Readiness};
+use crate::sys::stack::Stack;
+use crate::sys::wait::poll;
+
+/// How many reads and writes a fiber may do before it is another one's turn, if there is one: a
+/// client that never ceases to send keeps the others waiting for no longer than these take.
+const TURN: u32 = 32;
+
+/// How many stacks are kept for fibers to come, besides one for every four that are in use.
+const SPARE_STACKS: usize = 64;
+
+/// How many threads at a time do for the fibers of one worker what these have offloaded.
+const MOST_HELPERS: usize = 64;
+
+thread_local! {
+    /// That of this thread, if it is a worker.
+    static HERE: OnceCell<Scheduler> = const { OnceCell::new() };
+}
+
+/// Everything of a worker's that its fibers change.
+pub(super) struct Scheduler {
+    number: usize,
+    team: Arc<Team>,
+    crew: Arc<Crew<Job>>,
+    pub(super) readiness: Readiness,
+    stack_size: usize,
+    stacks: RefCell<Vec<Stack>>,
+    seats: RefCell<Seats>,
+    /// Those that may go on, in this order.
+    ready: RefCell<VecDeque<Key>>,
+    timers: RefCell<BTreeSet<(Instant, Key)>>,
+    running: Cell<Option<Key>>,
+    left_of_turn: Cell<u32>,
+    /// How many threads do something for a fiber,
+    helpers: Cell<usize>,
+    /// and the fibers that wait for one of them.
+    queue: RefCell<VecDeque<Key>>,
+}
+
+impl Scheduler {
+    /// Makes this thread a worker.
+    pub(super) fn run<R>(
+        number: usize,
+        team: Arc<Team>,
+        crew: Arc<Crew<Job>>,
+        readiness: Readiness,
+        stack_size: usize,
+        work: impl FnOnce(&Scheduler) -> R,
+    ) -> R {
+        let scheduler = Scheduler {
+            number,
+            team,
+            crew,
+            readiness,
+            stack_size,
+            stacks: RefCell::default(),
+            seats: RefCell::default(),
+            ready: RefCell::default(),
+            timers: RefCell::default(),
+            running: Cell::new(None),
+            left_of_turn: Cell::new(TURN),
+            helpers: Cell::new(0),
+            queue: RefCell::default(),
+        };
+        HERE.with(|here| work(here.get_or_init(|| scheduler)))
+    }
+
+    pub(super) fn desk(&self) -> &Desk {
+        &self.team.desks[self.number]
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.seats.borrow().count() == 0
+    }
+
+    /// Serves a request that the desk has counted on a fiber of its own, at once.
+    pub(super) fn serve(&self, request: Request) {
+        let spare = self.stacks.borrow_mut().pop();
+        let stack = match spare.map_or_else(|| Stack::new(self.stack_size), Ok) {
+            Ok(stack) => stack,
+            Err(error) => {
+                request.refuse(&error);
+                self.desk().is_done_with_one();
+                return;
+            }
+        };
+        let key = self.seats.borrow_mut().insert(request.id());
+        request.wait_with(OnFiber { team: self.team.clone(), number: self.number, key });
+        let fiber = Fiber::new(stack, move || _ = request.finish());
+        if let Some(seat) = self.seats.borrow_mut().find(key) {
+            seat.fiber = Some(fiber);
+        }
+        self.resume(key);
+    }
+
+    /// Gives each of those that may go on now one turn.
+    pub(super) fn run_ready(&self) {
+        let count = self.ready.borrow().len();
+        for _ in 0..count {
+            let next = self.ready.borrow_mut().pop_front();
+            next.inspect(|next| self.resume(*next));
+        }
+    }
+
+    fn resume(&self, key: Key) {
+        let taken = self
+            .seats
+            .borrow_mut()
+            .find(key)
+            .and_then(|seat| seat.fiber.take().map(|fiber| (fiber, seat.request)));
+        let Some((mut fiber, request)) = taken else { return };
+        self.running.set(Some(key));
+        self.left_of_turn.set(TURN);
+        self.desk().begin_turn(request);
+        let has_ended = fiber.resume();
+        self.desk().end_turn();
+        self.running.set(None);
+        if has_ended {
+            self.end(key, fiber);
+        } else if let Some(seat) = self.seats.borrow_mut().find(key) {
+            seat.fiber = Some(fiber);
+        }
+    }
+
+    fn end(&self, key: Key, fiber: Fiber) {
+        let mut seats = self.seats.borrow_mut();
+        if let Some(timer) = seats.remove(key).and_then(|seat| seat.timer) {
+            self.timers.borrow_mut().remove(&(timer, key));
+        }
+        let mut stacks = self.stacks.borrow_mut();
+        let most = SPARE_STACKS + seats.count() / 4;
+        stacks.extend(fiber.into_stack());
+        // Two at a time, so that those of a burst are given back as its fibers end.
+        for _ in 0..2 {
+            if stacks.len() > most {
+                stacks.pop();
+            }
+        }
+        self.desk().is_done_with_one();
+    }
+
+    /// How long there is nothing to do unless something happens; `None`: for ever.
+    pub(super) fn idle_time(&self) -> Option<Duration> {
+        if !self.ready.borrow().is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let timers = self.timers.borrow();
+        timers.first().map(|(timer, _)| timer.saturating_duration_since(Instant::now()))
+    }
+
+    /// Something has happened to a fiber's stream.
+    pub(super) fn note(&self, key: Key, happened: Happened) {
+        if let Some(seat) = self.seats.borrow_mut().find(key) {
+            seat.note(happened);
+            if let Awaits::Stream(interest) = seat.awaits
+                && seat.take_readiness(interest)
+            {
+                seat.awaits = Awaits::Turn;
+                self.ready.borrow_mut().push_back(key);
+            }
+        }
+    }
+
+    /// A fiber has got word.
+    pub(super) fn note_word(&self, key: Key) {
+        if let Some(seat) = self.seats.borrow_mut().find(key) {
+            if seat.awaits == Awaits::Word {
+                seat.awaits = Awaits::Turn;
+                self.ready.borrow_mut().push_back(key);
+            } else {
+                seat.has_word = true;
+            }
+        }
+    }
+
+    /// Wakes those whose time has come.
+    pub(super) fn note_time(&self) {
+        let mut timers = self.timers.borrow_mut();
+        if timers.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some((timer, key)) = timers.first().copied().filter(|(timer, _)| *timer <= now) {
+            timers.remove(&(timer, key));
+            let mut seats = self.seats.borrow_mut();
+            let Some(seat) = seats.find(key) else { continue };
+            seat.timer = None;
+            match seat.until {
+                // It was set for what came in time, and now something else is waited for.
+                Some(until) if seat.awaits != Awaits::Turn && until > now => {
+                    seat.timer = Some(until);
+                    timers.insert((until, key));
+                }
+                Some(_) if seat.awaits != Awaits::Turn => {
+                    seat.is_late = true;
+                    seat.awaits = Awaits::Turn;
+                    self.ready.borrow_mut().push_back(key);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    // What follows is done by fibers.
+
+    /// Puts the running fiber aside until it gets what it awaits; `false` when it did not until
+    /// `until` (`None`: for ever).
+    fn put_aside(&self, key: Key, awaits: Awaits, until: Option<Instant>) -> bool {
+        if let Some(seat) = self.seats.borrow_mut().find(key) {
+            seat.awaits = awaits;
+            seat.until = until;
+            if let Some(until) = until
+                && seat.timer.is_none_or(|timer| until < timer)
+            {
+                let mut timers = self.timers.borrow_mut();
+                if let Some(timer) = seat.timer.replace(until) {
+                    timers.remove(&(timer, key));
+                }
+                timers.insert((until, key));
+            }
+        }
+        fiber::suspend();
+        let mut seats = self.seats.borrow_mut();
+        !seats.find(key).is_some_and(|seat| std::mem::take(&mut seat.is_late))
+    }
+
+    fn wait_for(
+        &self,
+        key: Key,
+        stream: &dyn Stream,
+        interest: Interest,
+        until: Option<Instant>,
+    ) -> io::Result<()> {
+        let Some(fd) = stream.as_fd() else { return Ok(()) };
+        if let Some(seat) = self.seats.borrow_mut().find(key) {
+            if seat.take_readiness(interest) {
+                return Ok(());
+            }
+            if !seat.is_watched {
+                self.readiness.watch(fd, key.number())?;
+                seat.is_watched = true;
+            }
+        }
+        match self.put_aside(key, Awaits::Stream(interest), until) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    fn give_way(&self, key: Key) {
+        match self.left_of_turn.get().checked_sub(1) {
+            Some(left) => self.left_of_turn.set(left),
+            None => {
+                self.ready.borrow_mut().push_back(key);
+                self.put_aside(key, Awaits::Turn, None);
+            }
+        }
+    }
+
+    fn await_word(&self, key: Key) {
+        let mut seats = self.seats.borrow_mut();
+        let has_word = seats.find(key).is_some_and(|seat| std::mem::take(&mut seat.has_word));
+        drop(seats);
+        if !has_word {
+            self.put_aside(key, Awaits::Word, None);
+        }
+    }
+
+    fn sleep(&self, key: Key, time: Duration) {
+        if let Some(until) = Instant::now().checked_add(time) {
+            self.put_aside(key, Awaits::Time, Some(until));
+        } else {
+            self.put_aside(key, Awaits::Time, None);
+        }
+    }
+
+    fn offload<T: Send>(&self, key: Key, call: impl FnOnce() -> T + Send) -> T {
+        while self.helpers.get() == MOST_HELPERS {
+            self.queue.borrow_mut().push_back(key);
+            self.await_word(key);
+        }
+        self.helpers.set(self.helpers.get() + 1);
+        self.desk().begin_offload();
+        let (team, number) = (self.team.clone(), self.number);
+        let end = move || team.desks[number].end_offload(key);
+        let start = |job| {
+            if let Err((job, error)) = self.crew.hand_over(job, TERMS) {
+                log::warn!("no thread can be started, the worker itself does the work: {error}");
+                job.run();
+            }
+        };
+        let result = elsewhere(call, end, start, || self.await_word(key));
+        self.helpers.set(self.helpers.get() - 1);
+        let next = self.queue.borrow_mut().pop_front();
+        next.inspect(|next| self.note_word(*next));
+        result.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+/// See [`Fibers::offload`](super::Fibers::offload).
+pub(super) fn offload<T: Send>(call: impl FnOnce() -> T + Send) -> T {
+    HERE.with(|here| match running(here) {
+        Some((scheduler, key)) => scheduler.offload(key, call),
+        None => call(),
+    })
+}
+
+/// See [`Fibers::sleep`](super::Fibers::sleep).
+pub(super) fn sleep(time: Duration) {
+    HERE.with(|here| match running(here) {
+        Some((scheduler, key)) => scheduler.sleep(key, time),
+        None => thread::sleep(time),
+    });
+}
+
+/// The fiber that this code is a part of, if it is and may be put aside.
+fn running(here: &OnceCell<Scheduler>) -> Option<(&Scheduler, Key)> {
+    let scheduler = here.get()?;
+    // Whether a panic is on its way std asks the thread, not the fiber: the next one would take it
+    // for its own.
+    let key = scheduler.running.get().filter(|_| !thread::panicking())?;
+    Some((scheduler, key))
+}
+
+/// How a connection waits that is served by a fiber.
+struct OnFiber {
+    team: Arc<Team>,
+    number: usize,
+    key: Key,
+}
+
+impl OnFiber {
+    /// `None` where it is not that fiber which has to wait, or it cannot be put aside.
+    fn with<R>(&self, call: impl FnOnce(&Scheduler) -> R) -> Option<R> {
+        HERE.with(|here| {
+            let (scheduler, key) = running(here)?;
+            let is_mine = key == self.key
+                && scheduler.number == self.number
+                && Arc::ptr_eq(&scheduler.team, &self.team);
+            is_mine.then(|| call(scheduler))
+        })
+    }
+}
+
+impl Wait for OnFiber {
+    fn wait(
+        &self,
+        stream: &dyn Stream,
+        interest: Interest,
+        until: Option<Instant>,
+    ) -> io::Result<()> {
+        let waited = self.with(|scheduler| scheduler.wait_for(self.key, stream, interest, until));
+        if let Some(waited) = waited {
+            return waited;
+        }
+        let Some(fd) = stream.as_fd() else { return Ok(()) };
+        match poll([Some((fd, interest))], [], until)? {
+            [true] => Ok(()),
+            [false] => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    fn give_way(&self) {
+        self.with(|scheduler| scheduler.give_way(self.key));
+    }
+
+    fn pause(&self, time: Duration) {
+        if self.with(|scheduler| scheduler.sleep(self.key, time)).is_none() {
+            thread::sleep(time);
+        }
+    }
+}

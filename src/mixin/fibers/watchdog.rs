@@ -1,0 +1,85 @@
+//! Who notices that a handler keeps its worker to itself.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::desk::{Team, Turn};
+use crate::handle::ServerHandle;
+use crate::sys::wait::Bell;
+
+/// Looks now and then whose turn it is, while anybody is served.
+#[derive(Debug, Default)]
+pub(super) struct Watchdog {
+    next_look: Option<Instant>,
+    /// For each worker, whose turn it was at the last look, since when, and whether that was said.
+    seen: HashMap<usize, (Turn, Instant, bool)>,
+}
+
+/// What wakes it.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    is_wanted: AtomicBool,
+    pub(super) bell: Bell,
+}
+
+impl Alarm {
+    pub(super) fn new() -> io::Result<Alarm> {
+        Ok(Alarm { is_wanted: AtomicBool::new(false), bell: Bell::new()? })
+    }
+
+    /// To be called by whoever begins to serve somebody.
+    pub(super) fn give(&self) {
+        if self.is_wanted.load(Ordering::SeqCst) && self.is_wanted.swap(false, Ordering::SeqCst) {
+            self.bell.ring();
+        }
+    }
+}
+
+impl Watchdog {
+    /// When to look next; `None` while nobody is served: the alarm will be given.
+    pub(super) fn next_look(&mut self, team: &Team, longest: Duration) -> Option<Instant> {
+        if self.next_look.is_none() {
+            // Said first and looked at after, so that nobody begins unheard in between.
+            team.alarm.is_wanted.store(true, Ordering::SeqCst);
+            if team.is_busy() {
+                self.next_look = Instant::now().checked_add(longest);
+            }
+        }
+        self.next_look
+    }
+
+    pub(super) fn look(&mut self, team: &Team, longest: Duration, server: &ServerHandle) {
+        let now = Instant::now();
+        if self.next_look.is_none_or(|look| now < look) {
+            return;
+        }
+        for (worker, desk) in team.desks.iter().enumerate() {
+            let Some(turn) = desk.turn() else {
+                self.seen.remove(&worker);
+                continue;
+            };
+            let seen = self.seen.entry(worker).or_insert((turn, now, false));
+            if seen.0 != turn {
+                *seen = (turn, now, false);
+            }
+            let time = now - seen.1;
+            if time >= longest && !std::mem::replace(&mut seen.2, true) {
+                warn(turn.request, time, server);
+            }
+        }
+        self.next_look = if team.is_busy() { now.checked_add(longest) } else { None };
+    }
+}
+
+fn warn(request: u64, time: Duration, server: &ServerHandle) {
+    let connections = server.connections();
+    let peer = connections.iter().find(|connection| connection.id == request);
+    let Some(peer) = peer.map(|connection| &connection.peer) else { return };
+    log::warn!(
+        "the handler of {request} from {peer} has held up its worker for {:.1} s; what computes or \
+         blocks is for Fibers::offload",
+        time.as_secs_f64()
+    );
+}

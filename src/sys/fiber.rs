@@ -1,0 +1,131 @@
+//! Fibers: code that can be put aside in the middle, on a stack of its own, and gone on with later
+//! on the same thread.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::mpsc::{self, TryRecvError};
+
+use corosensei::{Coroutine, Yielder};
+
+use super::stack::{Bounds, Stack};
+
+/// Code on a stack of its own. It stays on the thread that made it.
+pub(crate) struct Fiber {
+    coroutine: ManuallyDrop<Coroutine<(), (), (), Stack>>,
+    bounds: Bounds,
+}
+
+thread_local! {
+    /// The way out of the fiber that this thread is running; null while it runs none.
+    static OUT: Cell<*const Yielder<(), ()>> = const { Cell::new(ptr::null()) };
+}
+
+impl Fiber {
+    pub(crate) fn new(stack: Stack, run: impl FnOnce() + 'static) -> Fiber {
+        let bounds = stack.bounds();
+        let coroutine = Coroutine::with_stack(stack, move |out: &Yielder<(), ()>, ()| {
+            OUT.set(out);
+            // Whatever comes of it, the worker goes on.
+            let _ = catch_unwind(AssertUnwindSafe(run));
+            OUT.set(ptr::null());
+        });
+        Fiber { coroutine: ManuallyDrop::new(coroutine), bounds }
+    }
+
+    /// Runs it until it suspends itself, or ends; returns whether it has ended.
+    pub(crate) fn resume(&mut self) -> bool {
+        self.bounds.enter();
+        self.coroutine.resume(()).as_return().is_some()
+    }
+
+    /// The stack of one that has ended; `None` before.
+    pub(crate) fn into_stack(mut self) -> Option<Stack> {
+        // SAFETY: it is taken once, and `forget` keeps `drop` from using it again.
+        let coroutine = unsafe { ManuallyDrop::take(&mut self.coroutine) };
+        std::mem::forget(self);
+        if coroutine.done() {
+            return Some(coroutine.into_stack());
+        }
+        std::mem::forget(coroutine);
+        None
+    }
+}
+
+impl Drop for Fiber {
+    /// One that has not ended stays in memory for ever: what is on its stack may be in use
+    /// elsewhere, as by [`elsewhere`], and a handler cannot be unwound against its will.
+    fn drop(&mut self) {
+        if self.coroutine.done() {
+            // SAFETY: it is dropped here and nowhere else.
+            unsafe { ManuallyDrop::drop(&mut self.coroutine) };
+        }
+    }
+}
+
+/// Suspends the fiber that this thread runs, until it is resumed; does nothing outside of one.
+pub(crate) fn suspend() {
+    let out = OUT.replace(ptr::null());
+    // SAFETY: it was set by the fiber that this code is a part of, points to what lives on that
+    // fiber's stack as long as the fiber does, and is null wherever that fiber is not running.
+    if let Some(out) = unsafe { out.as_ref() } {
+        out.suspend(());
+        OUT.set(out);
+    }
+}
+
+/// Something to do on another thread.
+pub(crate) struct Job(Box<dyn FnOnce() + Send>);
+
+impl Job {
+    pub(crate) fn new(call: impl FnOnce() + Send + 'static) -> Job {
+        Job(Box::new(call))
+    }
+
+    pub(crate) fn run(self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Job")
+    }
+}
+
+/// Calls `call` wherever `start` has the job done, and returns when that has ended: `wait` is
+/// called, again and again, until then, and `end` at the end of the job.
+///
+/// `call` may borrow from the caller, as in [`std::thread::scope`].
+pub(crate) fn elsewhere<T: Send>(
+    call: impl FnOnce() -> T + Send,
+    end: impl FnOnce() + Send + 'static,
+    start: impl FnOnce(Job),
+    wait: impl Fn(),
+) -> std::thread::Result<T> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let job = move || {
+        let result = catch_unwind(AssertUnwindSafe(call));
+        // Here ends all use of what the caller has lent.
+        let _ = sender.send(result);
+        end();
+    };
+    let job: Box<dyn FnOnce() + Send + '_> = Box::new(job);
+    // SAFETY: the two types differ in how long what is borrowed must live. It lives until this
+    // function returns, and that is after the result has come, or the job been dropped.
+    let job = Job(unsafe {
+        std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Box<dyn FnOnce() + Send>>(job)
+    });
+    // Not even a panic may end this function early.
+    let _ = catch_unwind(AssertUnwindSafe(|| start(job)));
+    loop {
+        match receiver.try_recv() {
+            Ok(result) => return result,
+            Err(TryRecvError::Empty) if catch_unwind(AssertUnwindSafe(&wait)).is_ok() => {}
+            Err(_) => return receiver.recv().unwrap_or_else(|_| Err(Box::new("the job was lost"))),
+        }
+    }
+}
