@@ -19,8 +19,8 @@ pub type HandlerResult = Result<(), HandlerError>;
 /// lives in the variables of [`handle`](StreamRequestHandler::handle), what concerns all of them in
 /// the handler's fields, behind a lock or atomic.
 ///
-/// The order of calls is `verify_request`, `setup`, `handle`, `finish`, as in CPython. An error or a
-/// panic in any of them ends this connection and no other.
+/// The order of calls is `verify_request`, `setup`, `handle`, `finish`, as in CPython. An error or
+/// a panic in any of them ends this connection and no other.
 ///
 /// ```
 /// use std::io::{BufRead, Write};

@@ -148,18 +148,18 @@
 //! in those two steps.
 //!
 //! ```text
-//! BaseServer::next_request   wait            for the listener, a stop, or room         base.rs
-//!                            accept          a Transport takes it                      transport/
-//!                                            which errors retry, which wait            accept.rs
-//!                            admission       verify_request, limits, overload policy   admission.rs
-//!                            registry        who is here: its place is taken           registry.rs
+//! BaseServer::next_request   wait            for the listener, a stop, or room        base.rs
+//!                            accept          a Transport takes it                     transport/
+//!                                            which errors retry, which wait           accept.rs
+//!                            admission       verify_request, limits, overload policy  admission.rs
+//!                            registry        who is here: its place is taken          registry.rs
 //!
-//! Request::finish            setup           the handler's three methods;              run.rs
+//! Request::finish            setup           the handler's three methods;             run.rs
 //!                            handle          errors and panics go to handle_error
 //!                            finish
-//!                            lingering close what was written is sent, and unread      connection/close.rs
+//!                            lingering close what was written is sent, and unread     connection/
 //!                                            input drained, so that it arrives
-//!                            registry        its place is free again                   registry.rs
+//!                            registry        its place is free again                  registry.rs
 //!
 //! Sequential   loop { next_request; finish }
 //! Threading    loop { next_request; hand it to a waiting thread, or to a new one: finish }
@@ -218,22 +218,39 @@
 //!
 //! | limit | default | beyond it |
 //! | --- | --- | --- |
-//! | [`max_connections`](Builder::max_connections) | descriptors, less some | the [`Overload`] policy |
-//! | [`max_connections_per_peer`](Builder::max_connections_per_peer), [`connection_rate`](Builder::connection_rate) | none | refused |
-//! | [`access`](Builder::access) | everybody | denied |
-//! | [`Threading::max_threads`], [`Forking::max_children`] | none; 40 | newcomers wait in the backlog |
-//! | [`backlog`](Builder::backlog) | 1024 | the system turns newcomers away |
-//! | [`max_line_length`](Builder::max_line_length) | 64 KiB | [`Error::LineTooLong`] |
-//! | [`LengthPrefixed::max_length`](framing::LengthPrefixed::max_length) | 64 KiB | [`Error::MessageTooLong`] |
-//! | [`max_packet_size`](Builder::max_packet_size) | 65,535 bytes | [`Error::Truncated`] |
-//! | [`idle_timeout`](Builder::idle_timeout), [`read_timeout`](Builder::read_timeout) | none | [`Error::IdleTimeout`] |
-//! | [`message_deadline`](Builder::message_deadline) | none | [`Error::Deadline`] |
-//! | [`min_rate`](Builder::min_rate) | none | [`Error::TooSlow`] |
-//! | [`write_timeout`](Builder::write_timeout) | 30 s | [`Error::WriteTimeout`] |
-//! | [`keepalive`](Builder::keepalive) | about two minutes without a sign of life | the connection is reset |
-//! | [`user_timeout`](Builder::user_timeout) | two minutes without an answer to what was sent | the connection is reset |
+//! | [`max_connections`] | descriptors, less some | the [`Overload`] policy |
+//! | [`max_connections_per_peer`], [`connection_rate`] | none | refused |
+//! | [`access`] | everybody | denied |
+//! | [`Threading::max_threads`], [`Forking::max_children`] | none; 40 | left in the backlog |
+//! | [`backlog`] | 1024 | the system turns newcomers away |
+//! | [`max_line_length`] | 64 KiB | [`Error::LineTooLong`] |
+//! | [`LengthPrefixed::max_length`] | 64 KiB | [`Error::MessageTooLong`] |
+//! | [`max_packet_size`] | 65,535 bytes | [`Error::Truncated`] |
+//! | [`idle_timeout`], [`read_timeout`] | none | [`Error::IdleTimeout`] |
+//! | [`message_deadline`] | none | [`Error::Deadline`] |
+//! | [`min_rate`] | none | [`Error::TooSlow`] |
+//! | [`write_timeout`] | 30 s | [`Error::WriteTimeout`] |
+//! | [`keepalive`] | about two minutes without a sign of life | the connection is reset |
+//! | [`user_timeout`] | two minutes without an answer to what was sent | the connection is reset |
 //! | [`Broadcast::with_capacity`] | 4 MiB behind | the member is disconnected |
-//! | [`stop_deadline`](Builder::stop_deadline) | 30 s | connections are cut off |
+//! | [`stop_deadline`] | 30 s | connections are cut off |
+//!
+//! [`max_connections`]: Builder::max_connections
+//! [`max_connections_per_peer`]: Builder::max_connections_per_peer
+//! [`connection_rate`]: Builder::connection_rate
+//! [`access`]: Builder::access
+//! [`backlog`]: Builder::backlog
+//! [`max_line_length`]: Builder::max_line_length
+//! [`max_packet_size`]: Builder::max_packet_size
+//! [`idle_timeout`]: Builder::idle_timeout
+//! [`read_timeout`]: Builder::read_timeout
+//! [`message_deadline`]: Builder::message_deadline
+//! [`min_rate`]: Builder::min_rate
+//! [`write_timeout`]: Builder::write_timeout
+//! [`keepalive`]: Builder::keepalive
+//! [`user_timeout`]: Builder::user_timeout
+//! [`stop_deadline`]: Builder::stop_deadline
+//! [`LengthPrefixed::max_length`]: framing::LengthPrefixed::max_length
 //!
 //! # Forking
 //!
@@ -248,8 +265,8 @@
 //!   [`ServerHandle`] knows and changes nothing outside it.
 //! - A child leaves by `_exit`: no destructors of the program run in it, and what it printed
 //!   without a newline is lost unless it is flushed.
-//! - Should the parent die, its children end gracefully. Those that ignore a stop are sent `SIGTERM`
-//!   at its deadline, then `SIGKILL`, and are named in the [`StopReport`].
+//! - Should the parent die, its children end gracefully. Those that ignore a stop are sent
+//!   `SIGTERM` at its deadline, then `SIGKILL`, and are named in the [`StopReport`].
 //! - The parent reaps its own children only, as soon as they end. It needs no `SIGCHLD` handler,
 //!   and takes no child of the program's away from it.
 //!

@@ -187,8 +187,8 @@ impl Link {
         }
     }
 
-    /// Writes all of the pieces, behind what a broadcast has left over. `until` is asked how long to
-    /// wait once so many bytes are written.
+    /// Writes all of the pieces, behind what a broadcast has left over. `until` is asked how long
+    /// to wait once so many bytes are written.
     pub(crate) fn write_all(
         &self,
         pieces: [&[u8]; 2],

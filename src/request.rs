@@ -35,7 +35,8 @@ impl RequestHandler for dyn DatagramRequestHandler {
 /// every [`DatagramRequestHandler`] for the datagram servers.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler for this server",
-    note = "TCP and Unix stream servers need a `StreamRequestHandler`, UDP and Unix datagram servers a `DatagramRequestHandler`",
+    note = "TCP and Unix stream servers need a `StreamRequestHandler`, \
+            UDP and Unix datagram servers a `DatagramRequestHandler`",
     note = "a closure may need `handler_fn` or `datagram_handler_fn` around it"
 )]
 pub trait IntoHandler<H: ?Sized> {

@@ -122,7 +122,8 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     /// use std::time::Duration;
     /// use socketserver::{Handled, UdpServer, services::Echo};
     ///
-    /// let server = UdpServer::builder().request_timeout(Duration::ZERO).bind("127.0.0.1:0", Echo)?;
+    /// let server =
+    ///     UdpServer::builder().request_timeout(Duration::ZERO).bind("127.0.0.1:0", Echo)?;
     /// assert_eq!(server.handle_request(), Handled::TimedOut);
     /// # Ok::<(), socketserver::Error>(())
     /// ```

@@ -81,8 +81,8 @@ pub struct TransportOptions {
     pub keepalive: Option<Keepalive>,
     /// The longest datagram that is taken, in bytes.
     pub max_packet_size: usize,
-    /// `TCP_USER_TIMEOUT`: how long what was sent may stay without an answer from the peer's system;
-    /// `None`: as long as the system says.
+    /// `TCP_USER_TIMEOUT`: how long what was sent may stay without an answer from the peer's
+    /// system; `None`: as long as the system says.
     pub user_timeout: Option<Duration>,
     /// How long a stream waits for the next message; `None`: for ever.
     pub read_timeout: Option<Duration>,

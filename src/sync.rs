@@ -1,5 +1,5 @@
-//! Locks, condition variables, atomics and threads for the files that have a model. Ordinarily they are
-//! `parking_lot`'s and std's; in a model the order in which threads take their steps is the
+//! Locks, condition variables, atomics and threads for the files that have a model. Ordinarily they
+//! are `parking_lot`'s and std's; in a model the order in which threads take their steps is the
 //! scheduler's choice.
 
 #[cfg(not(all(test, shuttle)))]

@@ -26,8 +26,6 @@ pub(crate) struct Watch {
 struct Seats {
     free: Vec<Seat>,
     made: usize,
-    /// The listener cannot be watched this way.
-    none: bool,
 }
 
 /// A place to watch from.
@@ -49,15 +47,16 @@ impl Watch {
         let mut seats = self.seats.lock();
         let mut seat = match seats.free.pop() {
             Some(seat) => seat,
-            None if seats.made == MOST || seats.none => return None,
+            None if seats.made == MOST => return None,
             None => match Exclusive::new(listener, stop, idle_time) {
                 Ok(exclusive) => {
                     seats.made += 1;
                     Seat { exclusive, idle: 0 }
                 }
+                // It is tried again by the next thread that is done: there may be descriptors then.
+                // With a listener that epoll cannot wait for, it is a few system calls in vain.
                 Err(error) => {
                     log::debug!("cannot watch the listener from several threads: {error}");
-                    seats.none = true;
                     return None;
                 }
             },
@@ -133,5 +132,25 @@ impl Seat {
                 return false;
             }
         }
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::fs::File;
+    use std::net::TcpListener;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::sys::wait::Switch;
+
+    #[test]
+    fn that_it_failed_once_keeps_nobody_from_watching() {
+        let (watch, stop) = (Watch::default(), Switch::new().unwrap());
+        // Nobody can wait for a file.
+        let file = File::open(std::env::current_exe().unwrap()).unwrap();
+        assert!(watch.take_seat(file.as_fd(), stop.as_fd(), Duration::MAX).is_none());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(watch.take_seat(listener.as_fd(), stop.as_fd(), Duration::MAX).is_some());
     }
 }

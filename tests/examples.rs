@@ -76,7 +76,12 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
     for (name, _) in SERVERS {
         is_told(name, &["--nonsense"], 2, &["--nonsense"]);
         is_told(name, &["nonsense"], 2, &["nonsense"]);
-        is_told(name, &["--mixin", "quick"], 2, &["quick", "sequential, threading, forking or fibers"]);
+        is_told(
+            name,
+            &["--mixin", "quick"],
+            2,
+            &["quick", "sequential, threading, forking or fibers"],
+        );
         is_told(name, &["--mixin"], 2, &["--mixin"]);
         is_told(name, &["--listen"], 2, &["--listen"]);
         is_told(name, &["--stop-deadline", "soon"], 2, &["soon"]);
@@ -713,7 +718,8 @@ elif scheme == "udp":
     sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.connect((where[0], int(where[1])))
 else:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM if scheme == "unix" else socket.SOCK_DGRAM)
+    kind = socket.SOCK_STREAM if scheme == "unix" else socket.SOCK_DGRAM
+    sock = socket.socket(socket.AF_UNIX, kind)
     if scheme == "unixgram":
         sock.bind("")  # The system chooses a name, so that there is somebody to answer.
     sock.connect(where[0].replace("@", "\0", 1))

@@ -80,7 +80,8 @@ matrix! {
     unix_stream_threading: ThreadingUnixStreamServer, |d| format!("unix:{}", in_directory(d));
     unix_stream_by_abstract_name: ThreadingUnixStreamServer, |_| abstract_name();
     unix_datagram_sequential: UnixDatagramServer, in_directory;
-    unix_datagram_threading: ThreadingUnixDatagramServer, |d| format!("unixgram:{}", in_directory(d));
+    unix_datagram_threading: ThreadingUnixDatagramServer,
+        |d| format!("unixgram:{}", in_directory(d));
     unix_datagram_by_abstract_name: UnixDatagramServer, |_| abstract_name();
 }
 

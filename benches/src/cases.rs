@@ -218,7 +218,7 @@ pub(crate) fn curves() -> Vec<Case> {
         Service::Echo,
         "curve-stop",
         "idle connections, and SIGTERM",
-        &[10, 100, 1000, 3000, 10_000],
+        &[10, 100, 1000, 3000, 5000, 10_000],
         |connections| Load::Stop { connections },
     );
     points

@@ -1,6 +1,7 @@
-//! Everything at once, for as long as one likes: servers on all transports under mixed load, clients
-//! of the worst manners among good ones, limits that change, and servers that are stopped and
-//! started anew meanwhile. Whatever was promised an answer must get it, and nothing may be left.
+//! Everything at once, for as long as one likes: servers on all transports under mixed load,
+//! clients of the worst manners among good ones, limits that change, and servers that are stopped
+//! and started anew meanwhile. Whatever was promised an answer must get it, and nothing may be
+//! left.
 //!
 //! ```sh
 //! cargo run --release --example soak -- --minutes 1
@@ -197,7 +198,8 @@ fn watch(soak: &Soak, time: Duration) {
         let all = |fate| soak.targets.iter().map(|target| target.count.of(fate)).sum::<u64>();
         let now = Resources::now();
         println!(
-            "{second:4} s: {:6} answered, {} refused, {} lost; {} faults; {} threads, {} descriptors",
+            "{second:4} s: {:6} answered, {} refused, {} lost; {} faults; \
+             {} threads, {} descriptors",
             all(Fate::Answered) - answered,
             all(Fate::Refused),
             all(Fate::Lost),

@@ -22,6 +22,9 @@ mod tests;
 /// The most pieces in one write.
 const PIECES: usize = 64;
 
+/// How soon a blocked member is tried again when nothing tells that it has room.
+const MOMENT: Duration = Duration::from_millis(10);
+
 pub(super) struct Flusher {
     post: Arc<Post>,
     log: Log,
@@ -96,23 +99,27 @@ impl Flusher {
     fn sleep(&mut self, until: Option<Instant>) {
         let Some(bell) = self.post.bell.get() else { return };
         let mut wanted = vec![(bell.as_fd(), Interest::Read)];
-        let mut waiting = Vec::new();
+        let (mut waiting, mut always_ready) = (Vec::new(), Vec::new());
         for (id, seat) in self.seats.iter().filter(|(_, seat)| seat.blocked) {
             if let Some(fd) = seat.link.stream().as_fd() {
                 wanted.push((fd, Interest::Write));
                 waiting.push(*id);
+            } else {
+                always_ready.push(*id);
             }
         }
+        let soon = Some(Instant::now() + MOMENT);
+        let until = if always_ready.is_empty() { until } else { until.or(soon) };
         let ready = match poll_all(&wanted, until) {
             Ok(ready) => ready,
             Err(_) => {
                 // The system is short of memory: look at all of them again in a moment.
-                let soon = Some(Instant::now() + Duration::from_millis(10));
                 let _ = poll_all(&[(bell.as_fd(), Interest::Read)], soon);
                 vec![true; wanted.len()]
             }
         };
-        for (id, _) in waiting.iter().zip(&ready[1..]).filter(|(_, ready)| **ready) {
+        let ready_ones = waiting.iter().zip(&ready[1..]).filter(|(_, ready)| **ready);
+        for id in ready_ones.map(|(id, _)| id).chain(&always_ready) {
             if let Some(seat) = self.seats.get_mut(id) {
                 seat.blocked = false;
             }

@@ -38,8 +38,8 @@ use crate::sys::wait::{Interest, poll};
 /// takes about a sixth less.
 ///
 /// Children are reaped as soon as they end, by their own descriptors; other children of the
-/// program are left alone. Each of `SIGINT` and `SIGTERM` ends a child gracefully the first time; it is sent
-/// `SIGTERM` when its parent dies, or the thread of it that served.
+/// program are left alone. Each of `SIGINT` and `SIGTERM` ends a child gracefully the first time;
+/// it is sent `SIGTERM` when its parent dies, or the thread of it that served.
 #[derive(Debug)]
 pub struct Forking {
     max_children: usize,

@@ -17,8 +17,8 @@ use crate::request::Request;
 /// A thread that is done waits [`idle_time`](Threading::idle_time) for another request, so that
 /// short connections cost no thread each and a burst of threads is given back. A few of them wait
 /// at the listener itself, and take turns at what comes; the others for what those few are too busy
-/// for, the one that was busy last getting it first. When the system will start no more threads, the newcomer is refused
-/// and everybody else served.
+/// for, the one that was busy last getting it first. When the system will start no more threads,
+/// the newcomer is refused and everybody else served.
 ///
 /// ```
 /// use socketserver::{Threading, ThreadingTcpServer, services::Echo};
@@ -87,8 +87,8 @@ impl Threading {
         self
     }
 
-    /// How long a thread that is done waits for another request; 10 s by default, and for the few at
-    /// the listener up to three times as long. Zero: not at all.
+    /// How long a thread that is done waits for another request; 10 s by default, and for the few
+    /// at the listener up to three times as long. Zero: not at all.
     pub fn idle_time(mut self, time: Duration) -> Threading {
         self.terms.idle_time = time;
         self

@@ -147,8 +147,9 @@ pub(crate) fn end_with_parent(parent: Pid) -> io::Result<()> {
 }
 
 /// Makes the first `SIGINT`, and the first `SIGTERM`, end this child gracefully (its handler reads
-/// end-of-file after what was received) and the second of its kind end it at once. What the parent does with these signals
-/// (tell its server to stop) is not inherited; a signal that is ignored stays ignored.
+/// end-of-file after what was received) and the second of its kind end it at once. What the parent
+/// does with these signals (tell its server to stop) is not inherited; a signal that is ignored
+/// stays ignored.
 pub(crate) fn drain_on_signals(connection: Option<BorrowedFd<'_>>) {
     CONNECTION.store(connection.map_or(-1, |fd| fd.as_raw_fd()), Ordering::Relaxed);
     for signal in [libc::SIGINT, libc::SIGTERM] {
@@ -249,7 +250,8 @@ impl<T> Children<T> {
         }
     }
 
-    /// In a child: lets go of its siblings, but drops nothing that lives as long as they: they live.
+    /// In a child: lets go of its siblings, but drops nothing that lives as long as they: they
+    /// live.
     pub(crate) fn forget(&self) {
         // Should another thread have held the lock, nobody will ever release it in this process.
         if let Some(mut running) = self.running.try_lock() {

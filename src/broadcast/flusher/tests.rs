@@ -1,11 +1,15 @@
 //! The flusher round by round, with members whose sockets take so much and no more.
 
+use std::sync::mpsc;
+use std::thread;
+
 use parking_lot::Mutex;
 
 use super::*;
 use crate::address::{Address, UnixName};
 use crate::broadcast::Broadcast;
 use crate::stream::Stream;
+use crate::sys::wait::Bell;
 
 /// A socket with room for so many bytes, and what it was sent.
 #[derive(Default)]
@@ -175,11 +179,34 @@ fn whoever_falls_behind_the_capacity_is_let_go_between_two_messages() {
 }
 
 #[test]
+fn a_blocked_member_whose_stream_has_no_descriptor_is_tried_again_in_a_moment() {
+    let mut flusher = flusher(1000);
+    assert!(flusher.post.bell.set(Bell::new().unwrap()).is_ok());
+    let member = Member::join(&flusher, 1, 2);
+    flusher.post.send(b"four", None);
+    round(&mut flusher);
+    assert_eq!(member.has(), "fo");
+    // Nobody is told that there is room again.
+    member.socket.0.lock().0 = 100;
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let begin = Instant::now();
+        flusher.sleep(None);
+        let _ = sender.send((begin.elapsed(), flusher));
+    });
+    let awake = receiver.recv_timeout(Duration::from_secs(30));
+    let (slept, mut flusher) = awake.expect("it is never tried again");
+    assert!(slept >= Duration::from_millis(10), "it is tried again without a pause: {slept:?}");
+    round(&mut flusher);
+    assert_eq!(member.has(), "four");
+}
+
+#[test]
 fn senders_wait_while_more_than_the_capacity_is_posted() {
     let flusher = flusher(100);
     let _member = Member::join(&flusher, 1, 0);
     let post = flusher.post.clone();
-    let sender = std::thread::spawn(move || (0..10_000).for_each(|_| post.send(&[b'x'; 10], None)));
+    let sender = thread::spawn(move || (0..10_000).for_each(|_| post.send(&[b'x'; 10], None)));
     let mut taken = 0;
     let give_up = Instant::now() + Duration::from_secs(30);
     while taken < 100_000 {
@@ -192,7 +219,7 @@ fn senders_wait_while_more_than_the_capacity_is_posted() {
         drop(inbox.take());
         drop(inbox);
         flusher.post.progress.notify_all();
-        std::thread::yield_now();
+        thread::yield_now();
     }
     sender.join().unwrap();
 }
