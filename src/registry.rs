@@ -30,7 +30,7 @@ pub struct ConnectionInfo {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     inner: Mutex<Inner>,
-    left: Condvar,
+    emptied: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -121,10 +121,13 @@ impl Registry {
         } else if inner.draining {
             inner.drained += 1;
         }
+        let is_last = inner.present.is_empty();
         drop(inner);
         // The last owner of a link closes its socket: not under the lock.
         drop(entry);
-        self.left.notify_all();
+        if is_last {
+            self.emptied.notify_all();
+        }
     }
 
     pub(crate) fn snapshot(&self) -> Vec<ConnectionInfo> {
@@ -175,7 +178,7 @@ impl Registry {
     }
 
     /// Waits until nobody is here; `false` when somebody still was at `until()`, which is asked
-    /// again whenever somebody leaves, and after [`wake`](Registry::wake).
+    /// again after [`wake`](Registry::wake).
     pub(crate) fn wait_until_empty(&self, until: impl Fn() -> Instant) -> bool {
         let mut inner = self.inner.lock();
         while !inner.present.is_empty() {
@@ -183,7 +186,7 @@ impl Registry {
             if Instant::now() >= until {
                 return false;
             }
-            self.left.wait_until(&mut inner, until);
+            self.emptied.wait_until(&mut inner, until);
         }
         true
     }
@@ -191,7 +194,7 @@ impl Registry {
     pub(crate) fn wake(&self) {
         // Under the lock, so that a waiter is either asleep or yet to ask for its time.
         let _inner = self.inner.lock();
-        self.left.notify_all();
+        self.emptied.notify_all();
     }
 
     /// In a forked child: lets go of everybody but one. It does nothing if another thread held

@@ -133,10 +133,7 @@ impl Stream for SocketStream {
     /// By `SO_PEERCRED` ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)): who it was
     /// when it connected.
     fn peer_uid(&self) -> io::Result<Option<u32>> {
-        match self.local_addr()? {
-            Address::Unix(_) => socket::peer_uid(self.socket.as_fd()).map(Some),
-            _ => Ok(None),
-        }
+        if self.is_tcp { Ok(None) } else { socket::peer_uid(self.socket.as_fd()).map(Some) }
     }
 
     fn unread(&self) -> io::Result<usize> {
@@ -144,13 +141,14 @@ impl Stream for SocketStream {
     }
 
     fn unsent(&self) -> io::Result<usize> {
-        match self.local_addr()? {
-            // Of a connection that was reset Linux goes on counting what nobody will take.
-            Address::Tcp(_) if socket2::SockRef::from(&self.socket).peer_addr().is_err() => Ok(0),
-            Address::Tcp(_) => socket::unsent(self.socket.as_fd()),
+        if !self.is_tcp {
             // What was written to a Unix socket is with the peer already.
-            _ => Ok(0),
+            return Ok(0);
         }
+        let unsent = socket::unsent(self.socket.as_fd())?;
+        // Of a connection that was reset Linux goes on counting what nobody will take.
+        let is_lost = unsent > 0 && socket2::SockRef::from(&self.socket).peer_addr().is_err();
+        Ok(if is_lost { 0 } else { unsent })
     }
 
     /// On a Unix socket a read may also end where a descriptor was sent along.

@@ -81,6 +81,7 @@ impl Example {
     fn parse(self) -> Result<Option<Options>, Box<dyn Error>> {
         let mut listen = self.listen.to_owned();
         let mut mixin = Choice::Threading;
+        let mut workers = None;
         let mut stop_deadline = Duration::from_secs(10);
         let mut values = Vec::new();
         let mut parser = lexopt::Parser::from_env();
@@ -88,6 +89,7 @@ impl Example {
             match argument {
                 Long("listen") => listen = parser.value()?.string()?,
                 Long("mixin") => mixin = parser.value()?.parse()?,
+                Long("workers") => workers = Some(parser.value()?.parse()?),
                 Long("stop-deadline") => stop_deadline = parser.value()?.parse_with(seconds)?,
                 Long("help") | Short('h') => return self.help().map(|()| None),
                 Long(name) => match self.flags.iter().find(|flag| flag.0 == name) {
@@ -101,7 +103,7 @@ impl Example {
             return Err(usage_error(format!("--mixin forking cannot work here: {reason}")));
         }
         let listen = listen.parse()?;
-        Ok(Some(Options { listen, mixin, stop_deadline, values, try_it: self.try_it }))
+        Ok(Some(Options { listen, mixin, workers, stop_deadline, values, try_it: self.try_it }))
     }
 
     fn help(&self) -> Outcome {
@@ -111,6 +113,11 @@ impl Example {
             Some(_) => "sequential, threading (the default) or fibers",
         };
         let mut flags = vec![("listen", "ADDRESS", default.as_str()), ("mixin", "MIXIN", mixins)];
+        flags.push((
+            "workers",
+            "NUMBER",
+            "threads for fibers; by default one less than processors",
+        ));
         flags.push((
             "stop-deadline",
             "SECONDS",
@@ -133,6 +140,7 @@ impl Example {
 pub(crate) struct Options {
     listen: Endpoint,
     mixin: Choice,
+    workers: Option<usize>,
     stop_deadline: Duration,
     values: Vec<(&'static str, String)>,
     try_it: &'static str,
@@ -184,7 +192,13 @@ impl Options {
     pub(crate) fn spawnable(&self) -> Box<dyn Spawnable> {
         match self.mixin {
             Choice::Sequential => Box::new(Sequential),
-            Choice::Fibers => Box::new(Fibers::new()),
+            Choice::Fibers => {
+                let fibers = Fibers::new();
+                Box::new(match self.workers {
+                    Some(workers) => fibers.workers(workers),
+                    None => fibers,
+                })
+            }
             _ => Box::new(Threading::new()),
         }
     }

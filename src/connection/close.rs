@@ -70,10 +70,16 @@ impl Connection {
     /// any write, no longer than the write timeout for it to take some more. (The sending side
     /// stays open meanwhile: with both sides shut, Linux resets the connection at the next byte
     /// that comes in.)
-    ///
-    /// Nothing tells when the peer has them; it is looked for, at growing intervals.
-    #[inline(never)]
     fn see_off(&mut self) -> io::Result<()> {
+        match self.link.stream().unsent()? {
+            0 => Ok(()),
+            unsent => self.wait_for_receipt(unsent),
+        }
+    }
+
+    /// Nothing tells when the peer has got them; it is looked for, at growing intervals.
+    #[inline(never)]
+    fn wait_for_receipt(&mut self, mut unsent: usize) -> io::Result<()> {
         let control = self.server.control();
         let soon = Instant::now() + LINGER_TIME;
         // In a forked child the parent's deadline is not known; the parent keeps it.
@@ -81,7 +87,6 @@ impl Connection {
         let give_up =
             || if control.is_stopping() { control.deadline().force.min(latest) } else { soon };
         let stream = self.link.stream();
-        let mut unsent = stream.unsent()?;
         let mut progress = Instant::now();
         let has_stalled =
             |since: Instant| self.patience.write.is_some_and(|limit| since.elapsed() >= limit);

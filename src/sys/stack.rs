@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::num::NonZeroUsize;
 use std::os::raw::{c_int, c_void};
 use std::ptr;
@@ -55,7 +56,8 @@ impl Stack {
             return Ok(());
         }
         // SAFETY: as above.
-        Ok(unsafe { mprotect(bottom, guard, MprotectFlags::empty())? })
+        unsafe { mprotect(bottom, guard, MprotectFlags::empty())? };
+        Ok(())
     }
 
     pub(super) fn bounds(&self) -> Bounds {
@@ -72,6 +74,23 @@ impl Drop for Stack {
         // SAFETY: the mapping is this stack's alone. Whoever runs on it owns it, and drops it only
         // when it has ended (see `sys/fiber.rs`).
         let _ = unsafe { munmap(self.limit.get() as *mut c_void, self.length) };
+    }
+}
+
+/// Drops many at a time. Those made one after the other are most often neighbours, which one call
+/// gives back together.
+pub(crate) fn give_back(stacks: impl Iterator<Item = Stack>) {
+    let mut ranges: Vec<_> = stacks
+        .map(|stack| {
+            let stack = ManuallyDrop::new(stack);
+            stack.limit.get()..stack.limit.get() + stack.length
+        })
+        .collect();
+    ranges.sort_unstable_by_key(|range| range.start);
+    for neighbours in ranges.chunk_by(|one, next| one.end == next.start) {
+        let (start, end) = (neighbours[0].start, neighbours[neighbours.len() - 1].end);
+        // SAFETY: as in `drop`, which none of these stacks comes to; nothing else is between them.
+        let _ = unsafe { munmap(start as *mut c_void, end - start) };
     }
 }
 

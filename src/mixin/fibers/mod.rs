@@ -91,10 +91,10 @@ impl Default for Fibers {
 impl Fibers {
     /// Fibers with their defaults.
     pub fn new() -> Fibers {
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Fibers {
             max_fibers: usize::MAX,
-            workers,
+            workers: (processors - 1).max(1),
             stack_size: 128 * 1024,
             longest_turn: Duration::from_secs(1),
             crew: Arc::new(Crew::new(Job::run)),
@@ -104,8 +104,10 @@ impl Fibers {
         }
     }
 
-    /// How many threads the fibers run on; as many as the machine has processors for this process by
-    /// default. Zero counts as one.
+    /// How many threads the fibers run on. By default there is one for each processor that this
+    /// process may use but one, which is left to the rest of the program, to the thread that sends
+    /// for a [`Broadcast`](crate::Broadcast), to what the system does for the network, and to
+    /// clients on the same machine. Zero counts as one.
     pub fn workers(mut self, workers: usize) -> Fibers {
         self.workers = workers.max(1);
         self

@@ -16,14 +16,15 @@ use crate::request::Request;
 use crate::stream::{Interest, Stream, Wait};
 use crate::sys::fiber::{self, Fiber, Job, elsewhere};
 use crate::sys::readiness::{Happened, Readiness};
-use crate::sys::stack::Stack;
+use crate::sys::stack::{Stack, give_back};
 use crate::sys::wait::poll;
 
 /// How many reads and writes a fiber may do before it is another one's turn, if there is one: a
 /// client that never ceases to send keeps the others waiting for no longer than these take.
 const TURN: u32 = 32;
 
-/// How many stacks are kept for fibers to come, besides one for every four that are in use.
+/// How many stacks are kept for fibers to come, besides one for every four that are in use. When
+/// there are twice as many, the rest is given back.
 const SPARE_STACKS: usize = 64;
 
 /// How many threads at a time do for the fibers of one worker what these have offloaded.
@@ -145,14 +146,14 @@ impl Scheduler {
             self.timers.borrow_mut().remove(&(timer, key));
         }
         let mut stacks = self.stacks.borrow_mut();
-        let most = SPARE_STACKS + seats.count() / 4;
         stacks.extend(fiber.into_stack());
-        // Two at a time, so that those of a burst are given back as its fibers end.
-        for _ in 0..2 {
-            if stacks.len() > most {
-                stacks.pop();
-            }
+        let most = SPARE_STACKS + seats.count() / 4;
+        if stacks.len() > 2 * most {
+            // Those that have been here longest: the others are still in the caches.
+            let too_many = stacks.len() - most;
+            give_back(stacks.drain(..too_many));
         }
+        drop((seats, stacks));
         self.desk().is_done_with_one();
     }
 
