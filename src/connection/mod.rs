@@ -275,6 +275,10 @@ impl Connection {
         read: impl FnOnce(&mut Input, Source<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         self.flush()?;
+        if self.link.is_emptied() {
+            // Whoever waits holds no buffer meanwhile.
+            self.output = Vec::new();
+        }
         let until = self.patience.until_read().map_err(io::Error::from);
         let (until, most) = (self.note_failure(until)?, self.most_to_receive()?);
         match read(&mut self.input, Source { link: &self.link, until, most }) {
@@ -296,7 +300,7 @@ impl Connection {
         self.receive(|input, source| {
             loop {
                 if source.link.is_emptied() {
-                    // Whoever waits holds no buffer meanwhile.
+                    // Nor this one.
                     input.release();
                     source.wait()?;
                 }

@@ -115,7 +115,14 @@ impl Scheduler {
     pub(super) fn run_ready(&self) {
         let count = self.ready.borrow().len();
         for _ in 0..count {
-            let next = self.ready.borrow_mut().pop_front();
+            let mut ready = self.ready.borrow_mut();
+            let (next, after_it) = (ready.pop_front(), ready.front().copied());
+            drop(ready);
+            if let Some(after_it) = after_it
+                && let Some(seat) = self.seats.borrow_mut().find(after_it)
+            {
+                seat.fiber.as_ref().inspect(|fiber| fiber.will_be_resumed());
+            }
             next.inspect(|next| self.resume(*next));
         }
     }
