@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -15,17 +16,28 @@ use crate::sys::wait::Bell;
 pub(super) struct Team {
     pub(super) desks: Vec<Desk>,
     pub(super) alarm: Alarm,
+    begun: Instant,
 }
 
 impl Team {
     pub(super) fn new(workers: usize) -> io::Result<Team> {
         let desks = (0..workers).map(|_| Desk::new()).collect::<io::Result<_>>()?;
-        Ok(Team { desks, alarm: Alarm::new()? })
+        Ok(Team { desks, alarm: Alarm::new()?, begun: Instant::now() })
     }
 
-    /// Who has the fewest requests.
+    /// Who has the fewest requests, of those who are not held up by one of them.
     pub(super) fn least_busy(&self) -> usize {
-        (0..self.desks.len()).min_by_key(|worker| self.desks[*worker].load()).unwrap_or(0)
+        let now = self.now();
+        let rank = |worker: &usize| {
+            let desk = &self.desks[*worker];
+            (desk.is_held_up(now), desk.load())
+        };
+        (0..self.desks.len()).min_by_key(rank).unwrap_or(0)
+    }
+
+    /// In milliseconds, and not zero.
+    pub(super) fn now(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64 + 1
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -43,6 +55,10 @@ impl Team {
     }
 }
 
+/// In milliseconds: more than a worker needs to give each of its fibers a turn, if none of them
+/// holds it up.
+const LONG_ROUND: u64 = 20;
+
 /// One worker's.
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -53,6 +69,8 @@ pub(super) struct Desk {
     load: AtomicUsize,
     /// How much of what it has offloaded has not ended.
     offloaded: AtomicUsize,
+    /// Since when it has not asked what has happened; 0 while it waits for something to happen.
+    round_begun: AtomicU64,
     /// Even while the worker is about its own business, odd while it runs a fiber.
     turn: AtomicU64,
     /// The request of the fiber that it runs.
@@ -87,6 +105,7 @@ impl Desk {
             bell: Bell::new()?,
             load: AtomicUsize::new(0),
             offloaded: AtomicUsize::new(0),
+            round_begun: AtomicU64::new(0),
             turn: AtomicU64::new(0),
             request: AtomicU64::new(0),
         })
@@ -146,6 +165,21 @@ impl Desk {
 
     fn busy_threads(&self) -> usize {
         usize::from(self.load.load(Ordering::SeqCst) > 0) + self.offloaded.load(Ordering::SeqCst)
+    }
+
+    /// The worker waits.
+    pub(super) fn end_round(&self) {
+        self.round_begun.store(0, Ordering::Relaxed);
+    }
+
+    /// It has something to do again.
+    pub(super) fn begin_round(&self, now: u64) {
+        self.round_begun.store(now, Ordering::Relaxed);
+    }
+
+    fn is_held_up(&self, now: u64) -> bool {
+        let begun = self.round_begun.load(Ordering::Relaxed);
+        begun != 0 && now.saturating_sub(begun) > LONG_ROUND
     }
 
     pub(super) fn begin_turn(&self, request: u64) {

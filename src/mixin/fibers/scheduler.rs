@@ -21,7 +21,7 @@ use crate::sys::wait::poll;
 
 /// How many reads and writes a fiber may do before it is another one's turn, if there is one: a
 /// client that never ceases to send keeps the others waiting for no longer than these take.
-const TURN: u32 = 32;
+const TURN: u32 = 8;
 
 /// How many stacks are kept for fibers to come, besides one for every four that are in use. When
 /// there are twice as many, the rest is given back.

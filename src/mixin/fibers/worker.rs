@@ -69,12 +69,14 @@ impl Worker {
 /// Waits for whatever comes next, and sees to all that has come.
 fn round(scheduler: &Scheduler, door: &Door<'_>, team: &Team) {
     let (mut bell, mut newcomers, mut stop) = (false, false, false);
+    scheduler.desk().end_round();
     scheduler.readiness.wait(scheduler.idle_time(), |number, happened| match number {
         BELL => bell = true,
         LISTENER => newcomers = true,
         STOP => stop = true,
         fiber => scheduler.note(Key::of(fiber), happened),
     });
+    scheduler.desk().begin_round(team.now());
     scheduler.note_time();
     if bell {
         for message in scheduler.desk().take_messages() {
