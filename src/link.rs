@@ -130,6 +130,11 @@ impl Link {
         let _ = self.wait.set(wait);
     }
 
+    /// Whether nothing is left to the system to wait for.
+    pub(crate) fn waits_by_itself(&self) -> bool {
+        self.wait.get().is_some()
+    }
+
     /// Whether there is something to wait for before a read needs its buffer.
     pub(crate) fn is_emptied(&self) -> bool {
         self.is_emptied.load(Ordering::Relaxed)

@@ -181,11 +181,18 @@ impl<M: Mixin> Drop for Running<M> {
             mixin.wait(handle, &|| control.deadline().end);
         }
         mixin.close(handle);
-        for stuck in control.registry.snapshot() {
-            log::warn!("{} from {} does not end; left behind", stuck.id, stuck.peer);
+        let stuck = control.registry.snapshot();
+        for one in stuck.iter().take(MOST_NAMED) {
+            log::warn!("{} from {} does not end; left behind", one.id, one.peer);
+        }
+        if let more @ 1.. = stuck.len().saturating_sub(MOST_NAMED) {
+            log::warn!("nor do {more} more");
         }
     }
 }
+
+/// How many of those who do not end the log names.
+const MOST_NAMED: usize = 20;
 
 struct Over<'a>(&'a Control);
 
