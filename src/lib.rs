@@ -29,19 +29,27 @@
 //!
 //!  Tcp ---------.               .--- Sequential ---.        .-- StreamRequestHandler
 //!  UnixStream --+-- Server of --+--- Threading ----+-- for -+
-//!  Udp ---------+               '--- Forking ------'        '-- DatagramRequestHandler
-//!  UnixDatagram '
+//!  Udp ---------+               +--- Forking ------+        '-- DatagramRequestHandler
+//!  UnixDatagram '               '--- Fibers -------'
 //! ```
 //!
-//! | | one request at a time | a thread for each | a process for each |
-//! | --- | --- | --- | --- |
-//! | TCP | [`TcpServer`] | [`ThreadingTcpServer`] | [`ForkingTcpServer`] |
-//! | UDP | [`UdpServer`] | [`ThreadingUdpServer`] | [`ForkingUdpServer`] |
-//! | Unix stream | [`UnixStreamServer`] | [`ThreadingUnixStreamServer`] | [`ForkingUnixStreamServer`] |
-//! | Unix datagram | [`UnixDatagramServer`] | [`ThreadingUnixDatagramServer`] | [`ForkingUnixDatagramServer`] |
+//! | | one request at a time | a thread for each |
+//! | --- | --- | --- |
+//! | TCP | [`TcpServer`] | [`ThreadingTcpServer`] |
+//! | UDP | [`UdpServer`] | [`ThreadingUdpServer`] |
+//! | Unix stream | [`UnixStreamServer`] | [`ThreadingUnixStreamServer`] |
+//! | Unix datagram | [`UnixDatagramServer`] | [`ThreadingUnixDatagramServer`] |
+//!
+//! | | a process for each | a fiber for each |
+//! | --- | --- | --- |
+//! | TCP | [`ForkingTcpServer`] | [`FiberTcpServer`] |
+//! | UDP | [`ForkingUdpServer`] | [`FiberUdpServer`] |
+//! | Unix stream | [`ForkingUnixStreamServer`] | [`FiberUnixStreamServer`] |
+//! | Unix datagram | [`ForkingUnixDatagramServer`] | [`FiberUnixDatagramServer`] |
 //!
 //! [`Threading`] is for most; [`Sequential`] for short requests, and for handlers that must not run
-//! twice at a time; [`Forking`] for handlers that may crash or leak and need no memory in common.
+//! twice at a time; [`Forking`] for handlers that may crash or leak and need no memory in common;
+//! [`Fibers`] for thousands of connections, and for handlers that wait for nothing but their client.
 //! One handler, and one [`Connection`] type, serves TCP and Unix sockets under each of them. A
 //! program that chooses by a flag uses `Box<dyn Mixin>` ([`Mixin`] has an example); a socket or a
 //! thread pool of one's own is an `impl` of [`Transport`](transport::Transport) or [`Mixin`].
@@ -164,6 +172,8 @@
 //! Sequential   loop { next_request; finish }
 //! Threading    loop { next_request; hand it to a waiting thread, or to a new one: finish }
 //! Forking      loop { next_request; fork; in the child: finish, _exit }
+//! Fibers       a few threads, each: loop { wait for any of its connections, or a newcomer;
+//!              go on with the handlers of those that are ready, each on a stack of its own }
 //! ```
 //!
 //! No error of a connection ends the loop, and no want of descriptors, threads or memory for
@@ -222,6 +232,7 @@
 //! | [`max_connections_per_peer`], [`connection_rate`] | none | refused |
 //! | [`access`] | everybody | denied |
 //! | [`Threading::max_threads`], [`Forking::max_children`] | none; 40 | left in the backlog |
+//! | [`Fibers::max_fibers`] | none | left in the backlog |
 //! | [`backlog`] | 1024 | the system turns newcomers away |
 //! | [`max_line_length`] | 64 KiB | [`Error::LineTooLong`] |
 //! | [`LengthPrefixed::max_length`] | 64 KiB | [`Error::MessageTooLong`] |
@@ -270,9 +281,16 @@
 //! - The parent reaps its own children only, as soon as they end. It needs no `SIGCHLD` handler,
 //!   and takes no child of the program's away from it.
 //!
+//! # Fibers
+//!
+//! What a handler may not do on a fiber is with [`Fibers`]: block other than by its connection, hold
+//! a lock across a read or a write, go deep. They are what the cargo feature `fibers` is for, which
+//! is on by default.
+//!
 //! # Platforms
 //!
-//! Linux 5.4 or newer; the crate does not build on other systems yet.
+//! Linux 5.4 or newer; the crate does not build on other systems yet. Fibers are for x86, x86_64,
+//! ARM, AArch64, RISC-V and LoongArch; elsewhere the feature has to be off.
 
 mod accept;
 mod access;

@@ -225,6 +225,7 @@ impl Listener {
     pub(crate) fn watch(&self, idle_time: Duration) -> Option<Request> {
         let (listener, stop) = (self.source.as_fd(), self.control.stop_signal());
         let seat = self.watch.take_seat(listener, stop, idle_time);
+        seat.is_some().then(|| self.begin_watch());
         let mut watching = Watching { listener: self, seat };
         while watching.seat.as_mut()?.wait() {
             match self.accept() {
@@ -251,9 +252,9 @@ struct Watching<'a> {
 
 impl Drop for Watching<'_> {
     fn drop(&mut self) {
-        let Listener { watch, control, .. } = self.listener;
-        if self.seat.take().is_some_and(|seat| watch.leave_seat(seat)) {
-            control.reconsider();
+        if let Some(seat) = self.seat.take() {
+            self.listener.watch.leave_seat(seat);
+            self.listener.end_watch();
         }
     }
 }

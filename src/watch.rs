@@ -62,23 +62,19 @@ impl Watch {
             },
         };
         seat.idle = 0;
-        self.attendance.come();
         Some(seat)
     }
 
-    /// Returns whether nobody is left who watches, and somebody relied on it.
-    #[must_use]
-    pub(crate) fn leave_seat(&self, seat: Seat) -> bool {
+    pub(crate) fn leave_seat(&self, seat: Seat) {
         self.seats.lock().free.push(seat);
-        self.attendance.go()
     }
 
-    /// Somebody watches from elsewhere.
+    /// Somebody watches, from a seat or in another way.
     pub(crate) fn come(&self) {
         self.attendance.come();
     }
 
-    /// As [`leave_seat`](Watch::leave_seat), for them.
+    /// Somebody does so no longer; returns whether nobody is left, and somebody relied on it.
     #[must_use]
     pub(crate) fn go(&self) -> bool {
         self.attendance.go()
