@@ -55,7 +55,7 @@ impl Work for StreamWork {
     }
 
     fn run(self: Box<Self>) -> CloseReason {
-        let StreamWork { mut connection, handler } = *self;
+        let StreamWork { mut connection, handler } = unbox(self);
         let ended = run(
             &mut connection,
             |connection| handler.setup(connection),
@@ -126,6 +126,11 @@ impl Work for DatagramWork {
         ended.report(request.peer_addr(), |error| handler.handle_error(&request, error));
         ended.reason
     }
+}
+
+/// Gives the memory back at once, and not when the request has ended.
+fn unbox<T>(work: Box<T>) -> T {
+    *work
 }
 
 fn of_datagram(error: &Reported) -> CloseReason {

@@ -21,7 +21,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use socket2::SockRef;
 use socketserver::Scheme;
 
-const MIXINS: [&str; 3] = ["sequential", "threading", "forking"];
+const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
 
 /// The example servers, with where they listen unless told otherwise.
 const SERVERS: [(&str, &str); 8] = [

@@ -101,9 +101,18 @@ const CHAT: Service = Service {
 
 #[test]
 fn good_clients_of_an_echo_server_do_not_notice_two_thousand_slow_ones() {
+    echo("threading");
+}
+
+#[test]
+fn good_clients_of_an_echo_server_on_fibers_do_not_notice_two_thousand_slow_ones() {
+    echo("fibers");
+}
+
+fn echo(mixin: &str) {
     let _alone = ALONE.lock();
     let _bound = bounded();
-    let Scene { server, good, crowd } = Scene::of(&ECHO);
+    let Scene { server, good, crowd } = Scene::of(&ECHO, mixin);
     // Newcomers are served as well.
     echoes(server.endpoint(), "newcomer\n");
     check_memory(&server, &ECHO);
@@ -114,9 +123,18 @@ fn good_clients_of_an_echo_server_do_not_notice_two_thousand_slow_ones() {
 
 #[test]
 fn good_members_of_a_chat_do_not_notice_two_thousand_slow_ones_which_are_let_go_in_the_end() {
+    chat("threading");
+}
+
+#[test]
+fn good_members_of_a_chat_on_fibers_do_not_notice_two_thousand_slow_ones_either() {
+    chat("fibers");
+}
+
+fn chat(mixin: &str) {
     let _alone = ALONE.lock();
     let _bound = bounded();
-    let Scene { server, mut good, crowd } = Scene::of(&CHAT);
+    let Scene { server, mut good, crowd } = Scene::of(&CHAT, mixin);
     // They are members, and take nothing: so each is disconnected once it lacks more than the 4 MiB
     // that the room keeps, and what the system takes for it.
     let names: Vec<String> = crowd.names().collect();
@@ -147,15 +165,17 @@ impl Scene {
     /// A machine that others use has its moments, so they are watched until they do not: a server
     /// that keeps its clients waiting does so each time, and three times prove it. What happens
     /// while this program itself has to wait for a processor proves nothing.
-    fn of(service: &Service) -> Scene {
+    fn of(service: &Service, mixin: &str) -> Scene {
         allow_descriptors();
-        let server = Server::start(service.example, "127.0.0.1:0", &[]);
+        let server = Server::start(service.example, "127.0.0.1:0", &["--mixin", mixin]);
         let mut good = GoodOnes::join(GOOD, service.hears, || (service.join)(&server));
         let idle = good.talk(service.pace, WINDOW);
 
         let address = server.endpoint().resolve(Scheme::Tcp).unwrap()[0];
         let crowd = Crowd::connect(address, SLOW, service.asks);
-        wait_until("each has a thread", || status(&server, "Threads") >= GOOD + SLOW);
+        if mixin == "threading" {
+            wait_until("each has a thread", || status(&server, "Threads") >= GOOD + SLOW);
+        }
         if service.tells {
             // That two thousand come at once is a lot to tell, and nobody's slowness.
             good.wait_until("all are told who has come", |guests| {
