@@ -58,9 +58,9 @@ use worker::Worker;
 ///   worker. (A fiber stays on the worker that it began on.)
 /// - go deep: its stack has a [size](Fibers::stack_size) of its own.
 ///
-/// The connection may be used from another thread, as within [`std::thread::scope`]; that thread
-/// then waits by itself. While a panic unwinds the stack, the connection holds its worker up where it
-/// waits.
+/// The connection may be used from another thread, as within [`std::thread::scope`]: that thread
+/// then waits by itself. (The scope holds up the worker until its threads have ended, unless it is
+/// offloaded.) While a panic unwinds the stack, the connection holds up its worker where it waits.
 ///
 /// # Limits
 ///
@@ -139,7 +139,8 @@ impl Fibers {
     }
 
     /// For how long a handler may keep its worker to itself before the log says so; 1 s by default.
-    /// It is said once, by [`log::warn`] with the peer, within twice that time.
+    /// It is said once, by [`log::warn`] with the peer, within twice that time. [`Duration::MAX`]:
+    /// never.
     pub fn longest_turn(mut self, time: Duration) -> Fibers {
         self.longest_turn = time.max(Duration::from_millis(1));
         self

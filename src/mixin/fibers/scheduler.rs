@@ -1,9 +1,10 @@
 //! The fibers of one worker: which of them may go on, and how the others wait.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::panic::resume_unwind;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ const MOST_HELPERS: usize = 64;
 
 thread_local! {
     /// That of this thread, if it is a worker.
-    static HERE: OnceCell<Scheduler> = const { OnceCell::new() };
+    static HERE: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
 }
 
 /// Everything of a worker's that its fibers change.
@@ -56,16 +57,16 @@ pub(super) struct Scheduler {
 }
 
 impl Scheduler {
-    /// Makes this thread a worker.
-    pub(super) fn run<R>(
+    /// Makes this thread a worker until `work` returns.
+    pub(super) fn run(
         number: usize,
         team: Arc<Team>,
         crew: Arc<Crew<Job>>,
         readiness: Readiness,
         stack_size: usize,
-        work: impl FnOnce(&Scheduler) -> R,
-    ) -> R {
-        let scheduler = Scheduler {
+        work: impl FnOnce(&Scheduler),
+    ) {
+        let scheduler = Rc::new(Scheduler {
             number,
             team,
             crew,
@@ -79,8 +80,10 @@ impl Scheduler {
             left_of_turn: Cell::new(TURN),
             helpers: Cell::new(0),
             queue: RefCell::default(),
-        };
-        HERE.with(|here| work(here.get_or_init(|| scheduler)))
+        });
+        HERE.set(Some(scheduler.clone()));
+        work(&scheduler);
+        HERE.set(None);
     }
 
     pub(super) fn desk(&self) -> &Desk {
@@ -324,23 +327,23 @@ impl Scheduler {
 
 /// See [`Fibers::offload`](super::Fibers::offload).
 pub(super) fn offload<T: Send>(call: impl FnOnce() -> T + Send) -> T {
-    HERE.with(|here| match running(here) {
+    match running() {
         Some((scheduler, key)) => scheduler.offload(key, call),
         None => call(),
-    })
+    }
 }
 
 /// See [`Fibers::sleep`](super::Fibers::sleep).
 pub(super) fn sleep(time: Duration) {
-    HERE.with(|here| match running(here) {
+    match running() {
         Some((scheduler, key)) => scheduler.sleep(key, time),
         None => thread::sleep(time),
-    });
+    }
 }
 
 /// The fiber that this code is a part of, if it is and may be put aside.
-fn running(here: &OnceCell<Scheduler>) -> Option<(&Scheduler, Key)> {
-    let scheduler = here.get()?;
+fn running() -> Option<(Rc<Scheduler>, Key)> {
+    let scheduler = HERE.with_borrow(Option::clone)?;
     // Whether a panic is on its way std asks the thread, not the fiber: the next one would take it
     // for its own.
     let key = scheduler.running.get().filter(|_| !thread::panicking())?;
@@ -357,13 +360,11 @@ struct OnFiber {
 impl OnFiber {
     /// `None` where it is not that fiber which has to wait, or it cannot be put aside.
     fn with<R>(&self, call: impl FnOnce(&Scheduler) -> R) -> Option<R> {
-        HERE.with(|here| {
-            let (scheduler, key) = running(here)?;
-            let is_mine = key == self.key
-                && scheduler.number == self.number
-                && Arc::ptr_eq(&scheduler.team, &self.team);
-            is_mine.then(|| call(scheduler))
-        })
+        let (scheduler, key) = running()?;
+        let is_mine = key == self.key
+            && scheduler.number == self.number
+            && Arc::ptr_eq(&scheduler.team, &self.team);
+        is_mine.then(|| call(&scheduler))
     }
 }
 
