@@ -129,6 +129,7 @@ impl Work for DatagramWork {
 }
 
 /// Gives the memory back at once, and not when the request has ended.
+#[expect(clippy::boxed_local, reason = "what is dropped here is the box")]
 fn unbox<T>(work: Box<T>) -> T {
     *work
 }

@@ -8,6 +8,9 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) about: String,
     pub(crate) service: Service,
+    /// How many threads the server is to run on, where that is not its own choice.
+    #[serde(default)]
+    pub(crate) workers: Option<usize>,
     pub(crate) load: Load,
     /// It is a point of a curve, at this number of connections.
     pub(crate) point: Option<(Curve, usize)>,
@@ -24,7 +27,7 @@ pub(crate) enum Service {
     Chat,
     /// One datagram after the other.
     UdpEcho,
-    /// With a thread for each datagram.
+    /// With a thread, a fiber or a task for each datagram.
     ThreadingUdpEcho,
 }
 
@@ -36,6 +39,11 @@ pub(crate) enum Load {
     Hello { in_flight: usize },
     /// Sends lines of `size` bytes, `in_flight` of them ahead of what has come back.
     Echo { connections: usize, size: usize, in_flight: usize },
+    /// The same from two threads, each with half of the connections.
+    EchoFromTwo { connections: usize, size: usize, in_flight: usize },
+    /// One client sends a line of 64 bytes when the one before has come back, another one always
+    /// has `in_flight` of them on their way.
+    Flood { in_flight: usize },
     /// Some of the clients send lines of 64 bytes, `in_flight` of them ahead of what everybody has.
     Chat { clients: usize, senders: usize, in_flight: usize },
     /// Sends datagrams of 64 bytes, `in_flight` of them ahead of what has come back.
@@ -72,7 +80,10 @@ impl Load {
     pub(crate) fn measure(&self) -> Measure {
         match self {
             Load::Hello { .. } => Measure::Rate("connections"),
-            Load::Echo { .. } | Load::Udp { .. } => Measure::Rate("round trips"),
+            Load::Echo { .. }
+            | Load::EchoFromTwo { .. }
+            | Load::Flood { .. }
+            | Load::Udp { .. } => Measure::Rate("round trips"),
             Load::Chat { .. } => Measure::Rate("deliveries"),
             Load::Idle { .. } => Measure::Memory,
             Load::Stop { .. } => Measure::Stop,
@@ -87,7 +98,9 @@ impl Load {
     pub(crate) fn descriptors(&self) -> usize {
         match *self {
             Load::Hello { in_flight } => in_flight,
+            Load::Flood { .. } => 2,
             Load::Echo { connections, .. }
+            | Load::EchoFromTwo { connections, .. }
             | Load::Chat { clients: connections, .. }
             | Load::Udp { sockets: connections, .. }
             | Load::Idle { connections }
@@ -98,6 +111,27 @@ impl Load {
 
 /// The cases, in the order in which they are run.
 pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = cases_for_all();
+    for workers in [1, 2] {
+        let on_workers = |name, about, load| Case {
+            name: format!("workers-{workers}{name}"),
+            about: format!("{about} of clients, {workers} of the server's"),
+            service: Service::Echo,
+            workers: Some(workers),
+            load,
+            point: None,
+        };
+        let echo = Load::EchoFromTwo { connections: 64, size: 64, in_flight: 1 };
+        cases.push(on_workers("", "64 connections from two threads", echo));
+        cases.push(on_workers("-fairness", "as in fairness, from two threads", FLOOD));
+    }
+    cases
+}
+
+/// Always so many that the server has something to read.
+const FLOOD: Load = Load::Flood { in_flight: 16 * 1024 };
+
+fn cases_for_all() -> Vec<Case> {
     let echo = |connections, size, in_flight| Load::Echo { connections, size, in_flight };
     let chat = |clients, in_flight| Load::Chat { clients, senders: 10, in_flight };
     [
@@ -122,6 +156,12 @@ pub(crate) fn cases() -> Vec<Case> {
             "64 connections, lines of 64 bytes, 16 of them in flight on each",
             Service::Echo,
             echo(64, 64, 16),
+        ),
+        (
+            "fairness",
+            "a line there and back on 1 connection, while another always has 1 MiB of them in flight",
+            Service::Echo,
+            FLOOD,
         ),
         (
             "chat-100",
@@ -149,7 +189,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         (
             "udp-threading",
-            "the same, with a thread for each datagram",
+            "the same, with a thread, a fiber or a task for each datagram",
             Service::ThreadingUdpEcho,
             Load::Udp { sockets: 4, in_flight: 32 },
         ),
@@ -170,6 +210,7 @@ pub(crate) fn cases() -> Vec<Case> {
         name: name.to_owned(),
         about: about.to_owned(),
         service,
+        workers: None,
         load,
         point: None,
     })
@@ -184,6 +225,7 @@ pub(crate) fn curves() -> Vec<Case> {
             name: format!("{name}/{count}"),
             about: format!("{count} {about}"),
             service,
+            workers: None,
             load: load(count),
             point: Some((curve, count)),
         }));
@@ -210,7 +252,7 @@ pub(crate) fn curves() -> Vec<Case> {
         Service::Echo,
         "curve-memory",
         "idle connections",
-        &[100, 300, 1000, 3000, 10_000],
+        &[100, 300, 1000, 3000, 10_000, 15_000],
         |connections| Load::Idle { connections },
     );
     curve(
@@ -218,7 +260,7 @@ pub(crate) fn curves() -> Vec<Case> {
         Service::Echo,
         "curve-stop",
         "idle connections, and SIGTERM",
-        &[10, 100, 1000, 3000, 5000, 10_000],
+        &[10, 100, 1000, 3000, 5000, 10_000, 15_000],
         |connections| Load::Stop { connections },
     );
     points

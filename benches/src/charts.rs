@@ -11,6 +11,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::peers::{FIBERS, SOCKETSERVER, STD_THREADS, TOKIO};
 use crate::results::Results;
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -19,6 +20,8 @@ type Drawn = Result<(), Box<dyn std::error::Error>>;
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const FAINT: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 const FONT: &str = "sans-serif";
+/// How wide a legend's letters are on average, in the widest font that a reader may have.
+const LETTER_WIDTH: i32 = 7;
 
 /// Draws all charts for which there is something to draw.
 pub(crate) fn draw(results: &Results, directory: &Path) -> Result<(), String> {
@@ -33,22 +36,29 @@ pub(crate) fn draw(results: &Results, directory: &Path) -> Result<(), String> {
 /// Colours that are told apart by those who see fewer of them, too.
 fn colour(server: &str) -> RGBColor {
     match server {
-        "socketserver" => RGBColor(0x00, 0x72, 0xb2),
-        "std-threads" => RGBColor(0xd5, 0x5e, 0x00),
-        "tokio" => RGBColor(0x00, 0x9e, 0x73),
-        _ => RGBColor(0x8a, 0x6d, 0x00),
+        SOCKETSERVER => RGBColor(0x00, 0x72, 0xb2),
+        FIBERS => RGBColor(0x88, 0x00, 0xee),
+        STD_THREADS => RGBColor(0xd5, 0x5e, 0x00),
+        TOKIO => RGBColor(0x00, 0x9e, 0x73),
+        _ => RGBColor(0x55, 0x22, 0x00),
     }
+}
+
+/// What a server is called where nothing else says whose fibers these are.
+fn label(server: &str) -> &str {
+    if server == FIBERS { "socketserver, fibers" } else { server }
 }
 
 /// A title, and below it which colour is whose.
 fn heading(canvas: &Canvas<'_>, title: &str, servers: &[&str]) -> Drawn {
     canvas.fill(&WHITE)?;
     canvas.draw(&Text::new(title.to_owned(), (20, 26), text(18, HPos::Left)))?;
-    for (number, server) in servers.iter().enumerate() {
-        let x = 20 + 150 * number as i32;
-        let bar = [(x, 50), (x + 22, 54)];
+    let mut x = 20;
+    for server in servers {
+        let (label, bar) = (label(server), [(x, 50), (x + 22, 54)]);
         canvas.draw(&Rectangle::new(bar, colour(server).filled()))?;
-        canvas.draw(&Text::new((*server).to_owned(), (x + 30, 52), text(13, HPos::Left)))?;
+        canvas.draw(&Text::new(label.to_owned(), (x + 30, 52), text(13, HPos::Left)))?;
+        x += 54 + LETTER_WIDTH * label.len() as i32;
     }
     Ok(())
 }
@@ -64,7 +74,15 @@ mod tests {
     use super::*;
     use crate::cases::{cases, curves};
     use crate::load::Figures;
+    use crate::peers::SERVERS;
     use crate::results::{CaseResults, Machine, Run};
+
+    #[test]
+    fn no_two_servers_have_the_same_colour() {
+        let mut colours = SERVERS.map(colour).map(|RGBColor(r, g, b)| (r, g, b));
+        colours.sort();
+        assert!(colours.windows(2).all(|two| two[0] != two[1]), "{colours:?}");
+    }
 
     #[test]
     fn every_chart_names_its_servers_and_units() {
@@ -74,10 +92,11 @@ mod tests {
                 let figures = Some(Figures { value, server_cpu_us, ..Figures::default() });
                 Run { server: server.to_owned(), round: 0, figures, failure: None }
             };
-            [(1200.0, "socketserver"), (1000.0, "std-threads"), (90.0, "cpython")].map(run)
+            let values = [1200.0, 3000.0, 1000.0, 2900.0, 90.0].into_iter();
+            values.zip(SERVERS).map(run).collect()
         };
         let all = cases().into_iter().chain(curves());
-        let cases = all.map(|case| CaseResults { case, runs: runs().into() }).collect();
+        let cases = all.map(|case| CaseResults { case, runs: runs() }).collect();
         let (machine, command_line) = (Machine::this(), Vec::new());
         let results = Results { machine, command_line, rounds: 1, seconds: 1.0, cases };
 
@@ -98,8 +117,16 @@ mod tests {
 
         drawn.unwrap();
         for (name, unit, svg) in charts {
-            for text in [unit, "socketserver", "cpython"] {
-                assert!(svg.contains(text), "{name} does not say {text}");
+            assert!(svg.contains(unit), "{name} does not say {unit}");
+            for server in SERVERS {
+                // Those whom the others are compared with have no bars.
+                if (name, server) == ("overview.svg", STD_THREADS) {
+                    continue;
+                }
+                let RGBColor(red, green, blue) = colour(server);
+                for text in [label(server), &format!("#{red:02X}{green:02X}{blue:02X}")] {
+                    assert!(svg.contains(text), "{name} does not say {text}");
+                }
             }
             assert!(!svg.contains("NaN"), "{name}");
         }

@@ -25,11 +25,12 @@ use results::{Machine, Results};
 const HELP: &str = "\
 cargo run --release -p socketserver-benches -- [OPTION]...
 
-Measures socketserver beside std threads, tokio and CPython, and prints a table for each case.
+Measures socketserver, on threads and on fibers, beside std threads, tokio and CPython, and prints a
+table for each case.
 The exit status is 1 if a byte was lost, damaged, repeated or out of order.
 
   --case PATTERN    only these cases; * stands for anything; may be given more than once
-  --server NAME     only this server (socketserver, std-threads, tokio, cpython), likewise
+  --server NAME     only this server, likewise: socketserver, fibers, std-threads, tokio or cpython
   --rounds N        how many rounds; 5 by default
   --seconds S       how long each server is measured in a round; 2 by default
   --quick           one round of 0.2 seconds

@@ -27,7 +27,7 @@ impl Measuring {
             .servers
             .iter()
             .filter_map(|server| {
-                Some((server.as_str(), peers::command(server, case.service, &self.examples)?))
+                Some((server.as_str(), peers::command(server, &case, &self.examples)?))
             })
             .collect();
         eprintln!("{which} {}: {}", case.name, case.about);

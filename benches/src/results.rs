@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cases::{Case, Service};
 use crate::load::Figures;
-use crate::peers::{CPYTHON, STD_THREADS};
+use crate::peers::{CPYTHON, STD_THREADS, TOKIO};
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Results {
@@ -85,7 +85,11 @@ impl Results {
 impl CaseResults {
     /// The server that the others are compared with.
     pub(crate) fn base(&self) -> &'static str {
-        if self.case.service == Service::ForkingHello { CPYTHON } else { STD_THREADS }
+        match self.case {
+            Case { service: Service::ForkingHello, .. } => CPYTHON,
+            Case { workers: Some(_), .. } => TOKIO,
+            _ => STD_THREADS,
+        }
     }
 
     /// A summary for each server, in the order in which they first ran.
@@ -167,6 +171,7 @@ fn output_of(program: &str, argument: &str) -> String {
 mod tests {
     use super::*;
     use crate::cases::cases;
+    use crate::peers::SOCKETSERVER;
 
     fn run(server: &str, value: f64) -> Run {
         let figures = Some(Figures { value, ..Figures::default() });
@@ -177,10 +182,10 @@ mod tests {
     fn a_summary_compares_medians() {
         let case = cases().into_iter().find(|case| case.name == "echo-64").unwrap();
         let mut runs: Vec<Run> =
-            [9.0, 4.0, 8.0].into_iter().map(|value| run("socketserver", value)).collect();
+            [9.0, 4.0, 8.0].into_iter().map(|value| run(SOCKETSERVER, value)).collect();
         runs.extend([1.0, 2.0, 3.0, 40.0].map(|value| run(STD_THREADS, value)));
         let failure = Some("a byte is missing".to_owned());
-        runs.push(Run { server: "tokio".to_owned(), round: 0, figures: None, failure });
+        runs.push(Run { server: TOKIO.to_owned(), round: 0, figures: None, failure });
 
         let results = CaseResults { case, runs };
         let [ours, std, tokio] = &results.summaries()[..] else { panic!() };
@@ -192,7 +197,7 @@ mod tests {
     #[test]
     fn results_are_read_as_they_were_written() {
         let case = cases().remove(0);
-        let cases = vec![CaseResults { case, runs: vec![run("tokio", 1.5)] }];
+        let cases = vec![CaseResults { case, runs: vec![run(TOKIO, 1.5)] }];
         let command_line = vec!["--quick".to_owned()];
         let machine = Machine::this();
         let results = Results { machine, command_line, rounds: 1, seconds: 0.5, cases };

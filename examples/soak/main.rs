@@ -179,7 +179,7 @@ fn crew<'scope, 'env>(
         crew.extend((0..threads).map(|_| start(target.kind.name, work, target)));
     }
     let any = &soak.targets[0];
-    crew.extend((0..12).map(|_| start("faults", |soak, _, random| faults::run(soak, random), any)));
+    crew.extend((0..20).map(|_| start("faults", |soak, _, random| faults::run(soak, random), any)));
     crew.push(start("disturb", |soak, _, random| target::disturb(soak, random), any));
     crew
 }

@@ -8,7 +8,7 @@ use socketserver::framing::{LengthPrefixed, Prefix};
 use socketserver::services::Chat;
 use socketserver::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Builder, CloseReason, Connection, DatagramRequest, DatagramRequestHandler, Endpoint,
+    Builder, CloseReason, Connection, DatagramRequest, DatagramRequestHandler, Endpoint, Fibers,
     HandlerResult, IntoHandler, MinRate, Mixin, Overload, Result, RunningServer, Scheme,
     Sequential, Server, ServerHandle, Spawnable, StopReport, StreamRequestHandler, Threading,
 };
@@ -52,27 +52,39 @@ pub(crate) enum Who {
     OneAtATime,
     Threads,
     Processes,
+    Fibers,
 }
 
-pub(crate) const KINDS: [Kind; 14] = {
+pub(crate) const KINDS: [Kind; 23] = {
     use {Scheme::*, Service::*, Who::*};
+    // `Fibers` is a mixin, too.
+    use Who::Fibers;
     const fn kind(name: &'static str, scheme: Scheme, service: Service, who: Who) -> Kind {
         Kind { name, scheme, service, who, refuses: false }
     }
     [
         kind("tcp", Tcp, Lines, Threads),
         kind("tcp, one at a time", Tcp, Lines, OneAtATime),
+        kind("tcp, fibers", Tcp, Lines, Fibers),
         kind("tcp, forking", Tcp, Lines, Processes),
         Kind { refuses: true, ..kind("tcp, refusing", Tcp, Lines, Threads) },
+        Kind { refuses: true, ..kind("tcp, refusing, fibers", Tcp, Lines, Fibers) },
         kind("tcp, frames", Tcp, Frames, Threads),
+        kind("tcp, frames, fibers", Tcp, Frames, Fibers),
         kind("tcp, chat", Tcp, Chat, Threads),
+        kind("tcp, chat, fibers", Tcp, Chat, Fibers),
         kind("unix", Unix, Lines, Threads),
+        kind("unix, fibers", Unix, Lines, Fibers),
         kind("unix, one at a time", Unix, Frames, OneAtATime),
         Kind { refuses: true, ..kind("unix, refusing", Unix, Lines, Threads) },
+        Kind { refuses: true, ..kind("unix, refusing, fibers", Unix, Lines, Fibers) },
         kind("unix, chat", Unix, Chat, Threads),
+        kind("unix, chat, fibers", Unix, Chat, Fibers),
         kind("udp", Udp, Lines, Threads),
+        kind("udp, fibers", Udp, Lines, Fibers),
         kind("udp, one at a time", Udp, Lines, OneAtATime),
         kind("unixgram", UnixDatagram, Lines, Threads),
+        kind("unixgram, fibers", UnixDatagram, Lines, Fibers),
         kind("unixgram, one at a time", UnixDatagram, Lines, OneAtATime),
     ]
 };
@@ -95,7 +107,9 @@ impl Kind {
     ) -> Result<RunningServer> {
         let mixin: Box<dyn Spawnable> = match self.who {
             Who::OneAtATime => Box::new(Sequential),
-            _ => Box::new(Threading::new()),
+            // More than one, so that they hand over to each other on any machine.
+            Who::Fibers => Box::new(Fibers::new().workers(2)),
+            Who::Threads | Who::Processes => Box::new(Threading::new()),
         };
         let builder = Server::<T, Sequential>::builder().mixin(mixin);
         self.settings(builder).bind(endpoint.clone(), handler)?.spawn()

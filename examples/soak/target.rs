@@ -145,7 +145,7 @@ fn start(kind: &Kind, endpoint: &Endpoint) -> Result<(Running, Endpoint), Handle
 /// Keeps changing the servers, until it is over.
 pub(crate) fn disturb(soak: &Soak, random: &mut Rng) {
     while !soak.is_over() {
-        thread::sleep(Duration::from_millis(random.u64(..500)));
+        thread::sleep(Duration::from_millis(random.u64(..300)));
         let target = &soak.targets[random.usize(..soak.targets.len())];
         let what = random.u8(..5);
         if what < 2 {

@@ -1,6 +1,7 @@
 //! What is sent comes back: the same bytes, in the same order, nothing else.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -13,39 +14,15 @@ use super::{Outcome, PATIENCE, Target, of};
 const OPENING: usize = 64;
 
 pub(crate) fn run(connections: usize, size: usize, in_flight: usize, target: Target) -> Outcome {
-    let mut clients = Clients::connect(connections, size, target)?;
-    let mut window = Window::open(target);
-    let mut events = Events::new();
-    for index in 0..connections {
-        clients.send(index, in_flight)?;
-    }
-    loop {
-        let open = window.is_open()?;
-        if !open && clients.in_flight == 0 {
-            break;
-        }
-        clients.poller.wait(&mut events, window.patience()).map_err(|error| error.to_string())?;
-        if events.is_empty() && !open {
-            return Err(format!("{} lines never came back", clients.in_flight));
-        }
-        for ready in events.iter() {
-            if ready.to_write {
-                clients.flush(ready.index)?;
-            }
-            if ready.to_read {
-                let came = clients.receive(ready.index, |sent, now| window.count(sent, now))?;
-                clients.send(ready.index, if open { came } else { 0 })?;
-            }
-        }
-    }
-    clients.leave()?;
-    window.figures()
+    Clients::connect(0..connections, size, target)?.exchange(in_flight, target)?.figures()
 }
 
 /// Connections to a server that sends back each line.
 pub(crate) struct Clients {
     poller: Poller,
     payload: Payload,
+    /// The number of the first of them, by which they are told from those of another thread.
+    first: usize,
     clients: Vec<Client>,
     in_flight: usize,
     /// To put together what is sent, and for what comes.
@@ -63,18 +40,25 @@ struct Client {
 }
 
 impl Clients {
-    /// Connects; each has had one line back when this returns.
-    pub(crate) fn connect(count: usize, size: usize, target: Target) -> Result<Clients, String> {
+    /// Connects the clients with these numbers; each has had one line back when this returns.
+    pub(crate) fn connect(
+        numbers: Range<usize>,
+        size: usize,
+        target: Target,
+    ) -> Result<Clients, String> {
+        let count = numbers.len();
         let mut clients = Clients {
             poller: Poller::new().map_err(|error| error.to_string())?,
             payload: Payload::new(size),
+            first: numbers.start,
             clients: Vec::with_capacity(count),
             in_flight: 0,
             line: Vec::new(),
             buffer: vec![0; 256 * 1024],
         };
         clients.one_line_each(count, |clients, index| {
-            let connection = of(index, Connection::open(target.address, index, &clients.poller))?;
+            let opened = Connection::open(target.address, index, &clients.poller);
+            let connection = of(clients.first + index, opened)?;
             clients.clients.push(Client {
                 connection: Some(connection),
                 sent: 0,
@@ -87,8 +71,39 @@ impl Clients {
         Ok(clients)
     }
 
+    /// Lines there and back on all connections, so many of them in flight on each, for as long as
+    /// is measured; then the clients leave.
+    pub(crate) fn exchange(mut self, in_flight: usize, target: Target) -> Result<Window, String> {
+        let mut window = Window::open(target);
+        let mut events = Events::new();
+        for index in 0..self.clients.len() {
+            self.send(index, in_flight)?;
+        }
+        loop {
+            let open = window.is_open()?;
+            if !open && self.in_flight == 0 {
+                break;
+            }
+            self.poller.wait(&mut events, window.patience()).map_err(|error| error.to_string())?;
+            if events.is_empty() && !open {
+                return Err(format!("{} lines never came back", self.in_flight));
+            }
+            for ready in events.iter() {
+                if ready.to_write {
+                    self.flush(ready.index)?;
+                }
+                if ready.to_read {
+                    let came = self.receive(ready.index, |sent, now| window.count(sent, now))?;
+                    self.send(ready.index, if open { came } else { 0 })?;
+                }
+            }
+        }
+        self.leave()?;
+        Ok(window)
+    }
+
     /// A line there and back on each connection.
-    pub(crate) fn exchange(&mut self) -> Result<(), String> {
+    pub(crate) fn exchange_one(&mut self) -> Result<(), String> {
         self.one_line_each(self.clients.len(), |_, _| Ok(()))
     }
 
@@ -118,6 +133,7 @@ impl Clients {
 
     /// Sends more lines on a connection, with one write.
     fn send(&mut self, index: usize, lines: usize) -> Result<(), String> {
+        let number = self.first + index;
         let client = &mut self.clients[index];
         let Some(connection) = &mut client.connection else { return Ok(()) };
         if lines == 0 {
@@ -126,17 +142,17 @@ impl Clients {
         self.line.clear();
         let now = Instant::now();
         for _ in 0..lines {
-            self.payload.append(index, client.sent, &mut self.line);
+            self.payload.append(number, client.sent, &mut self.line);
             client.sent = client.sent.wrapping_add(1);
             client.sent_at.push_back(now);
         }
         self.in_flight += lines;
-        of(index, connection.send(&self.line, index, &self.poller))
+        of(number, connection.send(&self.line, index, &self.poller))
     }
 
     fn flush(&mut self, index: usize) -> Result<(), String> {
         match &mut self.clients[index].connection {
-            Some(connection) => of(index, connection.flush(index, &self.poller)),
+            Some(connection) => of(self.first + index, connection.flush(index, &self.poller)),
             None => Ok(()),
         }
     }
@@ -148,14 +164,15 @@ impl Clients {
         index: usize,
         mut done: impl FnMut(Instant, Instant),
     ) -> Result<usize, String> {
+        let number = self.first + index;
         let client = &mut self.clients[index];
         let Some(connection) = &mut client.connection else { return Ok(0) };
-        let length = match of(index, connection.read(&mut self.buffer))? {
+        let length = match of(number, connection.read(&mut self.buffer))? {
             None => return Ok(0),
             Some(0) => {
                 let Client { received, sent, .. } = client;
                 return Err(format!(
-                    "connection {index} was closed after {received} of {sent} lines"
+                    "connection {number} was closed after {received} of {sent} lines"
                 ));
             }
             Some(length) => length,
@@ -166,12 +183,12 @@ impl Clients {
         while !rest.is_empty() {
             if client.sent_at.is_empty() {
                 let more = rest.len();
-                return Err(format!("connection {index}: {more} bytes more than were sent"));
+                return Err(format!("connection {number}: {more} bytes more than were sent"));
             }
             let (part, after) = rest.split_at(rest.len().min(self.payload.size() - client.part));
-            if !self.payload.continues(index, client.received, client.part, part) {
+            if !self.payload.continues(number, client.received, client.part, part) {
                 let line = client.received;
-                return Err(format!("connection {index}: line {line} is not what was sent"));
+                return Err(format!("connection {number}: line {line} is not what was sent"));
             }
             client.part += part.len();
             rest = after;
@@ -190,10 +207,18 @@ impl Clients {
     fn leave(mut self) -> Result<(), String> {
         for (index, client) in self.clients.iter().enumerate() {
             if let Some(connection) = &client.connection {
-                of(index, connection.finish_sending())?;
+                of(self.first + index, connection.finish_sending())?;
             }
         }
         self.wait_for_ends(None).map(drop)
+    }
+
+    /// Closes all connections, whatever the server does.
+    pub(crate) fn close(self) -> Result<(), String> {
+        let connections = self.clients.into_iter().enumerate();
+        connections
+            .filter_map(|(index, client)| Some((index, client.connection?)))
+            .try_for_each(|(index, connection)| of(self.first + index, connection.close()))
     }
 
     /// Waits for the server's end of each connection, and for the end of its process if that is
@@ -231,16 +256,17 @@ impl Clients {
 
     /// Reads what must be the end of a connection, if anything.
     fn has_ended(&mut self, index: usize) -> Result<bool, String> {
+        let number = self.first + index;
         let slot = &mut self.clients[index].connection;
         let Some(connection) = slot else { return Ok(false) };
-        match of(index, connection.read(&mut self.buffer))? {
+        match of(number, connection.read(&mut self.buffer))? {
             None => Ok(false),
             Some(0) => {
-                of(index, self.poller.remove(&*connection))?;
-                slot.take().map_or(Ok(()), |connection| of(index, connection.close()))?;
+                of(number, self.poller.remove(&*connection))?;
+                slot.take().map_or(Ok(()), |connection| of(number, connection.close()))?;
                 Ok(true)
             }
-            Some(more) => Err(format!("connection {index}: {more} bytes before its end")),
+            Some(more) => Err(format!("connection {number}: {more} bytes before its end")),
         }
     }
 }

@@ -9,10 +9,11 @@ use crate::process::memory;
 
 pub(crate) fn run(connections: usize, target: Target) -> Outcome {
     let before = settled(target.server)?;
-    let mut clients = Clients::connect(connections, 64, target)?;
+    let mut clients = Clients::connect(0..connections, 64, target)?;
     let after = settled(target.server)?;
     // They are all still there.
-    clients.exchange()?;
+    clients.exchange_one()?;
+    clients.close()?;
     let each = after.saturating_sub(before) as f64 / connections as f64;
     Ok(Figures { value: each, operations: connections as u64, ..Figures::default() })
 }

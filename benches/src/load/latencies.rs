@@ -20,6 +20,13 @@ impl Latencies {
         self.total += 1;
     }
 
+    pub(crate) fn extend(&mut self, others: &Latencies) {
+        for (count, more) in self.counts.iter_mut().zip(&others.counts) {
+            *count += more;
+        }
+        self.total += others.total;
+    }
+
     /// The latency that this part of all does not exceed, in microseconds.
     pub(crate) fn quantile(&self, part: f64) -> Option<f64> {
         let rank = ((self.total as f64 * part).ceil() as u64).max(1);

@@ -1,7 +1,8 @@
-//! The clients: one thread that does nothing but send, receive and compare. It is a process of its
-//! own, so that its processor time is not the server's.
+//! The clients: a thread, or two, that does nothing but send, receive and compare. It is a process
+//! of its own, so that its processor time is not the server's.
 
 mod chat;
+mod crowds;
 mod echo;
 mod hello;
 mod idle;
@@ -112,6 +113,10 @@ fn run(load: &Load, target: Target) -> Outcome {
         Load::Echo { connections, size, in_flight } => {
             echo::run(connections, size, in_flight, target)
         }
+        Load::EchoFromTwo { connections, size, in_flight } => {
+            crowds::halves(connections, size, in_flight, target)
+        }
+        Load::Flood { in_flight } => crowds::flood(in_flight, target),
         Load::Chat { clients, senders, in_flight } => {
             chat::run(clients, senders, in_flight, target)
         }
@@ -124,12 +129,11 @@ fn run(load: &Load, target: Target) -> Outcome {
 /// Raises the limit on open descriptors as far as it goes, for the servers too, and says how many
 /// connections fit.
 pub(crate) fn raise_descriptor_limit() -> usize {
-    /// For everything that is no connection.
-    const OTHERS: u64 = 64;
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(limit.saturating_sub(OTHERS)).unwrap_or(usize::MAX)
+    // As much for everything that is no connection as the library itself leaves, and more.
+    usize::try_from(limit.saturating_sub((limit / 16).max(64))).unwrap_or(usize::MAX)
 }
 
 /// Says which connection it was.

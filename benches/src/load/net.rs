@@ -1,17 +1,14 @@
 //! Non-blocking connections, and waiting for all of them at once.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::net::{AddressFamily, SocketType, sockopt};
-
-/// A source address has some 28,000 ports, of which others may use some.
-const CONNECTIONS_PER_SOURCE: usize = 10_000;
+use rustix::net::sockopt;
 
 /// A connection that never waits: what the system does not take at once is kept.
 pub(crate) struct Connection {
@@ -20,16 +17,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects, and is `index` to the poller.
+    /// Connects, and is `index` to the poller. (An address has some 28,000 ports to connect from, more
+    /// than any case needs.)
     pub(crate) fn open(
         address: SocketAddr,
         index: usize,
         poller: &Poller,
     ) -> io::Result<Connection> {
-        let stream = match index / CONNECTIONS_PER_SOURCE {
-            0 => TcpStream::connect(address)?,
-            further => connect_from(Ipv4Addr::from(0x7f00_0001 + further as u32), address)?,
-        };
+        let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         poller.add(&stream, index)?;
@@ -72,8 +67,8 @@ impl Connection {
         self.stream.shutdown(std::net::Shutdown::Write)
     }
 
-    /// Closes by a reset, after the end has been read: so neither side is left in `TIME_WAIT`, and
-    /// a port is free for the next connection at once.
+    /// Closes by a reset: so neither side is left in `TIME_WAIT`, and a port is free for the next
+    /// connection at once.
     pub(crate) fn close(self) -> io::Result<()> {
         Ok(sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))?)
     }
@@ -83,13 +78,6 @@ impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
-}
-
-fn connect_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
-    rustix::net::connect(&socket, &address)?;
-    Ok(socket.into())
 }
 
 /// `None` where it would have had to wait.

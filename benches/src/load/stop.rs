@@ -12,7 +12,7 @@ use super::{Figures, Outcome, Target};
 pub(crate) fn run(connections: usize, target: Target) -> Outcome {
     let pid = Pid::from_raw(target.server as i32).ok_or("0 is no process")?;
     let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| error.to_string())?;
-    let mut clients = Clients::connect(connections, 64, target)?;
+    let mut clients = Clients::connect(0..connections, 64, target)?;
     let begun = Instant::now();
     pidfd_send_signal(&process, Signal::TERM).map_err(|error| error.to_string())?;
     let ended = clients.wait_for_ends(Some(process.as_fd()))?.unwrap_or(begun);

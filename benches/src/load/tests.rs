@@ -13,6 +13,8 @@ use super::{Load, Outcome, Target, run};
 const FAULTY: usize = 50;
 
 const ECHO: Load = Load::Echo { connections: 2, size: 64, in_flight: 4 };
+const ECHO_FROM_TWO: Load = Load::EchoFromTwo { connections: 2, size: 64, in_flight: 4 };
+const FLOOD: Load = Load::Flood { in_flight: 64 };
 const HELLO: Load = Load::Hello { in_flight: 2 };
 const CHAT: Load = Load::Chat { clients: 3, senders: 2, in_flight: 4 };
 const UDP: Load = Load::Udp { sockets: 2, in_flight: 4 };
@@ -61,6 +63,8 @@ fn with_a_byte_more(number: usize, line: &[u8]) -> Vec<Vec<u8>> {
 fn an_honest_server_is_measured() {
     for (load, server) in [
         (ECHO, serve(echo, none)),
+        (ECHO_FROM_TWO, serve(echo, none)),
+        (FLOOD, serve(echo, none)),
         (HELLO, serve(hello, none)),
         (CHAT, serve_chat(none, false)),
         (UDP, serve_datagrams(none)),
@@ -79,9 +83,13 @@ fn a_server_that_pauses_beyond_the_measured_time_is_waited_for() {
         }
         none(number, line)
     };
-    for (load, server) in
-        [(ECHO, serve(echo, slow)), (HELLO, serve(hello, slow)), (CHAT, serve_chat(slow, false))]
-    {
+    for (load, server) in [
+        (ECHO, serve(echo, slow)),
+        (ECHO_FROM_TWO, serve(echo, slow)),
+        (FLOOD, serve(echo, slow)),
+        (HELLO, serve(hello, slow)),
+        (CHAT, serve_chat(slow, false)),
+    ] {
         // That nothing happened meanwhile may be said.
         if let Err(error) = ask(load, server) {
             assert!(error.starts_with("nothing was done in"), "{error}");
@@ -91,10 +99,45 @@ fn a_server_that_pauses_beyond_the_measured_time_is_waited_for() {
 
 #[test]
 fn an_echo_that_is_not_what_was_sent_is_noticed() {
-    for fault in [lost, repeated, damaged, without_a_byte, with_a_byte_more] {
-        let error = ask(ECHO, serve(echo, fault)).unwrap_err();
-        assert!(error.contains("is not what was sent"), "{error}");
+    for load in [ECHO, ECHO_FROM_TWO, FLOOD] {
+        for fault in [lost, repeated, damaged, without_a_byte, with_a_byte_more] {
+            let error = ask(load, serve(echo, fault)).unwrap_err();
+            assert!(error.contains("is not what was sent"), "{load:?}: {error}");
+        }
     }
+}
+
+#[test]
+fn a_line_of_a_client_on_the_other_thread_is_noticed() {
+    // Each client's first line is answered with that of the client who came first.
+    let confusing: Fault = |number, line| {
+        static FIRST: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+        let mut first = FIRST.lock().unwrap();
+        match number {
+            1 => first.extend_from_slice(line),
+            2 => return none(number, &first),
+            _ => {}
+        }
+        none(number, line)
+    };
+    let error = ask(ECHO_FROM_TWO, serve(echo, confusing)).unwrap_err();
+    assert!(error.contains("connection 1: line 0 is not what was sent"), "{error}");
+}
+
+#[test]
+fn beside_a_flood_only_the_other_client_is_timed() {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let slow_for_one: Handler = |stream, _| {
+        each_line(stream, |line, out| {
+            if line.starts_with(b"00000000") {
+                thread::sleep(PAUSE);
+            }
+            let _ = out.write_all(line);
+        });
+    };
+    let figures = ask(FLOOD, serve(slow_for_one, none)).unwrap();
+    assert!(figures.value <= 1.0 / PAUSE.as_secs_f64(), "{figures:?}");
+    assert!(figures.p50_us >= Some(0.99 * PAUSE.as_micros() as f64), "{figures:?}");
 }
 
 #[test]

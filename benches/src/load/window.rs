@@ -84,6 +84,13 @@ impl Window {
         }
     }
 
+    /// The same time of other clients, who began together with these: what was done by all.
+    pub(crate) fn with(mut self, others: &Window) -> Window {
+        self.operations += others.operations;
+        self.latencies.extend(&others.latencies);
+        self
+    }
+
     /// The rate, and what each operation took.
     pub(crate) fn figures(&self) -> Result<Figures, String> {
         let Phase::Over { taken, server_cpu, load_cpu } = self.phase else {

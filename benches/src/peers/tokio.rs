@@ -1,4 +1,4 @@
-//! On tokio: a task for each connection, on a thread for each processor.
+//! On tokio: a task for each connection, on a thread for each processor or on so many.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,8 +12,12 @@ use ::tokio::sync::mpsc;
 use super::{GREETING, HELLO};
 use crate::cases::Service;
 
-pub(super) fn serve(service: Service, address: &str) -> io::Result<()> {
-    let runtime = ::tokio::runtime::Builder::new_multi_thread().enable_io().build()?;
+pub(super) fn serve(service: Service, workers: Option<usize>, address: &str) -> io::Result<()> {
+    let mut runtime = ::tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = workers {
+        runtime.worker_threads(workers);
+    }
+    let runtime = runtime.enable_io().build()?;
     let address = address.to_owned();
     // In a task: what runs in `block_on` itself is not on one of the runtime's threads.
     runtime.block_on(async move { ::tokio::spawn(listen(service, address)).await? })

@@ -45,8 +45,10 @@ pub(super) struct Scheduler {
     stack_size: usize,
     stacks: RefCell<Vec<Stack>>,
     seats: RefCell<Seats>,
-    /// Those that may go on, in this order.
+    /// Those that may go on, in this order,
     ready: RefCell<VecDeque<Key>>,
+    /// and behind them, whoever comes meanwhile, those that have given way.
+    gave_way: RefCell<VecDeque<Key>>,
     timers: RefCell<BTreeSet<(Instant, Key)>>,
     running: Cell<Option<Key>>,
     left_of_turn: Cell<u32>,
@@ -75,6 +77,7 @@ impl Scheduler {
             stacks: RefCell::default(),
             seats: RefCell::default(),
             ready: RefCell::default(),
+            gave_way: RefCell::default(),
             timers: RefCell::default(),
             running: Cell::new(None),
             left_of_turn: Cell::new(TURN),
@@ -116,6 +119,7 @@ impl Scheduler {
 
     /// Gives each of those that may go on now one turn.
     pub(super) fn run_ready(&self) {
+        self.ready.borrow_mut().append(&mut self.gave_way.borrow_mut());
         let count = self.ready.borrow().len();
         for _ in 0..count {
             let mut ready = self.ready.borrow_mut();
@@ -169,7 +173,7 @@ impl Scheduler {
 
     /// How long there is nothing to do unless something happens; `None`: for ever.
     pub(super) fn idle_time(&self) -> Option<Duration> {
-        if !self.ready.borrow().is_empty() {
+        if !(self.ready.borrow().is_empty() && self.gave_way.borrow().is_empty()) {
             return Some(Duration::ZERO);
         }
         let timers = self.timers.borrow();
@@ -279,7 +283,7 @@ impl Scheduler {
         match self.left_of_turn.get().checked_sub(1) {
             Some(left) => self.left_of_turn.set(left),
             None => {
-                self.ready.borrow_mut().push_back(key);
+                self.gave_way.borrow_mut().push_back(key);
                 self.put_aside(key, Awaits::Turn, None);
             }
         }
