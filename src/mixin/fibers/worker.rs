@@ -19,8 +19,8 @@ use crate::sys::stack::expect_overflow;
 const NEWCOMERS: usize = 16;
 
 /// By how many requests a worker may have more than another and still keep a newcomer: handing
-/// over costs more than short requests do.
-const SLACK: usize = 8;
+/// over costs more than serving one that never waits, which this leaves where it is.
+const SLACK: usize = 1;
 
 /// What a worker waits for besides the streams of its fibers: numbers that are no fiber's.
 const BELL: u64 = u64::MAX;
