@@ -39,11 +39,15 @@ impl Connection {
         if self.ended == Some(CloseReason::Eof) {
             return Ok(());
         }
+        // Cheaper than a read that finds nothing.
+        if self.link.stream().unread()? == 0 {
+            return Ok(());
+        }
         let mut waste = [0; 256];
         let unread = retry_interrupted(|| self.link.stream().try_read(&mut waste));
         match unread {
             Ok(length @ 1..) => self.read_to_its_end(length),
-            // Nothing, or its end.
+            // Its end.
             _ => Ok(()),
         }
     }
