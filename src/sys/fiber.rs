@@ -155,3 +155,119 @@ pub(crate) fn elsewhere<T: Send>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    fn fiber(run: impl FnOnce() + 'static) -> Fiber {
+        Fiber::new(Stack::new(128 * 1024).unwrap(), run)
+    }
+
+    #[test]
+    fn fibers_take_turns_where_they_suspend_themselves() {
+        let said = Rc::new(RefCell::new(Vec::new()));
+        let says = |name: &'static str| {
+            let said = said.clone();
+            fiber(move || {
+                for count in 1..=3 {
+                    said.borrow_mut().push((name, count));
+                    suspend();
+                }
+            })
+        };
+        let (mut one, mut other) = (says("one"), says("other"));
+        while !(one.resume() | other.resume()) {
+            // Nobody is suspended who is no fiber.
+            suspend();
+        }
+        let expected: Vec<_> =
+            (1..=3).flat_map(|count| [("one", count), ("other", count)]).collect();
+        assert_eq!(*said.borrow(), expected);
+    }
+
+    #[test]
+    fn a_stack_comes_back_from_a_fiber_that_has_ended_even_by_a_panic() {
+        let mut fiber = fiber(|| {
+            suspend();
+            panic!("as it should");
+        });
+        assert!(!fiber.resume());
+        assert!(fiber.resume());
+        let stack = fiber.into_stack().unwrap();
+        let mut next = Fiber::new(stack, || ());
+        assert!(next.resume());
+    }
+
+    #[test]
+    fn what_is_on_a_stack_that_is_in_use_is_never_dropped() {
+        let in_use = Rc::new(());
+        let waits = || {
+            let in_use = in_use.clone();
+            let mut fiber = fiber(move || {
+                suspend();
+                drop(in_use);
+            });
+            assert!(!fiber.resume());
+            fiber
+        };
+        drop(waits());
+        assert!(waits().into_stack().is_none());
+        assert_eq!(Rc::strong_count(&in_use), 3);
+    }
+
+    /// As [`elsewhere`], with a thread for each job.
+    fn on_a_thread<T: Send>(call: impl FnOnce() -> T + Send, wait: impl Fn()) -> thread::Result<T> {
+        elsewhere(call, || (), |job| drop(thread::spawn(|| job.run())), wait)
+    }
+
+    #[test]
+    fn a_job_may_borrow_and_its_panic_is_its_result() {
+        let mut word = "hello".to_owned();
+        let length = on_a_thread(
+            || {
+                word.push('!');
+                word.len()
+            },
+            thread::yield_now,
+        );
+        assert_eq!((length.unwrap(), &*word), (6, "hello!"));
+        let panic = on_a_thread(|| panic!("as it should"), thread::yield_now).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"as it should"));
+    }
+
+    #[test]
+    fn a_job_that_is_dropped_is_an_error() {
+        let panics = |_| panic!("as it should");
+        for start in [drop as fn(Job), panics] {
+            let result = elsewhere(|| (), || unreachable!(), start, || unreachable!());
+            assert_eq!(result.unwrap_err().downcast_ref(), Some(&"the job was lost"));
+        }
+    }
+
+    #[test]
+    fn nothing_returns_before_the_job_has_ended() {
+        let (lent, panics) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let call = || {
+            while panics.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
+            lent.fetch_add(1, Ordering::SeqCst);
+        };
+        let start = |job: Job| {
+            thread::spawn(|| job.run());
+            panic!("as it should");
+        };
+        let wait = || {
+            panics.fetch_add(1, Ordering::SeqCst);
+            panic!("as it should");
+        };
+        elsewhere(call, || (), start, wait).unwrap();
+        assert_eq!((lent.into_inner(), panics.into_inner()), (1, 1));
+    }
+}

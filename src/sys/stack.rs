@@ -230,3 +230,52 @@ fn provide_signal_stack() {
 
 /// Enough for the registers of any processor, which the system saves there.
 const SIGNAL_STACK: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_is_as_large_as_it_should_be_in_pages() {
+        let page = rustix::param::page_size();
+        for (size, expected) in [(0, page), (1, page), (10 * page, 10 * page), (page + 1, 2 * page)]
+        {
+            let stack = Stack::new(size).unwrap();
+            let Bounds { limit, size } = stack.bounds();
+            assert_eq!(size, expected);
+            let (lowest, base) = (stack.base().get() - size, stack.base().get());
+            assert!(lowest - limit >= GUARD && limit == stack.limit().get());
+            for address in [lowest, base - 1] {
+                // SAFETY: it is the first byte of the stack, or its last, and nobody else's.
+                unsafe { (address as *mut u8).write_volatile(1) };
+            }
+        }
+    }
+
+    #[test]
+    fn stacks_are_given_back_together_and_others_left_alone() {
+        let first_byte = |stack: &Stack| (stack.base().get() - 1) as *mut u8;
+        let mut numbered: Vec<_> =
+            (0..40).map(|number| (number, Stack::new(64 * 1024).unwrap())).collect();
+        for (number, stack) in &numbered {
+            // SAFETY: it is the stack's alone, which nobody uses.
+            unsafe { first_byte(stack).write_volatile(*number) };
+        }
+        // Each has neighbours that are given back, some of which are neighbours of each other.
+        let others = numbered.extract_if(.., |(number, _)| *number % 5 != 0);
+        give_back(others.map(|(_, stack)| stack));
+        assert_eq!(numbered.len(), 8);
+        for (number, stack) in &numbered {
+            // SAFETY: as above.
+            assert_eq!(unsafe { first_byte(stack).read_volatile() }, *number);
+        }
+    }
+
+    #[test]
+    fn a_stack_that_no_process_has_room_for_is_an_error() {
+        for size in [1 << 60, isize::MAX as usize, usize::MAX - 1, usize::MAX] {
+            let error = Stack::new(size).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "{size}");
+        }
+    }
+}

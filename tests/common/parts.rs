@@ -147,6 +147,14 @@ impl ServerProcess {
         Ended::of(&ended)
     }
 
+    /// Waits until this signal has killed it; returns what it left on standard error.
+    #[track_caller]
+    pub(crate) fn dies(self, signal: Signal) -> String {
+        let ended = self.process.wait();
+        assert_eq!(ended.signal, Some(signal.as_raw()), "{ended:?}");
+        ended.stderr
+    }
+
     /// Kills it, its children not, and waits until those have ended too.
     #[track_caller]
     pub(crate) fn kill(self) -> Ended {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -45,6 +46,7 @@ pub(crate) struct Process {
 pub(crate) struct Ended {
     /// `None`: a signal killed it.
     pub(crate) status: Option<i32>,
+    pub(crate) signal: Option<i32>,
     /// What was not read before.
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
@@ -131,11 +133,12 @@ impl Process {
     #[track_caller]
     pub(crate) fn wait(mut self) -> Ended {
         assert!(has_ended_within(self.pid(), PATIENCE), "{} does not end", self.what);
-        let status = self.child.wait().unwrap().code();
+        let status = self.child.wait().unwrap();
+        let (status, signal) = (status.code(), status.signal());
         self.has_ended = true;
         let stdout = self.rest(&self.stdout);
         let stderr = String::from_utf8(self.rest(&self.stderr)).unwrap();
-        Ended { status, stdout, stderr }
+        Ended { status, signal, stdout, stderr }
     }
 
     #[track_caller]

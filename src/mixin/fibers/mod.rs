@@ -234,11 +234,12 @@ impl Mixin for Fibers {
         }
     }
 
-    fn close(&self, _server: &ServerHandle) {
-        if let Some(team) = self.team.get() {
-            team.close();
-        }
-        let busy = || self.team.get().map_or(0, |team| team.busy_threads());
+    fn close(&self, server: &ServerHandle) {
+        let Some(team) = self.team.get() else { return };
+        team.close();
+        // Once all requests have ended, the workers are about to notice.
+        let is_over = || server.control().registry.len() == 0;
+        let busy = || if is_over() { 0 } else { team.busy_threads() };
         self.crew.dismiss(busy, Duration::from_secs(1));
     }
 }

@@ -193,15 +193,18 @@ impl Scheduler {
         }
     }
 
-    /// A fiber has got word.
+    /// A fiber has got word. It may have noticed by itself, and be at something else.
     pub(super) fn note_word(&self, key: Key) {
-        if let Some(seat) = self.seats.borrow_mut().find(key) {
-            if seat.awaits == Awaits::Word {
-                seat.awaits = Awaits::Turn;
-                self.ready.borrow_mut().push_back(key);
-            } else {
-                seat.has_word = true;
-            }
+        self.wake(key, Awaits::Word);
+    }
+
+    /// Lets a fiber go on if it still awaits this.
+    fn wake(&self, key: Key, awaits: Awaits) {
+        if let Some(seat) = self.seats.borrow_mut().find(key)
+            && seat.awaits == awaits
+        {
+            seat.awaits = Awaits::Turn;
+            self.ready.borrow_mut().push_back(key);
         }
     }
 
@@ -289,15 +292,6 @@ impl Scheduler {
         }
     }
 
-    fn await_word(&self, key: Key) {
-        let mut seats = self.seats.borrow_mut();
-        let has_word = seats.find(key).is_some_and(|seat| std::mem::take(&mut seat.has_word));
-        drop(seats);
-        if !has_word {
-            self.put_aside(key, Awaits::Word, None);
-        }
-    }
-
     fn sleep(&self, key: Key, time: Duration) {
         if let Some(until) = Instant::now().checked_add(time) {
             self.put_aside(key, Awaits::Time, Some(until));
@@ -306,12 +300,25 @@ impl Scheduler {
         }
     }
 
-    fn offload<T: Send>(&self, key: Key, call: impl FnOnce() -> T + Send) -> T {
-        while self.helpers.get() == MOST_HELPERS {
+    fn await_helper(&self, key: Key) {
+        if self.helpers.get() < MOST_HELPERS {
+            self.helpers.set(self.helpers.get() + 1);
+        } else {
             self.queue.borrow_mut().push_back(key);
-            self.await_word(key);
+            self.put_aside(key, Awaits::Helper, None);
         }
-        self.helpers.set(self.helpers.get() + 1);
+    }
+
+    /// The next in the queue takes the place of one who is done.
+    fn pass_helper_on(&self) {
+        match self.queue.borrow_mut().pop_front() {
+            Some(next) => self.wake(next, Awaits::Helper),
+            None => self.helpers.set(self.helpers.get() - 1),
+        }
+    }
+
+    fn offload<T: Send>(&self, key: Key, call: impl FnOnce() -> T + Send) -> T {
+        self.await_helper(key);
         self.desk().begin_offload();
         let (team, number) = (self.team.clone(), self.number);
         let end = move || team.desks[number].end_offload(key);
@@ -321,10 +328,10 @@ impl Scheduler {
                 job.run();
             }
         };
-        let result = elsewhere(call, end, start, || self.await_word(key));
-        self.helpers.set(self.helpers.get() - 1);
-        let next = self.queue.borrow_mut().pop_front();
-        next.inspect(|next| self.note_word(*next));
+        // No word is missed: it comes to the worker, which has its turn when this fiber waits.
+        let wait = || _ = self.put_aside(key, Awaits::Word, None);
+        let result = elsewhere(call, end, start, wait);
+        self.pass_helper_on();
         result.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }

@@ -35,8 +35,6 @@ pub(super) struct Seat {
     pub(super) happened: Happened,
     /// Whether that is said at all.
     pub(super) is_watched: bool,
-    /// Whether a word has come that was not waited for.
-    pub(super) has_word: bool,
     /// How long it waits, while it does; `None`: for ever.
     pub(super) until: Option<Instant>,
     /// Whether it has waited so long in vain.
@@ -54,6 +52,8 @@ pub(super) enum Awaits {
     Stream(Interest),
     /// Somebody's word.
     Word,
+    /// A thread that does something for it.
+    Helper,
     /// The time.
     Time,
 }
@@ -95,7 +95,6 @@ impl Seats {
             awaits: Awaits::Turn,
             happened: Happened::default(),
             is_watched: false,
-            has_word: false,
             until: None,
             is_late: false,
             timer: None,
@@ -129,5 +128,66 @@ impl Seats {
 
     pub(super) fn count(&self) -> usize {
         self.all.len() - self.free.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_found_by_the_key_of_who_had_the_place_before() {
+        let mut seats = Seats::default();
+        let others = [1, 2].map(|request| seats.insert(request));
+        let mut before = Vec::new();
+        for request in 3..100 {
+            let key = seats.insert(request);
+            assert_eq!(seats.find(key).unwrap().request, request);
+            assert!(before.iter().all(|old| seats.find(*old).is_none()));
+            assert!(before.iter().all(|old| seats.remove(*old).is_none()));
+            assert_eq!(seats.count(), 3);
+            assert_eq!(seats.remove(key).unwrap().request, request);
+            before.push(key);
+        }
+        assert_eq!(others.map(|key| seats.find(key).unwrap().request), [1, 2]);
+        assert_eq!((seats.count(), seats.all.len()), (2, 3));
+    }
+
+    #[test]
+    fn a_key_is_a_number_that_leaves_the_highest_ones_to_others() {
+        let mut seats = Seats::default();
+        for generation in [0, 1, u32::MAX >> 1] {
+            let key = seats.insert(1);
+            let index = key.index as usize;
+            seats.remove(key);
+            seats.all[index].generation = generation;
+            let key = seats.insert(1);
+            assert_eq!(Key::of(key.number()), key);
+            assert!(key.number() < 1 << 63);
+            seats.remove(key);
+            assert!(seats.all[index].generation <= u32::MAX >> 1);
+        }
+    }
+
+    #[test]
+    fn what_has_happened_counts_once_and_an_end_for_ever() {
+        let mut seats = Seats::default();
+        let key = seats.insert(1);
+        let seat = seats.find(key).unwrap();
+        let is_ready = |seat: &mut Seat| {
+            [Interest::Read, Interest::Write].map(|interest| seat.take_readiness(interest))
+        };
+        let nothing = Happened::default();
+        assert_eq!(is_ready(seat), [false, false]);
+        seat.note(Happened { readable: true, ..nothing });
+        seat.note(Happened { writable: true, ..nothing });
+        assert_eq!(is_ready(seat), [true, true]);
+        assert_eq!(is_ready(seat), [false, false]);
+        seat.note(Happened { ended: true, ..nothing });
+        seat.note(nothing);
+        assert_eq!([(); 2].map(|()| is_ready(seat)), [[true, false]; 2]);
+        seat.note(Happened { broken: true, ..nothing });
+        seat.note(nothing);
+        assert_eq!([(); 2].map(|()| is_ready(seat)), [[true, true]; 2]);
     }
 }

@@ -1,0 +1,428 @@
+//! What fibers do to their process: how few threads and how little memory they take, what is said
+//! of who keeps a thread to himself, and how it ends when a stack is too small. Each server is a
+//! process of its own (`common/parts.rs`).
+
+mod common;
+#[path = "common/fibers.rs"]
+mod fibers;
+#[path = "common/parts.rs"]
+mod parts;
+#[path = "common/process.rs"]
+mod process;
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{abstract_name, ask, line_of, rest_of, serving_threads, tcp, unix, wait_until};
+use fibers::{Gate, answers};
+use parts::{Case, Part, ServerProcess, count_in, serve, status_of};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
+use socketserver::*;
+
+const CASES: &[Case] = &[
+    ("a_thousand_connections_need_two_threads", a_thousand),
+    ("a_stop_sends_all_threads_home", all_go_home),
+    ("ten_thousand_connections_leave_no_stacks_behind", stacks_come_back),
+    ("who_holds_up_a_worker_is_named_once_and_who_waits_is_not", held_up),
+    ("a_fiber_has_room_for_a_panic_and_its_backtrace", backtrace),
+    ("a_fiber_that_overflows_its_stack_ends_the_process_with_a_word", overflow_of_a_fiber),
+    ("a_thread_that_overflows_its_stack_ends_the_process_as_ever", overflow_of_a_thread),
+    ("an_access_to_no_memory_ends_the_process_as_ever", bad_access),
+    ("a_fiber_without_memory_for_its_stack_is_a_refusal", no_memory),
+    ("what_no_thread_can_be_had_for_is_not_offloaded_and_nobody_waits_for_ever", no_helpers),
+    ("without_descriptors_newcomers_wait_until_there_are_some", no_descriptors),
+    ("without_descriptors_for_its_workers_a_server_tries_again", no_workers),
+];
+
+const PARTS: &[Part] = &[
+    ("workers", |workers| {
+        // Nobody who looks for something else finds what was not noticed.
+        let mixin = Fibers::new().longest_turn(Duration::from_secs(3600));
+        serve_by(mixin.workers(workers.parse().unwrap()));
+    }),
+    ("watchful", |_| serve_by(Fibers::new().workers(2).longest_turn(LONGEST_TURN))),
+    ("stacks", |size| serve_by(Fibers::new().workers(1).stack_size(size.parse().unwrap()))),
+    ("unix", |name| {
+        let mixin = Fibers::new().workers(2).stack_size(128 * 1024);
+        let builder = FiberUnixStreamServer::builder().mixin(mixin);
+        serve(builder.bind(format!("unix:{name}"), commands()).unwrap());
+    }),
+];
+
+fn main() -> ExitCode {
+    parts::main(CASES, PARTS)
+}
+
+const LONGEST_TURN: Duration = Duration::from_millis(50);
+
+// Many of them.
+
+fn a_thousand() {
+    const CLIENTS: u64 = 1000;
+    raise_descriptor_limit();
+    let server = ServerProcess::start("workers", "2");
+    let clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
+    let numbers = || clients.iter().zip(1..=CLIENTS);
+    // Each has all its numbers on its stack, and is in the middle of reading the next one.
+    for (mut client, number) in numbers() {
+        client.write_all(format!("add\n{number}\n").as_bytes()).unwrap();
+    }
+    for (client, number) in numbers() {
+        assert_eq!(line_of(client), number.to_string());
+    }
+    for (client, number) in numbers() {
+        assert_eq!(ask(client, "1000000"), (number + 1_000_000).to_string());
+    }
+    // With the one that accepts.
+    assert_eq!(status_of(server.pid(), "Threads"), "3");
+    let ended = server.stop();
+    assert!(ended.says(&format!("drained {CLIENTS}, forced 0")), "{ended:?}");
+    for (client, number) in numbers() {
+        assert_eq!(line_of(client), format!("1000000 {number}"));
+    }
+}
+
+fn all_go_home() {
+    // In this process, which has no other servers.
+    for serves in [true, false] {
+        let builder = FiberTcpServer::builder().mixin(Fibers::new().workers(3));
+        let server = builder.bind("127.0.0.1:0", commands()).unwrap();
+        let client = tcp(server.local_addr());
+        let served = if serves {
+            Ok(server.spawn().unwrap())
+        } else {
+            assert_eq!(server.handle_request(), Handled::Request);
+            Err(server)
+        };
+        assert_eq!(ask(&client, "where?"), "elsewhere");
+        assert!(serving_threads() >= 4);
+        let began = Instant::now();
+        drop(served);
+        wait_until("they are gone", || serving_threads() == 0);
+        // An idle one goes by itself after ten seconds.
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+}
+
+fn stacks_come_back() {
+    const MEGABYTE: usize = 1024 * 1024;
+    raise_descriptor_limit();
+    let server = ServerProcess::start("unix", &abstract_name());
+    let size = || 1024 * status_of(server.pid(), "VmSize").parse::<usize>().unwrap();
+    let connect = || {
+        let client = unix(server.endpoint());
+        assert_eq!(ask(&client, "hello"), "hello");
+        client
+    };
+    let leave = |clients: Vec<UnixStream>| {
+        let control = connect();
+        drop(clients);
+        wait_until("they have left", || count(&control, "active") == 1);
+    };
+    let burst = |count: usize| leave((0..count).map(|_| connect()).collect());
+    // Whatever else workers have is theirs by now.
+    burst(100);
+    let before = size();
+    let clients: Vec<_> = (0..2000).map(|_| connect()).collect();
+    assert!(size() > before + 200 * MEGABYTE, "{} and {before}", size());
+    leave(clients);
+    // A few are kept for those who come next.
+    wait_until("the stacks are given back", || size() < before + 50 * MEGABYTE);
+    (0..10_000).for_each(|_| drop(connect()));
+    burst(100);
+    assert!(size() < before + 50 * MEGABYTE, "{} and {before}", size());
+    assert_eq!(server.stop().count("refused"), 0);
+}
+
+// Those who do not wait where they should.
+
+fn held_up() {
+    let server = ServerProcess::start("watchful", "");
+    // Two on different threads, one on each.
+    let mut threads = HashMap::new();
+    let clients: Vec<_> = (0..30).map(|_| server.client()).collect();
+    for client in &clients {
+        threads.entry(ask(client, "thread")).or_insert_with(Vec::new).push(client);
+    }
+    let [here, there] = &threads.into_values().collect::<Vec<_>>()[..] else { panic!() };
+    // Nobody is named who waits, and nobody who lets the others have their turn.
+    assert_eq!(ask(there[0], "offload"), "offload");
+    for _ in 0..2 {
+        assert_eq!([here[0], there[1]].map(|client| ask(client, "hello")), ["hello", "hello"]);
+        thread::sleep(3 * LONGEST_TURN);
+    }
+    thread::scope(|scope| {
+        for client in &here[..4] {
+            scope.spawn(|| (0..100).for_each(|_| assert_eq!(ask(*client, "work"), "work")));
+        }
+    });
+    assert_eq!(ask(there[1], "sleep"), "sleep");
+    assert_eq!(ask(here[0], "block"), "block");
+    let warning = server.error_line();
+    let peer = here[0].local_addr().unwrap().to_string();
+    for word in ["WARN", &peer, "Fibers::offload"] {
+        assert!(warning.contains(word), "{warning}");
+    }
+    // Nothing tells of what does not happen; it has been looked for again and again.
+    thread::sleep(6 * LONGEST_TURN);
+    assert_eq!(ask(there[2], "hello"), "hello");
+    assert_eq!(ask(there[2], "release"), "release");
+    for client in [here[0], there[0], there[1]] {
+        assert_eq!(line_of(client), "released");
+    }
+    // The next time it is another matter.
+    assert_eq!(ask(here[1], "close"), "close");
+    assert_eq!(ask(here[1], "block"), "block");
+    let warning = server.error_line();
+    assert!(warning.contains(&here[1].local_addr().unwrap().to_string()), "{warning}");
+    assert_eq!(ask(there[2], "release"), "release");
+    assert_eq!(line_of(here[1]), "released");
+    assert_eq!(server.stop().logged(""), 0);
+}
+
+// Stacks that are too small, and what looks like it.
+
+fn backtrace() {
+    for how in ["1", "full"] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env("RUST_BACKTRACE", how);
+        let server = ServerProcess::start_by(command, "workers", "1");
+        for _ in 0..2 {
+            assert_eq!(ask(&server.client(), "panic"), "");
+        }
+        assert_eq!(ask(&server.client(), "hello"), "hello");
+        assert_eq!(server.stop().count("panicked"), 2);
+    }
+}
+
+fn overflow_of_a_fiber() {
+    for size in ["16384", "65536", "1048576"] {
+        let server = ServerProcess::start("stacks", size);
+        assert_eq!(ask(&server.client(), "hello"), "hello");
+        (&server.client()).write_all(b"recurse\n").unwrap();
+        let words = server.dies(Signal::ABORT);
+        let size = format!(" {size} bytes");
+        assert!(words.contains(&size) && words.contains("Fibers::stack_size"), "{words}");
+        assert_eq!(words.lines().filter(|line| !line.is_empty()).count(), 1, "{words}");
+    }
+}
+
+fn overflow_of_a_thread() {
+    let server = ServerProcess::start("workers", "1");
+    (&server.client()).write_all(b"recurse on a thread\n").unwrap();
+    let words = server.dies(Signal::ABORT);
+    assert!(words.contains("has overflowed its stack"), "{words}");
+    assert!(words.contains("an ordinary one") && !words.contains("Fibers"), "{words}");
+}
+
+fn bad_access() {
+    let server = ServerProcess::start("workers", "1");
+    (&server.client()).write_all(b"access no memory\n").unwrap();
+    assert_eq!(server.dies(Signal::SEGV), "");
+}
+
+// Shortage.
+
+fn no_memory() {
+    const STACK: usize = 256 * 1024 * 1024;
+    let server = ServerProcess::start("stacks", &STACK.to_string());
+    let control = server.client();
+    assert_eq!(ask(&control, "hello"), "hello");
+    let kilobytes: usize = status_of(server.pid(), "VmSize").parse().unwrap();
+    let own = set_limit(&server, Resource::As, 1024 * kilobytes + STACK / 2);
+    for _ in 0..5 {
+        assert_eq!(rest_of(server.client()), b"");
+    }
+    wait_until("they are gone", || count(&control, "active") == 1);
+    assert_eq!(count(&control, "refused"), 5);
+    lift_limit(&server, Resource::As, own);
+    assert_eq!(ask(&server.client(), "hello"), "hello");
+    assert_eq!(server.stop().logged("refusing 127.0.0.1"), 5);
+}
+
+fn no_helpers() {
+    const CLIENTS: usize = 300;
+    raise_descriptor_limit();
+    let server = ServerProcess::start("workers", "1");
+    let control = server.client();
+    assert_eq!(ask(&control, "hello"), "hello");
+    let clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
+    for client in &clients {
+        assert_eq!(ask(client, "hello"), "hello");
+    }
+    // Less than a thread's stack.
+    let kilobytes: usize = status_of(server.pid(), "VmSize").parse().unwrap();
+    let own = set_limit(&server, Resource::As, 1024 * (kilobytes + 256));
+    for client in &clients {
+        assert_eq!(ask(client, "where?"), "here");
+    }
+    lift_limit(&server, Resource::As, own);
+    for mut client in &clients {
+        client.write_all(b"offload\n").unwrap();
+        assert_eq!(line_of(client), "offload");
+    }
+    assert_eq!(ask(&control, "release"), "release");
+    for client in &clients {
+        assert_eq!(line_of(client), "released");
+    }
+    assert_eq!(server.stop().logged("no thread can be started"), CLIENTS);
+}
+
+fn no_descriptors() {
+    let server = ServerProcess::start("workers", "3");
+    let control = server.client();
+    assert_eq!(ask(&control, "hello"), "hello");
+    for _ in 0..3 {
+        let errors = count(&control, "accept_errors");
+        let own = leave_descriptors(&server, 0);
+        let newcomer = server.client();
+        wait_until("accepting fails", || count(&control, "accept_errors") > errors);
+        lift_limit(&server, Resource::Nofile, own);
+        assert_eq!(ask(&newcomer, "hello"), "hello");
+    }
+    assert_eq!(server.stop().count("refused"), 0);
+}
+
+fn no_workers() {
+    let server = ServerProcess::start("workers", "2");
+    // One for the connection, a bell for each worker and for the alarm, what the first worker waits
+    // with; and none for the second.
+    let own = leave_descriptors(&server, 5);
+    assert_eq!(rest_of(server.client()), b"");
+    lift_limit(&server, Resource::Nofile, own);
+    // The first one has gone home by then.
+    thread::sleep(Duration::from_millis(50));
+    let clients: Vec<_> = (0..30).map(|_| server.client()).collect();
+    for client in &clients {
+        assert_eq!(ask(client, "hello"), "hello");
+    }
+    let ended = server.stop();
+    assert_eq!((ended.count("refused"), ended.logged("Too many open files")), (1, 1), "{ended:?}");
+}
+
+// What the cases have in common.
+
+#[track_caller]
+fn count<S>(control: &S, name: &str) -> u64
+where
+    for<'a> &'a S: std::io::Read + Write,
+{
+    count_in(&ask(control, "stats"), name)
+}
+
+/// As many descriptors as this process, and those that it starts, may have at all.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+}
+
+/// Returns what it was before.
+fn set_limit(server: &ServerProcess, resource: Resource, limit: usize) -> Rlimit {
+    let own = getrlimit(resource);
+    let limit = Rlimit { current: Some(limit as u64), ..own };
+    prlimit(Some(server.pid()), resource, limit).unwrap()
+}
+
+/// So many more than it has open.
+fn leave_descriptors(server: &ServerProcess, count: usize) -> Rlimit {
+    let open = format!("/proc/{}/fd/", server.pid().as_raw_nonzero());
+    let mut free = (0..).filter(|number| !Path::new(&format!("{open}{number}")).exists());
+    set_limit(server, Resource::Nofile, free.nth(count).unwrap())
+}
+
+fn lift_limit(server: &ServerProcess, resource: Resource, limit: Rlimit) {
+    prlimit(Some(server.pid()), resource, limit).unwrap();
+}
+
+// The servers.
+
+fn serve_by(mixin: Fibers) {
+    // No core files of what is meant to die.
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
+    serve(FiberTcpServer::builder().mixin(mixin).bind("127.0.0.1:0", commands()).unwrap());
+}
+
+/// Does what it is told to, and otherwise answers with what it reads.
+fn commands() -> impl StreamRequestHandler {
+    let gate = Gate::default();
+    answers(move |line, connection| {
+        let here = thread::current().id();
+        match line {
+            "stats" => writeln!(connection, "{:?}", connection.server().stats())?,
+            "add" => add(connection)?,
+            "thread" => writeln!(connection, "{here:?}")?,
+            "where?" => {
+                let is_here = Fibers::offload(|| thread::current().id() == here);
+                // The word that this is done, which nobody waited for, wakes nobody else.
+                let (began, time) = (Instant::now(), Duration::from_millis(1));
+                Fibers::sleep(time);
+                assert!(began.elapsed() >= time, "{:?}", began.elapsed());
+                writeln!(connection, "{}", if is_here { "here" } else { "elsewhere" })?;
+            }
+            "block" | "offload" | "sleep" => {
+                writeln!(connection, "{line}")?;
+                connection.flush()?;
+                match line {
+                    "block" => gate.pass(),
+                    "offload" => Fibers::offload(|| gate.pass()),
+                    _ => {
+                        while !gate.is_open() {
+                            Fibers::sleep(Duration::from_millis(1));
+                        }
+                    }
+                }
+                writeln!(connection, "released")?;
+            }
+            "panic" => panic!("as it should"),
+            "recurse" => _ = recurse(0),
+            "recurse on a thread" => {
+                let thread = thread::Builder::new().name("an ordinary one".to_owned());
+                _ = thread.spawn(|| recurse(0))?.join();
+            }
+            "access no memory" => access_no_memory(),
+            _ => {
+                match line {
+                    "release" => gate.open(),
+                    "close" => gate.close(),
+                    "work" => thread::sleep(LONGEST_TURN / 50),
+                    _ => {}
+                }
+                writeln!(connection, "{line}")?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Answers each number with the sum of all so far; in the end, with all of them.
+fn add(connection: &mut Connection) -> HandlerResult {
+    let (mut numbers, mut count) = ([0; 100], 0);
+    let mut line = String::new();
+    while connection.read_line(&mut line)? > 0 {
+        numbers[count] = line.trim_end().parse::<u64>()?;
+        count += 1;
+        writeln!(connection, "{}", numbers.iter().sum::<u64>())?;
+        line.clear();
+    }
+    numbers[..count].reverse();
+    let all: Vec<_> = numbers[..count].iter().map(u64::to_string).collect();
+    Ok(writeln!(connection, "{}", all.join(" "))?)
+}
+
+/// Goes as deep as there is a stack, and deeper.
+fn recurse(depth: u64) -> u64 {
+    let frame = black_box([depth; 20]);
+    if depth == u64::MAX { 0 } else { recurse(depth + 1) + black_box(frame)[0] }
+}
+
+#[allow(unsafe_code)]
+fn access_no_memory() {
+    // SAFETY: there is no memory, and so the process ends here, which is what this is for.
+    _ = unsafe { std::ptr::without_provenance::<u8>(8).read_volatile() };
+}
