@@ -1,13 +1,12 @@
 //! What others see of a worker, and where they leave things for it.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::seats::Key;
-use super::watchdog::Alarm;
 use crate::request::Request;
 use crate::sys::wait::Bell;
 
@@ -52,6 +51,31 @@ impl Team {
     /// No more requests will come: each worker may go when it is done with those it has.
     pub(super) fn close(&self) {
         self.desks.iter().for_each(Desk::close);
+    }
+}
+
+/// What wakes the watchdog, which sleeps while nobody is served.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    is_wanted: AtomicBool,
+    pub(super) bell: Bell,
+}
+
+impl Alarm {
+    fn new() -> io::Result<Alarm> {
+        Ok(Alarm { is_wanted: AtomicBool::new(false), bell: Bell::new()? })
+    }
+
+    /// From now on it is to be given.
+    pub(super) fn set(&self) {
+        self.is_wanted.store(true, Ordering::SeqCst);
+    }
+
+    /// To be called by whoever begins to serve somebody.
+    pub(super) fn give(&self) {
+        if self.is_wanted.load(Ordering::SeqCst) && self.is_wanted.swap(false, Ordering::SeqCst) {
+            self.bell.ring();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A fiber per request: the handler's code on a small stack of its own, on one of a few threads.
 
 mod desk;
+mod on_fiber;
 mod scheduler;
 mod seats;
 mod watchdog;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::crew::{Crew, Terms};
+use super::crew::Crew;
 use super::{Mixin, Spawnable};
 use crate::base::{BaseServer, Next};
 use crate::error::Result;
@@ -78,9 +79,6 @@ pub struct Fibers {
     /// Whether the server takes any number of requests, or one for each call of `handle_request`.
     serves: AtomicBool,
 }
-
-/// For the threads that the fibers run on, and those that do what is offloaded.
-const TERMS: Terms = Terms { stack_size: 512 * 1024, idle_time: Duration::from_secs(10) };
 
 impl Default for Fibers {
     fn default() -> Fibers {
@@ -164,13 +162,13 @@ impl Fibers {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn offload<T: Send>(call: impl FnOnce() -> T + Send) -> T {
-        scheduler::offload(call)
+        on_fiber::offload(call)
     }
 
     /// Lets some time pass for this fiber, while the others go on; outside of a fiber it is
     /// [`std::thread::sleep`].
     pub fn sleep(time: Duration) {
-        scheduler::sleep(time);
+        on_fiber::sleep(time);
     }
 
     fn team(&self, server: &BaseServer) -> io::Result<&Arc<Team>> {
@@ -192,7 +190,7 @@ impl Fibers {
             )?;
             let stack_size = self.stack_size;
             let work = Job::new(move || worker.work(stack_size));
-            self.crew.hand_over(work, TERMS).map_err(|(_, error)| error)
+            self.crew.hand_over(work, on_fiber::TERMS).map_err(|(_, error)| error)
         });
         if hired.is_err() {
             // All of them, or none.

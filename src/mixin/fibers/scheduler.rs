@@ -3,22 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use super::TERMS;
 use super::desk::{Desk, Team};
 use super::seats::{Awaits, Key, Seats};
 use crate::mixin::crew::Crew;
-use crate::request::Request;
-use crate::stream::{Interest, Stream, Wait};
-use crate::sys::fiber::{self, Fiber, Job, elsewhere};
+use crate::stream::{Interest, Stream};
+use crate::sys::fiber::{self, Fiber, Job};
 use crate::sys::readiness::{Happened, Readiness};
 use crate::sys::stack::{Stack, give_back};
-use crate::sys::wait::poll;
 
 /// How many reads and writes a fiber may do before it is another one's turn, if there is one: a
 /// client that never ceases to send keeps the others waiting for no longer than these take.
@@ -28,19 +23,20 @@ const TURN: u32 = 8;
 /// there are twice as many, the rest is given back.
 const SPARE_STACKS: usize = 64;
 
-/// How many threads at a time do for the fibers of one worker what these have offloaded.
-const MOST_HELPERS: usize = 64;
-
 thread_local! {
-    /// That of this thread, if it is a worker.
     static HERE: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
+}
+
+/// That of this thread, if it is a worker.
+pub(super) fn here() -> Option<Rc<Scheduler>> {
+    HERE.with_borrow(Option::clone)
 }
 
 /// Everything of a worker's that its fibers change.
 pub(super) struct Scheduler {
-    number: usize,
-    team: Arc<Team>,
-    crew: Arc<Crew<Job>>,
+    pub(super) number: usize,
+    pub(super) team: Arc<Team>,
+    pub(super) crew: Arc<Crew<Job>>,
     pub(super) readiness: Readiness,
     stack_size: usize,
     stacks: RefCell<Vec<Stack>>,
@@ -53,9 +49,9 @@ pub(super) struct Scheduler {
     running: Cell<Option<Key>>,
     left_of_turn: Cell<u32>,
     /// How many threads do something for a fiber,
-    helpers: Cell<usize>,
+    pub(super) helpers: Cell<usize>,
     /// and the fibers that wait for one of them.
-    queue: RefCell<VecDeque<Key>>,
+    pub(super) queue: RefCell<VecDeque<Key>>,
 }
 
 impl Scheduler {
@@ -97,20 +93,19 @@ impl Scheduler {
         self.seats.borrow().count() == 0
     }
 
-    /// Serves a request that the desk has counted on a fiber of its own, at once.
-    pub(super) fn serve(&self, request: Request) {
+    /// A stack for a fiber to come; an error when the system has none.
+    pub(super) fn stack(&self) -> io::Result<Stack> {
         let spare = self.stacks.borrow_mut().pop();
-        let stack = match spare.map_or_else(|| Stack::new(self.stack_size), Ok) {
-            Ok(stack) => stack,
-            Err(error) => {
-                request.refuse(&error);
-                self.desk().is_done_with_one();
-                return;
-            }
-        };
-        let key = self.seats.borrow_mut().insert(request.id());
-        request.wait_with(OnFiber { team: self.team.clone(), number: self.number, key });
-        let fiber = Fiber::new(stack, move || _ = request.finish());
+        spare.map_or_else(|| Stack::new(self.stack_size), Ok)
+    }
+
+    /// Begins a fiber for a request, and gives it its first turn.
+    pub(super) fn begin<F>(&self, request: u64, stack: Stack, run: impl FnOnce(Key) -> F)
+    where
+        F: FnOnce() + 'static,
+    {
+        let key = self.seats.borrow_mut().insert(request);
+        let fiber = Fiber::new(stack, run(key));
         if let Some(seat) = self.seats.borrow_mut().find(key) {
             seat.fiber = Some(fiber);
         }
@@ -199,7 +194,7 @@ impl Scheduler {
     }
 
     /// Lets a fiber go on if it still awaits this.
-    fn wake(&self, key: Key, awaits: Awaits) {
+    pub(super) fn wake(&self, key: Key, awaits: Awaits) {
         if let Some(seat) = self.seats.borrow_mut().find(key)
             && seat.awaits == awaits
         {
@@ -238,9 +233,14 @@ impl Scheduler {
 
     // What follows is done by fibers.
 
+    /// Whose turn it is.
+    pub(super) fn running(&self) -> Option<Key> {
+        self.running.get()
+    }
+
     /// Puts the running fiber aside until it gets what it awaits; `false` when it did not until
     /// `until` (`None`: for ever).
-    fn put_aside(&self, key: Key, awaits: Awaits, until: Option<Instant>) -> bool {
+    pub(super) fn put_aside(&self, key: Key, awaits: Awaits, until: Option<Instant>) -> bool {
         if let Some(seat) = self.seats.borrow_mut().find(key) {
             seat.awaits = awaits;
             seat.until = until;
@@ -259,7 +259,7 @@ impl Scheduler {
         !seats.find(key).is_some_and(|seat| std::mem::take(&mut seat.is_late))
     }
 
-    fn wait_for(
+    pub(super) fn wait_for(
         &self,
         key: Key,
         stream: &dyn Stream,
@@ -282,128 +282,13 @@ impl Scheduler {
         }
     }
 
-    fn give_way(&self, key: Key) {
+    pub(super) fn give_way(&self, key: Key) {
         match self.left_of_turn.get().checked_sub(1) {
             Some(left) => self.left_of_turn.set(left),
             None => {
                 self.gave_way.borrow_mut().push_back(key);
                 self.put_aside(key, Awaits::Turn, None);
             }
-        }
-    }
-
-    fn sleep(&self, key: Key, time: Duration) {
-        if let Some(until) = Instant::now().checked_add(time) {
-            self.put_aside(key, Awaits::Time, Some(until));
-        } else {
-            self.put_aside(key, Awaits::Time, None);
-        }
-    }
-
-    fn await_helper(&self, key: Key) {
-        if self.helpers.get() < MOST_HELPERS {
-            self.helpers.set(self.helpers.get() + 1);
-        } else {
-            self.queue.borrow_mut().push_back(key);
-            self.put_aside(key, Awaits::Helper, None);
-        }
-    }
-
-    /// The next in the queue takes the place of one who is done.
-    fn pass_helper_on(&self) {
-        match self.queue.borrow_mut().pop_front() {
-            Some(next) => self.wake(next, Awaits::Helper),
-            None => self.helpers.set(self.helpers.get() - 1),
-        }
-    }
-
-    fn offload<T: Send>(&self, key: Key, call: impl FnOnce() -> T + Send) -> T {
-        self.await_helper(key);
-        self.desk().begin_offload();
-        let (team, number) = (self.team.clone(), self.number);
-        let end = move || team.desks[number].end_offload(key);
-        let start = |job| {
-            if let Err((job, error)) = self.crew.hand_over(job, TERMS) {
-                log::warn!("no thread can be started, the worker itself does the work: {error}");
-                job.run();
-            }
-        };
-        // No word is missed: it comes to the worker, which has its turn when this fiber waits.
-        let wait = || _ = self.put_aside(key, Awaits::Word, None);
-        let result = elsewhere(call, end, start, wait);
-        self.pass_helper_on();
-        result.unwrap_or_else(|panic| resume_unwind(panic))
-    }
-}
-
-/// See [`Fibers::offload`](super::Fibers::offload).
-pub(super) fn offload<T: Send>(call: impl FnOnce() -> T + Send) -> T {
-    match running() {
-        Some((scheduler, key)) => scheduler.offload(key, call),
-        None => call(),
-    }
-}
-
-/// See [`Fibers::sleep`](super::Fibers::sleep).
-pub(super) fn sleep(time: Duration) {
-    match running() {
-        Some((scheduler, key)) => scheduler.sleep(key, time),
-        None => thread::sleep(time),
-    }
-}
-
-/// The fiber that this code is a part of, if it is and may be put aside.
-fn running() -> Option<(Rc<Scheduler>, Key)> {
-    let scheduler = HERE.with_borrow(Option::clone)?;
-    // Whether a panic is on its way std asks the thread, not the fiber: the next one would take it
-    // for its own.
-    let key = scheduler.running.get().filter(|_| !thread::panicking())?;
-    Some((scheduler, key))
-}
-
-/// How a connection waits that is served by a fiber.
-struct OnFiber {
-    team: Arc<Team>,
-    number: usize,
-    key: Key,
-}
-
-impl OnFiber {
-    /// `None` where it is not that fiber which has to wait, or it cannot be put aside.
-    fn with<R>(&self, call: impl FnOnce(&Scheduler) -> R) -> Option<R> {
-        let (scheduler, key) = running()?;
-        let is_mine = key == self.key
-            && scheduler.number == self.number
-            && Arc::ptr_eq(&scheduler.team, &self.team);
-        is_mine.then(|| call(&scheduler))
-    }
-}
-
-impl Wait for OnFiber {
-    fn wait(
-        &self,
-        stream: &dyn Stream,
-        interest: Interest,
-        until: Option<Instant>,
-    ) -> io::Result<()> {
-        let waited = self.with(|scheduler| scheduler.wait_for(self.key, stream, interest, until));
-        if let Some(waited) = waited {
-            return waited;
-        }
-        let Some(fd) = stream.as_fd() else { return Ok(()) };
-        match poll([Some((fd, interest))], [], until)? {
-            [true] => Ok(()),
-            [false] => Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-
-    fn give_way(&self) {
-        self.with(|scheduler| scheduler.give_way(self.key));
-    }
-
-    fn pause(&self, time: Duration) {
-        if self.with(|scheduler| scheduler.sleep(self.key, time)).is_none() {
-            thread::sleep(time);
         }
     }
 }

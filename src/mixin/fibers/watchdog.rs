@@ -1,13 +1,10 @@
 //! Who notices that a handler keeps its worker to itself.
 
 use std::collections::HashMap;
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::desk::{Team, Turn};
 use crate::handle::ServerHandle;
-use crate::sys::wait::Bell;
 
 /// Looks now and then whose turn it is, while anybody is served.
 #[derive(Debug, Default)]
@@ -17,32 +14,12 @@ pub(super) struct Watchdog {
     seen: HashMap<usize, (Turn, Instant, bool)>,
 }
 
-/// What wakes it.
-#[derive(Debug)]
-pub(super) struct Alarm {
-    is_wanted: AtomicBool,
-    pub(super) bell: Bell,
-}
-
-impl Alarm {
-    pub(super) fn new() -> io::Result<Alarm> {
-        Ok(Alarm { is_wanted: AtomicBool::new(false), bell: Bell::new()? })
-    }
-
-    /// To be called by whoever begins to serve somebody.
-    pub(super) fn give(&self) {
-        if self.is_wanted.load(Ordering::SeqCst) && self.is_wanted.swap(false, Ordering::SeqCst) {
-            self.bell.ring();
-        }
-    }
-}
-
 impl Watchdog {
     /// When to look next; `None` while nobody is served: the alarm will be given.
     pub(super) fn next_look(&mut self, team: &Team, longest: Duration) -> Option<Instant> {
         if self.next_look.is_none() {
             // Said first and looked at after, so that nobody begins unheard in between.
-            team.alarm.is_wanted.store(true, Ordering::SeqCst);
+            team.alarm.set();
             if team.is_busy() {
                 self.next_look = Instant::now().checked_add(longest);
             }

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 
 use super::desk::{Message, Team};
+use super::on_fiber::serve;
 use super::scheduler::Scheduler;
 use super::seats::Key;
 use crate::control::Control;
@@ -83,7 +84,7 @@ fn round(scheduler: &Scheduler, door: &Door<'_>, team: &Team) {
             match message {
                 Message::Request(request) => {
                     team.alarm.give();
-                    scheduler.serve(request);
+                    serve(request, scheduler);
                     // If there was no room for newcomers, there was some for this one.
                     door.open();
                 }
@@ -148,7 +149,7 @@ impl Door<'_> {
                     } else {
                         me.take_on();
                         team.alarm.give();
-                        self.scheduler.serve(request);
+                        serve(request, self.scheduler);
                     }
                 }
                 // It may have been turned away, and be looked after until it has read why.
