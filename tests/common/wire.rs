@@ -31,7 +31,7 @@ pub(crate) enum Answer {
     /// Reads or takes at most so many bytes.
     Bytes(usize),
     Interrupted,
-    /// `WouldBlock`, where the stream was made non-blocking.
+    /// `WouldBlock`, where the stream was told not to wait.
     NotReady,
     Reset,
 }
@@ -41,7 +41,6 @@ pub(crate) struct Wire {
     input: Vec<u8>,
     reads: vec::IntoIter<Answer>,
     writes: vec::IntoIter<Answer>,
-    blocking: bool,
     /// How many bytes of the input the connection has got.
     pub(crate) delivered: usize,
     /// The same when it last asked for more, if it did in this operation.
@@ -65,7 +64,6 @@ impl Wire {
             input,
             reads: reads.into_iter(),
             writes: writes.into_iter(),
-            blocking: true,
             delivered: 0,
             asked: None,
             sent: 0,
@@ -226,15 +224,11 @@ impl Transport for Listener {
 
 impl Stream for WireStream {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut wire = self.0.wire.lock();
-        let blocking = wire.blocking;
-        wire.read(buffer, blocking)
+        self.0.wire.lock().read(buffer, true)
     }
 
     fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut wire = self.0.wire.lock();
-        let blocking = wire.blocking;
-        wire.write(pieces, blocking)
+        self.0.wire.lock().write(pieces, true)
     }
 
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
