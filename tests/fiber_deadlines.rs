@@ -256,12 +256,12 @@ fn a_stop_tells_those_who_read_from_those_who_write_and_those_who_are_at_somethi
     });
     let clients: Vec<_> = clients.collect();
     let handle = server.handle();
-    let (deadline, began) = (Duration::from_millis(800), Instant::now());
+    let (deadline, began) = (Duration::from_millis(1500), Instant::now());
     let report = handle.stop(deadline);
     // It does not wait for the threads of those who are left behind either.
     server.join().unwrap();
     let took = began.elapsed();
-    assert!(took < 2 * deadline, "{took:?}");
+    assert!(took < deadline * 3 / 2, "{took:?}");
     assert_eq!((report.drained, report.forced, report.stuck.len()), (2, 1, 71), "{report:?}");
     for (line, client) in &clients {
         let here = Address::Tcp(client.local_addr().unwrap());
