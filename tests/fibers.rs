@@ -7,13 +7,15 @@ mod fibers;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, abstract_name, ask, bounded, echoes, line_of, rest_of, tcp, wait_until};
+use common::{
+    PATIENCE, abstract_name, ask, bounded, echoes, line_of, rest_of, tcp, unix, wait_until,
+};
 use fibers::{Gate, answers, on_one_worker};
 use socketserver::services::Echo;
 use socketserver::*;
@@ -53,6 +55,7 @@ fn whoever_never_ceases_to_send_or_to_receive_does_not_starve_the_others() {
     for flood in ["swallow", "pour"] {
         let server = on_one_worker((), handler_fn(floods));
         let mut flooder = tcp(server.local_addr());
+        let socket = flooder.try_clone().unwrap();
         flooder.write_all(format!("{flood}\n").as_bytes()).unwrap();
         let flown = Arc::new(AtomicU64::new(0));
         let count = flown.clone();
@@ -76,6 +79,8 @@ fn whoever_never_ceases_to_send_or_to_receive_does_not_starve_the_others() {
             flown.load(Ordering::SeqCst) > before
         });
         server.stop(Duration::from_millis(100));
+        // It may wait for room that nobody makes any more, and not hear of the end for a while.
+        let _ = socket.shutdown(Shutdown::Both);
         flooder.join().unwrap();
     }
 }
@@ -110,13 +115,18 @@ fn a_worker_that_is_held_up_gets_no_newcomers() {
     let gate = Gate::default();
     let blocks = {
         let gate = gate.clone();
-        answers(move |line, connection| {
+        let answers = answers(move |line, connection| {
             writeln!(connection, "{line}")?;
             connection.flush()?;
             if line == "block" {
                 gate.pass();
             }
             Ok(())
+        });
+        handler_fn(move |connection| {
+            // Many of them keep a worker for a while too, but are no reason to prefer that one.
+            thread::sleep(Duration::from_millis(3));
+            answers.handle(connection)
         })
     };
     let builder = FiberTcpServer::builder().mixin(Fibers::new().workers(2));
@@ -352,8 +362,10 @@ fn a_stop_returns_when_its_threads_have_ended() {
     });
     let uses_its_thread = Arc::new(uses_its_thread);
     for stopped in 1..=200 {
-        let server = on_one_worker((), uses_its_thread.clone());
-        let client = tcp(server.local_addr());
+        let builder = FiberUnixStreamServer::builder().mixin(Fibers::new().workers(1));
+        let server = builder.bind(format!("unix:{}", abstract_name()), uses_its_thread.clone());
+        let server = server.unwrap().spawn().unwrap();
+        let client = unix(server.local_addr());
         assert_eq!(ask(&client, "hello"), "hello");
         assert!(server.stop(PATIENCE).is_clean());
         assert_eq!(ENDED.load(Ordering::SeqCst), stopped);

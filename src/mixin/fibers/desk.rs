@@ -34,6 +34,11 @@ impl Team {
         (0..self.desks.len()).min_by_key(rank).unwrap_or(0)
     }
 
+    /// Whether one of its requests keeps it from the others.
+    pub(super) fn is_held_up(&self, worker: usize) -> bool {
+        self.desks[worker].is_held_up(self.now())
+    }
+
     /// In milliseconds, and not zero.
     pub(super) fn now(&self) -> u64 {
         self.begun.elapsed().as_millis() as u64 + 1

@@ -143,8 +143,10 @@ impl Door<'_> {
         for _ in 0..NEWCOMERS {
             match listener.accept() {
                 Accepted::Request(request) => {
-                    let (me, other) = (self.scheduler.desk(), &team.desks[team.least_busy()]);
-                    if me.load() > other.load() + SLACK {
+                    let least_busy = team.least_busy();
+                    let (me, other) = (self.scheduler.desk(), &team.desks[least_busy]);
+                    // Whoever takes newcomers in goes on, even if it has for long.
+                    if me.load() > other.load() + SLACK && !team.is_held_up(least_busy) {
                         other.post(Message::Request(request));
                     } else {
                         me.take_on();
