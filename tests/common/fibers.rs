@@ -2,11 +2,11 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::{Condvar, Mutex};
 use socketserver::*;
 
-use crate::common::{Settings, wait_until};
+use crate::common::{PATIENCE, Settings};
 
 /// A server whose fibers have one thread, so that whoever keeps it keeps everybody waiting.
 pub(crate) fn on_one_worker(
@@ -34,23 +34,26 @@ where
 
 /// Closed to begin with.
 #[derive(Clone, Default)]
-pub(crate) struct Gate(Arc<AtomicBool>);
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
     pub(crate) fn open(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        *self.0.0.lock() = true;
+        self.0.1.notify_all();
     }
 
     pub(crate) fn close(&self) {
-        self.0.store(false, Ordering::SeqCst);
+        *self.0.0.lock() = false;
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        *self.0.0.lock()
     }
 
     /// Blocks the thread.
     pub(crate) fn pass(&self) {
-        wait_until("the gate is open", || self.is_open());
+        let mut is_open = self.0.0.lock();
+        self.0.1.wait_while_for(&mut is_open, |is_open| !*is_open, PATIENCE);
+        assert!(*is_open, "nobody opens the gate");
     }
 }
