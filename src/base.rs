@@ -153,12 +153,17 @@ impl BaseServer {
             let [stop, bell, also, somebody] = match ready {
                 Ok(ready) => ready,
                 Err(error) => {
+                    listener.leave_outside();
                     // Waiting itself has failed, for want of memory: there is no event to await.
                     listener.pause_after(&error);
                     std::thread::sleep(Duration::from_millis(10));
                     continue;
                 }
             };
+            if looks && somebody {
+                // There may be more of them, and something else may come first.
+                listener.leave_outside();
+            }
             if stop {
                 control.begin_stop();
                 continue;
@@ -176,10 +181,6 @@ impl BaseServer {
             }
             let now = Instant::now();
             listener.end_pause_by(now);
-            if looks && somebody {
-                // There may be more of them.
-                listener.leave_outside();
-            }
             if somebody && let Accepted::Request(request) = listener.accept() {
                 turn.try_until = listener.is_cheap_to_try().then(|| now + TRY_TIME);
                 return Next::Request(request);
