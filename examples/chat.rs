@@ -6,14 +6,21 @@
 //! cargo run --release --example chat_client    # in two other terminals, or
 //! telnet 127.0.0.1 2626
 //! ```
+//!
+//! One room on several servers, by way of Redis:
+//!
+//! ```sh
+//! cargo run --release --features redis --example chat -- --backplane redis://127.0.0.1:6379/0
+//! ```
 
 mod common;
 #[path = "common/transcript.rs"]
 mod transcript;
 
+use std::error::Error;
 use std::process::ExitCode;
 
-use common::Example;
+use common::{Example, Options};
 use socketserver::services::Chat;
 
 fn main() -> ExitCode {
@@ -21,11 +28,35 @@ fn main() -> ExitCode {
         .try_it("nc {nc}, or cargo run --example chat_client -- {address}")
         .without_forking("processes share no memory, so nobody would hear anybody else")
         .flag("greeting", "TEXT", "what newcomers are told")
+        .flag("backplane", "URL", "redis://HOST:PORT/DATABASE, for one room on several servers")
+        .flag("room", "NAME", "which room it is there; lobby by default")
+        .flag("expiry", "SECONDS", "how long a server there may be silent; 10 by default")
         .run(|options| {
-            let mut chat = Chat::new().on_message(transcript::transcript());
+            let mut chat = room(&options)?.on_message(transcript::transcript());
             if let Some(greeting) = options.value("greeting") {
                 chat = chat.greeting([greeting, "\r\n"].concat());
             }
             options.serve(chat)
         })
+}
+
+#[cfg(feature = "redis")]
+fn room(options: &Options) -> Result<Chat, Box<dyn Error>> {
+    use common::seconds;
+    use socketserver::services::Redis;
+
+    let Some(url) = options.value("backplane") else { return Ok(Chat::new()) };
+    let mut redis = Redis::new(url, options.value("room").unwrap_or("lobby"))?;
+    if let Some(expiry) = options.value("expiry") {
+        redis = redis.expiry(seconds(expiry)?);
+    }
+    Ok(Chat::with_backplane(redis)?)
+}
+
+#[cfg(not(feature = "redis"))]
+fn room(options: &Options) -> Result<Chat, Box<dyn Error>> {
+    match options.value("backplane") {
+        Some(_) => Err(common::usage_error("--backplane needs --features redis".to_owned())),
+        None => Ok(Chat::new()),
+    }
 }

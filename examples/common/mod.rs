@@ -284,7 +284,8 @@ impl FromStr for Choice {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, &'static str> {
+/// What is given as a number of seconds.
+pub(crate) fn seconds(text: &str) -> Result<Duration, &'static str> {
     let number = text.parse().map_err(|_| "not a number of seconds")?;
     Duration::try_from_secs_f64(number).map_err(|_| "not a time to wait")
 }

@@ -156,6 +156,12 @@ impl Broadcast {
         self.room.post.send(message.as_ref(), None);
     }
 
+    /// Sends a message to all members but the one of this number ([`Member::id`]), or to all where
+    /// nobody has it (any more); otherwise as [`send`](Broadcast::send).
+    pub fn send_except(&self, member: u64, message: impl AsRef<[u8]>) {
+        self.room.post.send(message.as_ref(), Some(member));
+    }
+
     /// How many members there are.
     pub fn members(&self) -> usize {
         self.room.post.inbox.lock().members
@@ -185,7 +191,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Sends a message to all members but this one; otherwise as [`Broadcast::send`].
+    /// Sends a message to all members but this one, as [`Broadcast::send_except`].
     pub fn send_to_others(&self, message: impl AsRef<[u8]>) {
         self.room.post.send(message.as_ref(), Some(self.id));
     }

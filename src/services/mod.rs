@@ -5,6 +5,8 @@ mod chat;
 mod echo;
 mod hello;
 
-pub use chat::{Chat, printable};
+#[cfg(feature = "redis")]
+pub use chat::Redis;
+pub use chat::{Audience, Backplane, Chat, Local, Message, Presence, printable};
 pub use echo::Echo;
 pub use hello::Hello;

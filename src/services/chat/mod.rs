@@ -1,14 +1,20 @@
-//! A chat room.
+//! A chat room, on one server or on many.
 
-use std::fmt;
+mod audience;
+mod backplane;
+#[cfg(feature = "redis")]
+mod redis;
+
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+pub use audience::Audience;
+pub use backplane::{Backplane, Local, Message, Presence};
+#[cfg(feature = "redis")]
+pub use redis::Redis;
 
 use crate::{
-    Broadcast, Connection, Error, HandlerResult, Member, StreamRequestHandler, is_hang_up,
+    Broadcast, Connection, Error, HandlerResult, Member, Result, StreamRequestHandler, is_hang_up,
 };
 
 /// Passes on what each client types to all others, line by line.
@@ -34,13 +40,12 @@ use crate::{
 /// server.stop(Duration::from_secs(5));
 /// # Ok::<(), socketserver::Error>(())
 /// ```
+#[derive(Debug)]
 pub struct Chat {
-    room: Broadcast,
+    audience: Audience,
+    backplane: Box<dyn Backplane>,
     greeting: Arc<[u8]>,
-    observer: Option<Mutex<Observer>>,
 }
-
-type Observer = Box<dyn FnMut(&str) + Send>;
 
 impl Default for Chat {
     fn default() -> Chat {
@@ -51,8 +56,23 @@ impl Default for Chat {
 impl Chat {
     /// An empty room.
     pub fn new() -> Chat {
+        let audience = Audience::default();
+        Chat::on(Local::of(audience.clone()), audience)
+    }
+
+    /// A room that may have other servers too.
+    ///
+    /// # Errors
+    /// When the backplane is not there.
+    pub fn with_backplane(mut backplane: impl Backplane) -> Result<Chat> {
+        let audience = Audience::default();
+        backplane.open(audience.clone())?;
+        Ok(Chat::on(backplane, audience))
+    }
+
+    fn on(backplane: impl Backplane, audience: Audience) -> Chat {
         let greeting = Arc::from(&b"You're connected to the chat server\r\n"[..]);
-        Chat { room: Broadcast::new(), greeting, observer: None }
+        Chat { audience, backplane: Box::new(backplane), greeting }
     }
 
     /// What a client is told first, its end of line included; `You're connected to the chat
@@ -64,20 +84,15 @@ impl Chat {
 
     /// Sees every notice and message, without its end of line, in the order in which members see
     /// them. The room waits for it, so it should be quick.
-    pub fn on_message(mut self, observer: impl FnMut(&str) + Send + 'static) -> Chat {
-        self.observer = Some(Mutex::new(Box::new(observer)));
+    pub fn on_message(self, observer: impl FnMut(&str) + Send + 'static) -> Chat {
+        self.audience.observe(Box::new(observer));
         self
     }
 
-    /// The broadcast behind the room: to say something to everybody, or to ask how many there are.
+    /// The broadcast behind the room: to say something to everybody at this server, or to ask how
+    /// many there are.
     pub fn room(&self) -> &Broadcast {
-        &self.room
-    }
-}
-
-impl fmt::Debug for Chat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chat").field("room", &self.room).finish_non_exhaustive()
+        self.audience.members()
     }
 }
 
@@ -90,7 +105,7 @@ impl StreamRequestHandler for Chat {
             line.clear();
             match connection.read_line(&mut line) {
                 Ok(0) => return Ok(()),
-                Ok(_) => guest.say(&format!("[{}] {}", guest.name, printable(&line))),
+                Ok(_) => guest.say(&line),
                 Err(error) if matches!(Error::of(&error), Some(Error::LineTooLong { .. })) => {
                     return Ok(connection.write_all(b"line too long\r\n")?);
                 }
@@ -98,7 +113,7 @@ impl StreamRequestHandler for Chat {
                     // A client that closes with something unread resets the connection, behind
                     // its last words.
                     if is_hang_up(&error) && !line.is_empty() {
-                        guest.say(&format!("[{}] {}", guest.name, printable(&line)));
+                        guest.say(&line);
                     }
                     return Err(error.into());
                 }
@@ -115,34 +130,33 @@ struct Guest<'chat> {
 }
 
 impl Guest<'_> {
-    fn enter<'chat>(chat: &'chat Chat, connection: &mut Connection) -> crate::Result<Guest<'chat>> {
+    fn enter<'chat>(chat: &'chat Chat, connection: &mut Connection) -> Result<Guest<'chat>> {
         let name = match connection.peer_addr().socket_addr() {
             Some(address) => address.to_string(),
             None => format!("unix#{}", connection.id()),
         };
-        let guest = Guest { chat, member: chat.room.join(connection)?, name };
-        guest.say(&format!("Client joined {}", guest.name));
+        let guest = Guest { chat, member: chat.room().join(connection)?, name };
+        let presence = Presence::Joins { parting: guest.parting() };
+        guest.publish(format!("Client joined {}", guest.name), presence);
         Ok(guest)
     }
 
-    fn say(&self, line: &str) {
-        let with_its_end = [line, "\r\n"].concat();
-        // Sent under the observer's lock: it sees what the members see, in the same order. And sent
-        // first: whoever joins after the observer has seen it is not told again.
-        let mut observer = self.chat.observer.as_ref().map(Mutex::lock);
-        self.member.send_to_others(with_its_end);
-        if let Some(observer) = &mut observer
-            && catch_unwind(AssertUnwindSafe(|| observer(line))).is_err()
-        {
-            // This may be running because of a panic, and a second one would end the process.
-            log::error!("the chat's observer panicked at {line:?}");
-        }
+    fn say(&self, line: &[u8]) {
+        self.publish(format!("[{}] {}", self.name, printable(line)), Presence::Stays);
+    }
+
+    fn parting(&self) -> String {
+        format!("Client left {}", self.name)
+    }
+
+    fn publish(&self, line: String, presence: Presence) {
+        self.chat.backplane.publish(Message { author: self.member.id(), line, presence });
     }
 }
 
 impl Drop for Guest<'_> {
     fn drop(&mut self) {
-        self.say(&format!("Client left {}", self.name));
+        self.publish(self.parting(), Presence::Leaves);
     }
 }
 

@@ -1,0 +1,110 @@
+//! The thread that reads the room's stream, and delivers it to this server's members.
+
+use std::sync::Arc;
+
+use redis::{Connection, RedisResult};
+
+use super::Settings;
+use super::shared::{Shared, Side};
+use crate::services::printable;
+
+/// For how many milliseconds Redis waits for something new; then it is asked again.
+const BLOCK: &str = "2000";
+
+/// The most entries that are read at a time.
+const BATCH: &str = "1000";
+
+/// A place in a stream: milliseconds, and a number within one.
+type EntryId = (u64, u64);
+
+pub(super) struct Reader {
+    settings: Arc<Settings>,
+    shared: Arc<Shared>,
+    /// The last entry that was delivered.
+    last: EntryId,
+    /// And its number: they have no gaps.
+    number: u64,
+}
+
+/// An entry's fields, each behind its name.
+type Entry = (String, Vec<String>);
+
+impl Reader {
+    /// Reads what comes from now on.
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        shared: Arc<Shared>,
+        connection: &mut Connection,
+    ) -> RedisResult<Reader> {
+        let (entries, number): (Vec<Entry>, Option<u64>) = redis::pipe()
+            .atomic()
+            .cmd("XREVRANGE")
+            .arg(&[&settings.keys.stream, "+", "-", "COUNT", "1"])
+            .cmd("GET")
+            .arg(&settings.keys.count)
+            .query(connection)?;
+        let last = entries.first().map_or((0, 0), |(id, _)| parse(id));
+        Ok(Reader { settings, shared, last, number: number.unwrap_or(0) })
+    }
+
+    pub(super) fn run(mut self) {
+        let shared = self.shared.clone();
+        shared.keep_connected(Side::Reading, || self.session());
+    }
+
+    /// Until the end, or an error.
+    fn session(&mut self) -> RedisResult<()> {
+        let mut connection = self.settings.connect()?;
+        self.find_place(&mut connection)?;
+        self.shared.reads_as(redis::cmd("CLIENT").arg("ID").query(&mut connection)?);
+        self.shared.connected(Side::Reading);
+        while !self.shared.is_ending() {
+            let (milliseconds, number) = self.last;
+            let streams: Option<Vec<(String, Vec<Entry>)>> = redis::cmd("XREAD")
+                .arg(&["COUNT", BATCH, "BLOCK", BLOCK, "STREAMS", &self.settings.keys.stream])
+                .arg(format!("{milliseconds}-{number}"))
+                .query(&mut connection)?;
+            for (id, fields) in streams.unwrap_or_default().into_iter().flat_map(|(_, list)| list) {
+                self.last = parse(&id);
+                self.deliver(&fields);
+            }
+        }
+        Ok(())
+    }
+
+    /// A Redis that has lost its memory begins anew, before the last entry that was seen.
+    fn find_place(&mut self, connection: &mut Connection) -> RedisResult<()> {
+        let now = Reader::new(self.settings.clone(), self.shared.clone(), connection)?;
+        if now.last < self.last {
+            (self.last, self.number) = ((0, 0), 0);
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, fields: &[String]) {
+        let field = |name: &str| {
+            fields.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str())
+        };
+        // What is not ours is nobody's.
+        let (Some(number), Some(author), Some(line)) =
+            (field("number"), field("author"), field("line"))
+        else {
+            return;
+        };
+        let number: u64 = number.parse().unwrap_or(0);
+        let missed = number.saturating_sub(self.number + 1);
+        self.number = number;
+        if missed > 0 {
+            // They were trimmed off the stream before they were read.
+            self.shared.notice(format!("{missed} lines were lost"));
+        }
+        let author = author.split_once(':').filter(|(server, _)| *server == self.settings.server);
+        let author = author.and_then(|(_, member)| member.parse().ok());
+        self.shared.audience.deliver(&printable(line.as_bytes()), author);
+    }
+}
+
+fn parse(id: &str) -> EntryId {
+    let (milliseconds, number) = id.split_once('-').unwrap_or((id, ""));
+    (milliseconds.parse().unwrap_or(0), number.parse().unwrap_or(0))
+}
