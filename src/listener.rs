@@ -44,6 +44,7 @@ struct Accepting {
 trait Source: AsFd + Send + Sync {
     fn is_cheap_to_try(&self) -> bool;
     fn accept(&self, control: &Arc<Control>) -> io::Result<Option<Box<dyn Work>>>;
+    fn handler(&self) -> Box<dyn Send + Sync>;
 }
 
 struct Served<T: Transport> {
@@ -65,6 +66,10 @@ impl<T: Transport> Source for Served<T> {
     fn accept(&self, control: &Arc<Control>) -> io::Result<Option<Box<dyn Work>>> {
         let incoming = self.transport.accept(&control.settings.transport)?;
         Ok(<T::Handler as sealed::RequestHandler>::work(&self.handler, incoming, control))
+    }
+
+    fn handler(&self) -> Box<dyn Send + Sync> {
+        Box::new(self.handler.clone())
     }
 }
 
@@ -105,6 +110,11 @@ impl Listener {
             left_outside: AtomicBool::new(false),
             watch: Watch::default(),
         }
+    }
+
+    /// Keeps the handler as long as this is held.
+    pub(crate) fn handler(&self) -> Box<dyn Send + Sync> {
+        self.source.handler()
     }
 
     /// Whether taking a request that is not there costs less than waiting for it.

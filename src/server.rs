@@ -30,6 +30,8 @@ pub struct Server<T, M: Mixin> {
     // In this order: whoever comes while the last requests end is told that nobody serves here.
     base: BaseServer,
     running: Running<M>,
+    // And last, so that no request waits for a handler that takes its time to be dropped.
+    _handler: Box<dyn Send + Sync>,
     transport: PhantomData<fn() -> T>,
 }
 
@@ -88,7 +90,8 @@ pub enum Handled {
 impl<T: Transport, M: Mixin> Server<T, M> {
     pub(crate) fn new(base: BaseServer, mixin: M) -> Server<T, M> {
         let running = Running { mixin, handle: base.handle() };
-        Server { base, running, transport: PhantomData }
+        let _handler = base.listener().handler();
+        Server { base, running, _handler, transport: PhantomData }
     }
 
     /// Where it listens, with the real port where 0 was asked for.

@@ -121,6 +121,30 @@ fn dropping_a_running_server_lets_go_of_its_port_its_handler_and_its_threads() {
 // Draining.
 
 #[test]
+fn no_request_waits_for_a_handler_that_takes_its_time_to_be_dropped() {
+    struct Slow(Mutex<mpsc::Receiver<()>>);
+    impl StreamRequestHandler for Slow {
+        fn handle(&self, connection: &mut Connection) -> HandlerResult {
+            Ok(connection.read_line(&mut Vec::new()).map(drop)?)
+        }
+    }
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.lock().recv_timeout(PATIENCE).expect("the server has stopped before");
+        }
+    }
+    let _bound = bounded();
+    let (stopped, waits) = mpsc::channel();
+    let handler = Slow(Mutex::new(waits));
+    let server = ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
+    let _client = tcp(server.local_addr());
+    wait_until("it is served", || server.stats().active == 1);
+    let report = server.handle().stop(Duration::from_secs(2));
+    assert_eq!((report.drained, report.stuck.len()), (1, 0));
+    stopped.send(()).unwrap();
+}
+
+#[test]
 fn a_stop_drains_idle_clients_and_answers_what_was_received() {
     let _bound = bounded();
     let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();

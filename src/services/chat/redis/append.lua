@@ -38,8 +38,12 @@ if first > 0 and not is_known then
 end
 redis.call('ZADD', servers, now + expiry, server)
 
--- What came before, and only its answer was lost, is not said twice.
-local skip = first > 0 and last + 1 - first or is_known and math.huge or 0
+local skip = is_known and math.huge or 0
+if first > 0 then
+    -- What came before, and only its answer was lost, is not said twice.
+    last = math.max(last, first - 1)
+    skip = last + 1 - first
+end
 for index = FIXED + 1 + 4 * skip, #ARGV, 4 do
     local author, line, presence, parting = unpack(ARGV, index, index + 3)
     append(server .. ':' .. author, line)

@@ -1,0 +1,291 @@
+//! What a chat's way through Redis holds when it is cut, slow, full, or loses its memory.
+
+mod common;
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/redis.rs"]
+mod redis_server;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use common::{bounded, line_of, tcp, wait_until};
+use redis_server::Redis;
+use socketserver::services::{Chat, Redis as Backplane};
+use socketserver::{RunningServer, ThreadingTcpServer};
+
+const ROOM: &str = "lobby";
+
+fn server(backplane: Backplane) -> RunningServer {
+    let chat = Chat::with_backplane(backplane).unwrap().greeting("hello\r\n");
+    ThreadingTcpServer::bind("127.0.0.1:0", chat).unwrap().spawn().unwrap()
+}
+
+fn by(url: &str) -> Backplane {
+    Backplane::new(url, ROOM).unwrap()
+}
+
+/// Somebody in the room.
+struct Guest {
+    stream: TcpStream,
+    name: String,
+}
+
+impl Guest {
+    /// Is greeted; whether it is in the room yet, Redis knows.
+    #[track_caller]
+    fn enter(server: &RunningServer) -> Guest {
+        let stream = tcp(server.local_addr());
+        let name = stream.local_addr().unwrap().to_string();
+        let guest = Guest { stream, name };
+        assert_eq!(guest.hears(), "hello");
+        guest
+    }
+
+    /// Is in the room, and its joining is the last that Redis knows.
+    #[track_caller]
+    fn join(server: &RunningServer, redis: &Redis) -> Guest {
+        let guest = Guest::enter(server);
+        wait_until("it joins", || {
+            redis.entries(ROOM).last().is_some_and(|(_, line)| *line == guest.joined())
+        });
+        guest
+    }
+
+    fn says(&self, text: &str) {
+        (&self.stream).write_all(format!("{text}\n").as_bytes()).unwrap();
+    }
+
+    /// The next line.
+    #[track_caller]
+    fn hears(&self) -> String {
+        line_of(&self.stream).trim_end().to_owned()
+    }
+
+    /// The next line that is no notice.
+    #[track_caller]
+    fn hears_somebody(&self) -> String {
+        loop {
+            let line = self.hears();
+            if !line.starts_with("* ") {
+                return line;
+            }
+        }
+    }
+
+    /// The next notice begins so; what else it says.
+    #[track_caller]
+    fn is_told(&self, beginning: &str) -> String {
+        loop {
+            let line = self.hears();
+            if let Some(notice) = line.strip_prefix("* ") {
+                let rest = notice.strip_prefix(beginning);
+                return rest.unwrap_or_else(|| panic!("{notice}")).to_owned();
+            }
+        }
+    }
+
+    fn joined(&self) -> String {
+        format!("Client joined {}", self.name)
+    }
+
+    fn said(&self, text: &str) -> String {
+        format!("[{}] {text}", self.name)
+    }
+}
+
+/// The first number in a text.
+fn number_in(text: &str) -> Option<usize> {
+    let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit());
+    digits.split(' ').next()?.parse().ok()
+}
+
+fn lines(redis: &Redis) -> Vec<String> {
+    redis.entries(ROOM).into_iter().map(|(_, line)| line).collect()
+}
+
+#[test]
+fn guests_of_two_servers_hear_each_other_and_not_themselves() {
+    let _bound = bounded();
+    let redis = Redis::start();
+    let [here, there] = [server(by(&redis.url())), server(by(&redis.url()))];
+    let ada = Guest::join(&here, &redis);
+    let ben = Guest::join(&there, &redis);
+    assert_eq!(ada.hears(), ben.joined());
+    ada.says("hello");
+    assert_eq!(ben.hears(), ada.said("hello"));
+    ben.says("\x1b[2Jhello");
+    assert_eq!(ada.hears(), ben.said("\u{fffd}[2Jhello"));
+    drop(ben.stream);
+    assert_eq!(ada.hears(), format!("Client left {}", ben.name));
+    ada.says("gone?");
+    let cyd = Guest::join(&here, &redis);
+    assert_eq!(ada.hears(), cyd.joined());
+}
+
+#[test]
+fn rooms_are_apart() {
+    let _bound = bounded();
+    let redis = Redis::start();
+    let here = server(by(&redis.url()));
+    let elsewhere = server(Backplane::new(&redis.url(), "elsewhere").unwrap());
+    let ada = Guest::join(&here, &redis);
+    let ben = Guest::enter(&elsewhere);
+    ben.says("hello");
+    wait_until("it is said", || redis.entries("elsewhere").len() == 2);
+    let cyd = Guest::join(&here, &redis);
+    assert_eq!(ada.hears(), cyd.joined());
+    assert_eq!(lines(&redis), [ada.joined(), cyd.joined()]);
+}
+
+#[test]
+fn what_was_appended_is_not_appended_again_when_its_answer_is_lost() {
+    let _bound = bounded();
+    let redis = Redis::start();
+    let bridge = redis.bridge();
+    let [here, there] = [server(by(bridge.url())), server(by(&redis.url()))];
+    let ada = Guest::join(&here, &redis);
+    let ben = Guest::join(&there, &redis);
+    for round in 0..5 {
+        let (once, then) = (format!("once {round}"), format!("then {round}"));
+        bridge.cut_after(&once);
+        ada.says(&once);
+        bridge.was_cut();
+        ada.says(&then);
+        assert_eq!(ben.hears(), ada.said(&once));
+        assert_eq!(ben.hears(), ada.said(&then));
+    }
+    let again = Guest::join(&there, &redis);
+    assert_eq!(ben.hears(), again.joined());
+}
+
+#[test]
+fn what_does_not_fit_while_redis_is_away_is_lost_and_the_room_is_told_how_much() {
+    const SAID: usize = 100;
+    let _bound = bounded();
+    let redis = Redis::start();
+    let bridge = redis.bridge();
+    let here = server(by(bridge.url()).capacity(5000));
+    let there = server(by(&redis.url()));
+    let ada = Guest::join(&here, &redis);
+    let ben = Guest::join(&there, &redis);
+    assert_eq!(ada.hears(), ben.joined());
+    bridge.cut();
+    assert!(ada.is_told("Cut off from the other servers").contains(" 5000 bytes"));
+    for line in 0..SAID {
+        ada.says(&format!("line {line}"));
+    }
+    ada.is_told("Too much was said meanwhile");
+    // Whoever comes and goes is not forgotten, though there is no room for it now.
+    let cyd = Guest::enter(&here);
+    let dot = Guest::enter(&here);
+    drop(dot.stream);
+    wait_until("one has left", || here.stats().active == 2);
+    bridge.mend();
+    let notice = ada.is_told("Connected to the other servers again");
+    let lost = number_in(&notice).expect(&notice);
+    assert!((1..SAID).contains(&lost), "{lost}");
+    ada.says("heard again");
+    let mut heard = Vec::new();
+    while heard.last() != Some(&ada.said("heard again")) {
+        heard.push(ben.hears());
+    }
+    assert_eq!(heard.len(), SAID - lost + 2);
+    heard.retain(|line| *line != cyd.joined());
+    assert_eq!(heard.len(), SAID - lost + 1);
+    // What was said first is not what was lost.
+    assert_eq!(heard[0], ada.said("line 0"));
+    heard.pop();
+    assert!(heard.is_sorted_by_key(|line| number_in(line.rsplit(' ').next().unwrap())));
+}
+
+#[test]
+fn what_redis_has_forgotten_before_it_was_read_is_counted() {
+    const SAID: usize = 2000;
+    let _bound = bounded();
+    let redis = Redis::start();
+    let bridge = redis.bridge();
+    let here = server(by(bridge.url()));
+    let there = server(by(&redis.url()).history(100));
+    let ada = Guest::join(&here, &redis);
+    let ben = Guest::join(&there, &redis);
+    assert_eq!(ada.hears(), ben.joined());
+    bridge.cut();
+    ada.is_told("Cut off");
+    for line in 0..SAID {
+        ben.says(&format!("line {line}"));
+    }
+    let last = ben.said(&format!("line {}", SAID - 1));
+    wait_until("it is said", || lines(&redis).last() == Some(&last));
+    let kept = lines(&redis);
+    assert!(kept.len() < SAID / 2, "{}", kept.len());
+    bridge.mend();
+    ada.is_told("Connected");
+    let lost = number_in(&ada.is_told(""));
+    assert_eq!(lost, Some(SAID - kept.len()));
+    for line in kept {
+        assert_eq!(ada.hears(), line);
+    }
+}
+
+#[test]
+fn a_redis_that_has_lost_its_memory_is_gone_on_with() {
+    let _bound = bounded();
+    let redis = Redis::start();
+    let [here, there] = [server(by(&redis.url())), server(by(&redis.url()))];
+    let ada = Guest::join(&here, &redis);
+    let ben = Guest::join(&there, &redis);
+    assert_eq!(ada.hears(), ben.joined());
+    redis::cmd("FLUSHALL").exec(&mut redis.connect()).unwrap();
+    ada.says("still there?");
+    loop {
+        let line = ben.hears_somebody();
+        if line == ada.said("still there?") {
+            break;
+        }
+        assert!([ada.joined(), ben.joined()].contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn a_server_stops_in_time_though_its_redis_is_away() {
+    let _bound = bounded();
+    let mut redis = Redis::start();
+    let here = server(by(&redis.url()));
+    let ada = Guest::join(&here, &redis);
+    redis.kill();
+    ada.is_told("Cut off");
+    ada.says("my last words");
+    let begin = Instant::now();
+    let report = here.stop(Duration::from_secs(5));
+    assert_eq!((report.forced, report.stuck.len()), (0, 0));
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn what_was_said_last_is_said_before_a_server_is_gone() {
+    let _bound = bounded();
+    let redis = Redis::start();
+    let here = server(by(&redis.url()));
+    let ada = Guest::join(&here, &redis);
+    for line in 0..1000 {
+        ada.says(&format!("line {line}"));
+    }
+    here.stop(Duration::from_secs(10));
+    let lines = lines(&redis);
+    assert_eq!(lines.len(), 1002);
+    assert_eq!(lines[1000..], [ada.said("line 999"), format!("Client left {}", ada.name)]);
+    let left: usize =
+        redis::cmd("EXISTS").arg("chat:{lobby}:servers").query(&mut redis.connect()).unwrap();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_room_has_a_name_without_braces() {
+    for name in ["", "a}b", "{", &"x".repeat(65)] {
+        let error = Backplane::new("redis://127.0.0.1", name).unwrap_err();
+        assert!(error.to_string().contains("a room's name"), "{error}");
+    }
+    let _ = Backplane::new("redis://127.0.0.1", &"x".repeat(64)).unwrap();
+}

@@ -1,0 +1,176 @@
+//! A Redis of a test's own, and a way to it that can be cut.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use parking_lot::Mutex;
+use rustix::process::Signal;
+
+use crate::common::{TempDir, wait_until};
+use crate::process::Process;
+
+/// A `redis-server`, with an append-only file and a Unix socket. Its data are there for the next
+/// one when it has been killed.
+pub(crate) struct Redis {
+    directory: TempDir,
+    process: Option<Process>,
+}
+
+/// What is in a room's stream: whose it is, as `server:member`, and the line.
+pub(crate) type Entry = (String, String);
+
+impl Redis {
+    pub(crate) fn start() -> Redis {
+        let mut redis = Redis { directory: TempDir::new(), process: None };
+        redis.start_again();
+        redis
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""]);
+        command.args(["--appendonly", "yes"]).current_dir(self.directory.path());
+        let process = Process::spawn(command);
+        while !process.line().contains("eady to accept connections") {}
+        self.process = Some(process);
+    }
+
+    /// As a failing machine would.
+    pub(crate) fn kill(&mut self) {
+        let process = self.process.take().expect("it runs");
+        process.signal(Signal::KILL);
+        process.wait();
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis+unix://{}", self.directory.join("redis.sock").display())
+    }
+
+    pub(crate) fn connect(&self) -> redis::Connection {
+        redis::Client::open(self.url()).unwrap().get_connection().unwrap()
+    }
+
+    /// All that was said in a room, in its order.
+    pub(crate) fn entries(&self, room: &str) -> Vec<Entry> {
+        let entries: Vec<(String, Vec<(String, String)>)> = redis::cmd("XRANGE")
+            .arg(&[&format!("chat:{{{room}}}:stream"), "-", "+"])
+            .query(&mut self.connect())
+            .unwrap();
+        let entry = |fields: Vec<(String, String)>| {
+            let field = |name: &str| {
+                fields
+                    .iter()
+                    .find(|(field, _)| field == name)
+                    .unwrap_or_else(|| panic!("{name}"))
+                    .1
+                    .clone()
+            };
+            (field("author"), field("line"))
+        };
+        entries.into_iter().map(|(_, fields)| entry(fields)).collect()
+    }
+
+    /// A way to it that can be cut.
+    pub(crate) fn bridge(&self) -> Bridge {
+        let path = self.directory.join("bridge.sock");
+        let bridge =
+            Bridge { url: format!("redis+unix://{}", path.display()), traffic: Arc::default() };
+        let listener = UnixListener::bind(path).unwrap();
+        let (redis, traffic) = (self.directory.join("redis.sock"), bridge.traffic.clone());
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                // Whom nobody serves is hung up on.
+                if traffic.is_cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let Ok(server) = UnixStream::connect(&redis) else { continue };
+                let ends = [client, server];
+                let clones = || ends.each_ref().map(|end| end.try_clone().unwrap());
+                let ([from, to], [back_to, back_from]) = (clones(), clones());
+                let (there, back) = (traffic.clone(), traffic.clone());
+                thread::spawn(move || there.carry(from, to, true));
+                thread::spawn(move || back.carry(back_from, back_to, false));
+                traffic.ends.lock().extend(ends);
+            }
+        });
+        bridge
+    }
+}
+
+/// Carries everything between servers and Redis.
+pub(crate) struct Bridge {
+    url: String,
+    traffic: Arc<Traffic>,
+}
+
+#[derive(Default)]
+struct Traffic {
+    is_cut: AtomicBool,
+    ends: Mutex<Vec<UnixStream>>,
+    /// Whoever sends this to Redis is cut off before the answer comes back.
+    fatal: Mutex<Option<Vec<u8>>>,
+}
+
+impl Bridge {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn cut(&self) {
+        self.traffic.is_cut.store(true, Ordering::SeqCst);
+        self.traffic.hang_up();
+    }
+
+    pub(crate) fn mend(&self) {
+        self.traffic.is_cut.store(false, Ordering::SeqCst);
+    }
+
+    /// Redis will get what has this in it, and its answer will not arrive: this happens once.
+    pub(crate) fn cut_after(&self, bytes: &str) {
+        *self.traffic.fatal.lock() = Some(bytes.into());
+    }
+
+    /// Waits until that has happened.
+    #[track_caller]
+    pub(crate) fn was_cut(&self) {
+        wait_until("the bridge is cut", || self.traffic.fatal.lock().is_none());
+    }
+}
+
+impl Traffic {
+    /// Until either end is done.
+    fn carry(&self, mut from: UnixStream, mut to: UnixStream, is_request: bool) {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            let mut fatal = self.fatal.lock();
+            let bytes = &buffer[..length];
+            let is_fatal = is_request
+                && fatal
+                    .as_ref()
+                    .is_some_and(|fatal| bytes.windows(fatal.len()).any(|b| b == fatal));
+            if is_fatal {
+                let _ = from.shutdown(Shutdown::Write);
+                *fatal = None;
+            }
+            if to.write_all(bytes).is_err() {
+                break;
+            }
+            if is_fatal {
+                let _ = from.shutdown(Shutdown::Both);
+            }
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
+
+    fn hang_up(&self) {
+        for end in self.ends.lock().drain(..) {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+}
