@@ -10,10 +10,10 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{bounded, line_of, tcp, wait_until};
+use common::{abstract_name, bounded, line_of, tcp, unix, wait_until};
 use redis_server::Redis;
 use socketserver::services::{Chat, Redis as Backplane};
-use socketserver::{RunningServer, ThreadingTcpServer};
+use socketserver::{RunningServer, ThreadingTcpServer, ThreadingUnixStreamServer};
 
 const ROOM: &str = "lobby";
 
@@ -43,13 +43,11 @@ impl Guest {
         guest
     }
 
-    /// Is in the room, and its joining is the last that Redis knows.
+    /// Is in the room, and Redis knows.
     #[track_caller]
     fn join(server: &RunningServer, redis: &Redis) -> Guest {
         let guest = Guest::enter(server);
-        wait_until("it joins", || {
-            redis.entries(ROOM).last().is_some_and(|(_, line)| *line == guest.joined())
-        });
+        wait_until("it joins", || lines(redis).contains(&guest.joined()));
         guest
     }
 
@@ -63,25 +61,25 @@ impl Guest {
         line_of(&self.stream).trim_end().to_owned()
     }
 
-    /// The next line that is no notice.
+    /// The next line that somebody said: not a notice, nor that somebody joined, which whoever
+    /// came in after them at another server may hear or not.
     #[track_caller]
-    fn hears_somebody(&self) -> String {
+    fn hears_said(&self) -> String {
         loop {
             let line = self.hears();
-            if !line.starts_with("* ") {
+            if !line.starts_with("* ") && !line.starts_with("Client joined ") {
                 return line;
             }
         }
     }
 
-    /// The next notice begins so; what else it says.
+    /// The next notice that has this in it.
     #[track_caller]
-    fn is_told(&self, beginning: &str) -> String {
+    fn is_told(&self, part: &str) -> String {
         loop {
             let line = self.hears();
-            if let Some(notice) = line.strip_prefix("* ") {
-                let rest = notice.strip_prefix(beginning);
-                return rest.unwrap_or_else(|| panic!("{notice}")).to_owned();
+            if line.starts_with("* ") && line.contains(part) {
+                return line;
             }
         }
     }
@@ -114,9 +112,9 @@ fn guests_of_two_servers_hear_each_other_and_not_themselves() {
     let ben = Guest::join(&there, &redis);
     assert_eq!(ada.hears(), ben.joined());
     ada.says("hello");
-    assert_eq!(ben.hears(), ada.said("hello"));
+    assert_eq!(ben.hears_said(), ada.said("hello"));
     ben.says("\x1b[2Jhello");
-    assert_eq!(ada.hears(), ben.said("\u{fffd}[2Jhello"));
+    assert_eq!(ada.hears_said(), ben.said("\u{fffd}[2Jhello"));
     drop(ben.stream);
     assert_eq!(ada.hears(), format!("Client left {}", ben.name));
     ada.says("gone?");
@@ -153,9 +151,15 @@ fn what_was_appended_is_not_appended_again_when_its_answer_is_lost() {
         ada.says(&once);
         bridge.was_cut();
         ada.says(&then);
-        assert_eq!(ben.hears(), ada.said(&once));
-        assert_eq!(ben.hears(), ada.said(&then));
+        assert_eq!(ben.hears_said(), ada.said(&once));
+        assert_eq!(ben.hears_said(), ada.said(&then));
     }
+    // Nor when it reaches Redis long after it was said again.
+    let held = bridge.hold("thrice");
+    ada.says("thrice");
+    bridge.was_cut();
+    assert_eq!(ben.hears_said(), ada.said("thrice"));
+    drop(held);
     let again = Guest::join(&there, &redis);
     assert_eq!(ben.hears(), again.joined());
 }
@@ -221,11 +225,10 @@ fn what_redis_has_forgotten_before_it_was_read_is_counted() {
     let kept = lines(&redis);
     assert!(kept.len() < SAID / 2, "{}", kept.len());
     bridge.mend();
-    ada.is_told("Connected");
-    let lost = number_in(&ada.is_told(""));
+    let lost = number_in(&ada.is_told("lines were lost"));
     assert_eq!(lost, Some(SAID - kept.len()));
     for line in kept {
-        assert_eq!(ada.hears(), line);
+        assert_eq!(ada.hears_said(), line);
     }
 }
 
@@ -239,13 +242,40 @@ fn a_redis_that_has_lost_its_memory_is_gone_on_with() {
     assert_eq!(ada.hears(), ben.joined());
     redis::cmd("FLUSHALL").exec(&mut redis.connect()).unwrap();
     ada.says("still there?");
-    loop {
-        let line = ben.hears_somebody();
-        if line == ada.said("still there?") {
-            break;
-        }
-        assert!([ada.joined(), ben.joined()].contains(&line), "{line}");
+    assert_eq!(ben.hears_said(), ada.said("still there?"));
+}
+
+#[test]
+fn whoever_was_cut_off_together_with_all_others_is_not_taken_for_dead_by_the_first_to_be_back() {
+    let _bound = bounded();
+    let redis = Redis::start();
+    let bridges = [redis.bridge(), redis.bridge()];
+    let [here, there] = bridges.each_ref().map(|bridge| server(by(bridge.url())));
+    let ada = Guest::join(&here, &redis);
+    let ben = Guest::join(&there, &redis);
+    assert_eq!(ada.hears(), ben.joined());
+    for (bridge, guest) in bridges.iter().zip([&ada, &ben]) {
+        bridge.cut();
+        guest.is_told("Cut off");
     }
+    // Long enough.
+    let servers = "chat:{lobby}:servers";
+    let mut connection = redis.connect();
+    let names: Vec<String> =
+        redis::cmd("ZRANGE").arg(&[servers, "0", "-1"]).query(&mut connection).unwrap();
+    assert_eq!(names.len(), 2);
+    for name in &names {
+        redis::cmd("ZADD").arg(&[servers, "1", name]).exec(&mut connection).unwrap();
+    }
+    bridges[0].mend();
+    ada.is_told("Connected");
+    ada.says("anybody there?");
+    wait_until("it is said", || lines(&redis).len() == 3);
+    bridges[1].mend();
+    assert_eq!(ben.hears_said(), ada.said("anybody there?"));
+    ben.says("of course");
+    assert_eq!(ada.hears_said(), ben.said("of course"));
+    assert_eq!(lines(&redis).len(), 4);
 }
 
 #[test]
@@ -267,15 +297,18 @@ fn a_server_stops_in_time_though_its_redis_is_away() {
 fn what_was_said_last_is_said_before_a_server_is_gone() {
     let _bound = bounded();
     let redis = Redis::start();
-    let here = server(by(&redis.url()));
-    let ada = Guest::join(&here, &redis);
-    for line in 0..1000 {
-        ada.says(&format!("line {line}"));
-    }
+    let chat = Chat::with_backplane(by(&redis.url())).unwrap();
+    let here = ThreadingUnixStreamServer::bind(format!("unix:{}", abstract_name()), chat).unwrap();
+    let here = here.spawn().unwrap();
+    // What is written to a Unix socket has been received.
+    let mut ada = unix(here.local_addr());
+    let said: String = (0..1000).map(|line| format!("line {line}\n")).collect();
+    ada.write_all(said.as_bytes()).unwrap();
+    wait_until("it is served", || here.stats().accepted == 1);
     here.stop(Duration::from_secs(10));
     let lines = lines(&redis);
     assert_eq!(lines.len(), 1002);
-    assert_eq!(lines[1000..], [ada.said("line 999"), format!("Client left {}", ada.name)]);
+    assert_eq!(lines[1000..], ["[unix#1] line 999", "Client left unix#1"]);
     let left: usize =
         redis::cmd("EXISTS").arg("chat:{lobby}:servers").query(&mut redis.connect()).unwrap();
     assert_eq!(left, 0);

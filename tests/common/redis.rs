@@ -6,10 +6,10 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::Signal;
 
 use crate::common::{TempDir, wait_until};
@@ -78,7 +78,9 @@ impl Redis {
 
     /// A way to it that can be cut.
     pub(crate) fn bridge(&self) -> Bridge {
-        let path = self.directory.join("bridge.sock");
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = self.directory.join(&format!("bridge-{number}.sock"));
         let bridge =
             Bridge { url: format!("redis+unix://{}", path.display()), traffic: Arc::default() };
         let listener = UnixListener::bind(path).unwrap();
@@ -115,6 +117,8 @@ struct Traffic {
     ends: Mutex<Vec<UnixStream>>,
     /// Whoever sends this to Redis is cut off before the answer comes back.
     fatal: Mutex<Option<Vec<u8>>>,
+    /// What they sent waits for this to be free.
+    held: Mutex<()>,
 }
 
 impl Bridge {
@@ -136,6 +140,13 @@ impl Bridge {
         *self.traffic.fatal.lock() = Some(bytes.into());
     }
 
+    /// What has this in it will be held up, and whoever sent it cut off: this happens once, and
+    /// lasts as long as what is returned.
+    pub(crate) fn hold(&self, bytes: &str) -> MutexGuard<'_, ()> {
+        self.cut_after(bytes);
+        self.traffic.held.lock()
+    }
+
     /// Waits until that has happened.
     #[track_caller]
     pub(crate) fn was_cut(&self) {
@@ -148,24 +159,22 @@ impl Traffic {
     fn carry(&self, mut from: UnixStream, mut to: UnixStream, is_request: bool) {
         let mut buffer = vec![0; 1 << 16];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
-            let mut fatal = self.fatal.lock();
             let bytes = &buffer[..length];
-            let is_fatal = is_request
-                && fatal
-                    .as_ref()
-                    .is_some_and(|fatal| bytes.windows(fatal.len()).any(|b| b == fatal));
-            if is_fatal {
-                let _ = from.shutdown(Shutdown::Write);
-                *fatal = None;
-            }
-            if to.write_all(bytes).is_err() {
-                break;
-            }
-            if is_fatal {
+            if is_request && self.is_fatal(bytes) {
                 let _ = from.shutdown(Shutdown::Both);
+                let _held = self.held.lock();
+                let _ = to.write_all(bytes);
+            } else if to.write_all(bytes).is_err() {
+                break;
             }
         }
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
+
+    fn is_fatal(&self, bytes: &[u8]) -> bool {
+        let mut fatal = self.fatal.lock();
+        let has = |fatal: &Vec<u8>| bytes.windows(fatal.len()).any(|part| part == fatal);
+        fatal.take_if(|fatal| has(fatal)).is_some()
     }
 
     fn hang_up(&self) {

@@ -8,8 +8,8 @@ use crate::Result;
 /// Takes what is said in a room to everybody in it, on whichever server they are, in one and the
 /// same order.
 ///
-/// [`Local`] is for a room with one server, [`Redis`](super::Redis) (with the feature `redis`) for
-/// one with many. One of your own, over another broker, is given each [`Message`] of this server's
+/// [`Local`] is for a room with one server, `Redis` (with the cargo feature `redis`) for one with
+/// many. One of your own, over another broker, is given each [`Message`] of this server's
 /// members, and hands the lines of all servers to its [`Audience`]:
 ///
 /// ```

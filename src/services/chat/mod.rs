@@ -28,6 +28,9 @@ use crate::{
 /// drive another's terminal. A line over [`max_line_length`](crate::Builder::max_line_length) is
 /// answered `line too long`, and the connection closed.
 ///
+/// The room is this server's own, unless it has a [`Backplane`]: then it is one room on many
+/// servers, and all members read all lines in the same order, on whichever server they are.
+///
 /// Members must share memory, so there is no chat under [`Forking`](crate::Forking), nor a useful
 /// one under [`Sequential`](crate::Sequential).
 ///

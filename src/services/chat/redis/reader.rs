@@ -12,7 +12,7 @@ use crate::services::printable;
 const BLOCK: &str = "2000";
 
 /// The most entries that are read at a time.
-const BATCH: &str = "1000";
+const BATCH: &str = "256";
 
 /// A place in a stream: milliseconds, and a number within one.
 type EntryId = (u64, u64);

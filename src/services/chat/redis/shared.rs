@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) outbox: Outbox,
     /// What Redis calls the connection that reads.
     pub(super) reader: u64,
+    /// Whether whoever appends had better ask at once if Redis is there.
+    doubt: bool,
     /// Which sides are cut off.
     cut: Vec<Side>,
     /// How much of what was said while they were did not fit.
@@ -50,7 +52,7 @@ pub(super) enum Side {
 impl Shared {
     pub(super) fn new(audience: Audience, capacity: usize) -> Shared {
         let outbox = Outbox::new(capacity);
-        let state = State { outbox, reader: 0, cut: Vec::new(), lost: 0, ends: None };
+        let state = State { outbox, reader: 0, doubt: false, cut: Vec::new(), lost: 0, ends: None };
         Shared {
             audience,
             state: Mutex::new(state),
@@ -83,7 +85,7 @@ impl Shared {
     /// Waits until there is something to say, `until` comes, or the end.
     pub(super) fn wait(&self, until: Instant) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
-        while state.outbox.is_empty() && state.ends.is_none() {
+        while state.outbox.is_empty() && state.ends.is_none() && !std::mem::take(&mut state.doubt) {
             if self.more.wait_until(&mut state, until).timed_out() {
                 break;
             }
@@ -150,7 +152,10 @@ impl Shared {
             state.cut.push(side);
         }
         let capacity = state.outbox.capacity();
+        // It may have nothing to say for a while, and so not notice.
+        state.doubt = side == Side::Reading;
         drop(state);
+        self.more.notify_one();
         self.room.notify_all();
         if is_news {
             log::warn!("chat: {side:?} on Redis failed, and is tried again: {error}");
