@@ -149,7 +149,13 @@ pub(crate) struct Options {
 impl Options {
     /// What was given with a flag of the example's own; the last one counts.
     pub(crate) fn value(&self, flag: &str) -> Option<&str> {
-        self.values.iter().rev().find(|(name, _)| *name == flag).map(|(_, value)| value.as_str())
+        self.values(flag).last()
+    }
+
+    /// The same, for a flag that may be given more than once.
+    pub(crate) fn values(&self, flag: &str) -> impl Iterator<Item = &str> {
+        let given = self.values.iter().filter(move |(name, _)| *name == flag);
+        given.map(|(_, value)| value.as_str())
     }
 
     /// Serves streams: TCP, or Unix stream sockets where the address is one.
@@ -223,18 +229,23 @@ impl Options {
 
     /// Says where it listens, for whoever started it, and how to try it.
     pub(crate) fn announce(&self, address: &Address) {
-        let nc = match address {
-            Address::Tcp(ip) => format!("{} {}", ip.ip(), ip.port()),
-            Address::Udp(ip) => format!("-u {} {}", ip.ip(), ip.port()),
-            Address::Unix(name) => format!("-U {name}"),
-            Address::UnixDatagram(name) => format!("-uU {name}"),
-            other => other.to_string(),
-        };
-        let try_it = self.try_it.replace("{nc}", &nc).replace("{address}", &address.to_string());
-        let mut out = io::stdout().lock();
-        // It serves even where nobody reads this.
-        let _ = writeln!(out, "listening on {address}\ntry: {try_it}").and_then(|()| out.flush());
+        announce(address, self.try_it);
     }
+}
+
+/// The same for a server of an example that has more than one.
+pub(crate) fn announce(address: &Address, try_it: &str) {
+    let nc = match address {
+        Address::Tcp(ip) => format!("{} {}", ip.ip(), ip.port()),
+        Address::Udp(ip) => format!("-u {} {}", ip.ip(), ip.port()),
+        Address::Unix(name) => format!("-U {name}"),
+        Address::UnixDatagram(name) => format!("-uU {name}"),
+        other => other.to_string(),
+    };
+    let try_it = try_it.replace("{nc}", &nc).replace("{address}", &address.to_string());
+    let mut out = io::stdout().lock();
+    // It serves even where nobody reads this.
+    let _ = writeln!(out, "listening on {address}\ntry: {try_it}").and_then(|()| out.flush());
 }
 
 /// A byte into a pipe at the first `SIGINT` or `SIGTERM`, the end at the second. No thread waits

@@ -1,0 +1,125 @@
+//! Mail on disk: a folder with a file for each message, which is whole or not there
+//! ([Maildir](https://cr.yp.to/proto/maildir.html)).
+//!
+//! Messages keep the line ends that they came with, CRLF, so that a file is as long as what POP3
+//! says of it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use socketserver::Fibers;
+
+use crate::offloaded::Offloaded;
+
+/// What has been in `tmp` for so long is left from a crash, as Maildir has it. Anything younger
+/// may be another program's.
+const ABANDONED: Duration = Duration::from_secs(36 * 3600);
+
+pub(crate) struct Maildir {
+    pub(crate) folder: PathBuf,
+}
+
+impl Maildir {
+    /// Makes it, if it is not there.
+    pub(crate) fn open(folder: &Path) -> io::Result<Maildir> {
+        for name in ["tmp", "new", "cur"] {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder.join(name))?;
+        }
+        [Some(folder), folder.parent()].into_iter().flatten().try_for_each(sync)?;
+        for entry in fs::read_dir(folder.join("tmp"))? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            let age = metadata.modified()?.elapsed().unwrap_or_default();
+            if metadata.is_file() && age > ABANDONED {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(Maildir { folder: folder.to_owned() })
+    }
+
+    /// Begins a message, which is nobody's until it is delivered.
+    pub(crate) fn spool(&self) -> io::Result<Spool> {
+        let name = unique_name();
+        let path = self.folder.join("tmp").join(&name);
+        let file = Fibers::offload(|| {
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)
+        })?;
+        Ok(Spool { name, path, file: BufWriter::with_capacity(32 * 1024, Offloaded(file)) })
+    }
+}
+
+/// A message that is being written. The file is gone when this is dropped.
+pub(crate) struct Spool {
+    name: String,
+    path: PathBuf,
+    file: BufWriter<Offloaded<File>>,
+}
+
+impl Spool {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Puts it into each of these mailboxes. When this returns without an error it is on disk in
+    /// all of them, whatever happens to the machine; else it is in none, unless the machine fails.
+    pub(crate) fn deliver(&mut self, mailboxes: &[&Maildir]) -> io::Result<()> {
+        self.file.flush()?;
+        Fibers::offload(|| {
+            self.file.get_ref().0.sync_all()?;
+            let mut links = Vec::new();
+            let delivered = self.link(mailboxes, &mut links);
+            if delivered.is_err() {
+                // Whoever sent it is told so, and sends it again.
+                for link in links {
+                    let _ = fs::remove_file(link);
+                }
+            }
+            delivered
+        })
+    }
+
+    fn link(&self, mailboxes: &[&Maildir], links: &mut Vec<PathBuf>) -> io::Result<()> {
+        for mailbox in mailboxes {
+            let link = mailbox.folder.join("new").join(&self.name);
+            fs::hard_link(&self.path, &link)?;
+            links.push(link);
+        }
+        links.iter().filter_map(|link| link.parent()).try_for_each(sync)
+    }
+}
+
+impl Write for Spool {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// What a folder contains is on disk when this returns.
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// A name that no other message ever has, on this machine or another.
+fn unique_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (seconds, micros) = (time.as_secs(), time.subsec_micros());
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    format!("{seconds}.M{micros:06}P{}Q{count}.{host}", std::process::id())
+}

@@ -1,0 +1,350 @@
+//! The example `http_files`: what curl is sent of a folder, and that nothing is sent from outside
+//! of it. Other clients are in `http_clients.rs`, what is refused in `http_refusals.rs`.
+
+mod common;
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/site.rs"]
+mod site;
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use common::{abstract_name, bounded};
+use process::run;
+use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
+use site::{Answer, HELLO, SECRET, Site, curl};
+
+#[test]
+fn curl_reads_files_and_pages_under_every_mixin() {
+    for mixin in ["sequential", "threading", "forking", "fibers"] {
+        let site = Site::start(&["--mixin", mixin]);
+        let file = site.curl(&[], "/hello.txt");
+        assert_eq!((file.status, file.text()), (200, HELLO), "{mixin}");
+        assert_eq!(file.field("content-type"), Some("text/plain; charset=utf-8"));
+        assert_eq!(file.field("content-length"), Some("14"));
+        assert!(httpdate::parse_http_date(file.field("date").unwrap()).is_ok(), "{file:?}");
+
+        let head = site.curl(&["--head"], "/hello.txt");
+        assert_eq!((head.status, head.text()), (200, ""), "{mixin}");
+        assert_eq!(head.field("content-length"), Some("14"));
+
+        assert_eq!(site.curl(&[], "/sub/inner.txt?a=b").text(), "inside\n", "{mixin}");
+        assert_eq!(site.curl(&[], "/empty.txt").text(), "", "{mixin}");
+        assert_eq!(site.curl(&["--range", "7-11"], "/hello.txt").text(), "world", "{mixin}");
+        let page = site.curl(&[], "/page/");
+        assert_eq!((page.status, page.text()), (200, "<p>A page"), "{mixin}");
+        assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
+        let listing = site.curl(&[], "/");
+        assert!(listing.text().contains("<a href=\"hello.txt\">hello.txt</a>"), "{listing:?}");
+        site.curl(&[], "/nothing.txt").is_error(404, "keep-alive");
+        site.curl(&[], "/hello.txt/").is_error(404, "keep-alive");
+
+        let refused = site.curl(&["--data", "a=b"], "/hello.txt");
+        refused.is_error(405, "keep-alive");
+        assert_eq!(refused.field("allow"), Some("GET, HEAD"));
+        site.stops();
+    }
+}
+
+#[test]
+fn curl_reads_through_a_unix_socket() {
+    let name = abstract_name();
+    let site = Site::listen(&format!("unix:{name}"), &[]);
+    let mut command = curl();
+    command.args(["--abstract-unix-socket", &name[1..], "http://localhost/hello.txt"]);
+    assert_eq!(run(command, "").text(), HELLO);
+    site.stops();
+}
+
+#[test]
+fn a_folder_without_its_slash_is_redirected_to_where_its_links_work() {
+    let site = Site::start(&[]);
+    for (path, place) in [("/sub", "/sub/"), ("/sub?a=/b", "/sub/?a=/b"), ("/s%75b", "/s%75b/")] {
+        let answer = site.curl(&[], path);
+        assert_eq!((answer.status, answer.field("location")), (301, Some(place)), "{path}");
+    }
+    let mut command = curl();
+    command.args(["--location", &site.url("/sub")]);
+    assert!(run(command, "").text().contains("<a href=\"inner.txt\">inner.txt</a>"));
+    // Not to another host.
+    site.curl(&[], "//sub").is_error(404, "keep-alive");
+    site.stops();
+}
+
+#[test]
+fn a_listing_is_escaped_and_each_of_its_links_leads_to_its_file() {
+    let names: [&[u8]; 10] = [
+        b"plain.txt",
+        b"<script>alert(1)<",
+        b"a & \"b\" 'c'.txt",
+        b"javascript:alert(1)",
+        b"100%41.txt",
+        b"what?#now",
+        b"..hidden",
+        b"back\\slash",
+        "\u{e4}\u{1f600}".as_bytes(),
+        b"not \xff utf-8",
+    ];
+    let site = Site::start(&[]);
+    for name in names {
+        let path = site.path("sub").join(OsStr::from_bytes(name));
+        std::fs::write(path, name).unwrap();
+    }
+    std::fs::create_dir(site.path("sub/folder")).unwrap();
+    mknodat(CWD, site.path("sub/fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+
+    let listing = site.curl(&[], "/sub/");
+    let text = listing.text();
+    assert!(text.contains(">&lt;script&gt;alert(1)&lt;</a>"), "{text}");
+    assert!(text.contains("<a href=\"folder/\">folder/</a>"), "{text}");
+    for never in ["<script", "\"javascript:", "fifo"] {
+        assert!(!text.contains(never), "{never}: {text}");
+    }
+    let links = text.split("<a href=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    let mut found: Vec<Vec<u8>> = links
+        .filter(|link| !link.ends_with('/') && *link != "inner.txt")
+        .map(|link| site.curl(&[], &format!("/sub/{link}")).body)
+        .collect();
+    found.sort();
+    let mut expected = names.map(<[u8]>::to_vec);
+    expected.sort();
+    assert_eq!(found, expected, "{text}");
+    site.stops();
+}
+
+#[test]
+fn a_range_is_a_part_of_the_file_and_its_place() {
+    let site = Site::start(&[]);
+    for (range, part, place) in [
+        ("0-4", "Hello", "bytes 0-4/14"),
+        ("7-7", "w", "bytes 7-7/14"),
+        ("7-", "world!\n", "bytes 7-13/14"),
+        ("-2", "!\n", "bytes 12-13/14"),
+        ("-99", HELLO, "bytes 0-13/14"),
+        ("12-99999999999999999999999", "!\n", "bytes 12-13/14"),
+    ] {
+        let answer = site.curl(&["--range", range], "/hello.txt");
+        assert_eq!((answer.status, answer.text()), (206, part), "{range}");
+        assert_eq!(answer.field("content-range"), Some(place));
+    }
+    for range in ["14-", "99-100", "-0", "99999999999999999999999-"] {
+        let answer = site.curl(&["--range", range], "/hello.txt");
+        answer.is_error(416, "keep-alive");
+        assert_eq!(answer.field("content-range"), Some("bytes */14"), "{range}");
+    }
+    // Several ranges, and nonsense, are answered by the whole.
+    for field in ["bytes=0-1,3-4", "bytes=4-1", "bytes=-", "bytes=a-b", "bytes=+1-2", "lines=1-2"] {
+        let answer = site.curl(&["--header", &format!("Range: {field}")], "/hello.txt");
+        assert_eq!((answer.status, answer.text()), (200, HELLO), "{field}");
+        assert_eq!(answer.field("content-range"), None);
+    }
+    let only_if = "If-Range: Tue, 01 Jan 2030 00:00:00 GMT";
+    let answer = site.curl(&["--range", "0-4", "--header", only_if], "/hello.txt");
+    assert_eq!((answer.status, answer.text()), (200, HELLO));
+    let answer = site.curl(&["--range", "0-4", "--head"], "/hello.txt");
+    assert_eq!((answer.status, answer.field("content-length")), (200, Some("14")));
+    assert_eq!(site.curl(&["--range", "-5"], "/empty.txt").status, 200);
+    site.curl(&["--range", "0-"], "/empty.txt").is_error(416, "keep-alive");
+    site.stops();
+}
+
+#[test]
+fn curl_is_not_sent_again_what_has_not_changed() {
+    let site = Site::start(&[]);
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000_000_700);
+    let file = std::fs::File::options().append(true).open(site.path("hello.txt")).unwrap();
+    file.set_modified(modified).unwrap();
+    assert_eq!(
+        site.curl(&[], "/hello.txt").field("last-modified"),
+        Some("Sun, 09 Sep 2001 01:46:40 GMT")
+    );
+    for (since, status) in [
+        ("Sun, 09 Sep 2001 01:46:39 GMT", 200),
+        ("Sun, 09 Sep 2001 01:46:40 GMT", 304),
+        ("Sunday, 09-Sep-01 01:46:41 GMT", 304),
+    ] {
+        let answer = site.curl(&["--time-cond", since], "/hello.txt");
+        let text = if status == 304 { "" } else { HELLO };
+        assert_eq!((answer.status, answer.text()), (status, text), "{since}");
+    }
+    for field in ["If-Modified-Since: never", "If-None-Match: \"tag\""] {
+        let since = ["--time-cond", "Sun, 09 Sep 2001 01:46:41 GMT", "--header", field];
+        assert_eq!(site.curl(&since, "/hello.txt").status, 200, "{field}");
+    }
+    // A file from the future has changed now at the latest.
+    file.set_modified(SystemTime::now() + Duration::from_secs(1_000_000)).unwrap();
+    let answer = site.curl(&[], "/hello.txt");
+    let of = |name| httpdate::parse_http_date(answer.field(name).unwrap()).unwrap();
+    assert!(of("last-modified") <= of("date"), "{answer:?}");
+    // Times that HTTP has no words for harm nobody.
+    file.set_modified(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).unwrap();
+    let answer = site.curl(&[], "/hello.txt");
+    assert_eq!((answer.status, answer.field("last-modified")), (200, None));
+    site.stops();
+}
+
+#[test]
+fn curl_keeps_its_connection_as_its_version_of_http_has_it() {
+    let site = Site::start(&[]);
+    let connects = |arguments: &[&str]| {
+        let mut command = curl();
+        command.args(["--write-out", "%{num_connects} ", "--output", "/dev/null"]).args(arguments);
+        command.args(["--output", "/dev/null", "--output", "/dev/null"]);
+        command.args(["/hello.txt", "/nothing", "/sub/"].map(|path| site.url(path)));
+        run(command, "").text().to_owned()
+    };
+    assert_eq!(connects(&[]), "1 0 0 ");
+    assert_eq!(connects(&["--header", "Connection: close"]), "1 1 1 ");
+    assert_eq!(connects(&["--http1.0"]), "1 1 1 ");
+    assert_eq!(connects(&["--http1.0", "--header", "Connection: Keep-Alive"]), "1 0 0 ");
+    site.stops();
+}
+
+#[test]
+fn a_head_is_answered_by_the_head_alone() {
+    let site = Site::start(&[]);
+    let head = |path: &str| format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n");
+    for (path, status) in [("/hello.txt", 200), ("/", 200), ("/sub", 301), ("/nothing", 404)] {
+        let answer = site.send(head(path) + "\r\n" + &head(path) + "Connection: close\r\n\r\n");
+        let next = Answer::of(&answer.body);
+        assert_eq!((answer.status, next.status), (status, status), "{path}");
+        assert_eq!(next.text(), "", "{path}");
+        assert!(next.field("content-length").is_some_and(|length| length != "0"), "{next:?}");
+    }
+    site.stops();
+}
+
+#[test]
+fn no_path_leads_out_of_the_root() {
+    let site = Site::start(&[]);
+    let outside = site.path("../secret.txt").canonicalize().unwrap();
+    for (link, target) in [
+        ("absolute", outside.to_str().unwrap()),
+        ("relative", "../secret.txt"),
+        ("sub/deeper", "../../secret.txt"),
+        ("sub/parent", "../.."),
+        ("everything", "/"),
+        ("magic", "/proc/self/root"),
+        ("chain", "relative"),
+        ("loop", "loop"),
+    ] {
+        symlink(target, site.path(link)).unwrap();
+    }
+    for path in [
+        "/../secret.txt",
+        "/sub/../../secret.txt",
+        "/sub/../hello.txt",
+        "/./hello.txt",
+        "/%2e%2e/secret.txt",
+        "/%2E./secret.txt",
+        "/..%2fsecret.txt",
+        "/sub%2f..%2f..%2fsecret.txt",
+        "/sub%2finner.txt",
+        "/..%5csecret.txt",
+        "/%2fetc/hostname",
+        "//etc/hostname",
+        "/sub//inner.txt",
+        "/..",
+        "/../",
+        "/%2e%2e/",
+        "/hello.txt%00",
+        "/hello.txt%00.html",
+        "/absolute",
+        "/relative",
+        "/sub/deeper",
+        "/sub/parent/secret.txt",
+        "/sub/parent/",
+        "/everything/etc/hostname",
+        "/magic/etc/hostname",
+        "/chain",
+        "/loop",
+    ] {
+        let answer = site.curl(&[], path);
+        assert_eq!(answer.status, 404, "{path}");
+        assert!(!answer.text().contains(SECRET), "{path}");
+    }
+    site.stops();
+}
+
+#[test]
+fn links_that_stay_inside_lead_there() {
+    let site = Site::start(&[]);
+    symlink("../hello.txt", site.path("sub/link")).unwrap();
+    symlink("sub", site.path("folder")).unwrap();
+    symlink("../hello.txt", site.path("page/again.html")).unwrap();
+    for (path, text) in [("/sub/link", HELLO), ("/folder/inner.txt", "inside\n")] {
+        assert_eq!(site.curl(&[], path).text(), text, "{path}");
+    }
+    std::fs::remove_file(site.path("page/index.html")).unwrap();
+    symlink("../sub/inner.txt", site.path("page/index.html")).unwrap();
+    assert_eq!(site.curl(&[], "/page/").text(), "inside\n");
+    std::fs::remove_file(site.path("page/index.html")).unwrap();
+    symlink("../../secret.txt", site.path("page/index.html")).unwrap();
+    assert!(!site.curl(&[], "/page/").text().contains(SECRET));
+    site.stops();
+}
+
+#[test]
+fn what_is_neither_file_nor_folder_is_not_there_and_holds_nobody_up() {
+    let _bound = bounded();
+    for mixin in ["sequential", "fibers"] {
+        let site = Site::start(&["--mixin", mixin]);
+        mknodat(CWD, site.path("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let _listener = UnixListener::bind(site.path("socket")).unwrap();
+        for path in ["/fifo", "/socket", "/fifo/", "/socket/"] {
+            site.curl(&[], path).is_error(404, "keep-alive");
+        }
+        assert_eq!(site.curl(&[], "/hello.txt").text(), HELLO);
+        site.stops();
+    }
+}
+
+#[test]
+fn a_folder_that_is_exchanged_for_a_link_meanwhile_leads_nowhere_else() {
+    let site = Site::start(&[]);
+    std::fs::create_dir(site.path("../outside")).unwrap();
+    std::fs::write(site.path("../outside/inner.txt"), SECRET).unwrap();
+    symlink("../outside", site.path("other")).unwrap();
+    let (folder, other) = (site.path("sub"), site.path("other"));
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                renameat_with(CWD, &folder, CWD, &other, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        // Over also when an assertion fails.
+        let _over = Over(&is_over);
+        let stream = site.connect();
+        let (mut asked, mut seen, mut unseen) = (0, 0, 0);
+        while asked < 1000 || seen == 0 || unseen == 0 {
+            (&stream).write_all(b"GET /sub/inner.txt HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            let answer = Answer::next(&stream);
+            match answer.status {
+                200 => assert_eq!(answer.text(), "inside\n"),
+                // The second is for a link that the system could not follow in time.
+                404 | 503 => unseen += 1,
+                _ => panic!("{answer:?}"),
+            }
+            seen += usize::from(answer.status == 200);
+            asked += 1;
+            assert!(asked < 100_000, "{seen} and {unseen}");
+        }
+    });
+    site.stops();
+}
+
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,339 @@
+//! The example `mail` and the clients that people have: what one sends another reads, byte for byte
+//! (Python's smtplib and poplib, curl, and the examples `send_mail` and `read_mail`); and what is
+//! on disk meanwhile. What it refuses is in `mail_smtp.rs` and `mail_pop3.rs`.
+
+mod common;
+#[path = "common/mail.rs"]
+mod mail;
+#[path = "common/process.rs"]
+mod process;
+
+use std::fs::File;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use common::{TempDir, wait_until};
+use jiff::fmt::rfc2822;
+use mail::{Mail, files, messages};
+use process::{Ended, example, run};
+use rustix::process::Signal;
+
+const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];
+
+/// Sends each of these messages to Ada and Ben, and reads them as each of the two.
+const ROUND_TRIP: &str = r#"
+import poplib, smtplib, sys
+smtp_host, smtp_port, pop3_host, pop3_port, limit = sys.argv[1:]
+limit = int(limit)
+people = {"ada": "secret", "ben": "two words"}
+head = b"Subject: x\r\n\r\n"
+messages = [
+    head + b"hello\r\n",
+    head + b".\r\n..\r\n...\r\n.x\r\n. \r\n\r\n.\r\n",
+    b".\r\n",
+    b".first\r\n" + head,
+    head,
+    b"\r\n",
+    head + bytes(set(range(1, 256)) - {10, 13}) + b"\r\n",
+    head + (b"x" * 998 + b"\r\n") * 3 + (b"." * 998 + b"\r\n") * 3,
+    head + b"\r\n" * 1000,
+]
+line = b".2345678" * 9 + b"\r\n"
+large = head + line * ((limit - len(head)) // len(line) - 1)
+messages.append(large + b"x" * (limit - 2 - len(large)) + b"\r\n")
+assert len(messages[-1]) == limit
+
+with smtplib.SMTP(smtp_host, int(smtp_port), timeout=30) as smtp:
+    for message in messages:
+        everybody = [f"{name}@example.test" for name in people]
+        refused = smtp.sendmail("me@here.test", everybody, message, ["BODY=8BITMIME"])
+        assert refused == {}, refused
+    assert int(smtp.esmtp_features["size"]) == limit, smtp.esmtp_features
+
+for name, password in people.items():
+    pop3 = poplib.POP3(pop3_host, int(pop3_port), timeout=30)
+    pop3.user(name)
+    pop3.pass_(password)
+    count, size = pop3.stat()
+    listed = [int(line.split()[1]) for line in pop3.list()[1]]
+    assert (count, size) == (len(messages), sum(listed))
+    assert len(set(pop3.uidl()[1])) == count
+    for number, sent in enumerate(messages, 1):
+        _, lines, octets = pop3.retr(number)
+        text = b"".join(line + b"\r\n" for line in lines)
+        assert len(text) == octets == listed[number - 1], (len(text), octets, listed)
+        assert lines[0] == b"Return-Path: <me@here.test>", lines[0]
+        assert text.endswith(sent) and text.count(b"\r\n") == sent.count(b"\r\n") + 4, number
+        assert pop3.top(number, 10**6)[1] == lines
+        pop3.dele(number)
+    pop3.quit()
+print("all is well")
+"#;
+
+#[test]
+fn what_smtplib_sends_poplib_reads_byte_for_byte() {
+    for mixin in MIXINS {
+        let folder = TempDir::new();
+        let mail = Mail::start(folder.path(), &["--mixin", mixin, "--max-size", "300000"]);
+        let mut python = Command::new("python3");
+        python.args(["-c", ROUND_TRIP]).args(mail.host_and_port());
+        python.args(mail.pop3_address().split(':')).arg("300000");
+        let ended = run(python, "");
+        assert_eq!((ended.status, ended.text()), (Some(0), "all is well\n"), "{}", ended.stderr);
+        for user in ["ada", "ben"] {
+            for name in ["new", "cur", "tmp"] {
+                assert_eq!(files(&folder, user, name).len(), 0, "{user}/{name}");
+            }
+        }
+        mail.stops();
+    }
+}
+
+#[test]
+fn what_send_mail_sends_read_mail_shows_and_removes() {
+    let folder = TempDir::new();
+    let mail = Mail::start(folder.path(), &[]);
+    let mut send = example("send_mail");
+    send.args(["--server", mail.address(), "--from", "me@here.test", "--subject", "Lunch?"]);
+    send.args(["--to", "ada@example.test", "--to", "Ben <ben@example.test>"]);
+    let ended = run(send, ".\nSee you at noon.\n..\n");
+    assert_eq!((ended.status, &*ended.stderr), (Some(0), ""));
+
+    let read = |user: &str, password: &str, flags: &[&str]| {
+        let mut read = example("read_mail");
+        read.args(["--server", mail.pop3_address(), "--user", user, "--password", password]);
+        read.args(flags);
+        run(read, "")
+    };
+    for (user, password) in [("ada", "secret"), ("ben", "two words")] {
+        for flags in [&[][..], &["--delete"]] {
+            let ended = read(user, password, flags);
+            assert_eq!((ended.status, &*ended.stderr), (Some(0), ""));
+            assert!(ended.text().starts_with("--- 1 of 1: "), "{}", ended.text());
+            assert!(ended.text().contains("\r\nSubject: Lunch?\r\n"), "{}", ended.text());
+            let body = "\r\n\r\n.\r\nSee you at noon.\r\n..\r\n";
+            assert!(ended.text().ends_with(body), "{}", ended.text());
+        }
+        assert_eq!(read(user, password, &[]).text(), "");
+    }
+    let ended = read("ada", "two words", &[]);
+    assert_eq!((ended.status, ended.text()), (Some(1), ""));
+    assert!(ended.stderr.starts_with("read_mail: the server says: -ERR [AUTH]"));
+
+    let mut send = example("send_mail");
+    send.args(["--server", mail.address(), "--to", "ada@elsewhere.test"]);
+    let ended = run(send, "");
+    assert_eq!(ended.status, Some(1));
+    assert!(ended.stderr.contains("no such user"), "{}", ended.stderr);
+    mail.stops();
+}
+
+#[test]
+fn curl_sends_and_reads() {
+    let folder = TempDir::new();
+    let mail = Mail::start(folder.path(), &[]);
+    let message = "Subject: x\r\n\r\nhello\r\n.dot\r\n";
+    let flags = ["--mail-from", "me@here.test", "--mail-rcpt", "ada@example.test", "-T", "-"];
+    let ended = curl(&flags, &format!("smtp://{}/client.test", mail.address()), message);
+    assert_eq!((ended.status, &*ended.stderr), (Some(0), ""));
+    assert_eq!(messages(&folder, "ada"), [message.as_bytes()]);
+
+    let pop3 = |path: &str, flags: &[&str]| {
+        let flags = [&["--user", "ada:secret"], flags].concat();
+        curl(&flags, &format!("pop3://{}/{path}", mail.pop3_address()), "")
+    };
+    let size = std::fs::metadata(&files(&folder, "ada", "new")[0]).unwrap().len();
+    let ended = pop3("", &[]);
+    assert_eq!((ended.status, ended.text()), (Some(0), &*format!("1 {size}\r\n")));
+    let ended = pop3("1", &[]);
+    assert_eq!((ended.status, ended.stdout.len() as u64), (Some(0), size));
+    assert!(ended.text().ends_with(message), "{}", ended.text());
+    assert_eq!(pop3("1", &["--request", "DELE", "--list-only"]).status, Some(0));
+    assert_eq!(pop3("", &[]).text().trim(), "");
+    assert!(files(&folder, "ada", "new").is_empty());
+    mail.stops();
+}
+
+/// Runs curl with these flags on this address.
+#[track_caller]
+fn curl(flags: &[&str], url: &str, input: &str) -> Ended {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--max-time", "30"]).args(flags).arg(url);
+    run(command, input)
+}
+
+#[test]
+fn a_message_says_where_it_comes_from() {
+    let folder = TempDir::new();
+    let mail = Mail::start(folder.path(), &[]);
+    for (hello, protocol) in [("EHLO [127.0.0.1]", "ESMTP"), ("HELO client.test", "SMTP")] {
+        let mut smtp = mail.smtp();
+        smtp.asks(hello, 250);
+        smtp.asks("MAIL FROM:<\"a >b\"@Client.test>", 250);
+        smtp.asks("RCPT TO:<ada@example.test>", 250);
+        smtp.asks("DATA", 354);
+        smtp.sends(".\r\n");
+        let id = smtp.reads(250).remove(0);
+        let name = hello.split(' ').next_back().unwrap();
+        let text = std::fs::read_to_string(folder.join("ada").join("new").join(&id)).unwrap();
+        let date = text.trim_end().rsplit('\t').next().unwrap();
+        let received = format!(
+            "Return-Path: <\"a >b\"@Client.test>\r\nReceived: from {name} ([127.0.0.1])\r\n\
+             \tby example.test with {protocol} id {id};\r\n\t{date}\r\n"
+        );
+        assert_eq!(text, received);
+        let date = rfc2822::parse(date).unwrap().timestamp();
+        assert!(jiff::Timestamp::now().duration_since(date).abs().as_secs() < 600);
+    }
+    let mut smtp = mail.hello();
+    smtp.asks("MAIL FROM:<>", 250);
+    smtp.asks("RCPT TO:<ada@example.test>", 250);
+    smtp.asks("DATA", 354);
+    smtp.sends(".\r\n");
+    smtp.reads(250);
+    let file = files(&folder, "ada", "new").pop().unwrap();
+    assert!(std::fs::read(file).unwrap().starts_with(b"Return-Path: <>\r\n"));
+    mail.stops();
+}
+
+#[test]
+fn what_is_abandoned_leaves_nothing() {
+    for mixin in MIXINS {
+        let folder = TempDir::new();
+        let mail = Mail::start(folder.path(), &["--mixin", mixin]);
+        for text in ["", "half a line", "Subject: x\r\n\r\nhello\r\n.", "hello\r\n.\r"] {
+            let mut smtp = mail.hello();
+            smtp.begins(&["ada@example.test", "ben@example.test"]);
+            smtp.sends(text);
+            assert_eq!(files(&folder, "ada", "tmp").len(), 1);
+            drop(smtp);
+            wait_until("that it is gone", || files(&folder, "ada", "tmp").is_empty());
+        }
+        // Nor does a stop store what has not come to its end; the sender is told to come back.
+        let mut smtp = mail.hello();
+        smtp.begins(&["ada@example.test"]);
+        smtp.sends("Subject: x\r\n\r\nhello\r\n");
+        mail.signal(Signal::TERM);
+        smtp.is_closed_with(&[421]);
+        mail.has_been_stopped();
+        assert_eq!(messages(&folder, "ada").len() + messages(&folder, "ben").len(), 0);
+        assert!(files(&folder, "ada", "tmp").is_empty());
+    }
+}
+
+#[test]
+fn a_message_that_cannot_be_stored_for_one_is_stored_for_none() {
+    let folder = TempDir::new();
+    let mail = Mail::start(folder.path(), &[]);
+    let bens = folder.join("ben").join("new");
+    std::fs::remove_dir(&bens).unwrap();
+    File::create(&bens).unwrap();
+    let mut smtp = mail.hello();
+    let both = ["ada@example.test", "ben@example.test"];
+    smtp.begins(&both);
+    smtp.sends("hello\r\n.\r\n");
+    smtp.reads(451);
+    assert!(messages(&folder, "ada").is_empty());
+    assert!(files(&folder, "ada", "tmp").is_empty());
+
+    std::fs::remove_file(&bens).unwrap();
+    std::fs::create_dir(&bens).unwrap();
+    smtp.begins(&both);
+    smtp.sends("hello\r\n.\r\n");
+    smtp.reads(250);
+    for user in ["ada", "ben"] {
+        assert_eq!(messages(&folder, user), [b"hello\r\n"]);
+    }
+    // Named twice it is one message; and a folder that is gone is told before the text.
+    smtp.begins(&["ada@example.test", "ADA@EXAMPLE.TEST", "postmaster@example.test"]);
+    smtp.sends("twice\r\n.\r\n");
+    smtp.reads(250);
+    assert_eq!(messages(&folder, "ada").len(), 2);
+    std::fs::remove_dir(folder.join("ada").join("tmp")).unwrap();
+    smtp.asks("MAIL FROM:<>", 250);
+    smtp.asks("RCPT TO:<ada@example.test>", 250);
+    smtp.asks("DATA", 451);
+    smtp.asks("NOOP", 250);
+    drop(smtp);
+    let log = mail.ends();
+    assert_eq!(log.matches("not stored").count(), 2, "{log}");
+}
+
+#[test]
+fn a_disk_that_is_full_costs_one_message() {
+    for mixin in MIXINS {
+        let folder = TempDir::new();
+        // Writing fails beyond 8 KiB, as on a full disk: but for the signal, which is ignored.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$@\"", "sh"]);
+        command.arg(example("mail").get_program()).args(["--mixin", mixin]);
+        let mail = Mail::spawn(command, folder.path());
+        let mut smtp = mail.hello();
+        let text = "QUIT\r\n".repeat(20_000);
+        smtp.mails_ada(format!("{text}.\r\n"), 451);
+        smtp.mails_ada("QUIT\r\n.\r\n", 250);
+        smtp.asks("QUIT", 221);
+        assert_eq!(messages(&folder, "ada"), [b"QUIT\r\n"]);
+        assert!(files(&folder, "ada", "tmp").is_empty());
+        let log = mail.ends();
+        assert!(log.contains("not stored"), "{log}");
+    }
+}
+
+#[test]
+fn what_a_crash_left_is_removed_at_the_start_if_it_is_old() {
+    let folder = TempDir::new();
+    Mail::start(folder.path(), &[]).stops();
+    let [old, young] = ["old", "young"].map(|name| folder.join("ada").join("tmp").join(name));
+    let hours = |hours: u64| SystemTime::now() - Duration::from_secs(3600 * hours);
+    File::create(&old).unwrap().set_modified(hours(37)).unwrap();
+    File::create(&young).unwrap().set_modified(hours(35)).unwrap();
+    Mail::start(folder.path(), &[]).stops();
+    assert_eq!(files(&folder, "ada", "tmp"), [young]);
+}
+
+#[test]
+fn help_says_what_flags_there_are() {
+    for (name, words) in [
+        ("mail", &["--listen", "--pop3", "--maildir", "--domain", "--user", "127.0.0.1:2500"][..]),
+        ("send_mail", &["--to", "--from", "--subject", "--server"]),
+        ("read_mail", &["--user", "--password", "--delete", "--server"]),
+    ] {
+        let mut command = example(name);
+        command.arg("--help");
+        let ended = run(command, "");
+        assert_eq!((ended.status, &*ended.stderr), (Some(0), ""), "{name}");
+        for word in words {
+            assert!(ended.text().contains(word), "{name}, {word}: {}", ended.text());
+        }
+        assert!(!ended.text().contains("forking"));
+        let mut command = example(name);
+        command.arg("--nonsense");
+        assert_eq!(run(command, "").status, Some(2), "{name}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_one_line_and_status_2() {
+    let folder = TempDir::new();
+    let path = folder.path().to_str().unwrap();
+    for (flags, word) in [
+        (&[][..], "--maildir"),
+        (&["--maildir", path], "no users"),
+        (&["--maildir", path, "--user", "ada"], "password"),
+        (&["--maildir", path, "--user", "../x:y"], "name"),
+        (&["--maildir", path, "--user", ".:y"], "name"),
+        (&["--maildir", path, "--user", "a:b", "--user", "A:b"], "mailbox already"),
+        (&["--maildir", path, "--domain", "a b"], "domain"),
+        (&["--maildir", path, "--user", "a:b", "--timeout", "0"], "--timeout"),
+        (&["--maildir", path, "--user", "a:b", "--pop3", "x"], "bad address"),
+        (&["--mixin", "forking"], "one process"),
+    ] {
+        let mut command = example("mail");
+        command.args(["--listen", "127.0.0.1:0"]).args(flags);
+        let ended = run(command, "");
+        assert_eq!((ended.status, ended.text()), (Some(2), ""), "{flags:?}");
+        assert!(ended.stderr.contains(word), "{word}: {}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    }
+}
