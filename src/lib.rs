@@ -284,8 +284,12 @@
 //! # Fibers
 //!
 //! What a handler may not do on a fiber is with [`Fibers`]: block other than by its connection, hold
-//! a lock across a read or a write, go deep. They are what the cargo feature `fibers` is for, which
-//! is on by default.
+//! a lock across a read or a write, go deep.
+//!
+//! # Cargo features
+//!
+//! - `fibers`, on by default: the mixin [`Fibers`].
+//! - `redis`: `services::Redis`, by which a [`Chat`](services::Chat) is one room on many servers.
 //!
 //! # Platforms
 //!

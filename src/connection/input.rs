@@ -1,6 +1,8 @@
 //! The bytes that were read from a connection and not used yet.
 
+use std::cell::Cell;
 use std::io;
+use std::mem;
 
 /// A buffer that is allocated by the first read, and grows when reads fill it.
 pub(super) struct Input {
@@ -16,6 +18,11 @@ pub(super) const SMALLEST: usize = 512;
 
 /// The buffer's last size.
 const LARGEST: usize = 64 * 1024;
+
+thread_local! {
+    /// What one connection has given back for the next one on this thread: it is not zeroed again.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 impl Default for Input {
     fn default() -> Input {
@@ -50,13 +57,16 @@ impl Input {
     ) -> io::Result<Option<usize>> {
         debug_assert!(self.is_empty());
         if self.buffer.len() < self.size {
+            self.buffer = SPARE.take();
+        }
+        if self.buffer.len() < self.size {
             // Nothing in it is worth copying over.
             self.buffer = vec![0; self.size];
         }
         (self.start, self.end) = (0, 0);
-        let length = read(&mut self.buffer)?;
+        let length = read(&mut self.buffer[..self.size])?;
         self.end = length.unwrap_or(0);
-        if self.end == self.buffer.len() {
+        if self.end == self.size {
             self.size = (4 * self.size).min(LARGEST);
         } else if 0 < self.end && self.end < self.size / 4 {
             self.size = (self.size / 4).max(SMALLEST);
@@ -67,7 +77,8 @@ impl Input {
     /// Gives the empty buffer back.
     pub(super) fn release(&mut self) {
         debug_assert!(self.is_empty());
-        self.buffer = Vec::new();
+        let (spare, given_back) = (SPARE.take(), mem::take(&mut self.buffer));
+        SPARE.set(if given_back.len() > spare.len() { given_back } else { spare });
         (self.start, self.end) = (0, 0);
     }
 }
