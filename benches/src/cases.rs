@@ -46,6 +46,9 @@ pub(crate) enum Load {
     Flood { in_flight: usize },
     /// Some of the clients send lines of 64 bytes, `in_flight` of them ahead of what everybody has.
     Chat { clients: usize, senders: usize, in_flight: usize },
+    /// The same, with a part of the clients at each of several servers, and all of them must read
+    /// the lines in one order.
+    Room { members: usize, senders: usize, in_flight: usize },
     /// Sends datagrams of 64 bytes, `in_flight` of them ahead of what has come back.
     Udp { sockets: usize, in_flight: usize },
     /// Connects, sends a line, and then nothing; what a connection costs is read.
@@ -85,6 +88,7 @@ impl Load {
             | Load::Flood { .. }
             | Load::Udp { .. } => Measure::Rate("round trips"),
             Load::Chat { .. } => Measure::Rate("deliveries"),
+            Load::Room { .. } => Measure::Rate("lines"),
             Load::Idle { .. } => Measure::Memory,
             Load::Stop { .. } => Measure::Stop,
         }
@@ -102,6 +106,7 @@ impl Load {
             Load::Echo { connections, .. }
             | Load::EchoFromTwo { connections, .. }
             | Load::Chat { clients: connections, .. }
+            | Load::Room { members: connections, .. }
             | Load::Udp { sockets: connections, .. }
             | Load::Idle { connections }
             | Load::Stop { connections } => connections,

@@ -8,8 +8,10 @@ mod load;
 mod measure;
 mod peers;
 mod process;
+mod redis;
 mod report;
 mod results;
+mod rooms;
 mod server;
 
 use std::path::PathBuf;
@@ -20,7 +22,7 @@ use lexopt::prelude::*;
 
 use cases::{Case, matches};
 use measure::{Measuring, build_examples};
-use results::{Machine, Results};
+use results::{CaseResults, Machine, Results};
 
 const HELP: &str = "\
 cargo run --release -p socketserver-benches -- [OPTION]...
@@ -29,11 +31,15 @@ Measures socketserver, on threads and on fibers, beside std threads, tokio and C
 table for each case.
 The exit status is 1 if a byte was lost, damaged, repeated or out of order.
 
+With --rooms it measures instead one chat room that is spread over one, two and three servers
+through a redis-server of its own.
+
   --case PATTERN    only these cases; * stands for anything; may be given more than once
   --server NAME     only this server, likewise: socketserver, fibers, std-threads, tokio or cpython
   --rounds N        how many rounds; 5 by default
   --seconds S       how long each server is measured in a round; 2 by default
   --quick           one round of 0.2 seconds
+  --rooms           a chat room on several servers, and nothing else
   --curves          also by the number of connections, which takes much longer
   --json FILE       write everything that was measured
   --charts DIR      draw charts, as SVG
@@ -46,6 +52,7 @@ struct Options {
     servers: Vec<String>,
     rounds: usize,
     seconds: f64,
+    rooms: bool,
     curves: bool,
     list: bool,
     json: Option<PathBuf>,
@@ -85,6 +92,12 @@ fn run() -> Result<ExitCode, lexopt::Error> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if options.rooms
+        && let Err(missing) = redis::is_there()
+    {
+        eprintln!("error: {missing}");
+        return Ok(ExitCode::FAILURE);
+    }
     let results =
         if options.from_json.is_empty() { measure(&options)? } else { read(&options.from_json)? };
     report::print(&results);
@@ -110,6 +123,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
         servers: Vec::new(),
         rounds: 5,
         seconds: 2.0,
+        rooms: false,
         curves: false,
         list: false,
         json: None,
@@ -123,6 +137,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
             Long("rounds") => options.rounds = parser.value()?.parse()?,
             Long("seconds") => options.seconds = parser.value()?.parse()?,
             Long("quick") => (options.rounds, options.seconds) = (1, 0.2),
+            Long("rooms") => options.rooms = true,
             Long("curves") => options.curves = true,
             Long("list") => options.list = true,
             Long("json") => options.json = Some(parser.value()?.into()),
@@ -135,6 +150,10 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     if options.rounds == 0 || !(0.01..=60.0).contains(&options.seconds) {
         return Err("at least one round, of 0.01 to 60 seconds".into());
     }
+    let chooses = !options.cases.is_empty() || !options.servers.is_empty() || options.curves;
+    if options.rooms && (chooses || options.charts.is_some() || !options.from_json.is_empty()) {
+        return Err("--rooms goes with --rounds, --seconds, --quick and --json only".into());
+    }
     let known = |server: &&String| !peers::SERVERS.contains(&server.as_str());
     match options.servers.iter().find(known) {
         Some(unknown) => Err(format!("{unknown} is none of {}", peers::SERVERS.join(", ")).into()),
@@ -143,16 +162,12 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
 }
 
 fn measure(options: &Options) -> Result<Results, String> {
-    let cases = chosen_cases(options)?;
-    let servers = chosen_servers(options);
-    let examples = build_examples()?;
     let measured = Duration::from_secs_f64(options.seconds);
-    let measuring = Measuring { servers, rounds: options.rounds, measured, examples };
-    let count = cases.len();
-    let numbered = cases.into_iter().enumerate();
-    let cases = numbered
-        .map(|(number, case)| measuring.run(case, &format!("[{}/{count}]", number + 1)))
-        .collect();
+    let cases = if options.rooms {
+        rooms::measure(options.rounds, measured)?
+    } else {
+        compare(options, measured)?
+    };
     Ok(Results {
         machine: Machine::this(),
         command_line: std::env::args().collect(),
@@ -160,6 +175,19 @@ fn measure(options: &Options) -> Result<Results, String> {
         seconds: options.seconds,
         cases,
     })
+}
+
+/// The servers with each other.
+fn compare(options: &Options, measured: Duration) -> Result<Vec<CaseResults>, String> {
+    let cases = chosen_cases(options)?;
+    let servers = chosen_servers(options);
+    let examples = build_examples(&["hello", "echo", "chat"], &[])?;
+    let measuring = Measuring { servers, rounds: options.rounds, measured, examples };
+    let count = cases.len();
+    let numbered = cases.into_iter().enumerate();
+    let results =
+        numbered.map(|(number, case)| measuring.run(case, &format!("[{}/{count}]", number + 1)));
+    Ok(results.collect())
 }
 
 /// Those that were asked for, and fit.

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::slice;
 use std::time::Duration;
 
 use crate::cases::Case;
@@ -30,34 +31,12 @@ impl Measuring {
                 Some((server.as_str(), peers::command(server, &case, &self.examples)?))
             })
             .collect();
-        eprintln!("{which} {}: {}", case.name, case.about);
-        let mut runs = Vec::new();
-        for round in 0..self.rounds {
-            for turn in 0..commands.len() {
-                // Another one is the first in each round.
-                let (server, command) = &commands[(turn + round) % commands.len()];
-                eprint!("  round {} of {}, {server:<12} ", round + 1, self.rounds);
-                let (figures, failure) = match self.run_once(&case, command) {
-                    Ok(figures) => {
-                        eprintln!("{:>20}", figure(case.load.measure(), figures.value));
-                        (Some(figures), None)
-                    }
-                    Err(error) => {
-                        eprintln!("FAILED: {error}");
-                        (None, Some(error))
-                    }
-                };
-                runs.push(Run { server: (*server).to_owned(), round, figures, failure });
-            }
-        }
-        // In the table, they stand as they were named.
-        runs.sort_by_key(|run| self.servers.iter().position(|server| *server == run.server));
-        CaseResults { case, runs }
+        in_rounds(self.rounds, case, which, &commands, |case, command| self.run_once(case, command))
     }
 
     fn run_once(&self, case: &Case, command: &Command) -> Outcome {
         let mut server = Server::start(command)?;
-        let outcome = load::spawn(&case.load, &server, self.measured);
+        let outcome = load::spawn(&case.load, slice::from_ref(&server), None, self.measured);
         match (server.is_running(), &case.load) {
             (Err(error), load) if outcome.is_ok() && !load.ends_the_server() => Err(error),
             _ => outcome,
@@ -65,13 +44,48 @@ impl Measuring {
     }
 }
 
-/// Builds the library's examples, and returns their directory.
-pub(crate) fn build_examples() -> Result<PathBuf, String> {
+/// Runs a case once in each round with each server, which are given by name.
+pub(crate) fn in_rounds<T>(
+    rounds: usize,
+    case: Case,
+    which: &str,
+    servers: &[(&str, T)],
+    run_once: impl Fn(&Case, &T) -> Outcome,
+) -> CaseResults {
+    eprintln!("{which} {}: {}", case.name, case.about);
+    let mut runs = Vec::new();
+    for round in 0..rounds {
+        for turn in 0..servers.len() {
+            // Another one is the first in each round.
+            let (name, server) = &servers[(turn + round) % servers.len()];
+            eprint!("  round {} of {rounds}, {name:<12} ", round + 1);
+            let (figures, failure) = match run_once(&case, server) {
+                Ok(figures) => {
+                    eprintln!("{:>20}", figure(case.load.measure(), figures.value));
+                    (Some(figures), None)
+                }
+                Err(error) => {
+                    eprintln!("FAILED: {error}");
+                    (None, Some(error))
+                }
+            };
+            runs.push(Run { server: (*name).to_owned(), round, figures, failure });
+        }
+    }
+    // In the table, they stand as they were named.
+    runs.sort_by_key(|run| servers.iter().position(|(name, _)| *name == run.server));
+    CaseResults { case, runs }
+}
+
+/// Builds some of the library's examples with some of its features besides those it has anyhow,
+/// and returns their directory.
+pub(crate) fn build_examples(names: &[&str], features: &[&str]) -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     command.args(["build", "--release", "--message-format=json-render-diagnostics"]);
-    command.args(["--example", "hello", "--example", "echo", "--example", "chat"]);
+    command.args(names.iter().flat_map(|name| ["--example", name]));
+    command.args(features.iter().flat_map(|feature| ["--features", feature]));
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("cannot run cargo: {error}"))?;
     if !output.status.success() {

@@ -1,6 +1,6 @@
 //! The tables, as Markdown that can be read as it is.
 
-use crate::cases::Measure;
+use crate::cases::{Load, Measure};
 use crate::results::{CaseResults, Results, Summary};
 
 pub(crate) fn print(results: &Results) {
@@ -17,7 +17,8 @@ pub(crate) fn print(results: &Results) {
 }
 
 fn table(case: &CaseResults) -> String {
-    let measure = case.case.load.measure();
+    let load = &case.case.load;
+    let measure = load.measure();
     let main = match measure {
         Measure::Rate(operations) => format!("{operations}/s"),
         Measure::Memory => "memory for each (less is better)".to_owned(),
@@ -28,13 +29,22 @@ fn table(case: &CaseResults) -> String {
     if let Measure::Rate(_) = measure {
         rows[0].splice(4..4, ["p50 us", "p99 us", "server CPU us", "clients' CPU us", "lost"]);
     }
+    if let Load::Room { .. } = load {
+        rows[0].insert(BEHIND_SERVER_CPU, "redis CPU us");
+        rows[0].insert(BEHIND_MAIN, "deliveries/s");
+    }
     let mut rows: Vec<Vec<String>> =
         rows.into_iter().map(|row| row.into_iter().map(str::to_owned).collect()).collect();
-    rows.extend(case.summaries().iter().map(|summary| row(summary, measure)));
+    rows.extend(case.summaries().iter().map(|summary| row(summary, load)));
     aligned(&rows)
 }
 
-fn row(summary: &Summary<'_>, measure: Measure) -> Vec<String> {
+/// Where a room has more columns than the others.
+const BEHIND_MAIN: usize = 2;
+const BEHIND_SERVER_CPU: usize = 7;
+
+fn row(summary: &Summary<'_>, load: &Load) -> Vec<String> {
+    let measure = load.measure();
     let optional = |value: Option<f64>| value.map_or("-".to_owned(), significant);
     let median = summary.median.map_or("-".to_owned(), |median| figure(measure, median));
     let spread = match summary.median {
@@ -49,6 +59,12 @@ fn row(summary: &Summary<'_>, measure: Measure) -> Vec<String> {
         row.extend([summary.p50_us, summary.p99_us].map(optional));
         row.extend([summary.server_cpu_us, summary.load_cpu_us].map(optional));
         row.push(summary.lost.to_string());
+    }
+    if let Load::Room { members, .. } = load {
+        row.insert(BEHIND_SERVER_CPU, optional(summary.broker_cpu_us));
+        // Each line is delivered to everybody but its sender.
+        let deliveries = summary.median.map(|lines| lines * (members - 1) as f64);
+        row.insert(BEHIND_MAIN, optional(deliveries));
     }
     row.push(summary.failures.len().to_string());
     row
@@ -106,6 +122,9 @@ fn aligned(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cases::{Case, Service};
+    use crate::load::Figures;
+    use crate::results::Run;
 
     #[test]
     fn numbers_have_three_digits_and_commas() {
@@ -118,6 +137,41 @@ mod tests {
             (1_234_567.0, "1,234,567"),
         ] {
             assert_eq!(significant(value), text);
+        }
+    }
+
+    #[test]
+    fn a_room_has_what_redis_costs_and_a_delivery_to_everybody_but_the_sender() {
+        let case = Case {
+            name: "room".to_owned(),
+            about: String::new(),
+            service: Service::Chat,
+            workers: None,
+            load: Load::Room { members: 4, senders: 2, in_flight: 1 },
+            point: None,
+        };
+        let figures = Figures { value: 100.0, ..Figures::default() };
+        let costs = Figures { server_cpu_us: Some(5.0), broker_cpu_us: Some(7.0), ..figures };
+        let run = |server: &str, figures| Run {
+            server: server.to_owned(),
+            round: 0,
+            figures: Some(figures),
+            failure: None,
+        };
+        let runs =
+            vec![run("local", Figures { value: 200.0, ..costs.clone() }), run("redis-1", costs)];
+        let table = table(&CaseResults { case, runs });
+        let cells: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+        let column = |name| cells[0].iter().position(|cell| *cell == name).unwrap();
+        for (name, value) in [
+            ("lines/s", "100"),
+            ("deliveries/s", "300"),
+            ("x local", "0.50"),
+            ("server CPU us", "5.00"),
+            ("redis CPU us", "7.00"),
+        ] {
+            assert_eq!(cells[3][column(name)], value, "{name}");
         }
     }
 

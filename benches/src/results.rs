@@ -7,9 +7,9 @@ use std::thread::available_parallelism;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cases::{Case, Service};
+use crate::cases::{Case, Load, Service};
 use crate::load::Figures;
-use crate::peers::{CPYTHON, STD_THREADS, TOKIO};
+use crate::peers::{CPYTHON, LOCAL, STD_THREADS, TOKIO};
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Results {
@@ -58,6 +58,7 @@ pub(crate) struct Summary<'a> {
     pub(crate) p50_us: Option<f64>,
     pub(crate) p99_us: Option<f64>,
     pub(crate) server_cpu_us: Option<f64>,
+    pub(crate) broker_cpu_us: Option<f64>,
     pub(crate) load_cpu_us: Option<f64>,
     pub(crate) lost: u64,
     pub(crate) failures: Vec<&'a str>,
@@ -87,6 +88,7 @@ impl CaseResults {
     pub(crate) fn base(&self) -> &'static str {
         match self.case {
             Case { service: Service::ForkingHello, .. } => CPYTHON,
+            Case { load: Load::Room { .. }, .. } => LOCAL,
             Case { workers: Some(_), .. } => TOKIO,
             _ => STD_THREADS,
         }
@@ -124,6 +126,7 @@ impl CaseResults {
             p50_us: self::median(&all(|figures| figures.p50_us)),
             p99_us: self::median(&all(|figures| figures.p99_us)),
             server_cpu_us: self::median(&all(|figures| figures.server_cpu_us)),
+            broker_cpu_us: self::median(&all(|figures| figures.broker_cpu_us)),
             load_cpu_us: self::median(&all(|figures| figures.load_cpu_us)),
             lost: figures.iter().map(|figures| figures.lost).sum(),
             failures: runs().filter_map(|run| run.failure.as_deref()).collect(),

@@ -7,6 +7,7 @@ use std::io::BufRead;
 use std::time::{Duration, Instant};
 
 use super::net::{Connection, Events, Poller};
+use super::order::{Line, Order};
 use super::payload::Payload;
 use super::window::Window;
 use super::{Outcome, PATIENCE, Target, of};
@@ -19,30 +20,11 @@ const GREETING: &[u8] = b"You're connected to the chat server\r\n";
 
 pub(crate) fn run(members: usize, senders: usize, in_flight: usize, target: Target) -> Outcome {
     let mut room = Room::new(members, senders, in_flight)?;
-    room.join(target)?;
-    room.find_each_other()?;
-
-    let mut window = Window::open(target);
-    for sender in 0..senders {
-        room.send(sender, in_flight)?;
-    }
-    while window.is_open()? {
-        let mut done = Vec::new();
-        room.turn(&mut window, &mut done)?;
-        for sender in done {
-            room.send(sender, 1)?;
-        }
-    }
-    room.hear_everything()?;
-    // Whatever was sent twice stands before this.
-    for sender in 0..senders {
-        room.send(sender, 1)?;
-    }
-    room.hear_everything()?;
-    window.figures()
+    room.gather(&[target])?;
+    room.talk(in_flight, Window::open(target))
 }
 
-struct Room {
+pub(super) struct Room {
     poller: Poller,
     events: Events,
     buffer: Vec<u8>,
@@ -53,6 +35,8 @@ struct Room {
     greeted: usize,
     /// How many lines have not come to somebody to whom they were sent.
     missing: u64,
+    /// In which order all are to read the lines, where that is promised.
+    order: Option<Order>,
 }
 
 struct Member {
@@ -76,7 +60,7 @@ struct Sender {
 }
 
 impl Room {
-    fn new(members: usize, senders: usize, in_flight: usize) -> Result<Room, String> {
+    pub(super) fn new(members: usize, senders: usize, in_flight: usize) -> Result<Room, String> {
         assert!((2..=members).contains(&senders), "two senders find all members");
         let lines = || Sender { sent: 0, lines: vec![None; in_flight] };
         Ok(Room {
@@ -89,15 +73,54 @@ impl Room {
             senders: (0..senders).map(|_| lines()).collect(),
             greeted: 0,
             missing: 0,
+            order: None,
         })
     }
 
+    /// Everybody comes, as many to each of the servers, and hears everybody.
+    pub(super) fn gather(&mut self, servers: &[Target]) -> Result<(), String> {
+        self.join(servers)?;
+        self.find_each_other()
+    }
+
+    /// From now on, all must read the lines in one order.
+    pub(super) fn expect_one_order(&mut self) {
+        self.order = Some(Order::new(self.size, self.senders.len()));
+    }
+
+    /// Everybody who sends has so many lines on their way as long as the window is open; then
+    /// everything that was sent must come.
+    pub(super) fn talk(&mut self, in_flight: usize, mut window: Window) -> Outcome {
+        let senders = 0..self.senders.len();
+        for sender in senders.clone() {
+            self.send(sender, in_flight)?;
+        }
+        while window.is_open()? {
+            let mut done = Vec::new();
+            self.turn(&mut window, &mut done)?;
+            for sender in done {
+                self.send(sender, 1)?;
+            }
+        }
+        self.hear_everything()?;
+        // Whatever was sent twice stands before this.
+        for sender in senders {
+            self.send(sender, 1)?;
+        }
+        self.hear_everything()?;
+        if let Some(order) = &mut self.order {
+            order.settle()?;
+        }
+        window.figures()
+    }
+
     /// Everybody connects, and is greeted.
-    fn join(&mut self, target: Target) -> Result<(), String> {
+    fn join(&mut self, servers: &[Target]) -> Result<(), String> {
         while self.greeted < self.size {
             while self.members.len() < self.size && self.members.len() - self.greeted < JOINING {
                 let index = self.members.len();
-                let opened = Connection::open(target.address, index, &self.poller);
+                let address = servers[index % servers.len()].address;
+                let opened = Connection::open(address, index, &self.poller);
                 let connection = of(index, opened)?;
                 let prefix = format!("[{}] ", of(index, connection.local_addr())?).into_bytes();
                 let next = vec![None; self.senders.len()];
@@ -290,6 +313,9 @@ impl Room {
                 ));
             }
             _ => *next = Some(number + 1),
+        }
+        if let Some(order) = &mut self.order {
+            order.read(index, Line { sender, number })?;
         }
         self.delivered(sender, number, now, heard);
         Ok(())

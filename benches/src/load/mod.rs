@@ -8,7 +8,9 @@ mod hello;
 mod idle;
 mod latencies;
 mod net;
+mod order;
 mod payload;
+mod room;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -51,8 +53,11 @@ pub(crate) struct Figures {
     pub(crate) seconds: f64,
     pub(crate) p50_us: Option<f64>,
     pub(crate) p99_us: Option<f64>,
-    /// For each operation.
+    /// For each operation, of all servers together.
     pub(crate) server_cpu_us: Option<f64>,
+    /// For each operation, where there is something between the servers.
+    #[serde(default)]
+    pub(crate) broker_cpu_us: Option<f64>,
     /// For each operation; where this leaves no time between them, the clients are the limit.
     pub(crate) load_cpu_us: Option<f64>,
     /// Datagrams that never came back.
@@ -62,13 +67,25 @@ pub(crate) struct Figures {
 /// The error says which byte, line or client it was.
 pub(crate) type Outcome = Result<Figures, String>;
 
-/// Runs a load in a process of its own.
-pub(crate) fn spawn(load: &Load, server: &Server, measured: Duration) -> Outcome {
+/// Runs a load in a process of its own. More than one server, with a process between them, is for
+/// a room alone.
+pub(crate) fn spawn(
+    load: &Load,
+    servers: &[Server],
+    broker: Option<u32>,
+    measured: Duration,
+) -> Outcome {
     let plan = serde_json::to_string(load).map_err(|error| error.to_string())?;
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(own);
-    command.args(["load", &plan, "--address", &server.address.to_string()]);
-    command.args(["--server", &server.pid().to_string()]);
+    command.args(["load", &plan]);
+    for server in servers {
+        command.args(["--address", &server.address.to_string()]);
+        command.args(["--server", &server.pid().to_string()]);
+    }
+    if let Some(broker) = broker {
+        command.args(["--broker", &broker.to_string()]);
+    }
     command.args(["--seconds", &measured.as_secs_f64().to_string()]);
     let mut command = tied_to_us(&command)?;
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
@@ -83,31 +100,40 @@ pub(crate) fn spawn(load: &Load, server: &Server, measured: Duration) -> Outcome
 }
 
 /// The process itself: `load PLAN --address ADDRESS --server PID --seconds SECONDS`, where the plan
-/// is a [`Load`] as JSON.
+/// is a [`Load`] as JSON; for a room with an address and a process for each server, and perhaps
+/// `--broker PID`.
 pub(crate) fn main(mut parser: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
-    let (mut plan, mut address, mut server, mut seconds) = (None, None, None, 2.0);
+    let (mut plan, mut addresses, mut servers) = (None, Vec::new(), Vec::new());
+    let (mut broker, mut seconds) = (None, 2.0);
     while let Some(argument) = parser.next()? {
         match argument {
             Value(text) => {
                 let plan_of = |text: &str| serde_json::from_str::<Load>(text);
                 plan = Some(text.parse_with(plan_of)?);
             }
-            Long("address") => address = Some(parser.value()?.parse()?),
-            Long("server") => server = Some(parser.value()?.parse()?),
+            Long("address") => addresses.push(parser.value()?.parse()?),
+            Long("server") => servers.push(parser.value()?.parse()?),
+            Long("broker") => broker = Some(parser.value()?.parse()?),
             Long("seconds") => seconds = parser.value()?.parse()?,
             other => return Err(other.unexpected()),
         }
     }
-    let (Some(plan), Some(address), Some(server)) = (plan, address, server) else {
+    let measured = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    let targets: Vec<Target> = addresses
+        .into_iter()
+        .zip(servers)
+        .map(|(address, server)| Target { address, server, measured })
+        .collect();
+    let (Some(plan), [_, ..]) = (plan, &targets[..]) else {
         return Err("load needs a plan, --address and --server".into());
     };
-    let measured = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
-    let outcome = run(&plan, Target { address, server, measured });
+    let outcome = run(&plan, &targets, broker);
     println!("{}", serde_json::json!(outcome));
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn run(load: &Load, target: Target) -> Outcome {
+fn run(load: &Load, servers: &[Target], broker: Option<u32>) -> Outcome {
+    let &[target, ..] = servers else { return Err("there is no server".to_owned()) };
     match *load {
         Load::Hello { in_flight } => hello::run(in_flight, target),
         Load::Echo { connections, size, in_flight } => {
@@ -119,6 +145,9 @@ fn run(load: &Load, target: Target) -> Outcome {
         Load::Flood { in_flight } => crowds::flood(in_flight, target),
         Load::Chat { clients, senders, in_flight } => {
             chat::run(clients, senders, in_flight, target)
+        }
+        Load::Room { members, senders, in_flight } => {
+            room::run(members, senders, in_flight, servers, broker)
         }
         Load::Udp { sockets, in_flight } => udp::run(sockets, in_flight, target),
         Load::Idle { connections } => idle::run(connections, target),

@@ -1,5 +1,6 @@
 //! What the clients notice: servers with a fault, and the same without it.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, mpsc};
@@ -17,6 +18,7 @@ const ECHO_FROM_TWO: Load = Load::EchoFromTwo { connections: 2, size: 64, in_fli
 const FLOOD: Load = Load::Flood { in_flight: 64 };
 const HELLO: Load = Load::Hello { in_flight: 2 };
 const CHAT: Load = Load::Chat { clients: 3, senders: 2, in_flight: 4 };
+const ROOM: Load = Load::Room { members: 4, senders: 2, in_flight: 4 };
 const UDP: Load = Load::Udp { sockets: 2, in_flight: 4 };
 
 const MEASURED: Duration = Duration::from_millis(200);
@@ -67,6 +69,7 @@ fn an_honest_server_is_measured() {
         (FLOOD, serve(echo, none)),
         (HELLO, serve(hello, none)),
         (CHAT, serve_chat(none, false)),
+        (ROOM, serve_chat(none, false)),
         (UDP, serve_datagrams(none)),
     ] {
         let figures = ask(load, server).unwrap();
@@ -102,7 +105,10 @@ fn an_echo_that_is_not_what_was_sent_is_noticed() {
     for load in [ECHO, ECHO_FROM_TWO, FLOOD] {
         for fault in [lost, repeated, damaged, without_a_byte, with_a_byte_more] {
             let error = ask(load, serve(echo, fault)).unwrap_err();
-            assert!(error.contains("is not what was sent"), "{load:?}: {error}");
+            // The client that has a line in flight at a time, beside one that floods, may see no
+            // more of it than that something is missing, or too much.
+            let seen = ["is not what was sent", "never came back", "more than were sent"];
+            assert!(seen.iter().any(|seen| error.contains(seen)), "{load:?}: {error}");
         }
     }
 }
@@ -206,6 +212,49 @@ fn a_chat_that_does_not_pass_on_each_line_once_is_noticed() {
 }
 
 #[test]
+fn a_room_whose_members_read_lines_in_different_orders_is_noticed() {
+    // One who sends nothing reads two lines of different senders in the other order.
+    let (mut senders, mut seen, mut held) = (HashSet::new(), 0, None);
+    let server = serve_room(false, move |reader, line| {
+        let sender = line.split(|&byte| byte == b' ').next().unwrap_or_default().to_vec();
+        seen += 1;
+        senders.insert(sender.clone());
+        let sends = senders.contains(format!("[{reader}]").as_bytes());
+        match &mut held {
+            None if seen > 4 * FAULTY && !sends => held = Some((reader, sender, line.to_vec())),
+            Some((whose, of, lines)) if *whose == reader && !lines.is_empty() => {
+                if *of != sender {
+                    return [line, &std::mem::take(lines)].concat();
+                }
+                lines.extend_from_slice(line);
+            }
+            _ => return line.to_vec(),
+        }
+        Vec::new()
+    });
+    let error = ask(ROOM, server).unwrap_err();
+    assert!(error.starts_with("not one order"), "{error}");
+}
+
+#[test]
+fn a_notice_of_a_room_that_is_not_whole_is_noticed() {
+    let cut_off: Fault = |number, line| match number {
+        FAULTY => vec![b"* Cut off from the other servers\r\n".to_vec(), line.to_vec()],
+        _ => none(number, line),
+    };
+    let error = ask(ROOM, serve_chat(cut_off, false)).unwrap_err();
+    assert!(error.contains("got \"* Cut off"), "{error}");
+}
+
+#[test]
+fn a_room_that_falls_silent_ends_with_an_error() {
+    let silent: Fault =
+        |number, line| if number < FAULTY { none(number, line) } else { Vec::new() };
+    let error = ask(ROOM, serve_chat(silent, false)).unwrap_err();
+    assert!(error.ends_with("deliveries are missing"), "{error}");
+}
+
+#[test]
 fn a_line_that_comes_back_to_its_sender_is_noticed() {
     let error = ask(CHAT, serve_chat(none, true)).unwrap_err();
     assert!(error.contains("got its own line"), "{error}");
@@ -229,7 +278,7 @@ fn damaged_and_repeated_datagrams_are_noticed_and_lost_ones_counted() {
 fn ask(load: Load, address: SocketAddr) -> Outcome {
     let target = Target { address, server: std::process::id(), measured: MEASURED };
     let (done, outcome) = mpsc::channel();
-    thread::spawn(move || done.send(run(&load, target)));
+    thread::spawn(move || done.send(run(&load, &[target], None)));
     outcome.recv_timeout(Duration::from_secs(60)).expect("the clients come to an end")
 }
 
@@ -273,9 +322,21 @@ fn hello(mut stream: &TcpStream, fault: &mut dyn FnMut(&[u8]) -> Vec<Vec<u8>>) {
 }
 
 fn serve_chat(fault: Fault, to_the_sender_too: bool) -> SocketAddr {
+    let mut seen = 0;
+    serve_room(to_the_sender_too, move |_, line| {
+        seen += 1;
+        fault(seen, line).concat()
+    })
+}
+
+/// A chat in which what somebody reads instead of a line depends on who it is.
+fn serve_room(
+    to_the_sender_too: bool,
+    read: impl FnMut(SocketAddr, &[u8]) -> Vec<u8> + Send + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let room = Arc::new(Mutex::new((Vec::<TcpStream>::new(), 0)));
+    let room = Arc::new(Mutex::new((Vec::<TcpStream>::new(), read)));
     let serve = move |stream: TcpStream| {
         let name = stream.peer_addr().unwrap();
         let mut writer = stream.try_clone().unwrap();
@@ -284,12 +345,12 @@ fn serve_chat(fault: Fault, to_the_sender_too: bool) -> SocketAddr {
         each_line(&stream, |line, _| {
             let line = str::from_utf8(line).unwrap().trim_end();
             let mut room = room.lock().unwrap();
-            let (members, seen) = &mut *room;
+            let (members, read) = &mut *room;
             for mut member in members.iter() {
-                if to_the_sender_too || member.peer_addr().ok() != Some(name) {
-                    *seen += 1;
-                    let lines = fault(*seen, format!("[{name}] {line}\r\n").as_bytes());
-                    let _ = member.write_all(&lines.concat());
+                let reader = member.peer_addr().unwrap();
+                if to_the_sender_too || reader != name {
+                    let _ =
+                        member.write_all(&read(reader, format!("[{name}] {line}\r\n").as_bytes()));
                 }
             }
         });

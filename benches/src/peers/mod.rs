@@ -27,6 +27,8 @@ pub(crate) const STD_THREADS: &str = "std-threads";
 pub(crate) const TOKIO: &str = "tokio";
 /// What the others are compared with where a service is for processes.
 pub(crate) const CPYTHON: &str = "cpython";
+/// A room on one server alone, with which it is compared where it is on several.
+pub(crate) const LOCAL: &str = "local";
 
 /// How to start a server for a case; `None` where there is no such one. The examples are in a
 /// directory.
