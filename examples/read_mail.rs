@@ -64,7 +64,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let count: usize = total.split(' ').next().unwrap_or_default().parse()?;
     for number in 1..=count {
         let about = mailbox.ask(&format!("RETR {number}"))?;
-        writeln!(io::stdout(), "--- {number} of {count}: {about}")?;
+        writeln!(io::stdout(), "--- {number} of {count}: {}", printable(about.as_bytes()))?;
         mailbox.copy_text(&mut io::stdout().lock())?;
     }
     for number in 1..=if delete { count } else { 0 } {

@@ -49,6 +49,12 @@ fn run() -> Result<(), Box<dyn Error>> {
             other => return Err(other.unexpected().into()),
         }
     }
+    if to.is_empty() {
+        return Err(lexopt::Error::from("--to?").into());
+    }
+    let no_address = || lexopt::Error::from(format!("{server:?} is no HOST:PORT"));
+    let (host, port) = server.rsplit_once(':').ok_or_else(no_address)?;
+    let port = port.parse().map_err(|_| no_address())?;
     let mailbox = |text: &String| {
         text.parse().map_err(|error| lexopt::Error::from(format!("{text:?}: {error}")))
     };
@@ -57,13 +63,12 @@ fn run() -> Result<(), Box<dyn Error>> {
         message = message.to(mailbox(recipient)?);
     }
     let body = io::read_to_string(io::stdin())?;
-    // The end of the last line comes from lettre.
-    let message = message.body(body.strip_suffix('\n').unwrap_or(&body).to_owned())?;
+    // The end of the last line comes from lettre, and its CR too.
+    let lines = body.strip_suffix('\n').unwrap_or(&body);
+    let message = message.body(lines.strip_suffix('\r').unwrap_or(lines).to_owned())?;
 
-    let (host, port) =
-        server.rsplit_once(':').ok_or(lexopt::Error::from("--server has no port"))?;
     let transport = SmtpTransport::builder_dangerous(host.trim_matches(['[', ']']))
-        .port(port.parse()?)
+        .port(port)
         .timeout(Some(Duration::from_secs(60)))
         .build();
     transport.send(&message)?;

@@ -227,7 +227,14 @@ fn a_message_that_comes_too_slowly_is_cut_off() {
     let _bound = bounded();
     let rate = MinRate { bytes_per_second: 10_000, grace: SHORT };
     let limits = Limits { rate: Some(rate), read: Some(LONG), ..Limits::default() };
-    ends(Echo, limits, |visit| visit.drips(b"x", SHORT), too_slow(rate));
+    ends(Echo, limits.clone(), |visit| visit.drips(b"x", SHORT), too_slow(rate));
+    // Unless the handler minds less.
+    let patient = handler_fn(|connection| {
+        connection.set_min_rate(None);
+        connection.set_message_deadline(Some(3 * SHORT));
+        StreamRequestHandler::handle(&Echo, connection)
+    });
+    ends(patient, limits, |visit| visit.drips(b"x", 3 * SHORT), deadline(3 * SHORT));
 }
 
 #[test]
@@ -264,7 +271,6 @@ fn flood() -> impl StreamRequestHandler {
 fn a_client_that_takes_its_answer_too_slowly_is_cut_off() {
     let _bound = bounded();
     let rate = MinRate { bytes_per_second: 1_000_000_000, grace: SHORT };
-    let limits = Limits { rate: Some(rate), write: Some(LONG), ..Limits::default() };
     let sips = |visit: Visit| {
         let begin = Instant::now();
         visit.send("please\n");
@@ -276,7 +282,15 @@ fn a_client_that_takes_its_answer_too_slowly_is_cut_off() {
         }
         visit.ends_no_earlier(begin, SHORT)
     };
+    let limits = Limits { rate: Some(rate), write: Some(LONG), ..Limits::default() };
     ends(flood(), limits, sips, too_slow(rate));
+    // A handler has a rate of its own.
+    let impatient = handler_fn(move |connection| {
+        connection.set_min_rate(Some(rate));
+        flood().handle(connection)
+    });
+    let limits = Limits { write: Some(LONG), ..Limits::default() };
+    ends(impatient, limits, sips, too_slow(rate));
 }
 
 // Clients that take nothing.

@@ -9,6 +9,9 @@ mod site;
 
 use std::io::{Read, Write};
 use std::process::Command;
+use std::sync::mpsc::{self, RecvTimeoutError::Timeout};
+use std::thread;
+use std::time::Duration;
 
 use common::{TempDir, bounded, rest_of};
 use process::{Ended, Server, example, run};
@@ -190,6 +193,34 @@ fn a_stop_lets_a_download_come_to_its_end() {
     assert_eq!((answer.status, answer.body.len()), (200, LENGTH));
     let ended = server.ends();
     assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn who_takes_its_answer_too_slowly_is_cut_off() {
+    const LENGTH: u64 = 64 << 20;
+    for mixin in MIXINS {
+        let site =
+            Site::start(&["--mixin", mixin, "--head-deadline", "0.3", "--min-rate", "1000000"]);
+        site.write_zeros("zeros", LENGTH);
+        let stream = site.connect();
+        (&stream).write_all(b"GET /zeros HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let (server, _folder) = site.into_server();
+        thread::scope(|scope| {
+            let (over, is_over) = mpsc::channel::<()>();
+            let mut stream = &stream;
+            // It takes something each time that it is looked at: only its rate is low.
+            scope.spawn(move || {
+                while is_over.recv_timeout(Duration::from_millis(10)) == Err(Timeout) {
+                    stream.read_exact(&mut [0; 100]).unwrap();
+                }
+            });
+            let line = server.error_line();
+            assert!(line.contains("slow"), "{mixin}: {line}");
+            drop(over);
+        });
+        assert!((rest_of(&stream).len() as u64) < LENGTH);
+        server.stops();
+    }
 }
 
 #[test]

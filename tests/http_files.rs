@@ -191,6 +191,34 @@ fn curl_is_not_sent_again_what_has_not_changed() {
 }
 
 #[test]
+fn curl_does_not_go_on_with_a_file_that_has_changed() {
+    let site = Site::start(&[]);
+    let file = std::fs::File::options().append(true).open(site.path("hello.txt")).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+    let before = "If-Unmodified-Since: Sun, 09 Sep 2001 01:46:39 GMT";
+    let then = "If-Unmodified-Since: Sun, 09 Sep 2001 01:46:40 GMT";
+    for (fields, status) in [
+        (&[before][..], 412),
+        (&[then], 206),
+        (&["If-Unmodified-Since: never"], 206),
+        (&["If-Match: \"tag\""], 412),
+        (&["If-Match: \"tag\"", then], 412),
+        // Any file will do, and where there are tags, the time does not count.
+        (&["If-Match: *", before], 206),
+    ] {
+        let headers = fields.iter().flat_map(|field| ["--header", field]);
+        let arguments: Vec<&str> = ["--range", "7-11"].into_iter().chain(headers).collect();
+        let answer = site.curl(&arguments, "/hello.txt");
+        match status {
+            206 => assert_eq!((answer.status, answer.text()), (206, "world"), "{fields:?}"),
+            _ => answer.is_error(status, "keep-alive"),
+        }
+    }
+    site.curl(&["--header", before], "/nothing").is_error(404, "keep-alive");
+    site.stops();
+}
+
+#[test]
 fn curl_keeps_its_connection_as_its_version_of_http_has_it() {
     let site = Site::start(&[]);
     let connects = |arguments: &[&str]| {

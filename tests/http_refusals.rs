@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{PATIENCE, TempDir, rest_of};
 use process::{example, run};
+use rustix::process::Signal;
 use site::{Answer, HELLO, Site, curl};
 
 /// A whole request, to follow others.
@@ -234,6 +235,27 @@ fn a_client_that_stalls_is_told_408() {
 }
 
 #[test]
+fn who_is_cut_off_by_a_stop_is_told_503() {
+    for mixin in ["sequential", "threading", "forking", "fibers"] {
+        for begin in [
+            "G",
+            "GET /hello.txt HTTP/1.1\r\n",
+            "GET /hello.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n12345678",
+        ] {
+            let site = Site::start(&["--mixin", mixin]);
+            let stream = site.connect();
+            (&stream).write_all(format!("{NEXT}{begin}").as_bytes()).unwrap();
+            assert_eq!(Answer::next(&stream).text(), "inside\n");
+            let (server, _folder) = site.into_server();
+            server.signal(Signal::TERM);
+            Answer::of(&rest_of(&stream)).is_error(503, "close");
+            let ended = server.ends();
+            assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{mixin}");
+        }
+    }
+}
+
+#[test]
 fn bytes_that_drip_in_do_not_put_the_deadline_off() {
     let site = Site::start(&["--head-deadline", "0.5"]);
     let stream = site.connect();
@@ -313,6 +335,7 @@ fn a_wrong_command_line_is_one_line() {
         (&["--head-deadline", "0"], 2),
         (&["--head-deadline", "soon"], 2),
         (&["--idle-timeout", "-1"], 2),
+        (&["--min-rate", "fast"], 2),
     ] {
         let mut command = example("http_files");
         command.args(["--listen", "127.0.0.1:0"]).args(flags);

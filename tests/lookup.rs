@@ -292,6 +292,7 @@ fn a_question_that_is_none_is_a_usage_error() {
     const WRONG: &str = "\
         |nosuch|host|host a b|addr localhost|addr 127.1|fqdn a b|fqdn --all|service http/sctp|\
         service 80|service |port http|port 65536|port -1|port 80/|addrinfo localhost|\
+        addrinfo localhost 65536|addrinfo localhost 4294967376|\
         sockopt SO_SNDBUF|host localhost --nosuch|host localhost --all=yes";
     let _bound = bounded();
     assert!(complaint(&[], 2).ends_with("what to look up? (try --help)"));

@@ -9,10 +9,14 @@ mod mail;
 mod process;
 
 use std::fs::File;
+use std::io::Write;
+use std::net::TcpListener;
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
-use common::{TempDir, wait_until};
+use common::{PATIENCE, TempDir, line_of, wait_until};
 use jiff::fmt::rfc2822;
 use mail::{Mail, files, messages};
 use process::{Ended, example, run};
@@ -126,6 +130,50 @@ fn what_send_mail_sends_read_mail_shows_and_removes() {
     assert_eq!(ended.status, Some(1));
     assert!(ended.stderr.contains("no such user"), "{}", ended.stderr);
     mail.stops();
+}
+
+#[test]
+fn a_text_with_crlf_is_sent_as_one_without() {
+    let folder = TempDir::new();
+    let mail = Mail::start(folder.path(), &[]);
+    for text in ["one\r\ntwo\r\n", "one\r\ntwo", "one\ntwo\r\n", "one\ntwo"] {
+        let mut send = example("send_mail");
+        send.args(["--server", mail.address(), "--to", "ada@example.test"]);
+        let ended = run(send, text);
+        assert_eq!((ended.status, &*ended.stderr), (Some(0), ""), "{text:?}");
+    }
+    for message in messages(&folder, "ada") {
+        assert!(message.ends_with(b"\r\n\r\none\r\ntwo\r\n"), "{}", message.escape_ascii());
+    }
+    mail.stops();
+    for flags in [&[][..], &["--to", "a@b.test", "--server", "x"]] {
+        let mut send = example("send_mail");
+        send.args(flags);
+        assert_eq!(run(send, "").status, Some(2), "{flags:?}");
+    }
+}
+
+#[test]
+fn what_a_server_says_does_not_drive_the_terminal_of_read_mail() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let to_retr = "+OK \u{1b}[2J\r\nhello\r\n.\r\n";
+        for answer in
+            ["+OK\r\n", "+OK\r\n", "+OK\r\n", "+OK 1 7\r\n", to_retr, "-ERR \u{1b}[2J\r\n"]
+        {
+            stream.write_all(answer.as_bytes()).unwrap();
+            line_of(&stream);
+        }
+    });
+    let mut read = example("read_mail");
+    read.args(["--server", &address, "--user", "ada", "--password", "secret"]);
+    let ended = run(read, "");
+    assert_eq!(ended.text(), "--- 1 of 1: \u{fffd}[2J\nhello\r\n");
+    assert_eq!(ended.stderr, "read_mail: the server says: -ERR \u{fffd}[2J\n");
+    server.join().unwrap();
 }
 
 #[test]
@@ -290,6 +338,26 @@ fn what_a_crash_left_is_removed_at_the_start_if_it_is_old() {
     File::create(&young).unwrap().set_modified(hours(35)).unwrap();
     Mail::start(folder.path(), &[]).stops();
     assert_eq!(files(&folder, "ada", "tmp"), [young]);
+}
+
+#[test]
+fn a_server_starts_while_another_one_is_busy_in_its_folder() {
+    let folder = TempDir::new();
+    Mail::start(folder.path(), &[]).stops();
+    let tmp = folder.join("ada").join("tmp");
+    let (started, has_started) = mpsc::channel::<()>();
+    let busy = thread::spawn(move || {
+        while has_started.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            let files: Vec<_> = (0..100).map(|number| tmp.join(format!("{number}"))).collect();
+            files.iter().for_each(|file| _ = File::create(file).unwrap());
+            files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+        }
+    });
+    for _ in 0..20 {
+        Mail::start(folder.path(), &[]).stops();
+    }
+    drop(started);
+    busy.join().unwrap();
 }
 
 #[test]

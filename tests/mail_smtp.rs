@@ -9,7 +9,7 @@ mod process;
 
 use std::time::{Duration, Instant};
 
-use common::TempDir;
+use common::{TempDir, wait_until};
 use mail::{Mail, files, messages};
 use rustix::process::Signal;
 
@@ -297,6 +297,41 @@ fn a_client_that_stalls_is_told_421() {
         assert!(messages(&folder, "ada").is_empty() && files(&folder, "ada", "tmp").is_empty());
         mail.ends();
     }
+}
+
+#[test]
+fn who_comes_too_often_is_told_421_and_nobody_else_is() {
+    for mixin in ["threading", "fibers"] {
+        let folder = TempDir::new();
+        let mail = Mail::start(folder.path(), &["--mixin", mixin]);
+        let mut first = mail.smtp();
+        let _others: Vec<_> = (1..75).map(|_| mail.smtp()).collect();
+        mail.connect_smtp().is_closed_with(&[421]);
+        first.asks("NOOP", 250);
+        // Each of the two servers counts for itself.
+        let _sessions: Vec<_> = (0..75).map(|_| mail.pop3()).collect();
+        let mut pop3 = mail.connect_pop3();
+        assert_eq!(pop3.reads_error(), "[SYS/TEMP] too many connections");
+        pop3.reads_the_end();
+        first.asks("QUIT", 221);
+        first.reads_the_end();
+        wait_until("a place", || mail.connect_smtp().line().starts_with(b"220"));
+        mail.stops();
+    }
+}
+
+#[test]
+fn a_client_may_come_by_ipv6() {
+    let folder = TempDir::new();
+    let mail = Mail::listen("[::1]:0", folder.path(), &[]);
+    let mut smtp = mail.smtp();
+    smtp.asks("EHLO [IPv6:::1]", 250);
+    smtp.mails_ada("hello\r\n.\r\n", 250);
+    assert_eq!(messages(&folder, "ada"), [b"hello\r\n"]);
+    let text = String::from_utf8(mail.ada().text("RETR 1")).unwrap();
+    assert!(text.contains("\r\nReceived: from [IPv6:::1] ([IPv6:::1])\r\n"), "{text}");
+    drop(smtp);
+    mail.stops();
 }
 
 #[test]

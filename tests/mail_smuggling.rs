@@ -7,8 +7,11 @@ mod mail;
 #[path = "common/process.rs"]
 mod process;
 
+use std::process::Command;
+
 use common::TempDir;
 use mail::{Mail, files, messages};
+use process::run;
 
 const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];
 
@@ -99,6 +102,17 @@ fn text_behind_a_refused_data_is_no_command() {
     }
     assert!(messages(&folder, "ada").is_empty());
 
+    // Nor is what comes later, by a client that does not heed the answer.
+    for (line, code) in [("DATA", 503), ("BDAT 99 LAST", 502)] {
+        for begin in ["Received: from x\r\n", "\r\n", "\u{e9}\r\n", &("x".repeat(600) + "\r\n")] {
+            let mut smtp = mail.hello();
+            smtp.asks(line, code);
+            smtp.sends(format!("{begin}{text}"));
+            smtp.is_closed_with(&[500, 421]);
+        }
+    }
+    assert!(messages(&folder, "ada").is_empty());
+
     // Who waits for the go-ahead may go on, whatever becomes of the message.
     let mut smtp = mail.hello();
     smtp.sends("MAIL FROM:<a@b.test>\r\nRCPT TO:<cyd@example.test>\r\nDATA\r\n");
@@ -106,12 +120,29 @@ fn text_behind_a_refused_data_is_no_command() {
         smtp.reads(code);
     }
     smtp.asks("RSET", 250);
+    smtp.asks("NOPE", 500);
     smtp.begins(&[ADA]);
     smtp.sends("bare\n.\r\nNOOP\r\n.\r\nNOOP\r\n");
     smtp.reads(554);
     smtp.reads(250);
     drop(smtp);
     mail.stops();
+}
+
+#[test]
+fn a_request_of_a_browser_is_no_mail() {
+    let body = "EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<ada@example.test>\r\nDATA\r\nhello\r\n.\r\n";
+    for mixin in MIXINS {
+        let folder = TempDir::new();
+        let mail = Mail::start(folder.path(), &["--mixin", mixin]);
+        let mut command = Command::new("curl");
+        command.args(["--disable", "--silent", "--noproxy", "*", "--max-time", "30", "--http0.9"]);
+        command.args(["--data-binary", body]).arg(format!("http://{}/", mail.address()));
+        let ended = run(command, "");
+        assert!(ended.text().ends_with("\r\n421 this is SMTP\r\n"), "{ended:?}");
+        assert!(messages(&folder, "ada").is_empty());
+        mail.stops();
+    }
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn refusal(errno: Errno, path: &OsStr) -> StatusCode {
             StatusCode::SERVICE_UNAVAILABLE
         }
         other => {
-            log::warn!("{}: {other}", path.display());
+            log::warn!("{path:?}: {other}");
             StatusCode::INTERNAL_SERVER_ERROR
         }
     }

@@ -9,9 +9,10 @@
 //! cargo run --example http_get -- http://127.0.0.1:8000/README.md
 //! ```
 //!
-//! It answers GET and HEAD, one range at a time, and `If-Modified-Since`; connections stay open for
-//! more requests, which may come before they are answered. It makes no entity tags, and decodes no
-//! bodies: a small one is dropped, and whatever else comes with a body ends its connection.
+//! It answers GET and HEAD, one range at a time, `If-Modified-Since` and `If-Unmodified-Since`;
+//! connections stay open for more requests, which may come before they are answered. It makes no
+//! entity tags, and decodes no bodies: a small one is dropped, and whatever else comes with a body
+//! ends its connection.
 //!
 //! Under `--mixin fibers` it reads files in place. A piece of a file that the system has at hand is
 //! there sooner than `Fibers::offload` could hand it over; on a disk that is slow, all clients of a
@@ -38,18 +39,22 @@ use http::{Method, StatusCode};
 use range::Selection;
 use request::{Failure, Request};
 use response::{Body, Response};
-use socketserver::{Connection, HandlerResult, StreamRequestHandler};
+use socketserver::{Connection, HandlerResult, MinRate, StreamRequestHandler};
 use target::Target;
 
 struct Files {
     root: Root,
     head_deadline: Duration,
     idle_timeout: Duration,
+    /// In bytes a second.
+    min_rate: u32,
 }
 
 impl StreamRequestHandler for Files {
     fn setup(&self, connection: &mut Connection) -> HandlerResult {
         connection.set_message_deadline(Some(self.head_deadline));
+        let (bytes_per_second, grace) = (self.min_rate, self.head_deadline);
+        connection.set_min_rate(Some(MinRate { bytes_per_second, grace }));
         Ok(connection.set_idle_timeout(Some(self.idle_timeout))?)
     }
 
@@ -128,6 +133,10 @@ fn file_response(file: File, path: &[u8], request: &Request) -> Response {
             None => response,
         }
     };
+    let unmodified = modified.zip(request.if_unmodified_since);
+    if request.if_tagged || unmodified.is_some_and(|(modified, since)| modified > since) {
+        return Response::error(StatusCode::PRECONDITION_FAILED);
+    }
     if modified.zip(request.if_modified_since).is_some_and(|(modified, since)| modified <= since) {
         return response(StatusCode::NOT_MODIFIED, Body::None);
     }
@@ -160,6 +169,7 @@ fn serve(options: Options) -> Outcome {
         root: Root::open(options.value("root").unwrap_or("."))?,
         head_deadline: seconds(&options, "head-deadline", 10)?,
         idle_timeout: seconds(&options, "idle-timeout", 5)?,
+        min_rate: rate(&options)?,
     };
     options.serve(files)
 }
@@ -171,11 +181,17 @@ fn seconds(options: &Options, flag: &str, default: u64) -> Result<Duration, lexo
         .ok_or_else(|| format!("--{flag} {text}: not a number of seconds above zero").into())
 }
 
+fn rate(options: &Options) -> Result<u32, lexopt::Error> {
+    let text = options.value("min-rate").unwrap_or("1000");
+    text.parse().map_err(|_| format!("--min-rate {text}: not a number of bytes").into())
+}
+
 fn main() -> ExitCode {
     Example::new("127.0.0.1:8000", "Serves a directory tree over HTTP/1.1.")
         .try_it("curl -i http://{address}/")
         .flag("root", "DIR", "what to serve; the current directory by default")
         .flag("head-deadline", "SECONDS", "for a request to be whole; 10 by default")
         .flag("idle-timeout", "SECONDS", "how long to wait for a next request; 5 by default")
+        .flag("min-rate", "BYTES", "a second, at which answers must be taken; 1000 by default")
         .run(serve)
 }

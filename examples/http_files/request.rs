@@ -29,6 +29,9 @@ pub(crate) struct Request {
     pub(crate) target: String,
     pub(crate) range: Option<String>,
     pub(crate) if_modified_since: Option<SystemTime>,
+    pub(crate) if_unmodified_since: Option<SystemTime>,
+    /// Whether it is only for a file with a certain entity tag, which none has.
+    pub(crate) if_tagged: bool,
     /// Whether another request may follow.
     pub(crate) keep_alive: bool,
 }
@@ -49,7 +52,9 @@ impl From<StatusCode> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match Error::of(&error) {
-            Some(Error::Deadline { .. }) => Failure::Refused(StatusCode::REQUEST_TIMEOUT),
+            Some(Error::Deadline { .. } | Error::TooSlow { .. }) => {
+                Failure::Refused(StatusCode::REQUEST_TIMEOUT)
+            }
             _ => Failure::Broken(error),
         }
     }
@@ -94,6 +99,9 @@ fn read_head(connection: &mut Connection) -> Result<Option<Vec<u8>>, Failure> {
         if length == 0 && begin == 0 {
             return Ok(None);
         }
+        if length == 0 || !head.ends_with(b"\n") {
+            return Err(early_end(connection).into());
+        }
         let Some(line) = head[begin..].strip_suffix(b"\r\n") else {
             return Err(StatusCode::BAD_REQUEST.into());
         };
@@ -111,7 +119,15 @@ fn read_head(connection: &mut Connection) -> Result<Option<Vec<u8>>, Failure> {
 fn drop_body(connection: &mut Connection, length: u64) -> Result<(), Failure> {
     match io::copy(&mut connection.take(length), &mut io::sink())? == length {
         true => Ok(()),
-        false => Err(StatusCode::BAD_REQUEST.into()),
+        false => Err(early_end(connection).into()),
+    }
+}
+
+/// Why a request has no end: it is for its client to answer for, unless this side has cut it off.
+fn early_end(connection: &Connection) -> StatusCode {
+    match connection.is_stopping() {
+        true => StatusCode::SERVICE_UNAVAILABLE,
+        false => StatusCode::BAD_REQUEST,
     }
 }
 
@@ -145,7 +161,9 @@ fn parse(head: &[u8]) -> Result<(Request, Body), StatusCode> {
         method: Method::from_bytes(method.as_bytes()).map_err(|_| StatusCode::BAD_REQUEST)?,
         target: target.to_owned(),
         range: asked_range(&fields).map(str::to_owned),
-        if_modified_since: asked_since(&fields),
+        if_modified_since: time_unless(&fields, "if-modified-since", "if-none-match"),
+        if_unmodified_since: time_unless(&fields, "if-unmodified-since", "if-match"),
+        if_tagged: fields.list("if-match").any(|tag| tag != b"*"),
         keep_alive: !fields.lists("connection", "close")
             && (is_1_1 || fields.lists("connection", "keep-alive")),
     };
@@ -211,9 +229,9 @@ fn asked_range<'a>(fields: &Fields<'a>) -> Option<&'a str> {
 }
 
 /// Where there are entity tags, the time does not count.
-fn asked_since(fields: &Fields) -> Option<SystemTime> {
-    let tags = fields.all("if-none-match").next();
-    let time = fields.only("if-modified-since").filter(|_| tags.is_none())?;
+fn time_unless(fields: &Fields, name: &str, tags: &str) -> Option<SystemTime> {
+    let has_tags = fields.all(tags).next().is_some();
+    let time = fields.only(name).filter(|_| !has_tags)?;
     httpdate::parse_http_date(time).ok()
 }
 

@@ -52,6 +52,11 @@ pub(crate) fn fqdn(name: &str) -> Answer {
 
 /// A row for each way to connect, as CPython's `socket.getaddrinfo`.
 pub(crate) fn addrinfo(host: &str, service: &str) -> Answer {
+    // getaddrinfo takes the rest of such a number for the port.
+    let is_number = !service.is_empty() && service.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number && service.parse::<u16>().is_err() {
+        return Err(usage_error(format!("{service:?} is not a port number")));
+    }
     let found = resolve(host, Some(service));
     let found =
         found.map_err(|error| failed(&format!("{host} {service}"), services::why(error)))?;

@@ -1,7 +1,7 @@
 //! The lines that clients of both protocols send, as strictly as they are defined: printable ASCII
 //! that ends in CRLF.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, ErrorKind};
 
 use socketserver::Connection;
 
@@ -22,13 +22,18 @@ pub(crate) enum Line {
 }
 
 /// The next line, of at most so many bytes with its end. `None` at the end of the input, also where
-/// that comes within a line: half a command is none.
+/// that comes within a line: half a command is none. So is silence, for longer than is allowed: it
+/// is no error, and [`Connection::close_reason`] tells it apart.
 pub(crate) fn read(connection: &mut Connection, limit: usize) -> io::Result<Option<Line>> {
     connection.one_message(|connection| {
         let mut text = String::new();
         let (mut is_too_long, mut is_text, mut after_cr) = (false, true, false);
         loop {
-            let available = connection.fill_buf()?;
+            let available = match connection.fill_buf() {
+                Ok(available) => available,
+                Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(None),
+                Err(error) => return Err(error),
+            };
             let is_followed = available.len() > 1;
             let Some(byte) = available.first().copied() else { return Ok(None) };
             connection.consume(1);

@@ -86,7 +86,8 @@ fn messages(maildir: &Maildir) -> io::Result<Vec<Message>> {
 /// hash of it.
 fn unique_id(name: &str) -> String {
     let name = name.split(':').next().unwrap_or(name);
-    let is_short = name.len() <= 70 && name.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_short =
+        (1..=70).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
     if is_short { name.to_owned() } else { format!("{:016x}", fnv1a(name.as_bytes())) }
 }
 

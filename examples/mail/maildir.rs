@@ -4,8 +4,8 @@
 //! Messages keep the line ends that they came with, CRLF, so that a file is as long as what POP3
 //! says of it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,11 +31,10 @@ impl Maildir {
         }
         [Some(folder), folder.parent()].into_iter().flatten().try_for_each(sync)?;
         for entry in fs::read_dir(folder.join("tmp"))? {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            let age = metadata.modified()?.elapsed().unwrap_or_default();
-            if metadata.is_file() && age > ABANDONED {
-                fs::remove_file(entry.path())?;
+            match remove_abandoned(&entry?) {
+                // Another program has come to its end with it.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed?,
             }
         }
         Ok(Maildir { folder: folder.to_owned() })
@@ -50,6 +49,12 @@ impl Maildir {
         })?;
         Ok(Spool { name, path, file: BufWriter::with_capacity(32 * 1024, Offloaded(file)) })
     }
+}
+
+fn remove_abandoned(entry: &DirEntry) -> io::Result<()> {
+    let metadata = entry.metadata()?;
+    let age = metadata.modified()?.elapsed().unwrap_or_default();
+    if metadata.is_file() && age > ABANDONED { fs::remove_file(entry.path()) } else { Ok(()) }
 }
 
 /// A message that is being written. The file is gone when this is dropped.

@@ -33,7 +33,8 @@ pub(crate) struct Smtp {
 impl StreamRequestHandler for Smtp {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         write!(connection, "220 {} ESMTP\r\n", self.users.domain)?;
-        Ok(Session { smtp: self, client: None, envelope: None }.serve(connection)?)
+        Ok(Session { smtp: self, client: None, envelope: None, is_text_due: false }
+            .serve(connection)?)
     }
 
     fn finish(&self, connection: &mut Connection) -> HandlerResult {
@@ -53,6 +54,8 @@ struct Session<'a> {
     smtp: &'a Smtp,
     client: Option<Client>,
     envelope: Option<Envelope<'a>>,
+    /// Whether a client that does not wait for the go-ahead would send a message now.
+    is_text_due: bool,
 }
 
 struct Client {
@@ -98,26 +101,40 @@ impl<'a> Session<'a> {
         line: &Line,
         connection: &mut Connection,
     ) -> io::Result<(Reply, Option<Refusal>)> {
-        let (text, is_followed) = match line {
-            Line::Command { text, is_followed } => (text, *is_followed),
-            Line::TooLong => return Ok(("500 line too long".into(), None)),
-            Line::NotText => return Ok(("500 not ASCII".into(), None)),
-            Line::BareLineEnd => {
-                return Ok(("500 CR or LF by itself".into(), Some("421 lines end in CRLF")));
-            }
-        };
-        let answer = match Command::parse(text) {
-            Ok(Command::Data) => match self.begin(connection) {
-                Ok(message) => return Ok((self.receive(message, connection)?, None)),
+        let was_text_due = std::mem::take(&mut self.is_text_due);
+        let answer = match line {
+            Line::Command { text, .. } => match Command::parse(text) {
+                Ok(Command::Data) => match self.begin(connection) {
+                    Ok(message) => return Ok((self.receive(message, connection)?, None)),
+                    Err(refusal) => Err(refusal),
+                },
+                Ok(command) => self.obey(command),
                 Err(refusal) => Err(refusal),
             },
-            Ok(command) => self.obey(command),
-            Err(refusal) => Err(refusal),
+            Line::TooLong => Err("500 line too long"),
+            Line::NotText => Err("500 not ASCII"),
+            Line::BareLineEnd => Err("500 CR or LF by itself"),
         };
-        // It would be taken for commands.
-        let is_text_next = answer.is_err() && is_followed && Command::announces_text(text);
-        let farewell = is_text_next.then_some("421 text before the go-ahead");
+        let refusal = answer.as_ref().err();
+        let farewell = refusal.and_then(|refusal| self.farewell(line, refusal, was_text_due));
         Ok((answer.unwrap_or_else(Cow::from), farewell))
+    }
+
+    /// What to say besides a refusal to a client that takes this for another protocol, or for
+    /// another moment: what it sends next may look like commands, and be none.
+    fn farewell(&mut self, line: &Line, refusal: &str, was_text_due: bool) -> Option<Refusal> {
+        let is_no_command = refusal.starts_with("500");
+        match line {
+            Line::BareLineEnd => Some("421 lines end in CRLF"),
+            Line::Command { text, is_followed } if Command::announces_text(text) => {
+                self.is_text_due = true;
+                is_followed.then_some("421 text before the go-ahead")
+            }
+            _ if is_no_command && was_text_due => Some("421 text before the go-ahead"),
+            // As from a browser, the body of whose request anybody may have written.
+            _ if is_no_command && self.client.is_none() => Some("421 this is SMTP"),
+            _ => None,
+        }
     }
 
     fn obey(&mut self, command: Command) -> Result<Reply, Refusal> {

@@ -19,6 +19,7 @@ use crate::control::Control;
 use crate::framing::LengthPrefixed;
 use crate::handle::ServerHandle;
 use crate::link::{Link, Until};
+use crate::settings::MinRate;
 use input::Input;
 use patience::{Patience, named};
 
@@ -228,6 +229,30 @@ impl Connection {
     /// for ever. The server's [`message_deadline`](crate::Builder::message_deadline) to begin with.
     pub fn set_message_deadline(&mut self, deadline: Option<Duration>) {
         self.patience.message = deadline;
+    }
+
+    /// How fast a message must come once it has begun, and what is written be taken, before a read
+    /// or a write fails with `TimedOut` ([`Error::TooSlow`](crate::Error::TooSlow)); `None`: at any
+    /// rate. The server's [`min_rate`](crate::Builder::min_rate) to begin with.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::time::Duration;
+    /// use socketserver::{Connection, MinRate};
+    ///
+    /// fn send_file(connection: &mut Connection, file: &[u8]) -> std::io::Result<()> {
+    ///     let grace = Duration::from_secs(10);
+    ///     connection.set_min_rate(Some(MinRate { bytes_per_second: 1000, grace }));
+    ///     connection.write_all(file)
+    /// }
+    ///
+    /// let mut connection = Connection::in_memory("");
+    /// send_file(&mut connection, b"all of it")?;
+    /// assert_eq!(connection.output(), b"all of it");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn set_min_rate(&mut self, rate: Option<MinRate>) {
+        self.patience.rate = rate;
     }
 
     /// How long a write waits for the peer to take something before it fails with `TimedOut`

@@ -25,15 +25,26 @@ pub(crate) struct Mail {
 impl Mail {
     #[track_caller]
     pub(crate) fn start(folder: &Path, flags: &[&str]) -> Mail {
+        Mail::listen("127.0.0.1:0", folder, flags)
+    }
+
+    /// The same for both servers at another address.
+    #[track_caller]
+    pub(crate) fn listen(address: &str, folder: &Path, flags: &[&str]) -> Mail {
         let mut command = example("mail");
         command.args(flags);
-        Mail::spawn(command, folder)
+        Mail::spawn_at(address, command, folder)
     }
 
     /// Starts a command that begins with the example and flags of its.
     #[track_caller]
-    pub(crate) fn spawn(mut command: Command, folder: &Path) -> Mail {
-        command.args(["--listen", "127.0.0.1:0", "--pop3", "127.0.0.1:0"]);
+    pub(crate) fn spawn(command: Command, folder: &Path) -> Mail {
+        Mail::spawn_at("127.0.0.1:0", command, folder)
+    }
+
+    #[track_caller]
+    fn spawn_at(address: &str, mut command: Command, folder: &Path) -> Mail {
+        command.args(["--listen", address, "--pop3", address]);
         command.arg("--maildir").arg(folder).args(USERS);
         let server = Server::spawn(command);
         let pop3 = server.line().strip_prefix("listening on ").expect("an address").to_owned();
@@ -45,10 +56,15 @@ impl Mail {
         &self.pop3
     }
 
+    /// Connects, whatever becomes of that.
+    pub(crate) fn connect_smtp(&self) -> Smtp {
+        Smtp(Client::connect(self.server.address()))
+    }
+
     /// Connects and is greeted.
     #[track_caller]
     pub(crate) fn smtp(&self) -> Smtp {
-        let mut smtp = Smtp(Client::connect(self.server.address()));
+        let mut smtp = self.connect_smtp();
         smtp.reads(220);
         smtp
     }
@@ -63,9 +79,14 @@ impl Mail {
 
     #[track_caller]
     pub(crate) fn pop3(&self) -> Pop3 {
-        let mut pop3 = Pop3(Client::connect(&self.pop3));
+        let mut pop3 = self.connect_pop3();
         pop3.reads_ok();
         pop3
+    }
+
+    /// Connects, whatever becomes of that.
+    pub(crate) fn connect_pop3(&self) -> Pop3 {
+        Pop3(Client::connect(&self.pop3))
     }
 
     /// A session of Ada's.
