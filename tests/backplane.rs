@@ -5,103 +5,17 @@ mod common;
 mod process;
 #[path = "common/redis.rs"]
 mod redis_server;
+#[path = "common/room.rs"]
+mod room;
 
 use std::io::Write;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{abstract_name, bounded, line_of, tcp, unix, wait_until};
+use common::{abstract_name, bounded, unix, wait_until};
 use redis_server::Redis;
+use room::{Guest, by, lines, number_in, server};
+use socketserver::ThreadingUnixStreamServer;
 use socketserver::services::{Chat, Redis as Backplane};
-use socketserver::{RunningServer, ThreadingTcpServer, ThreadingUnixStreamServer};
-
-const ROOM: &str = "lobby";
-
-fn server(backplane: Backplane) -> RunningServer {
-    let chat = Chat::with_backplane(backplane).unwrap().greeting("hello\r\n");
-    ThreadingTcpServer::bind("127.0.0.1:0", chat).unwrap().spawn().unwrap()
-}
-
-fn by(url: &str) -> Backplane {
-    Backplane::new(url, ROOM).unwrap()
-}
-
-/// Somebody in the room.
-struct Guest {
-    stream: TcpStream,
-    name: String,
-}
-
-impl Guest {
-    /// Is greeted; whether it is in the room yet, Redis knows.
-    #[track_caller]
-    fn enter(server: &RunningServer) -> Guest {
-        let stream = tcp(server.local_addr());
-        let name = stream.local_addr().unwrap().to_string();
-        let guest = Guest { stream, name };
-        assert_eq!(guest.hears(), "hello");
-        guest
-    }
-
-    /// Is in the room, and Redis knows.
-    #[track_caller]
-    fn join(server: &RunningServer, redis: &Redis) -> Guest {
-        let guest = Guest::enter(server);
-        wait_until("it joins", || lines(redis).contains(&guest.joined()));
-        guest
-    }
-
-    fn says(&self, text: &str) {
-        (&self.stream).write_all(format!("{text}\n").as_bytes()).unwrap();
-    }
-
-    /// The next line.
-    #[track_caller]
-    fn hears(&self) -> String {
-        line_of(&self.stream).trim_end().to_owned()
-    }
-
-    /// The next line that somebody said: not a notice, nor that somebody joined, which whoever
-    /// came in after them at another server may hear or not.
-    #[track_caller]
-    fn hears_said(&self) -> String {
-        loop {
-            let line = self.hears();
-            if !line.starts_with("* ") && !line.starts_with("Client joined ") {
-                return line;
-            }
-        }
-    }
-
-    /// The next notice that has this in it.
-    #[track_caller]
-    fn is_told(&self, part: &str) -> String {
-        loop {
-            let line = self.hears();
-            if line.starts_with("* ") && line.contains(part) {
-                return line;
-            }
-        }
-    }
-
-    fn joined(&self) -> String {
-        format!("Client joined {}", self.name)
-    }
-
-    fn said(&self, text: &str) -> String {
-        format!("[{}] {text}", self.name)
-    }
-}
-
-/// The first number in a text.
-fn number_in(text: &str) -> Option<usize> {
-    let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit());
-    digits.split(' ').next()?.parse().ok()
-}
-
-fn lines(redis: &Redis) -> Vec<String> {
-    redis.entries(ROOM).into_iter().map(|(_, line)| line).collect()
-}
 
 #[test]
 fn guests_of_two_servers_hear_each_other_and_not_themselves() {
@@ -268,6 +182,8 @@ fn whoever_was_cut_off_together_with_all_others_is_not_taken_for_dead_by_the_fir
     assert_eq!(names.len(), 2);
     for name in &names {
         redis::cmd("ZADD").arg(&[servers, "1", name]).exec(&mut connection).unwrap();
+        let watch = format!("chat:{{lobby}}:watch:{name}");
+        redis::cmd("SET").arg(&[&watch, "1"]).exec(&mut connection).unwrap();
     }
     bridges[0].mend();
     ada.is_told("Connected");

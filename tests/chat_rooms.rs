@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
 
-use common::{bounded, tcp, wait_until};
+use common::{bounded, tcp_of_its_own, wait_until};
 use parking_lot::Mutex;
 use process::{Ended, Server, example, run};
 use redis_server::{Entry, Redis};
@@ -35,7 +35,7 @@ struct Guest {
 
 impl Guest {
     fn join(server: &Server) -> Guest {
-        let stream = tcp(server.endpoint());
+        let stream = tcp_of_its_own(server.endpoint());
         let name = stream.local_addr().unwrap().to_string();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (reader, hears) = (BufReader::new(stream.try_clone().unwrap()), heard.clone());
@@ -178,7 +178,7 @@ fn the_guests_of_a_server_that_was_taken_for_dead_join_again() {
     let [at_ada, at_ben] = [Guest::join(&ada), Guest::join(&ben)];
     wait_until("both are in", || redis.entries(ROOM).len() == 2);
 
-    ben.signal(Signal::STOP);
+    ben.freeze();
     at_ben.says("are you there?");
     at_ada.hears(&at_ben.left());
     at_ada.says("they have left");

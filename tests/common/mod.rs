@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
+use socket2::{Domain, Socket, Type};
 use socketserver::transport::Transport;
 use socketserver::*;
 
@@ -95,6 +96,19 @@ pub(crate) fn tcp(address: impl Into<Endpoint>) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream
+}
+
+/// A client of a TCP server with an address that no other such client has. The system may give one
+/// address to two, of different servers.
+pub(crate) fn tcp_of_its_own(address: impl Into<Endpoint>) -> TcpStream {
+    let server = address.into().resolve(Scheme::Tcp).unwrap()[0];
+    let here: std::net::SocketAddr = (server.ip(), 0).into();
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
+    socket.bind(&here.into()).unwrap();
+    socket.connect(&server.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket.into()
 }
 
 /// What std calls a Unix socket's name.

@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use jiff::civil::DateTime;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, test_kill_process,
+    waitid,
+};
 use socketserver::Endpoint;
 
 use crate::common::PATIENCE;
@@ -127,6 +130,15 @@ impl Process {
     #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Stands still, with all of its threads, until it is signalled to go on.
+    #[track_caller]
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+        // It is not there at once.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(self.pid()), options).unwrap();
     }
 
     /// Waits until it has ended, and every process that wrote to the same pipes.

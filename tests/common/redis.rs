@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::process::Signal;
@@ -35,7 +36,9 @@ impl Redis {
     pub(crate) fn start_again(&mut self) {
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""]);
-        command.args(["--appendonly", "yes"]).current_dir(self.directory.path());
+        // Otherwise it answers before it has written, where the disk is busy.
+        command.args(["--appendonly", "yes", "--appendfsync", "always"]);
+        command.current_dir(self.directory.path());
         let process = Process::spawn(command);
         while !process.line().contains("eady to accept connections") {}
         self.process = Some(process);
@@ -46,6 +49,15 @@ impl Redis {
         let process = self.process.take().expect("it runs");
         process.signal(Signal::KILL);
         process.wait();
+    }
+
+    /// As a machine that swaps, or is moved.
+    pub(crate) fn freeze(&self) {
+        self.process.as_ref().expect("it runs").freeze();
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.process.as_ref().expect("it runs").signal(Signal::CONT);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -87,6 +99,8 @@ impl Redis {
         let (redis, traffic) = (self.directory.join("redis.sock"), bridge.traffic.clone());
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
+                // Whoever is not among these is not cut off.
+                let mut known = traffic.ends.lock();
                 // Whom nobody serves is hung up on.
                 if traffic.is_cut.load(Ordering::SeqCst) {
                     continue;
@@ -98,7 +112,7 @@ impl Redis {
                 let (there, back) = (traffic.clone(), traffic.clone());
                 thread::spawn(move || there.carry(from, to, true));
                 thread::spawn(move || back.carry(back_from, back_to, false));
-                traffic.ends.lock().extend(ends);
+                known.extend(ends);
             }
         });
         bridge
@@ -119,6 +133,8 @@ struct Traffic {
     fatal: Mutex<Option<Vec<u8>>>,
     /// What they sent waits for this to be free.
     held: Mutex<()>,
+    /// How long every part of a request takes.
+    delay: Mutex<Duration>,
 }
 
 impl Bridge {
@@ -147,6 +163,11 @@ impl Bridge {
         self.traffic.held.lock()
     }
 
+    /// From now on every part of a request takes so long.
+    pub(crate) fn slow_down(&self, delay: Duration) {
+        *self.traffic.delay.lock() = delay;
+    }
+
     /// Waits until that has happened.
     #[track_caller]
     pub(crate) fn was_cut(&self) {
@@ -160,6 +181,10 @@ impl Traffic {
         let mut buffer = vec![0; 1 << 16];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
             let bytes = &buffer[..length];
+            if is_request {
+                let delay = *self.delay.lock();
+                thread::sleep(delay);
+            }
             if is_request && self.is_fatal(bytes) {
                 let _ = from.shutdown(Shutdown::Both);
                 let _held = self.held.lock();

@@ -1,12 +1,14 @@
 -- Appends what a server has to say to the room's stream, in order and each message once, and says
 -- that the server is alive. Without messages it says only that.
 --
--- Whoever is not in `servers` was taken for dead, and is told so: it has to come in again. It does
--- by giving 0 as `first`: then the messages are not its next ones, but who is there.
-local stream, servers, count, members, sequence = unpack(KEYS)
-local server, expiry, length, sweep, first = unpack(ARGV)
+-- A server `enters` when it is new, or connected again: then the messages are not its next ones,
+-- which begin with number `first`, but who is there. Whoever is not in `servers` is new, or was
+-- taken for dead, and has to enter first.
+local stream, servers, count, members, sequence, watch = unpack(KEYS)
+-- Not all at once: there may be more than Lua's stack has room for.
 local FIXED = 5
-first = tonumber(first)
+local server, expiry, length, enters, first = unpack(ARGV, 1, FIXED)
+expiry, enters, first = tonumber(expiry), enters == '1', tonumber(first)
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -17,42 +19,51 @@ local function append(author, line)
         'number', redis.call('INCR', count), 'author', author, 'line', line)
 end
 
--- Who has not been heard of left, and the members with it.
-if sweep == '1' then
+-- Who has not been heard of left, and the members with it. This judges only who has been heard of
+-- itself for all that time: where Redis was away or stood still, or its clock was set, all were
+-- silent, and those who are about to speak again are not dead.
+local since = not enters and tonumber(redis.call('GET', watch)) or now
+redis.call('SET', watch, since, 'PX', math.floor(expiry / 2))
+if now - since > expiry then
     for _, dead in ipairs(redis.call('ZRANGE', servers, '-inf', now, 'BYSCORE')) do
         if dead ~= server then
-            local left = string.sub(members, 1, -#server - 1) .. dead
-            for _, parting in ipairs(redis.call('HVALS', left)) do
-                append(dead .. ':', parting)
+            local key = string.sub(members, 1, -#server - 1) .. dead
+            local left = redis.call('HGETALL', key)
+            for index = 1, #left, 2 do
+                append(dead .. ':' .. left[index], left[index + 1])
             end
-            redis.call('DEL', left)
+            redis.call('DEL', key)
             redis.call('ZREM', servers, dead)
         end
     end
 end
 
-local last = tonumber(redis.call('GET', sequence) or '0')
 local is_known = redis.call('ZSCORE', servers, server)
-if first > 0 and not is_known then
+local last = math.max(tonumber(redis.call('GET', sequence) or '0'), first - 1)
+-- Who was there before the last message may have left with it.
+local is_outdated = enters and last >= first
+if is_outdated or not (enters or is_known) then
     return {0, last}
 end
 redis.call('ZADD', servers, now + expiry, server)
 
-local skip = is_known and math.huge or 0
-if first > 0 then
-    -- What came before, and only its answer was lost, is not said twice.
-    last = math.max(last, first - 1)
-    skip = last + 1 - first
+-- What came before, and only its answer was lost, is not said twice.
+local skip = last + 1 - first
+if enters then
+    -- A Redis that has lost its last words knows others.
+    redis.call('DEL', members)
 end
 for index = FIXED + 1 + 4 * skip, #ARGV, 4 do
     local author, line, presence, parting = unpack(ARGV, index, index + 3)
-    append(server .. ':' .. author, line)
+    if not (enters and is_known) then
+        append(server .. ':' .. author, line)
+    end
     if presence == 'joins' then
         redis.call('HSET', members, author, parting)
     elseif presence == 'leaves' then
         redis.call('HDEL', members, author)
     end
-    if first > 0 then
+    if not enters then
         last = last + 1
     end
 end

@@ -19,14 +19,6 @@ pub(super) struct Appender {
     script: Script,
 }
 
-/// What the script answers.
-struct Answer {
-    /// Whether the server is one of the room's; it is not if it was silent for too long.
-    is_known: bool,
-    /// The number of the last of its messages that was appended.
-    last: u64,
-}
-
 impl Appender {
     pub(super) fn new(settings: Arc<Settings>, shared: Arc<Shared>) -> Appender {
         Appender { settings, shared, script: Script::new(include_str!("append.lua")) }
@@ -43,27 +35,23 @@ impl Appender {
     /// Until the end, or an error.
     fn session(&self) -> RedisResult<()> {
         let mut connection = self.settings.connect()?;
-        let begin = Instant::now();
         self.enter(&mut connection)?;
-        self.shared.connected(Side::Appending);
-        let mut beat = begin;
+        let mut beat = Instant::now();
         loop {
-            let is_ending = self.shared.is_ending();
+            self.shared.connected(Side::Appending);
             let state = self.shared.wait(beat);
-            if is_ending && state.outbox.is_empty() {
+            if state.is_over() {
+                return Ok(());
+            }
+            if state.is_ending() && state.outbox.is_empty() {
                 drop(state);
                 return self.leave(&mut connection);
             }
-            // Everybody else has had the time to come back too, in case that Redis was away.
-            let sweeps = begin.elapsed() > self.settings.expiry;
-            let (first, messages) = state.outbox.messages();
-            let call = self.call(sweeps, first, messages.take(BATCH));
+            let call = self.call(false, state.outbox.first(), state.outbox.messages().take(BATCH));
             drop(state);
             beat = Instant::now() + self.settings.expiry / 4;
-            let answer = invoke(&call, &mut connection)?;
-            self.shared.acknowledge(answer.last);
-            if !answer.is_known {
-                log::warn!("chat: this server was silent for so long that its members were gone");
+            if !self.invoke(&call, &mut connection)? {
+                log::warn!("chat: this server was taken for dead, or Redis has forgotten it");
                 self.enter(&mut connection)?;
             }
         }
@@ -71,12 +59,15 @@ impl Appender {
 
     /// Makes this server one of the room's. If it was one, and was taken for dead, its members
     /// were said to have left: they join again.
-    fn enter(&self, connection: &mut Connection) -> RedisResult<()> {
-        let last: Option<u64> =
-            redis::cmd("GET").arg(&self.settings.keys.sequence).query(connection)?;
-        self.shared.acknowledge(last.unwrap_or(0));
-        let call = self.call(false, 0, self.shared.state().outbox.announced());
-        invoke(&call, connection).map(drop)
+    pub(super) fn enter(&self, connection: &mut Connection) -> RedisResult<()> {
+        loop {
+            let state = self.shared.state();
+            let call = self.call(true, state.outbox.first(), state.outbox.announced());
+            drop(state);
+            if self.invoke(&call, connection)? {
+                return Ok(());
+            }
+        }
     }
 
     /// Nobody has to find out that it is gone.
@@ -84,21 +75,22 @@ impl Appender {
         let Settings { keys, server, .. } = &*self.settings;
         let mut pipe = redis::pipe();
         pipe.cmd("ZREM").arg(&[&keys.servers, server]);
-        pipe.cmd("DEL").arg(&[&keys.members, &keys.sequence]);
-        pipe.cmd("CLIENT").arg("UNBLOCK").arg(self.shared.state().reader);
+        pipe.cmd("DEL").arg(&[&keys.members, &keys.sequence, &keys.watch]);
+        pipe.cmd("CLIENT").arg("UNBLOCK").arg(self.shared.state().reader_client);
         pipe.exec(connection)
     }
 
     fn call<'message>(
         &self,
-        sweeps: bool,
+        enters: bool,
         first: u64,
         messages: impl Iterator<Item = &'message Message>,
     ) -> ScriptInvocation<'_> {
         let Settings { keys, server, expiry, history, .. } = &*self.settings;
         let mut call = self.script.prepare_invoke();
-        call.key(&[&keys.stream, &keys.servers, &keys.count, &keys.members, &keys.sequence]);
-        call.arg(server).arg(expiry.as_millis() as u64).arg(history).arg(sweeps).arg(first);
+        call.key(&[&keys.stream, &keys.servers, &keys.count]);
+        call.key(&[&keys.members, &keys.sequence, &keys.watch]);
+        call.arg(server).arg(expiry.as_millis() as u64).arg(history).arg(enters).arg(first);
         for Message { author, line, presence } in messages {
             let (presence, parting) = match presence {
                 Presence::Joins { parting } => ("joins", parting.as_str()),
@@ -109,9 +101,16 @@ impl Appender {
         }
         call
     }
-}
 
-fn invoke(call: &ScriptInvocation<'_>, connection: &mut Connection) -> RedisResult<Answer> {
-    let (is_known, last) = call.invoke(connection)?;
-    Ok(Answer { is_known, last })
+    /// Whether this server is in the room. It is not if it was silent for too long, or entered
+    /// with members of whom Redis knows more.
+    fn invoke(
+        &self,
+        call: &ScriptInvocation<'_>,
+        connection: &mut Connection,
+    ) -> RedisResult<bool> {
+        let (is_in, last) = call.invoke(connection)?;
+        self.shared.acknowledge(last);
+        Ok(is_in)
+    }
 }

@@ -38,8 +38,9 @@ use shared::Shared;
 /// its members left. If it was only cut off, they join again when it is back.
 ///
 /// What Redis loses by itself is lost: let it write its
-/// [append-only file](https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/).
-/// Whoever can write to it is trusted.
+/// [append-only file](https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/),
+/// with `appendfsync always` if not even the last seconds may be lost, and evict nothing
+/// (`maxmemory-policy noeviction`, as by default). Whoever can write to it is trusted.
 ///
 /// ```no_run
 /// use socketserver::ThreadingTcpServer;
@@ -80,6 +81,8 @@ struct Keys {
     members: String,
     /// The number of this server's last message.
     sequence: String,
+    /// Since when this server has been heard of without a break.
+    watch: String,
 }
 
 impl Redis {
@@ -109,6 +112,7 @@ impl Redis {
             servers: format!("chat:{{{room}}}:servers"),
             members: format!("chat:{{{room}}}:members:{server}"),
             sequence: format!("chat:{{{room}}}:sequence:{server}"),
+            watch: format!("chat:{{{room}}}:watch:{server}"),
         };
         let settings = Settings {
             client: client.map_err(|error| refuse(&error.to_string()))?,
@@ -131,15 +135,17 @@ impl Redis {
     /// How many lines Redis keeps, about, for servers that were cut off; 100,000 by default. Each
     /// takes about 100 bytes of Redis's memory besides its text.
     pub fn history(mut self, lines: usize) -> Redis {
-        self.settings.history = lines;
+        // The most that Redis takes for a length.
+        self.settings.history = lines.min(i64::MAX as usize);
         self
     }
 
     /// How long a server may be silent before the others say that its members left; 10 seconds by
-    /// default, and at least one. It speaks four times in that time, and should be the same for
-    /// all.
+    /// default, at least one, and at most a day. It speaks four times in that time, and should be
+    /// the same for all.
     pub fn expiry(mut self, expiry: Duration) -> Redis {
-        self.settings.expiry = expiry.max(Duration::from_secs(1));
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        self.settings.expiry = expiry.clamp(Duration::from_secs(1), DAY);
         self
     }
 }
@@ -148,16 +154,18 @@ impl Backplane for Redis {
     fn open(&mut self, audience: Audience) -> Result<()> {
         let settings = Arc::new(self.settings.clone());
         let shared = Arc::new(Shared::new(audience, self.capacity));
+        let appender = Appender::new(settings.clone(), shared.clone());
         let reader = settings
             .connect()
             .and_then(|mut connection| {
+                // Whether it can be written to shows now, too.
+                appender.enter(&mut connection)?;
                 Reader::new(settings.clone(), shared.clone(), &mut connection)
             })
             .map_err(|error| Error::Backplane {
                 address: settings.address(),
                 source: io::Error::other(error),
             })?;
-        let appender = Appender::new(settings, shared.clone());
         let mut running = Running { shared, threads: Vec::new() };
         running.start("chat-reads", move || reader.run())?;
         running.start("chat-appends", move || appender.run())?;
@@ -199,16 +207,24 @@ struct Running {
 impl Running {
     fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
         let builder = thread::Builder::new().name(name.to_owned());
-        let thread = builder.spawn(work);
+        let shared = self.shared.clone();
+        let thread = builder.spawn(move || {
+            work();
+            shared.done();
+        });
         self.threads.push(thread.map_err(Error::system("start a thread of a chat's backplane"))?);
         Ok(())
     }
 }
 
-/// What was said is appended, if that is possible within a few seconds.
+/// What was said is appended, if that is possible within a few seconds. A thread that then still
+/// waits, for an answer or for a name to be resolved, ends by itself when it has waited.
 impl Drop for Running {
     fn drop(&mut self) {
-        self.shared.end();
+        if !self.shared.end(self.threads.len()) {
+            log::warn!("chat: Redis is waited for no longer");
+            return;
+        }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

@@ -64,9 +64,13 @@ impl Outbox {
         self.messages.len()
     }
 
-    /// The number of the first message, and the messages.
-    pub(super) fn messages(&self) -> (u64, impl Iterator<Item = &Message>) {
-        (self.first, self.messages.iter())
+    /// The number of the first message.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.messages.iter()
     }
 
     /// The broker has all up to this number.
@@ -104,7 +108,7 @@ impl Outbox {
     }
 
     fn is_full(&self) -> bool {
-        self.bytes >= self.capacity
+        self.bytes > self.capacity
     }
 }
 
@@ -135,8 +139,7 @@ mod tests {
     }
 
     fn lines(outbox: &Outbox) -> (u64, Vec<&str>) {
-        let (first, messages) = outbox.messages();
-        (first, messages.map(|message| message.line.as_str()).collect())
+        (outbox.first(), outbox.messages().map(|message| message.line.as_str()).collect())
     }
 
     fn announced(outbox: &Outbox) -> Vec<u64> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redis::{Connection, RedisResult};
 
 use super::Settings;
-use super::shared::{Shared, Side};
+use super::shared::{Shared, Side, losing};
 use crate::services::printable;
 
 /// For how many milliseconds Redis waits for something new; then it is asked again.
@@ -26,8 +26,8 @@ pub(super) struct Reader {
     number: u64,
 }
 
-/// An entry's fields, each behind its name.
-type Entry = (String, Vec<String>);
+/// An entry's fields, each behind its name. What others wrote there need not be text.
+type Entry = (String, Vec<Vec<u8>>);
 
 impl Reader {
     /// Reads what comes from now on.
@@ -56,7 +56,7 @@ impl Reader {
     fn session(&mut self) -> RedisResult<()> {
         let mut connection = self.settings.connect()?;
         self.find_place(&mut connection)?;
-        self.shared.reads_as(redis::cmd("CLIENT").arg("ID").query(&mut connection)?);
+        self.shared.reader_is(redis::cmd("CLIENT").arg("ID").query(&mut connection)?);
         self.shared.connected(Side::Reading);
         while !self.shared.is_ending() {
             let (milliseconds, number) = self.last;
@@ -72,31 +72,31 @@ impl Reader {
         Ok(())
     }
 
-    /// A Redis that has lost its memory begins anew, before the last entry that was seen.
+    /// A Redis that has lost its last entries, or all, goes on before the last one that was seen.
+    /// What it still has was seen, too.
     fn find_place(&mut self, connection: &mut Connection) -> RedisResult<()> {
         let now = Reader::new(self.settings.clone(), self.shared.clone(), connection)?;
-        if now.last < self.last {
-            (self.last, self.number) = ((0, 0), 0);
-        }
+        self.last = self.last.min(now.last);
+        self.number = self.number.min(now.number);
         Ok(())
     }
 
-    fn deliver(&mut self, fields: &[String]) {
+    fn deliver(&mut self, fields: &[Vec<u8>]) {
         let field = |name: &str| {
-            fields.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str())
+            let pair = fields.chunks_exact(2).find(|pair| pair[0] == name.as_bytes())?;
+            str::from_utf8(&pair[1]).ok()
         };
+        let number = field("number").and_then(|number| number.parse::<u64>().ok());
         // What is not ours is nobody's.
-        let (Some(number), Some(author), Some(line)) =
-            (field("number"), field("author"), field("line"))
+        let (Some(number), Some(author), Some(line)) = (number, field("author"), field("line"))
         else {
             return;
         };
-        let number: u64 = number.parse().unwrap_or(0);
         let missed = number.saturating_sub(self.number + 1);
         self.number = number;
         if missed > 0 {
             // They were trimmed off the stream before they were read.
-            self.shared.notice(format!("{missed} lines were lost"));
+            self.shared.notice(losing(missed));
         }
         let author = author.split_once(':').filter(|(server, _)| *server == self.settings.server);
         let author = author.and_then(|(_, member)| member.parse().ok());

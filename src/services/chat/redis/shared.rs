@@ -12,8 +12,9 @@ use crate::services::{Audience, Message};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long the last words may take at the end.
+/// How long the last words may take at the end, and how much longer whoever speaks them.
 const FAREWELL: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -21,7 +22,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// There is something to say, or it is all over.
     more: Condvar,
-    /// It is all over.
+    /// It is all over, or a thread is done.
     ended: Condvar,
     /// There is room in the outbox, or nobody who would make it.
     room: Condvar,
@@ -31,15 +32,15 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) outbox: Outbox,
     /// What Redis calls the connection that reads.
-    pub(super) reader: u64,
-    /// Whether whoever appends had better ask at once if Redis is there.
-    doubt: bool,
-    /// Which sides are cut off.
+    pub(super) reader_client: u64,
+    /// Which sides are cut off, or may be.
     cut: Vec<Side>,
     /// How much of what was said while they were did not fit.
     lost: u64,
     /// When the last words are to have been said.
     ends: Option<Instant>,
+    /// How many threads are done.
+    done: usize,
 }
 
 /// Each has a connection of its own.
@@ -52,7 +53,8 @@ pub(super) enum Side {
 impl Shared {
     pub(super) fn new(audience: Audience, capacity: usize) -> Shared {
         let outbox = Outbox::new(capacity);
-        let state = State { outbox, reader: 0, doubt: false, cut: Vec::new(), lost: 0, ends: None };
+        let state =
+            State { outbox, reader_client: 0, cut: Vec::new(), lost: 0, ends: None, done: 0 };
         Shared {
             audience,
             state: Mutex::new(state),
@@ -82,10 +84,12 @@ impl Shared {
         self.more.notify_one();
     }
 
-    /// Waits until there is something to say, `until` comes, or the end.
+    /// Waits until there is something to say, `until` comes, or the end; or a doubt whether Redis
+    /// is there.
     pub(super) fn wait(&self, until: Instant) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
-        while state.outbox.is_empty() && state.ends.is_none() && !std::mem::take(&mut state.doubt) {
+        let is_sure = |state: &State| !state.cut.contains(&Side::Appending);
+        while state.outbox.is_empty() && !state.is_ending() && is_sure(&state) {
             if self.more.wait_until(&mut state, until).timed_out() {
                 break;
             }
@@ -107,12 +111,16 @@ impl Shared {
         mut session: impl FnMut() -> redis::RedisResult<()>,
     ) {
         let mut pause = FIRST_PAUSE;
-        while let Err(error) = session() {
-            if self.disconnected(side, &error) {
+        loop {
+            let begin = Instant::now();
+            let Err(error) = session() else { break };
+            self.disconnected(side, &error);
+            // One that fails as soon as it is connected is not to be hurried.
+            if begin.elapsed() > LONGEST_PAUSE {
                 pause = FIRST_PAUSE;
             }
             let mut state = self.state.lock();
-            if state.ends.is_some_and(|ends| ends <= Instant::now() || side == Side::Reading) {
+            if state.is_over() || (state.is_ending() && side == Side::Reading) {
                 break;
             }
             self.ended.wait_for(&mut state, pause);
@@ -122,8 +130,8 @@ impl Shared {
     }
 
     /// As what Redis knows the connection that reads, to end its waiting by.
-    pub(super) fn reads_as(&self, client: u64) {
-        self.state.lock().reader = client;
+    pub(super) fn reader_is(&self, client: u64) {
+        self.state.lock().reader_client = client;
     }
 
     pub(super) fn connected(&self, side: Side) {
@@ -135,25 +143,21 @@ impl Shared {
         }
         let lost = std::mem::take(&mut state.lost);
         drop(state);
-        let lost = match lost {
-            0 => String::new(),
-            1 => "; 1 line was lost".to_owned(),
-            _ => format!("; {lost} lines were lost"),
-        };
+        let lost = if lost > 0 { format!("; {}", losing(lost)) } else { String::new() };
         self.notice(format!("Connected to the other servers again{lost}"));
     }
 
-    /// Whether it was connected until now.
-    fn disconnected(&self, side: Side, error: &redis::RedisError) -> bool {
+    fn disconnected(&self, side: Side, error: &redis::RedisError) {
         let mut state = self.state.lock();
         let is_first = state.cut.is_empty();
         let is_news = !state.cut.contains(&side);
-        if is_news {
-            state.cut.push(side);
+        // The other side may have nothing to say for a while, and so not notice.
+        for side in [side, Side::Appending] {
+            if !state.cut.contains(&side) {
+                state.cut.push(side);
+            }
         }
         let capacity = state.outbox.capacity();
-        // It may have nothing to say for a while, and so not notice.
-        state.doubt = side == Side::Reading;
         drop(state);
         self.more.notify_one();
         self.room.notify_all();
@@ -165,7 +169,6 @@ impl Shared {
                 "Cut off from the other servers; what is said is kept, up to {capacity} bytes"
             ));
         }
-        is_news
     }
 
     /// For everybody at this server, and the log.
@@ -174,10 +177,21 @@ impl Shared {
         self.audience.deliver(&format!("* {text}"), None);
     }
 
-    /// From now on nothing is waited for but that what was said reaches Redis.
-    pub(super) fn end(&self) {
-        self.state.lock().ends = Some(Instant::now() + FAREWELL);
+    /// From now on nothing is waited for but that what was said reaches Redis. Whether so many
+    /// threads were done with that in time.
+    pub(super) fn end(&self, threads: usize) -> bool {
+        let ends = Instant::now() + FAREWELL;
+        let mut state = self.state.lock();
+        state.ends = Some(ends);
         self.more.notify_all();
+        self.ended.notify_all();
+        let works = |state: &mut State| state.done < threads;
+        !self.ended.wait_while_until(&mut state, works, ends + GRACE).timed_out()
+    }
+
+    /// One of the threads is done.
+    pub(super) fn done(&self) {
+        self.state.lock().done += 1;
         self.ended.notify_all();
     }
 
@@ -186,6 +200,26 @@ impl Shared {
     }
 
     pub(super) fn is_ending(&self) -> bool {
-        self.state.lock().ends.is_some()
+        self.state.lock().is_ending()
+    }
+}
+
+/// What a notice says of so many lines.
+pub(super) fn losing(lines: u64) -> String {
+    match lines {
+        1 => "1 line was lost".to_owned(),
+        _ => format!("{lines} lines were lost"),
+    }
+}
+
+impl State {
+    /// Whether only last words are to be said.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ends.is_some()
+    }
+
+    /// Whether it is too late even for those.
+    pub(super) fn is_over(&self) -> bool {
+        self.ends.is_some_and(|ends| ends <= Instant::now())
     }
 }

@@ -1,0 +1,102 @@
+//! A chat room by way of Redis, served by the test program itself, and those who are in it.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use socketserver::services::{Chat, Redis as Backplane};
+use socketserver::{RunningServer, ThreadingTcpServer};
+
+use crate::common::{line_of, tcp_of_its_own, wait_until};
+use crate::redis_server::Redis;
+
+pub(crate) const ROOM: &str = "lobby";
+
+pub(crate) fn server(backplane: Backplane) -> RunningServer {
+    serving(Chat::with_backplane(backplane).unwrap().greeting("hello\r\n"))
+}
+
+pub(crate) fn serving(chat: Chat) -> RunningServer {
+    ThreadingTcpServer::bind("127.0.0.1:0", chat).unwrap().spawn().unwrap()
+}
+
+pub(crate) fn by(url: &str) -> Backplane {
+    Backplane::new(url, ROOM).unwrap()
+}
+
+/// Somebody in the room.
+pub(crate) struct Guest {
+    pub(crate) stream: TcpStream,
+    pub(crate) name: String,
+}
+
+impl Guest {
+    /// Is greeted; whether it is in the room yet, Redis knows.
+    #[track_caller]
+    pub(crate) fn enter(server: &RunningServer) -> Guest {
+        let stream = tcp_of_its_own(server.local_addr());
+        let name = stream.local_addr().unwrap().to_string();
+        let guest = Guest { stream, name };
+        assert_eq!(guest.hears(), "hello");
+        guest
+    }
+
+    /// Is in the room, and Redis knows.
+    #[track_caller]
+    pub(crate) fn join(server: &RunningServer, redis: &Redis) -> Guest {
+        let guest = Guest::enter(server);
+        wait_until("it joins", || lines(redis).contains(&guest.joined()));
+        guest
+    }
+
+    pub(crate) fn says(&self, text: &str) {
+        (&self.stream).write_all(format!("{text}\n").as_bytes()).unwrap();
+    }
+
+    /// The next line.
+    #[track_caller]
+    pub(crate) fn hears(&self) -> String {
+        line_of(&self.stream).trim_end().to_owned()
+    }
+
+    /// The next line that somebody said: not a notice, nor that somebody joined, which whoever
+    /// came in after them at another server may hear or not.
+    #[track_caller]
+    pub(crate) fn hears_said(&self) -> String {
+        loop {
+            let line = self.hears();
+            if !line.starts_with("* ") && !line.starts_with("Client joined ") {
+                return line;
+            }
+        }
+    }
+
+    /// The next notice that has this in it.
+    #[track_caller]
+    pub(crate) fn is_told(&self, part: &str) -> String {
+        loop {
+            let line = self.hears();
+            if line.starts_with("* ") && line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    pub(crate) fn joined(&self) -> String {
+        format!("Client joined {}", self.name)
+    }
+
+    pub(crate) fn said(&self, text: &str) -> String {
+        format!("[{}] {text}", self.name)
+    }
+}
+
+/// The first number in a text.
+pub(crate) fn number_in(text: &str) -> Option<usize> {
+    let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit());
+    digits.split(' ').next()?.parse().ok()
+}
+
+pub(crate) fn lines(redis: &Redis) -> Vec<String> {
+    redis.entries(ROOM).into_iter().map(|(_, line)| line).collect()
+}
