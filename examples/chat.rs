@@ -42,13 +42,12 @@ fn main() -> ExitCode {
 
 #[cfg(feature = "redis")]
 fn room(options: &Options) -> Result<Chat, Box<dyn Error>> {
-    use common::seconds;
     use socketserver::services::Redis;
 
     let Some(url) = options.value("backplane") else { return Ok(Chat::new()) };
     let mut redis = Redis::new(url, options.value("room").unwrap_or("lobby"))?;
-    if let Some(expiry) = options.value("expiry") {
-        redis = redis.expiry(seconds(expiry)?);
+    if let Some(expiry) = options.seconds("expiry")? {
+        redis = redis.expiry(expiry);
     }
     Ok(Chat::with_backplane(redis)?)
 }

@@ -158,6 +158,15 @@ impl Options {
         given.map(|(_, value)| value.as_str())
     }
 
+    /// A time given with a flag of the example's own; above zero.
+    pub(crate) fn seconds(&self, flag: &str) -> Result<Option<Duration>, lexopt::Error> {
+        let Some(text) = self.value(flag) else { return Ok(None) };
+        match seconds(text) {
+            Ok(time) if !time.is_zero() => Ok(Some(time)),
+            _ => Err(format!("--{flag} {text}: not a number of seconds above zero").into()),
+        }
+    }
+
     /// Serves streams: TCP, or Unix stream sockets where the address is one.
     pub(crate) fn serve(self, handler: impl StreamRequestHandler) -> Outcome {
         if self.listen.is_unix() {
@@ -295,8 +304,7 @@ impl FromStr for Choice {
     }
 }
 
-/// What is given as a number of seconds.
-pub(crate) fn seconds(text: &str) -> Result<Duration, &'static str> {
+fn seconds(text: &str) -> Result<Duration, &'static str> {
     let number = text.parse().map_err(|_| "not a number of seconds")?;
     Duration::try_from_secs_f64(number).map_err(|_| "not a time to wait")
 }

@@ -167,18 +167,11 @@ fn media_type(path: &[u8]) -> String {
 fn serve(options: Options) -> Outcome {
     let files = Files {
         root: Root::open(options.value("root").unwrap_or("."))?,
-        head_deadline: seconds(&options, "head-deadline", 10)?,
-        idle_timeout: seconds(&options, "idle-timeout", 5)?,
+        head_deadline: options.seconds("head-deadline")?.unwrap_or(Duration::from_secs(10)),
+        idle_timeout: options.seconds("idle-timeout")?.unwrap_or(Duration::from_secs(5)),
         min_rate: rate(&options)?,
     };
     options.serve(files)
-}
-
-fn seconds(options: &Options, flag: &str, default: u64) -> Result<Duration, lexopt::Error> {
-    let Some(text) = options.value(flag) else { return Ok(Duration::from_secs(default)) };
-    let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    time.filter(|time| !time.is_zero())
-        .ok_or_else(|| format!("--{flag} {text}: not a number of seconds above zero").into())
 }
 
 fn rate(options: &Options) -> Result<u32, lexopt::Error> {
