@@ -125,8 +125,8 @@ impl Redis {
     }
 
     /// How many bytes of what was said here, and is not in Redis yet, are kept, with 128 bytes
-    /// for each line; 4 MiB by default. While Redis is there and only slow, members wait; while it
-    /// is not, what they say beyond this is lost.
+    /// for each line; 4 MiB by default. While Redis is there and only slow, members wait (on fibers,
+    /// whoever shares their worker does, too); while it is not, what they say beyond this is lost.
     pub fn capacity(mut self, bytes: usize) -> Redis {
         self.capacity = bytes;
         self
