@@ -1,8 +1,8 @@
 //! The bytes that were read from a connection and not used yet.
 
-use std::cell::Cell;
 use std::io;
-use std::mem;
+
+use super::spare::Spare;
 
 /// A buffer that is allocated by the first read, and grows when reads fill it.
 pub(super) struct Input {
@@ -20,8 +20,7 @@ pub(super) const SMALLEST: usize = 512;
 const LARGEST: usize = 64 * 1024;
 
 thread_local! {
-    /// What one connection has given back for the next one on this thread: it is not zeroed again.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SPARE: Spare = const { Spare::new() };
 }
 
 impl Default for Input {
@@ -57,7 +56,7 @@ impl Input {
     ) -> io::Result<Option<usize>> {
         debug_assert!(self.is_empty());
         if self.buffer.len() < self.size {
-            self.buffer = SPARE.take();
+            self.buffer = SPARE.with(Spare::take);
         }
         if self.buffer.len() < self.size {
             // Nothing in it is worth copying over.
@@ -77,8 +76,7 @@ impl Input {
     /// Gives the empty buffer back.
     pub(super) fn release(&mut self) {
         debug_assert!(self.is_empty());
-        let (spare, given_back) = (SPARE.take(), mem::take(&mut self.buffer));
-        SPARE.set(if given_back.len() > spare.len() { given_back } else { spare });
+        SPARE.with(|spare| spare.give_back(&mut self.buffer));
         (self.start, self.end) = (0, 0);
     }
 }

@@ -6,6 +6,7 @@ mod in_memory;
 mod input;
 mod line;
 mod patience;
+mod spare;
 
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
@@ -22,6 +23,7 @@ use crate::link::{Link, Until};
 use crate::settings::MinRate;
 use input::Input;
 use patience::{Patience, named};
+use spare::Spare;
 
 pub use in_memory::InMemoryConnection;
 pub use line::Line;
@@ -302,7 +304,7 @@ impl Connection {
         self.flush()?;
         if self.link.is_emptied() {
             // Whoever waits holds no buffer meanwhile.
-            self.output = Vec::new();
+            SPARE_OUTPUT.with(|spare| spare.give_back(&mut self.output));
         }
         let until = self.patience.until_read().map_err(io::Error::from);
         let (until, most) = (self.note_failure(until)?, self.most_to_receive()?);
@@ -414,6 +416,9 @@ impl BufRead for Connection {
 impl Write for Connection {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.output.len() + bytes.len() <= OUTPUT_CAPACITY {
+            if self.output.capacity() == 0 {
+                self.output = SPARE_OUTPUT.with(Spare::take);
+            }
             self.output.extend_from_slice(bytes);
         } else {
             self.send(bytes)?;
@@ -425,6 +430,10 @@ impl Write for Connection {
     fn flush(&mut self) -> io::Result<()> {
         if self.output.is_empty() { Ok(()) } else { self.send(&[]) }
     }
+}
+
+thread_local! {
+    static SPARE_OUTPUT: Spare = const { Spare::new() };
 }
 
 /// What is written is sent when it would come to more than this many bytes.
