@@ -8,7 +8,7 @@ use redis::{Connection, RedisResult, Script, ScriptInvocation};
 
 use super::Settings;
 use super::shared::{Shared, Side};
-use crate::services::{Message, Presence};
+use crate::services::chat::backplane::{Message, Presence};
 
 /// The most messages that are appended at a time: Redis does nothing else meanwhile.
 const BATCH: usize = 512;

@@ -133,7 +133,7 @@ impl Redis {
     }
 
     /// How many lines Redis keeps, about, for servers that were cut off; 100,000 by default. Each
-    /// takes about 100 bytes of Redis's memory besides its text.
+    /// takes about 50 bytes of Redis's memory besides its text.
     pub fn history(mut self, lines: usize) -> Redis {
         // The most that Redis takes for a length.
         self.settings.history = lines.min(i64::MAX as usize);

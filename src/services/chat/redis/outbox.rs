@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::services::{Message, Presence};
+use crate::services::chat::backplane::{Message, Presence};
 
 /// What a message costs besides its text, about.
 const OVERHEAD: usize = 128;

@@ -6,7 +6,7 @@ use redis::{Connection, RedisResult};
 
 use super::Settings;
 use super::shared::{Shared, Side, losing};
-use crate::services::printable;
+use crate::services::chat::printable::printable;
 
 /// For how many milliseconds Redis waits for something new; then it is asked again.
 const BLOCK: &str = "2000";

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::outbox::Outbox;
-use crate::services::{Audience, Message};
+use crate::services::chat::audience::Audience;
+use crate::services::chat::backplane::Message;
 
 /// Between two attempts to connect; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
