@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::stream::{Interest, Stream, Wait};
+#[cfg(feature = "fibers")]
+use crate::sys::prefetch::Span;
 use crate::sys::socket::retry_interrupted;
 use crate::sys::wait::poll;
 
@@ -128,6 +130,13 @@ impl Link {
         // Whoever has just connected has most often said nothing yet.
         self.is_emptied.store(true, Ordering::Relaxed);
         let _ = self.wait.set(wait);
+    }
+
+    /// Where it is in memory, all of it.
+    #[cfg(feature = "fibers")]
+    pub(crate) fn spans(&self) -> [Span; 3] {
+        let wait = self.wait.get().map(|wait| Span::of(&**wait)).unwrap_or_default();
+        [Span::of(self), Span::of(&*self.stream), wait]
     }
 
     /// Whether nothing is left to the system to wait for.

@@ -15,6 +15,8 @@ use crate::link::Link;
 use crate::run::{DatagramWork, StreamWork, Work};
 use crate::settings::Overload;
 use crate::stream::{Stream, Wait};
+#[cfg(feature = "fibers")]
+use crate::sys::prefetch::Span;
 
 /// The kind of requests that a transport delivers, named by the handler they need:
 /// `dyn StreamRequestHandler` or `dyn DatagramRequestHandler`.
@@ -112,6 +114,12 @@ impl Request {
         if let Some(link) = self.work.link() {
             link.wait_with(Box::new(wait));
         }
+    }
+
+    /// Where what serving it needs again and again is in memory.
+    #[cfg(feature = "fibers")]
+    pub(crate) fn needs(&self) -> [Span; 3] {
+        self.work.link().map(|link| link.spans()).unwrap_or_default()
     }
 
     /// Runs the handler, closes the connection, and makes room for another.

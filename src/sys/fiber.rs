@@ -11,6 +11,7 @@ use std::sync::mpsc::{self, TryRecvError};
 
 use corosensei::{Coroutine, Yielder};
 
+use super::prefetch::Span;
 use super::stack::{Bounds, Stack};
 
 /// Code on a stack of its own. It stays on the thread that made it.
@@ -29,10 +30,9 @@ thread_local! {
     static TOP: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How many cache lines of its stack a fiber needs first: what it takes to return from a wait, and
-/// a handler's loop.
-#[cfg(target_arch = "x86_64")]
-const WARM_LINES: usize = 20;
+/// How much of its stack a fiber needs first, in bytes: what it takes to return from a wait, and a
+/// handler's loop.
+const WARM: usize = 2048;
 
 impl Fiber {
     pub(crate) fn new(stack: Stack, run: impl FnOnce() + 'static) -> Fiber {
@@ -54,17 +54,9 @@ impl Fiber {
         has_ended
     }
 
-    /// Says that it will be resumed soon. With many fibers, what is on the stack of one has left the
-    /// processor's caches when its turn comes; it can be fetched while another one runs.
-    pub(crate) fn will_be_resumed(&self) {
-        #[cfg(target_arch = "x86_64")]
-        for line in 0..WARM_LINES {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let address = self.top.wrapping_add(line * 64) as *const i8;
-            // SAFETY: it is a hint that reads nothing, and does nothing for an address that is not
-            // mapped.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
-        }
+    /// What of its stack it needs when it is resumed.
+    pub(crate) fn top(&self) -> Span {
+        Span::between(self.top, self.bounds.base().min(self.top + WARM))
     }
 
     /// The stack of one that has ended; `None` before.

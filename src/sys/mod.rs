@@ -4,6 +4,8 @@
 
 #[cfg(feature = "fibers")]
 pub(crate) mod fiber;
+#[cfg(feature = "fibers")]
+pub(crate) mod prefetch;
 pub(crate) mod process;
 #[cfg(feature = "fibers")]
 pub(crate) mod readiness;

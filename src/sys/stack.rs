@@ -121,6 +121,11 @@ thread_local! {
 }
 
 impl Bounds {
+    /// The address above the highest one.
+    pub(super) fn base(self) -> usize {
+        self.limit + GUARD.next_multiple_of(rustix::param::page_size()) + self.size
+    }
+
     /// Tells the thread that it is about to run on this stack, so that an overflow is recognized.
     pub(super) fn enter(self) {
         RUNS_ON.set(self);

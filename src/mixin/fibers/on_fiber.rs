@@ -35,7 +35,7 @@ pub(super) fn serve(request: Request, scheduler: &Scheduler) {
     scheduler.begin(request.id(), stack, |key| {
         let (team, number) = (scheduler.team.clone(), scheduler.number);
         request.wait_with(OnFiber { team, number, key });
-        move || _ = request.finish()
+        (request.needs(), move || _ = request.finish())
     });
 }
 

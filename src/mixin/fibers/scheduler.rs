@@ -12,6 +12,7 @@ use super::seats::{Awaits, Key, Seats};
 use crate::mixin::crew::Crew;
 use crate::stream::{Interest, Stream};
 use crate::sys::fiber::{self, Fiber, Job};
+use crate::sys::prefetch::Span;
 use crate::sys::readiness::{Happened, Readiness};
 use crate::sys::stack::{Stack, give_back};
 
@@ -99,15 +100,21 @@ impl Scheduler {
         spare.map_or_else(|| Stack::new(self.stack_size), Ok)
     }
 
-    /// Begins a fiber for a request, and gives it its first turn.
-    pub(super) fn begin<F>(&self, request: u64, stack: Stack, run: impl FnOnce(Key) -> F)
-    where
+    /// Begins a fiber for a request, and gives it its first turn. `prepare` says what it will need,
+    /// besides its stack, whenever its turn comes, and what it does.
+    pub(super) fn begin<F>(
+        &self,
+        request: u64,
+        stack: Stack,
+        prepare: impl FnOnce(Key) -> ([Span; 3], F),
+    ) where
         F: FnOnce() + 'static,
     {
         let key = self.seats.borrow_mut().insert(request);
-        let fiber = Fiber::new(stack, run(key));
+        let (needs, run) = prepare(key);
+        let fiber = Fiber::new(stack, run);
         if let Some(seat) = self.seats.borrow_mut().find(key) {
-            seat.fiber = Some(fiber);
+            (seat.fiber, seat.needs) = (Some(fiber), needs);
         }
         self.resume(key);
     }
@@ -118,13 +125,9 @@ impl Scheduler {
         let count = self.ready.borrow().len();
         for _ in 0..count {
             let mut ready = self.ready.borrow_mut();
-            let (next, after_it) = (ready.pop_front(), ready.front().copied());
+            let next = ready.pop_front();
+            self.seats.borrow_mut().prepare([ready.front(), ready.get(1)]);
             drop(ready);
-            if let Some(after_it) = after_it
-                && let Some(seat) = self.seats.borrow_mut().find(after_it)
-            {
-                seat.fiber.as_ref().inspect(|fiber| fiber.will_be_resumed());
-            }
             next.inspect(|next| self.resume(*next));
         }
     }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::stream::Interest;
 use crate::sys::fiber::Fiber;
+use crate::sys::prefetch::Span;
 use crate::sys::readiness::Happened;
 
 /// A fiber's place; nobody who has the same place later has the same key.
@@ -30,6 +31,8 @@ pub(super) struct Seat {
     pub(super) fiber: Option<Fiber>,
     /// The request that it serves.
     pub(super) request: u64,
+    /// Where what the request needs is in memory, besides the fiber's stack.
+    pub(super) needs: [Span; 3],
     pub(super) awaits: Awaits,
     /// What has happened to its stream, and was not waited for since.
     pub(super) happened: Happened,
@@ -92,6 +95,7 @@ impl Seats {
         let seat = Seat {
             fiber: None,
             request,
+            needs: [Span::default(); 3],
             awaits: Awaits::Turn,
             happened: Happened::default(),
             is_watched: false,
@@ -106,6 +110,20 @@ impl Seats {
         let place = &mut self.all[index as usize];
         place.seat = Some(seat);
         Key { index, generation: place.generation }
+    }
+
+    /// Their turns come soon, one after the other. With many fibers, what they need has left the
+    /// processor's caches by then; it can be fetched while another one runs.
+    pub(super) fn prepare(&mut self, next: [Option<&Key>; 2]) {
+        let [next, after_it] = next;
+        if let Some(place) = after_it.and_then(|key| self.all.get(key.index as usize)) {
+            Span::of(place).prefetch();
+        }
+        if let Some(seat) = next.and_then(|key| self.find(*key)) {
+            for span in seat.fiber.iter().map(Fiber::top).chain(seat.needs) {
+                span.prefetch();
+            }
+        }
     }
 
     /// `None` when it has gone.
