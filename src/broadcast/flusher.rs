@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::log::Log;
@@ -24,6 +25,10 @@ const PIECES: usize = 64;
 
 /// How soon a blocked member is tried again when nothing tells that it has room.
 const MOMENT: Duration = Duration::from_millis(10);
+
+/// How long a round of sending is put off for more messages, for each member: a fraction of what it
+/// takes to write to one.
+const GATHERING: Duration = Duration::from_micros(1);
 
 pub(super) struct Flusher {
     post: Arc<Post>,
@@ -81,8 +86,7 @@ impl Flusher {
             self.sleep(if idle { None } else { Some(Instant::now()) });
         }
         if idle {
-            // Others who have something to say may be about to: one round of sending for all.
-            std::thread::yield_now();
+            self.gather();
         }
         let mut inbox = self.post.inbox.lock();
         inbox.flusher_sleeps = false;
@@ -94,6 +98,25 @@ impl Flusher {
             self.post.progress.notify_all();
         }
         Some(posted)
+    }
+
+    /// Others who have something to say may be about to: one round of sending for all. It ends when
+    /// nobody has said more for a while.
+    fn gather(&self) {
+        let begun = Instant::now();
+        let most = GATHERING * self.seats.len().try_into().unwrap_or(u32::MAX);
+        let (mut last, mut end) = (begun, None);
+        loop {
+            thread::yield_now();
+            let now = Instant::now();
+            let end_before = end.replace(self.post.inbox.lock().end);
+            if end != end_before {
+                last = now;
+            }
+            if now - last >= most / 16 || now - begun >= most {
+                return;
+            }
+        }
     }
 
     fn sleep(&mut self, until: Option<Instant>) {
@@ -192,10 +215,15 @@ impl Flusher {
 impl Seat {
     /// Sends what there is for it up to `end`, or as much as its socket takes.
     fn flush(&mut self, log: &Log, end: u64) -> io::Result<()> {
+        let (mut has_spoken, mut was_sent) = (false, false);
         loop {
-            self.pass_own();
+            has_spoken |= self.pass_own();
             // Its link may hold the rest of a message, though it has got everything else.
             if self.position >= end && !self.may_be_cut {
+                if has_spoken && !was_sent {
+                    // Nothing else tells it so, and it may wait for that before it says more.
+                    acknowledge(&self.link);
+                }
                 return Ok(());
             }
             let mut pieces = [IoSlice::new(&[]); PIECES];
@@ -222,18 +250,21 @@ impl Seat {
             let Sent { bytes, blocked } = send(&self.link, pieces, rest)?;
             self.position = position_after(ranges, bytes).unwrap_or(self.position);
             (self.blocked, self.may_be_cut) = (blocked, blocked);
+            was_sent = true;
             if blocked {
                 return Ok(());
             }
         }
     }
 
-    /// Goes on behind its own messages, where these come next.
-    fn pass_own(&mut self) {
+    /// Goes on behind its own messages, where these come next; whether they do.
+    fn pass_own(&mut self) -> bool {
+        let before = self.own.len();
         while let Some(own) = self.own.front().filter(|own| own.start <= self.position) {
             self.position = self.position.max(own.end);
             self.own.pop_front();
         }
+        self.own.len() < before
     }
 
     /// What lies between its own messages.
@@ -255,6 +286,11 @@ fn position_after(ranges: &[Range<u64>], bytes: usize) -> Option<u64> {
         left -= length;
     }
     ranges.last().map(|range| range.end)
+}
+
+/// Tells the member that what it said was received. A stream of the user's may panic.
+fn acknowledge(link: &Link) {
+    let _ = catch_unwind(AssertUnwindSafe(|| link.stream().acknowledge()));
 }
 
 /// A stream of the user's may panic: then it is broken.

@@ -1,7 +1,7 @@
 //! The flusher round by round, with members whose sockets take so much and no more.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::thread;
 
 use parking_lot::Mutex;
 
@@ -11,9 +11,9 @@ use crate::broadcast::Broadcast;
 use crate::stream::Stream;
 use crate::sys::wait::Bell;
 
-/// A socket with room for so many bytes, and what it was sent.
+/// A socket with room for so many bytes, and what it was sent; and how often it acknowledged.
 #[derive(Default)]
-struct Socket(Mutex<(usize, Vec<u8>)>);
+struct Socket(Mutex<(usize, Vec<u8>)>, AtomicUsize);
 
 struct Member {
     id: u64,
@@ -65,6 +65,10 @@ impl Stream for Arc<Socket> {
         Ok(Address::Unix(UnixName::Unnamed))
     }
 
+    fn acknowledge(&self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         None
     }
@@ -72,7 +76,7 @@ impl Stream for Arc<Socket> {
 
 impl Member {
     fn join(flusher: &Flusher, id: u64, room: usize) -> Member {
-        let socket = Arc::new(Socket(Mutex::new((room, Vec::new()))));
+        let socket = Arc::new(Socket(Mutex::new((room, Vec::new())), AtomicUsize::new(0)));
         let link = Link::new(Box::new(socket.clone()), Address::Unix(UnixName::Unnamed));
         let member = Member { id, socket, link: Arc::new(link) };
         let mut inbox = flusher.post.inbox.lock();
@@ -152,6 +156,27 @@ fn a_member_gets_all_but_its_own_however_its_socket_takes_it() {
         assert_eq!((ada.has(), bob.has()), ("bb.cc.f.".to_owned(), "a.d.e.".to_owned()), "{room}");
         assert_eq!(flusher.log.start(), flusher.log.end(), "all have got all");
     }
+}
+
+#[test]
+fn who_has_spoken_and_gets_nothing_back_is_told_that_it_was_received() {
+    let mut flusher = flusher(1000);
+    let (ada, bob) = (Member::join(&flusher, 1, 1000), Member::join(&flusher, 2, 1000));
+    let acknowledged = || [&ada, &bob].map(|member| member.socket.1.load(Ordering::Relaxed));
+    flusher.post.send(b"one.", Some(1));
+    flusher.post.send(b"two.", Some(1));
+    round(&mut flusher);
+    assert_eq!(acknowledged(), [1, 0]);
+    for (message, from) in [("one.", Some(1)), ("two.", Some(2)), ("three.", Some(1))] {
+        flusher.post.send(message.as_bytes(), from);
+    }
+    round(&mut flusher);
+    assert_eq!(acknowledged(), [1, 0], "what they were sent says it");
+    flusher.post.send(b"all.", None);
+    round(&mut flusher);
+    round(&mut flusher);
+    assert_eq!(acknowledged(), [1, 0]);
+    assert_eq!(ada.has(), "two.all.");
 }
 
 #[test]
