@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead};
 
+use memchr::memchr;
+
 use super::Connection;
 use crate::error::Error;
 
@@ -62,9 +64,8 @@ fn append_until(connection: &mut Connection, end: u8, line: &mut Vec<u8>) -> io:
     let mut length = 0;
     loop {
         let available = connection.fill_buf()?;
-        // For std's search, which looks at many bytes at once.
-        let used = { available }.skip_until(end)?;
-        let found = available[..used].ends_with(&[end]);
+        let found = memchr(end, available);
+        let used = found.map_or(available.len(), |end| end + 1);
         if length + used > limit {
             connection.consume(used);
             line.truncate(line.len() - length);
@@ -73,7 +74,7 @@ fn append_until(connection: &mut Connection, end: u8, line: &mut Vec<u8>) -> io:
         line.extend_from_slice(&available[..used]);
         connection.consume(used);
         length += used;
-        if found || used == 0 {
+        if found.is_some() || used == 0 {
             return Ok(length);
         }
     }
