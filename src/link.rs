@@ -169,6 +169,7 @@ impl Link {
 
     /// As [`read`](Link::read); `None` where it has turned out that there is something to wait for
     /// first.
+    #[inline(always)]
     pub(crate) fn read_input(&self, buffer: &mut [u8], until: Until) -> io::Result<Option<usize>> {
         let wait = self.wait.get();
         wait.inspect(|wait| wait.give_way());

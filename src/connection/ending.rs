@@ -18,6 +18,7 @@ impl Connection {
     /// In a stop the input ends behind what had been received when that was first noticed. A
     /// system may go on receiving after its read side was shut, as Linux does, and a client that
     /// never ceases to send would never come to the end.
+    #[inline(always)]
     pub(super) fn most_to_receive(&mut self) -> io::Result<usize> {
         if self.left.is_none() && self.is_stopping() {
             self.heed_stop();
@@ -28,6 +29,7 @@ impl Connection {
 
     /// Where one thread does everything, nobody else may have noticed that a stop has begun, or
     /// that its deadline has come, while this connection was never waited for.
+    #[inline(always)]
     pub(super) fn heed_stop(&self) {
         if self.is_stopping() {
             let control = self.server.control();
@@ -46,6 +48,7 @@ impl Connection {
     }
 
     /// Remembers what a failure says of the connection: the handler may keep it to itself.
+    #[inline(always)]
     pub(super) fn note_failure<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result
             && let Some(reason) = CloseReason::of(error)

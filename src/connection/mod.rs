@@ -426,6 +426,11 @@ impl Write for Connection {
         Ok(bytes.len())
     }
 
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // It takes all of them.
+        self.write(bytes).map(drop)
+    }
+
     /// Sends what was written.
     fn flush(&mut self) -> io::Result<()> {
         if self.output.is_empty() { Ok(()) } else { self.send(&[]) }

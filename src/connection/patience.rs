@@ -70,6 +70,7 @@ impl Patience {
     }
 
     /// How long the next read may wait.
+    #[inline(always)]
     pub(super) fn until_read(&mut self) -> Result<Until, Error> {
         if self.depth == 0 || self.received == 0 {
             return Ok(Until::Timeout(self.of_stream()));
@@ -112,6 +113,7 @@ impl Patience {
     }
 
     /// How long a write may wait that has so far taken this long.
+    #[inline(always)]
     pub(super) fn until_write(&self, begun: &mut Option<Instant>, written: usize) -> Until {
         let Some(rate) = self.rate else { return Until::Timeout(self.write) };
         let now = Instant::now();
