@@ -79,6 +79,9 @@ impl Seat {
     }
 }
 
+/// So many fibers at least need more than what stays in the processor's caches.
+const MANY: usize = 256;
+
 #[derive(Default)]
 pub(super) struct Seats {
     all: Vec<Place>,
@@ -115,6 +118,9 @@ impl Seats {
     /// Their turns come soon, one after the other. With many fibers, what they need has left the
     /// processor's caches by then; it can be fetched while another one runs.
     pub(super) fn prepare(&mut self, next: [Option<&Key>; 2]) {
+        if self.count() < MANY {
+            return;
+        }
         let [next, after_it] = next;
         if let Some(place) = after_it.and_then(|key| self.all.get(key.index as usize)) {
             Span::of(place).prefetch();
