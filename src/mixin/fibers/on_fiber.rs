@@ -101,7 +101,9 @@ impl Wait for OnFiber {
     }
 
     fn give_way(&self) {
-        self.with(|scheduler| scheduler.give_way(self.key));
+        if !scheduler::goes_on() {
+            self.with(|scheduler| scheduler.give_way(self.key));
+        }
     }
 
     fn pause(&self, time: Duration) {

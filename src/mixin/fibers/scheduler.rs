@@ -26,11 +26,21 @@ const SPARE_STACKS: usize = 64;
 
 thread_local! {
     static HERE: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
+
+    /// How many more reads and writes the fiber may do that this thread runs.
+    static LEFT_OF_TURN: Cell<u32> = const { Cell::new(0) };
 }
 
 /// That of this thread, if it is a worker.
 pub(super) fn here() -> Option<Rc<Scheduler>> {
     HERE.with_borrow(Option::clone)
+}
+
+/// Whether the fiber that this thread runs may do one more read or write in its turn; `false` where
+/// there is none.
+pub(super) fn goes_on() -> bool {
+    let left = LEFT_OF_TURN.get().checked_sub(1);
+    left.inspect(|left| LEFT_OF_TURN.set(*left)).is_some()
 }
 
 /// Everything of a worker's that its fibers change.
@@ -48,7 +58,6 @@ pub(super) struct Scheduler {
     gave_way: RefCell<VecDeque<Key>>,
     timers: RefCell<BTreeSet<(Instant, Key)>>,
     running: Cell<Option<Key>>,
-    left_of_turn: Cell<u32>,
     /// How many threads do something for a fiber,
     pub(super) helpers: Cell<usize>,
     /// and the fibers that wait for one of them.
@@ -77,7 +86,6 @@ impl Scheduler {
             gave_way: RefCell::default(),
             timers: RefCell::default(),
             running: Cell::new(None),
-            left_of_turn: Cell::new(TURN),
             helpers: Cell::new(0),
             queue: RefCell::default(),
         });
@@ -140,7 +148,7 @@ impl Scheduler {
             .and_then(|seat| seat.fiber.take().map(|fiber| (fiber, seat.request)));
         let Some((mut fiber, request)) = taken else { return };
         self.running.set(Some(key));
-        self.left_of_turn.set(TURN);
+        LEFT_OF_TURN.set(TURN);
         self.desk().begin_turn(request);
         let has_ended = fiber.resume();
         self.desk().end_turn();
@@ -285,13 +293,9 @@ impl Scheduler {
         }
     }
 
+    /// It is another one's turn.
     pub(super) fn give_way(&self, key: Key) {
-        match self.left_of_turn.get().checked_sub(1) {
-            Some(left) => self.left_of_turn.set(left),
-            None => {
-                self.gave_way.borrow_mut().push_back(key);
-                self.put_aside(key, Awaits::Turn, None);
-            }
-        }
+        self.gave_way.borrow_mut().push_back(key);
+        self.put_aside(key, Awaits::Turn, None);
     }
 }
