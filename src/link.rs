@@ -132,7 +132,7 @@ impl Link {
         let _ = self.wait.set(wait);
     }
 
-    /// Where it is in memory, all of it.
+    /// Where it is in memory, with what it owns that each read and write comes to.
     #[cfg(feature = "fibers")]
     pub(crate) fn spans(&self) -> [Span; 3] {
         let wait = self.wait.get().map(|wait| Span::of(&**wait)).unwrap_or_default();

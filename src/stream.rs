@@ -220,7 +220,7 @@ mod tests {
         };
         // The system may have acknowledged it before this is asked, but not each time.
         let was_seen = (0..100).any(|_| {
-            // Who answers each time gets time for the next answer.
+            // Who always answers is expected to, and need not acknowledge before.
             pass(&peer, &here);
             pass(&here, &peer);
             pass(&peer, &here);

@@ -105,11 +105,11 @@ impl Flusher {
     fn gather(&self) {
         let begun = Instant::now();
         let most = GATHERING * self.seats.len().try_into().unwrap_or(u32::MAX);
-        let (mut last, mut end) = (begun, None);
+        let (mut last, mut end) = (begun, self.post.inbox.lock().end);
         loop {
             thread::yield_now();
             let now = Instant::now();
-            let end_before = end.replace(self.post.inbox.lock().end);
+            let end_before = std::mem::replace(&mut end, self.post.inbox.lock().end);
             if end != end_before {
                 last = now;
             }
