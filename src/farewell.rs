@@ -79,6 +79,8 @@ impl Farewells {
 
 impl Farewell {
     /// Throws away what has come; whether it is worth waiting for more.
+    // Inlined, it would take a page of the stack of whoever may have to call it.
+    #[inline(never)]
     fn may_go_on(&mut self) -> bool {
         let mut waste = [0; 4096];
         loop {

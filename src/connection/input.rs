@@ -23,6 +23,11 @@ thread_local! {
     static SPARE: Spare = const { Spare::new() };
 }
 
+/// See [`prepare_thread`](super::prepare_thread).
+pub(super) fn prepare_thread() {
+    SPARE.with(|_| {});
+}
+
 impl Default for Input {
     fn default() -> Input {
         Input { buffer: Vec::new(), start: 0, end: 0, size: SMALLEST }

@@ -441,6 +441,14 @@ thread_local! {
     static SPARE_OUTPUT: Spare = const { Spare::new() };
 }
 
+/// Makes what a thread keeps from one connection for the next, which its first connection would do
+/// otherwise: the C library looks through all others to do that, and a forking server has it done
+/// once, instead of in each child.
+pub(crate) fn prepare_thread() {
+    SPARE_OUTPUT.with(|_| {});
+    input::prepare_thread();
+}
+
 /// What is written is sent when it would come to more than this many bytes.
 const OUTPUT_CAPACITY: usize = 8 * 1024;
 

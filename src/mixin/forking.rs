@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::{ForkDespiteThreads, Mixin};
 use crate::base::{BaseServer, Next};
 use crate::close_reason::CloseReason;
+use crate::connection::prepare_thread;
 use crate::error::{Error, Result};
 use crate::handle::ServerHandle;
 use crate::request::{Registration, Request};
@@ -130,6 +131,7 @@ impl Forking {
 
 impl Mixin for Forking {
     fn start(&self) -> Result<()> {
+        prepare_thread();
         self.permit()?;
         self.state().map(drop).map_err(Error::system("watch children"))
     }

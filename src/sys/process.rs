@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
@@ -218,16 +219,14 @@ impl<T> Children<T> {
 
     /// Reaps the children that have ended, without waiting.
     pub(crate) fn reap(&self) -> Vec<(i32, Option<Exit>, T)> {
-        let mut events = Vec::with_capacity(64);
+        let mut events = [MaybeUninit::uninit(); 64];
         let mut reaped = Vec::new();
         loop {
-            events.clear();
             let at_once = Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 });
-            let buffer = rustix::buffer::spare_capacity(&mut events);
-            if !matches!(epoll::wait(&self.ended, buffer, at_once), Ok(1..)) {
+            let Ok((events @ [_, ..], _)) = epoll::wait(&self.ended, &mut events, at_once) else {
                 return reaped;
-            }
-            for event in &events {
+            };
+            for event in events {
                 let pid = event.data.u64() as i32;
                 let child = self.running.lock().remove(&pid);
                 if let Some(child) = child {
