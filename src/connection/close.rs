@@ -19,13 +19,13 @@ const LINGER_BYTES: usize = 1024 * 1024;
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 impl Connection {
-    /// Sends what was written, and closes.
+    /// Sends what was written, and sees to it that it arrives when the connection is dropped.
     ///
     /// A socket closed with unread input resets the connection, and the peer may lose what it was
     /// being sent ([RFC 9293, 3.10.4](https://www.rfc-editor.org/rfc/rfc9293#section-3.10.4)). So
     /// where there is such input the sending side is closed first, and the input read and thrown
     /// away until the peer has closed too, within bounds.
-    pub(crate) fn close(mut self) -> io::Result<()> {
+    pub(crate) fn close(&mut self) -> io::Result<()> {
         // Even where the handler left nothing to send, a broadcast may have.
         let flushed = self.send(&[]);
         if flushed.is_ok() {

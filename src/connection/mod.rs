@@ -306,7 +306,7 @@ impl Connection {
             // Whoever waits holds no buffer meanwhile.
             SPARE_OUTPUT.with(|spare| spare.give_back(&mut self.output));
         }
-        let until = self.patience.until_read().map_err(io::Error::from);
+        let until = self.patience.until_read();
         let (until, most) = (self.note_failure(until)?, self.most_to_receive()?);
         match read(&mut self.input, Source { link: &self.link, until, most }) {
             Ok(0) => {

@@ -71,20 +71,26 @@ impl Patience {
 
     /// How long the next read may wait.
     #[inline(always)]
-    pub(super) fn until_read(&mut self) -> Result<Until, Error> {
+    pub(super) fn until_read(&mut self) -> io::Result<Until> {
         if self.depth == 0 || self.received == 0 {
             return Ok(Until::Timeout(self.of_stream()));
         }
         if self.message.is_none() && self.rate.is_none() && self.read == self.of_stream() {
             return Ok(Until::Timeout(self.read));
         }
+        self.until_next_piece()
+    }
+
+    /// Of a message that has begun, by this side's own clock.
+    #[inline(never)]
+    fn until_next_piece(&mut self) -> io::Result<Until> {
         let now = Instant::now();
         let begun = *self.begun.get_or_insert(now);
         if let Some(limit) = self.message
             && now - begun >= limit
         {
             // Whether or not there is something to read: there always is from who floods.
-            return Err(Error::Deadline { limit });
+            return Err(Error::Deadline { limit }.into());
         }
         let rate = self.rate.map(|rate| rate.time_for(self.received));
         let instants = [
@@ -98,6 +104,7 @@ impl Patience {
     }
 
     /// Which limit it was, when a read has waited in vain.
+    #[cold]
     pub(super) fn read_error(&self) -> Error {
         let elapsed = self.begun.map(|begun| begun.elapsed()).unwrap_or_default();
         match (self.message, self.rate) {
@@ -127,6 +134,7 @@ impl Patience {
     }
 
     /// Which limit it was, when a write has waited in vain.
+    #[cold]
     pub(super) fn write_error(&self, begun: Option<Instant>, written: usize) -> Error {
         match (self.rate, begun) {
             (Some(rate), Some(begun)) if begun.elapsed() >= rate.time_for(written) => {
@@ -139,6 +147,8 @@ impl Patience {
 
 /// Makes a limit's name of a wait that has ended without the peer: the system only says that time
 /// is up. (`ETIMEDOUT` is something else: the peer's machine does not answer.)
+#[cold]
+#[inline(never)]
 pub(super) fn named(error: io::Error, limit: impl FnOnce() -> Error) -> io::Error {
     if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
         limit().into()
