@@ -50,16 +50,20 @@ impl Connection {
     /// Remembers what a failure says of the connection: the handler may keep it to itself.
     #[inline(always)]
     pub(super) fn note_failure<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
-        if let Err(error) = &result
-            && let Some(reason) = CloseReason::of(error)
-        {
-            let by_us = if is_hang_up(error) { self.ended_by_server() } else { None };
-            self.is_over |= reason == CloseReason::Reset;
-            // After the end of the input a message that lacks its end is no news.
-            self.ended =
-                by_us.or(if reason == CloseReason::Eof { self.ended } else { Some(reason) });
+        if let Err(error) = &result {
+            self.note_error(error);
         }
         result
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_error(&mut self, error: &io::Error) {
+        let Some(reason) = CloseReason::of(error) else { return };
+        let by_us = if is_hang_up(error) { self.ended_by_server() } else { None };
+        self.is_over |= reason == CloseReason::Reset;
+        // After the end of the input a message that lacks its end is no news.
+        self.ended = by_us.or(if reason == CloseReason::Eof { self.ended } else { Some(reason) });
     }
 
     /// Why this side has ended the connection, if it has.

@@ -93,11 +93,7 @@ impl Wait for OnFiber {
         if let Some(waited) = waited {
             return waited;
         }
-        let Some(fd) = stream.as_fd() else { return Ok(()) };
-        match poll([Some((fd, interest))], [], until)? {
-            [true] => Ok(()),
-            [false] => Err(io::ErrorKind::TimedOut.into()),
-        }
+        wait_elsewhere(stream, interest, until)
     }
 
     fn give_way(&self) {
@@ -110,6 +106,21 @@ impl Wait for OnFiber {
         if self.with(|scheduler| scheduler.sleep(self.key, time)).is_none() {
             thread::sleep(time);
         }
+    }
+}
+
+/// Waits on another thread than the worker, or while a panic is on its way.
+#[cold]
+#[inline(never)]
+fn wait_elsewhere(
+    stream: &dyn Stream,
+    interest: Interest,
+    until: Option<Instant>,
+) -> io::Result<()> {
+    let Some(fd) = stream.as_fd() else { return Ok(()) };
+    match poll([Some((fd, interest))], [], until)? {
+        [true] => Ok(()),
+        [false] => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::desk::{Desk, Team};
-use super::seats::{Awaits, Key, Seats};
+use super::seats::{Awaits, Key, Seat, Seats};
 use crate::mixin::crew::Crew;
 use crate::stream::{Interest, Stream};
 use crate::sys::fiber::{self, Fiber, Job};
@@ -255,19 +255,25 @@ impl Scheduler {
         if let Some(seat) = self.seats.borrow_mut().find(key) {
             seat.awaits = awaits;
             seat.until = until;
-            if let Some(until) = until
-                && seat.timer.is_none_or(|timer| until < timer)
-            {
-                let mut timers = self.timers.borrow_mut();
-                if let Some(timer) = seat.timer.replace(until) {
-                    timers.remove(&(timer, key));
-                }
-                timers.insert((until, key));
+            if let Some(until) = until {
+                self.set_timer(key, seat, until);
             }
         }
         fiber::suspend();
         let mut seats = self.seats.borrow_mut();
         !seats.find(key).is_some_and(|seat| std::mem::take(&mut seat.is_late))
+    }
+
+    // Not a part of its caller, whose frame is in memory as long as the fiber waits.
+    #[inline(never)]
+    fn set_timer(&self, key: Key, seat: &mut Seat, until: Instant) {
+        if seat.timer.is_none_or(|timer| until < timer) {
+            let mut timers = self.timers.borrow_mut();
+            if let Some(timer) = seat.timer.replace(until) {
+                timers.remove(&(timer, key));
+            }
+            timers.insert((until, key));
+        }
     }
 
     pub(super) fn wait_for(
