@@ -68,7 +68,7 @@ impl Readiness {
     /// and says what, of some of them at least. It may end early, for a signal or for no reason.
     pub(crate) fn wait(&self, time: Option<Duration>, mut happened: impl FnMut(u64, Happened)) {
         let timeout = time.map(|time| timespec(time.min(Duration::from_secs(24 * 3600))));
-        let mut events = [MaybeUninit::uninit(); 64];
+        let mut events = [MaybeUninit::uninit(); 512];
         // But for an interruption, it has no error that is not a mistake of this type's.
         let Ok((events, _)) = epoll::wait(&self.0, &mut events, timeout.as_ref()) else { return };
         for event in events {

@@ -52,7 +52,7 @@ pub(super) struct Scheduler {
     stack_size: usize,
     stacks: RefCell<Vec<Stack>>,
     seats: RefCell<Seats>,
-    /// Those that may go on, in this order,
+    /// Those that may go on,
     ready: RefCell<VecDeque<Key>>,
     /// and behind them, whoever comes meanwhile, those that have given way.
     gave_way: RefCell<VecDeque<Key>>,
@@ -127,10 +127,15 @@ impl Scheduler {
         self.resume(key);
     }
 
-    /// Gives each of those that may go on now one turn.
+    /// Gives each of those that may go on now one turn. Whoever has become ready last is the first,
+    /// since what the system has just written for it is still in the processor's caches; and since
+    /// it is one turn each, nobody waits for longer than it takes to go round twice.
     pub(super) fn run_ready(&self) {
-        self.ready.borrow_mut().append(&mut self.gave_way.borrow_mut());
-        let count = self.ready.borrow().len();
+        let mut ready = self.ready.borrow_mut();
+        ready.make_contiguous().reverse();
+        ready.append(&mut self.gave_way.borrow_mut());
+        let count = ready.len();
+        drop(ready);
         for _ in 0..count {
             let mut ready = self.ready.borrow_mut();
             let next = ready.pop_front();
