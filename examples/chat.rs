@@ -20,7 +20,7 @@ mod transcript;
 use std::error::Error;
 use std::process::ExitCode;
 
-use common::{Example, Options};
+use common::{Example, Options, usage_error};
 use socketserver::services::Chat;
 
 fn main() -> ExitCode {
@@ -40,11 +40,20 @@ fn main() -> ExitCode {
         })
 }
 
-#[cfg(feature = "redis")]
 fn room(options: &Options) -> Result<Chat, Box<dyn Error>> {
+    if let Some(url) = options.value("backplane") {
+        return shared_room(url, options);
+    }
+    match ["room", "expiry"].into_iter().find(|flag| options.value(flag).is_some()) {
+        Some(flag) => Err(usage_error(format!("--{flag} needs --backplane"))),
+        None => Ok(Chat::new()),
+    }
+}
+
+#[cfg(feature = "redis")]
+fn shared_room(url: &str, options: &Options) -> Result<Chat, Box<dyn Error>> {
     use socketserver::services::Redis;
 
-    let Some(url) = options.value("backplane") else { return Ok(Chat::new()) };
     let mut redis = Redis::new(url, options.value("room").unwrap_or("lobby"))?;
     if let Some(expiry) = options.seconds("expiry")? {
         redis = redis.expiry(expiry);
@@ -53,9 +62,6 @@ fn room(options: &Options) -> Result<Chat, Box<dyn Error>> {
 }
 
 #[cfg(not(feature = "redis"))]
-fn room(options: &Options) -> Result<Chat, Box<dyn Error>> {
-    match options.value("backplane") {
-        Some(_) => Err(common::usage_error("--backplane needs --features redis".to_owned())),
-        None => Ok(Chat::new()),
-    }
+fn shared_room(_url: &str, _options: &Options) -> Result<Chat, Box<dyn Error>> {
+    Err(usage_error("--backplane needs --features redis".to_owned()))
 }

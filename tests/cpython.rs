@@ -3,15 +3,13 @@
 
 mod common;
 
-use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
-use std::time::Duration;
 
 use common::{
     Client, PATIENCE, TempDir, Told, ask, bounded, echoes, next, on_every_stream_server,
-    open_descriptors, serving_threads, tcp, wait_until,
+    open_descriptors, serving_threads, wait_until,
 };
 use parking_lot::{Mutex, MutexGuard};
 use socketserver::services::{Echo, Hello};
@@ -161,39 +159,4 @@ fn a_request_that_verify_request_refuses_is_closed() {
         assert!(server.connections().is_empty());
     });
     assert!(words.try_recv().is_err(), "a refused request is not set up");
-}
-
-#[test]
-fn finished_threads_are_not_kept() {
-    let (_alone, _bound) = (alone(), bounded());
-    let mixin = Threading::new().idle_time(Duration::ZERO);
-    let server = ThreadingTcpServer::builder().mixin(mixin).bind("127.0.0.1:0", Echo).unwrap();
-    let server = server.spawn().unwrap();
-    let clients: Vec<_> = (0..50).map(|_| tcp(server.local_addr())).collect();
-    for client in &clients {
-        assert_eq!(ask(client, "hello"), "hello");
-    }
-    assert_eq!(serving_threads(), 51);
-    drop(clients);
-    wait_until("only the server's own thread is left", || serving_threads() == 1);
-    for _ in 0..200 {
-        echoes(server.local_addr(), "short\n");
-    }
-    wait_until("only the server's own thread is left", || serving_threads() == 1);
-}
-
-#[test]
-fn a_thread_that_is_done_serves_the_next_client_and_leaves_after_its_idle_time() {
-    let (_alone, _bound) = (alone(), bounded());
-    let name = handler_fn(|connection| Ok(writeln!(connection, "{:?}", thread::current().id())?));
-    let mixin = Threading::new().idle_time(Duration::from_millis(500));
-    let server = ThreadingTcpServer::builder().mixin(mixin).bind("127.0.0.1:0", name).unwrap();
-    let server = server.spawn().unwrap();
-    let mut threads = HashSet::new();
-    for _ in 0..100 {
-        threads.insert(common::line_of(tcp(server.local_addr())));
-    }
-    assert!(threads.len() < 50, "{} threads for 100 clients in a row", threads.len());
-    wait_until("the idle ones have left", || serving_threads() == 1);
-    assert!(common::line_of(tcp(server.local_addr())).starts_with("ThreadId"));
 }

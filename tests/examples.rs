@@ -90,6 +90,7 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
         is_told(name, &["--listen", "two\nlines"], 2, &[r"two\nlines"]);
     }
     is_told("chat", &["--greeting"], 2, &["--greeting"]);
+    is_told("chat", &["--room", "tea"], 2, &["--room needs --backplane"]);
     if cfg!(not(feature = "redis")) {
         is_told("chat", &["--backplane", "redis://127.0.0.1"], 2, &["--features redis"]);
     }
