@@ -36,7 +36,7 @@ use crate::sys::wait::{Interest, poll};
 /// ```
 ///
 /// What a fork costs grows with the program: linked statically (`-C target-feature=+crt-static`) it
-/// takes about a sixth less.
+/// takes about a fifth less.
 ///
 /// Children are reaped as soon as they end, by their own descriptors; other children of the
 /// program are left alone. Each of `SIGINT` and `SIGTERM` ends a child gracefully the first time;
