@@ -136,7 +136,6 @@ fn dropping_a_server_ends_what_handle_request_has_left_running() {
     assert_eq!(reader.join().unwrap(), ANSWER);
 }
 
-/// As many descriptors as this process may have at all; says how many.
 #[test]
 fn handlers_that_ignore_the_end_cost_the_deadline_once() {
     let (_alone, _bound) = (alone(), bounded());

@@ -54,6 +54,7 @@ fn a_thread_that_is_done_serves_the_next_client_and_leaves_after_its_idle_time()
     assert!(common::line_of(tcp(server.local_addr())).starts_with("ThreadId"));
 }
 
+/// As many descriptors as this process may have at all; says how many.
 fn raise_descriptor_limit() -> usize {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
