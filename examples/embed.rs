@@ -61,7 +61,7 @@ fn run(options: Options) -> Outcome {
             app.ticks.fetch_add(1, Relaxed);
         }
     }
-    let report = server.stop(options.stop_deadline());
+    let report = server.stop(options.stop_timeout());
     let _ = writeln!(std::io::stdout(), "stopped; clients cut off: {}", report.forced);
     Ok(())
 }

@@ -4,16 +4,16 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::acceptor::{BaseServer, ServiceActions};
 use crate::access::Access;
 use crate::address::Endpoint;
-use crate::base::{Actions, BaseServer};
-use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::listener::Listener;
 use crate::mixin::Mixin;
 use crate::request::IntoHandler;
 use crate::server::Server;
 use crate::settings::{ConnectionRate, Keepalive, MinRate, Overload, Settings};
+use crate::state::ServerState;
 use crate::transport::Transport;
 
 /// The settings of a server to be: start with [`Server::builder`], end with
@@ -34,7 +34,7 @@ use crate::transport::Transport;
 pub struct Builder<T, M> {
     mixin: M,
     settings: Settings,
-    actions: Option<Actions>,
+    actions: Option<ServiceActions>,
     transport: PhantomData<fn() -> T>,
 }
 
@@ -211,7 +211,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     /// [`read_timeout`](Builder::read_timeout), which then bounds each wait within a message only;
     /// the same (`None`) by default.
     ///
-    /// What is a message says [`Connection::one_message`](crate::Connection::one_message): a line,
+    /// What is a message says [`Connection::with_message_timeout`](crate::Connection::with_message_timeout): a line,
     /// for a handler that reads lines.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.idle_timeout = timeout.into().map(not_zero);
@@ -220,9 +220,9 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
     /// How long a message may take to be whole from when its first piece was there, however the
     /// rest of it comes: a client that sends a byte now and then is cut off by then. A read of it
-    /// fails with `TimedOut` ([`Error::Deadline`]). For ever (`None`) by default.
-    pub fn message_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
-        self.settings.message_deadline = deadline.into();
+    /// fails with `TimedOut` ([`Error::MessageTimeout`]). For ever (`None`) by default.
+    pub fn message_timeout(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.settings.message_timeout = deadline.into();
         self
     }
 
@@ -251,8 +251,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
     /// How long a stop waits for connections to end by themselves before it cuts them off, unless
     /// [`ServerHandle::stop`](crate::ServerHandle::stop) is given another time; 30 s by default.
-    pub fn stop_deadline(mut self, deadline: Duration) -> Self {
-        self.settings.stop_deadline = deadline;
+    pub fn stop_timeout(mut self, deadline: Duration) -> Self {
+        self.settings.stop_timeout = deadline;
         self
     }
 
@@ -280,7 +280,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         call: impl FnMut() + Send + 'static,
     ) -> Self {
         let interval = not_zero(interval).max(Duration::from_millis(1));
-        self.actions = Some(Actions { interval, call: Box::new(call) });
+        self.actions = Some(ServiceActions { interval, call: Box::new(call) });
         self
     }
 
@@ -337,9 +337,9 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
         transport.prepare(&settings.transport).map_err(Error::system("set up the listener"))?;
         let local_addr = transport.local_addr().map_err(Error::system("read the address"))?;
-        let control = Control::new(settings, local_addr).map_err(Error::system("make a pipe"))?;
-        let (handler, control) = (handler.into_handler(), Arc::new(control));
-        let listener = Listener::new(transport, handler, control, mixin.max_requests());
+        let state = ServerState::new(settings, local_addr).map_err(Error::system("make a pipe"))?;
+        let (handler, state) = (handler.into_handler(), Arc::new(state));
+        let listener = Listener::new(transport, handler, state, mixin.max_requests());
         Ok(Server::new(BaseServer::new(listener, actions), mixin))
     }
 }

@@ -24,9 +24,9 @@ pub enum CloseReason {
     /// The peer sent nothing for as long as [`idle_timeout`](crate::Builder::idle_timeout) or
     /// [`read_timeout`](crate::Builder::read_timeout) allows.
     IdleTimeout,
-    /// A message took longer than [`message_deadline`](crate::Builder::message_deadline), or came
+    /// A message took longer than [`message_timeout`](crate::Builder::message_timeout), or came
     /// or went slower than [`min_rate`](crate::Builder::min_rate).
-    Deadline,
+    MessageTimeout,
     /// The peer took nothing for as long as [`write_timeout`](crate::Builder::write_timeout)
     /// allows.
     WriteTimeout,
@@ -78,7 +78,9 @@ impl CloseReason {
         match error {
             Error::LineTooLong { .. } | Error::MessageTooLong { .. } => Some(CloseReason::Limit),
             Error::IdleTimeout { .. } => Some(CloseReason::IdleTimeout),
-            Error::Deadline { .. } | Error::TooSlow { .. } => Some(CloseReason::Deadline),
+            Error::MessageTimeout { .. } | Error::TooSlow { .. } => {
+                Some(CloseReason::MessageTimeout)
+            }
             Error::WriteTimeout { .. } => Some(CloseReason::WriteTimeout),
             Error::Panicked { .. } => Some(CloseReason::Panic),
             // What was being done does not matter, but what the system said.
@@ -88,7 +90,7 @@ impl CloseReason {
     }
 
     /// Of two reasons the one that says more.
-    pub(crate) fn worse(self, other: CloseReason) -> CloseReason {
+    pub(crate) fn most_severe(self, other: CloseReason) -> CloseReason {
         match (self, other) {
             (CloseReason::Panic, _) | (_, CloseReason::Panic) => CloseReason::Panic,
             (CloseReason::Error, _) | (_, CloseReason::Error) => CloseReason::Error,
@@ -104,7 +106,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Eof => "end of file",
             CloseReason::Reset => "reset",
             CloseReason::IdleTimeout => "idle timeout",
-            CloseReason::Deadline => "deadline",
+            CloseReason::MessageTimeout => "message timeout",
             CloseReason::WriteTimeout => "write timeout",
             CloseReason::Limit => "limit",
             CloseReason::Denied => "denied",

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::address::Address;
-use crate::control::Control;
 use crate::handle::ServerHandle;
 use crate::settings::Settings;
+use crate::state::ServerState;
 
 /// The sending side of a datagram transport: [`Udp`](crate::transport::Udp) and
 /// [`UnixDatagram`](crate::transport::UnixDatagram) bring theirs.
@@ -39,9 +39,9 @@ impl DatagramRequest {
         data: Vec<u8>,
         peer: Address,
         socket: Arc<dyn DatagramSocket>,
-        control: Arc<Control>,
+        state: Arc<ServerState>,
     ) -> DatagramRequest {
-        let server = ServerHandle::new(control);
+        let server = ServerHandle::new(state);
         DatagramRequest { id, data, peer, socket, server, reply: Vec::new() }
     }
 
@@ -103,10 +103,9 @@ impl DatagramRequest {
     pub fn in_memory(data: impl Into<Vec<u8>>) -> InMemoryDatagram {
         let here = Address::Udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let sent = Arc::new(Replies::default());
-        let control = Control::new(Settings::default(), here.clone());
-        let control = Arc::new(control.expect("a pipe and an event descriptor"));
-        let request =
-            DatagramRequest::new(control.new_id(), data.into(), here, sent.clone(), control);
+        let state = ServerState::new(Settings::default(), here.clone());
+        let state = Arc::new(state.expect("a pipe and an event descriptor"));
+        let request = DatagramRequest::new(state.new_id(), data.into(), here, sent.clone(), state);
         InMemoryDatagram { request, sent }
     }
 }

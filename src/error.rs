@@ -54,8 +54,8 @@ pub enum Error {
         /// How long it was waited for.
         limit: Duration,
     },
-    /// A message that had begun was not whole by its `message_deadline`.
-    Deadline {
+    /// A message that had begun was not whole by its `message_timeout`.
+    MessageTimeout {
         /// How long it was given.
         limit: Duration,
     },
@@ -141,7 +141,7 @@ impl fmt::Display for Error {
             Error::IdleTimeout { limit } => {
                 write!(f, "timed out: the peer sent nothing for {limit:?}")
             }
-            Error::Deadline { limit } => {
+            Error::MessageTimeout { limit } => {
                 write!(f, "timed out: the message was not whole after {limit:?}")
             }
             Error::TooSlow { bytes_per_second } => {
@@ -190,7 +190,7 @@ impl From<Error> for io::Error {
                 io::ErrorKind::InvalidData
             }
             Error::IdleTimeout { .. }
-            | Error::Deadline { .. }
+            | Error::MessageTimeout { .. }
             | Error::TooSlow { .. }
             | Error::WriteTimeout { .. } => io::ErrorKind::TimedOut,
             _ => io::ErrorKind::Other,

@@ -9,10 +9,10 @@ use std::{fmt, thread};
 
 use crate::access::Access;
 use crate::address::Address;
-use crate::control::{Control, StopReport};
 use crate::error::{Error, Result};
 use crate::registry::ConnectionInfo;
 use crate::settings::ConnectionRate;
+use crate::state::{ServerState, StopReport};
 use crate::stats::Stats;
 
 /// A server seen from outside: to ask after it and to stop it, from any thread, from a handler,
@@ -21,68 +21,68 @@ use crate::stats::Stats;
 /// Cloning is cheap; a handle keeps no server alive.
 #[derive(Clone)]
 pub struct ServerHandle {
-    control: Arc<Control>,
+    state: Arc<ServerState>,
 }
 
 impl ServerHandle {
-    pub(crate) fn new(control: Arc<Control>) -> ServerHandle {
-        ServerHandle { control }
+    pub(crate) fn new(state: Arc<ServerState>) -> ServerHandle {
+        ServerHandle { state }
     }
 
-    pub(crate) fn control(&self) -> &Arc<Control> {
-        &self.control
+    pub(crate) fn state(&self) -> &Arc<ServerState> {
+        &self.state
     }
 
     /// The address that the server listens on, with the real port where 0 was asked for.
     pub fn local_addr(&self) -> &Address {
-        &self.control.local_addr
+        &self.state.local_addr
     }
 
     /// Counters since the server was made.
     pub fn stats(&self) -> Stats {
-        self.control.stats().snapshot(self.control.registry.len())
+        self.state.stats().snapshot(self.state.registry.len())
     }
 
     /// The requests being served now, oldest first.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
-        self.control.registry.snapshot()
+        self.state.registry.snapshot()
     }
 
     /// Cuts one connection off: its handler sees end-of-file, or an error when it writes. Whether
     /// there is such a connection; a datagram is none.
     pub fn disconnect(&self, id: u64) -> bool {
-        self.control.registry.disconnect(id)
+        self.state.registry.disconnect(id)
     }
 
     /// How many requests are served at a time; what
     /// [`max_connections`](crate::Builder::max_connections) said, unless it was changed since.
     pub fn max_connections(&self) -> usize {
-        self.control.gate.max_connections()
+        self.state.limits.max_connections()
     }
 
     /// Changes how many requests are served at a time. Zero counts as one. Where there are more of
     /// them now, they stay, and nobody comes in until enough have left.
     pub fn set_max_connections(&self, connections: usize) {
-        self.control.gate.set_max_connections(connections);
-        self.control.reconsider();
+        self.state.limits.set_max_connections(connections);
+        self.state.wake_acceptor();
     }
 
     /// Changes how many requests of one peer are served at a time:
     /// [`max_connections_per_peer`](crate::Builder::max_connections_per_peer). Those that came
     /// while there was no such limit are not counted.
     pub fn set_max_connections_per_peer(&self, connections: impl Into<Option<usize>>) {
-        self.control.gate.set_max_per_peer(connections.into());
+        self.state.limits.set_max_per_peer(connections.into());
     }
 
     /// Changes how often one peer may connect:
     /// [`connection_rate`](crate::Builder::connection_rate). What was counted so far is forgotten.
     pub fn set_connection_rate(&self, rate: impl Into<Option<ConnectionRate>>) {
-        self.control.gate.set_rate(rate.into());
+        self.state.limits.set_rate(rate.into());
     }
 
     /// Changes who may connect: [`access`](crate::Builder::access). Those who are connected stay.
     pub fn set_access(&self, access: Access) {
-        self.control.gate.set_access(access);
+        self.state.limits.set_access(access);
     }
 
     /// Leaves newcomers in the kernel's backlog, until [`resume`](ServerHandle::resume); those who
@@ -99,38 +99,38 @@ impl ServerHandle {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn suspend(&self) {
-        self.control.gate.suspend(true);
-        self.control.reconsider();
+        self.state.limits.suspend(true);
+        self.state.wake_acceptor();
     }
 
     /// Ends a [`suspend`](ServerHandle::suspend), if there was one: newcomers are served again,
     /// those in the backlog first.
     pub fn resume(&self) {
-        self.control.gate.suspend(false);
-        self.control.reconsider();
+        self.state.limits.suspend(false);
+        self.state.wake_acceptor();
     }
 
     /// Whether newcomers are left in the backlog.
     pub fn is_suspended(&self) -> bool {
-        self.control.gate.is_suspended()
+        self.state.limits.is_suspended()
     }
 
     /// Asks the server to stop, and returns at once.
     ///
     /// `serve_forever` then stops accepting, serves what the kernel has already accepted, lets
     /// each handler read to the end of what was received, and returns when all have ended, or at
-    /// the [`stop_deadline`](crate::Builder::stop_deadline) at the latest.
+    /// the [`stop_timeout`](crate::Builder::stop_timeout) at the latest.
     ///
     /// May be called before, during and after serving, again, from a handler, and from a signal
     /// handler: it takes no lock and allocates nothing. A server that was shut down before it
     /// served refuses to serve. In a child of a forking server it stops the parent.
     pub fn shutdown(&self) {
-        self.control.shutdown();
+        self.state.shutdown();
     }
 
     /// Whether a shutdown was asked for.
     pub fn is_stopping(&self) -> bool {
-        self.control.is_stopping()
+        self.state.is_stopping()
     }
 
     /// Asks the server to stop and waits until it has, at most for `deadline`; says what became
@@ -140,7 +140,7 @@ impl ServerHandle {
     /// Called from a handler it waits for that handler too, and so for the whole deadline;
     /// [`shutdown`](ServerHandle::shutdown) is for that.
     pub fn stop(&self, deadline: Duration) -> StopReport {
-        self.control.stop(deadline)
+        self.state.stop(deadline)
     }
 
     /// A pipe to write to: any byte written to it is a [`shutdown`](ServerHandle::shutdown). Made
@@ -159,7 +159,7 @@ impl ServerHandle {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn shutdown_pipe(&self) -> Result<OwnedFd> {
-        self.control.shutdown_pipe().map_err(Error::system("duplicate the shutdown pipe"))
+        self.state.shutdown_pipe().map_err(Error::system("duplicate the shutdown pipe"))
     }
 }
 
@@ -175,7 +175,7 @@ impl fmt::Debug for ServerHandle {
 /// A server that serves on a thread of its own: a [`ServerHandle`] that stops it when dropped.
 ///
 /// Dropping it is a [`stop`](ServerHandle::stop) with the server's
-/// [`stop_deadline`](crate::Builder::stop_deadline).
+/// [`stop_timeout`](crate::Builder::stop_timeout).
 #[derive(Debug)]
 #[must_use = "dropping it stops the server"]
 pub struct RunningServer {
@@ -236,7 +236,7 @@ impl Deref for RunningServer {
 impl Drop for RunningServer {
     fn drop(&mut self) {
         if self.thread.is_some() && !thread::panicking() {
-            self.stop_and_join(self.handle.control.settings.stop_deadline);
+            self.stop_and_join(self.handle.state.settings.stop_timeout);
         } else if self.thread.is_some() {
             // While a test or a program comes down, nobody should wait for its clients.
             self.stop_and_join(Duration::ZERO);

@@ -238,13 +238,13 @@
 //! | [`LengthPrefixed::max_length`] | 64 KiB | [`Error::MessageTooLong`] |
 //! | [`max_packet_size`] | 65,535 bytes | [`Error::Truncated`] |
 //! | [`idle_timeout`], [`read_timeout`] | none | [`Error::IdleTimeout`] |
-//! | [`message_deadline`] | none | [`Error::Deadline`] |
+//! | [`message_timeout`] | none | [`Error::MessageTimeout`] |
 //! | [`min_rate`] | none | [`Error::TooSlow`] |
 //! | [`write_timeout`] | 30 s | [`Error::WriteTimeout`] |
 //! | [`keepalive`] | about two minutes without a sign of life | the connection is reset |
 //! | [`user_timeout`] | two minutes without an answer to what was sent | the connection is reset |
 //! | [`Broadcast::with_capacity`] | 4 MiB behind | the member is disconnected |
-//! | [`stop_deadline`] | 30 s | connections are cut off |
+//! | [`stop_timeout`] | 30 s | connections are cut off |
 //!
 //! [`max_connections`]: Builder::max_connections
 //! [`max_connections_per_peer`]: Builder::max_connections_per_peer
@@ -255,12 +255,12 @@
 //! [`max_packet_size`]: Builder::max_packet_size
 //! [`idle_timeout`]: Builder::idle_timeout
 //! [`read_timeout`]: Builder::read_timeout
-//! [`message_deadline`]: Builder::message_deadline
+//! [`message_timeout`]: Builder::message_timeout
 //! [`min_rate`]: Builder::min_rate
 //! [`write_timeout`]: Builder::write_timeout
 //! [`keepalive`]: Builder::keepalive
 //! [`user_timeout`]: Builder::user_timeout
-//! [`stop_deadline`]: Builder::stop_deadline
+//! [`stop_timeout`]: Builder::stop_timeout
 //! [`LengthPrefixed::max_length`]: framing::LengthPrefixed::max_length
 //!
 //! # Forking
@@ -296,49 +296,48 @@
 //! Linux 5.4 or newer; the crate does not build on other systems yet. Fibers are for x86, x86_64,
 //! ARM, AArch64, RISC-V and LoongArch; elsewhere the feature has to be off.
 
-mod accept;
+mod accept_error;
+mod acceptor;
 mod access;
 mod address;
 mod admission;
-mod base;
 mod broadcast;
 mod builder;
 mod close_reason;
 mod connection;
-mod control;
 mod datagram;
 mod error;
-mod farewell;
 pub mod framing;
-mod gate;
 mod handle;
 mod handler;
-mod link;
+mod idle_acceptors;
+mod lifecycle;
+mod limits;
 mod listener;
 mod mixin;
 mod registry;
+mod rejected;
 mod request;
-mod run;
 mod server;
 pub mod services;
 mod settings;
+mod shared_stream;
+mod state;
 mod stats;
 mod stream;
 mod sync;
 mod sys;
 pub mod transport;
-mod watch;
 
 pub use ipnet;
 
+pub use acceptor::{BaseServer, NextRequest};
 pub use access::{Access, Peers};
 pub use address::{Address, Endpoint, Scheme, UnixName};
-pub use base::{BaseServer, Next};
 pub use broadcast::{Broadcast, Member};
 pub use builder::Builder;
 pub use close_reason::{CloseReason, is_hang_up};
 pub use connection::{Connection, InMemoryConnection, Line};
-pub use control::StopReport;
 pub use datagram::{DatagramRequest, InMemoryDatagram};
 pub use error::{Error, Result};
 pub use handle::{RunningServer, ServerHandle};
@@ -360,6 +359,7 @@ pub use server::{
     UnixStreamServer,
 };
 pub use settings::{ConnectionRate, Keepalive, MinRate, Overload};
+pub use state::StopReport;
 pub use stats::Stats;
 pub use stream::{Interest, Wait};
 

@@ -9,63 +9,63 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::accept::{AcceptError, Backoff};
+use crate::accept_error::{AcceptError, Backoff};
 use crate::admission;
-use crate::control::Control;
+use crate::idle_acceptors::{IdleAcceptor, IdleAcceptors};
+use crate::lifecycle::{RequestTask, panic_message};
 use crate::request::{Request, RequestHandler, sealed};
-use crate::run::{Work, panic_message};
+use crate::state::ServerState;
 use crate::transport::Transport;
-use crate::watch::{Seat, Watch};
 
 /// Takes one request at a time, without waiting, and keeps the contracts of accepting: which
 /// errors wait, and who may come in.
 pub(crate) struct Listener {
-    source: Box<dyn Source>,
-    pub(crate) control: Arc<Control>,
+    source: Box<dyn TaskSource>,
+    pub(crate) state: Arc<ServerState>,
     mixin_limit: usize,
-    accepting: Mutex<Accepting>,
+    accepting: Mutex<AcceptState>,
     /// Whether somebody may have come while nobody was let in. Whoever watched was woken for it, and
     /// will not be again.
-    left_outside: AtomicBool,
-    pub(crate) watch: Watch,
+    backlog_pending: AtomicBool,
+    pub(crate) idle: IdleAcceptors,
 }
 
-struct Accepting {
+struct AcceptState {
     backoff: Backoff,
     /// The listener is left alone until then.
     pause: Option<Instant>,
-    failures_in_a_row: u32,
+    consecutive_failures: u32,
     /// How many more to take once the server is stopping: no more than can have been in the
     /// backlog when it began.
     from_backlog: u32,
 }
 
 /// A transport with its handler, whichever their kind.
-trait Source: AsFd + Send + Sync {
+trait TaskSource: AsFd + Send + Sync {
     fn is_cheap_to_try(&self) -> bool;
-    fn accept(&self, control: &Arc<Control>) -> io::Result<Option<Box<dyn Work>>>;
+    fn accept(&self, state: &Arc<ServerState>) -> io::Result<Option<Box<dyn RequestTask>>>;
     fn handler(&self) -> Box<dyn Send + Sync>;
 }
 
-struct Served<T: Transport> {
+struct TransportWithHandler<T: Transport> {
     transport: T,
     handler: Arc<T::Handler>,
 }
 
-impl<T: Transport> AsFd for Served<T> {
+impl<T: Transport> AsFd for TransportWithHandler<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.transport.as_fd()
     }
 }
 
-impl<T: Transport> Source for Served<T> {
+impl<T: Transport> TaskSource for TransportWithHandler<T> {
     fn is_cheap_to_try(&self) -> bool {
         <T::Handler as sealed::RequestHandler>::IS_CHEAP_TO_TRY
     }
 
-    fn accept(&self, control: &Arc<Control>) -> io::Result<Option<Box<dyn Work>>> {
-        let incoming = self.transport.accept(&control.settings.transport)?;
-        Ok(<T::Handler as sealed::RequestHandler>::work(&self.handler, incoming, control))
+    fn accept(&self, state: &Arc<ServerState>) -> io::Result<Option<Box<dyn RequestTask>>> {
+        let incoming = self.transport.accept(&state.settings.transport)?;
+        Ok(<T::Handler as sealed::RequestHandler>::task(&self.handler, incoming, state))
     }
 
     fn handler(&self) -> Box<dyn Send + Sync> {
@@ -74,41 +74,41 @@ impl<T: Transport> Source for Served<T> {
 }
 
 /// What one accept gave.
-pub(crate) enum Accepted {
+pub(crate) enum Accept {
     Request(Request),
     /// Nothing for the mixin, but there may be more.
-    Another,
-    Nobody,
+    Rejected,
+    WouldBlock,
     /// Nobody is let in now.
-    Closed,
+    NotAccepting,
 }
 
 /// Failures of single connections in a row after which the listener itself is suspected.
-const SUSPICIOUS: u32 = 100;
+const MAX_CONSECUTIVE_FAILURES: u32 = 100;
 
 impl Listener {
     pub(crate) fn new<T: Transport>(
         transport: T,
         handler: Arc<T::Handler>,
-        control: Arc<Control>,
+        state: Arc<ServerState>,
         mixin_limit: usize,
     ) -> Listener
     where
         T::Handler: RequestHandler,
     {
-        let accepting = Accepting {
+        let accepting = AcceptState {
             backoff: Backoff::default(),
             pause: None,
-            failures_in_a_row: 0,
-            from_backlog: control.settings.transport.backlog,
+            consecutive_failures: 0,
+            from_backlog: state.settings.transport.backlog,
         };
         Listener {
-            source: Box::new(Served { transport, handler }),
-            control,
+            source: Box::new(TransportWithHandler { transport, handler }),
+            state,
             mixin_limit: mixin_limit.max(1),
             accepting: Mutex::new(accepting),
-            left_outside: AtomicBool::new(false),
-            watch: Watch::default(),
+            backlog_pending: AtomicBool::new(false),
+            idle: IdleAcceptors::default(),
         }
     }
 
@@ -123,8 +123,8 @@ impl Listener {
     }
 
     /// Whether there is room for one more. If not, the bell rings when there may be.
-    pub(crate) fn has_room(&self) -> bool {
-        admission::has_room(&self.control, self.mixin_limit)
+    pub(crate) fn has_capacity(&self) -> bool {
+        admission::has_capacity(&self.state, self.mixin_limit)
     }
 
     /// Until when the listener is left alone, for want of something.
@@ -144,108 +144,110 @@ impl Listener {
     }
 
     /// Begins one.
-    pub(crate) fn pause_after(&self, error: &io::Error) {
-        self.accepting.lock().pause_after(error, &self.control);
+    pub(crate) fn back_off(&self, error: &io::Error) {
+        self.accepting.lock().back_off(error, &self.state);
     }
 
     /// Takes a request, if one may come in now.
-    pub(crate) fn accept(&self) -> Accepted {
+    pub(crate) fn accept(&self) -> Accept {
         let mut accepting = self.accepting.lock();
-        let control = &self.control;
-        let closed = control.is_stopping() || control.gate.is_suspended();
+        let state = &self.state;
+        let closed = state.is_stopping() || state.limits.is_suspended();
         // One thread at a time, so that there is still room when the request is there.
-        let accepted = if closed || accepting.pause.is_some() || !self.has_room() {
-            Accepted::Closed
+        let accepted = if closed || accepting.pause.is_some() || !self.has_capacity() {
+            Accept::NotAccepting
         } else {
-            self.accept_by(&mut accepting)
+            self.accept_locked(&mut accepting)
         };
         drop(accepting);
-        if matches!(accepted, Accepted::Closed) {
-            self.leave_outside();
+        if matches!(accepted, Accept::NotAccepting) {
+            self.set_backlog_pending();
         }
         accepted
     }
 
     /// Somebody may be waiting: to be looked for once newcomers are let in again.
-    pub(crate) fn leave_outside(&self) {
-        self.left_outside.store(true, Ordering::SeqCst);
+    pub(crate) fn set_backlog_pending(&self) {
+        self.backlog_pending.store(true, Ordering::SeqCst);
     }
 
     /// Whether somebody has to be looked for.
-    pub(crate) fn take_left_outside(&self) -> bool {
-        self.left_outside.swap(false, Ordering::SeqCst)
+    pub(crate) fn take_backlog_pending(&self) -> bool {
+        self.backlog_pending.swap(false, Ordering::SeqCst)
     }
 
     /// During a stop: takes one that had come before.
-    pub(crate) fn accept_from_backlog(&self) -> Accepted {
+    pub(crate) fn accept_from_backlog(&self) -> Accept {
         let mut accepting = self.accepting.lock();
         if accepting.from_backlog == 0 {
-            return Accepted::Nobody;
+            return Accept::WouldBlock;
         }
-        let accepted = self.accept_by(&mut accepting);
-        if !matches!(accepted, Accepted::Closed) {
+        let accepted = self.accept_locked(&mut accepting);
+        if !matches!(accepted, Accept::NotAccepting) {
             accepting.from_backlog -= 1;
         }
         accepted
     }
 
-    fn accept_by(&self, accepting: &mut Accepting) -> Accepted {
+    fn accept_locked(&self, accepting: &mut AcceptState) -> Accept {
         // A transport of the user's may panic too.
-        let accepted = catch_unwind(AssertUnwindSafe(|| self.source.accept(&self.control)));
+        let accepted = catch_unwind(AssertUnwindSafe(|| self.source.accept(&self.state)));
         let accepted = accepted.unwrap_or_else(|panic| {
             Err(io::Error::other(format!("the transport panicked: {}", panic_message(&*panic))))
         });
         let error = match accepted {
-            Ok(work) => {
+            Ok(task) => {
                 accepting.backoff.after_success();
-                accepting.failures_in_a_row = 0;
-                let request = work.and_then(|work| admission::admit(work, &self.control));
-                return request.map_or(Accepted::Another, Accepted::Request);
+                accepting.consecutive_failures = 0;
+                let request = task.and_then(|task| admission::admit(task, &self.state));
+                return request.map_or(Accept::Rejected, Accept::Request);
             }
             Err(error) => error,
         };
         match AcceptError::of(&error) {
-            AcceptError::Nobody => return Accepted::Nobody,
-            AcceptError::OneConnection if accepting.failures_in_a_row < SUSPICIOUS => {
+            AcceptError::WouldBlock => return Accept::WouldBlock,
+            AcceptError::OneConnection
+                if accepting.consecutive_failures < MAX_CONSECUTIVE_FAILURES =>
+            {
                 log::debug!("accept: {error}");
-                accepting.failures_in_a_row += 1;
-                return Accepted::Another;
+                accepting.consecutive_failures += 1;
+                return Accept::Rejected;
             }
             AcceptError::OneConnection | AcceptError::System => {}
         }
-        accepting.pause_after(&error, &self.control);
-        Accepted::Closed
+        accepting.back_off(&error, &self.state);
+        Accept::NotAccepting
     }
 
     /// Somebody watches the listener from now on.
-    pub(crate) fn begin_watch(&self) {
-        self.watch.come();
+    pub(crate) fn register_waiter(&self) {
+        self.idle.register();
     }
 
     /// Somebody does so no longer; if nobody does, the thread whose turn it is has to.
-    pub(crate) fn end_watch(&self) {
-        if self.watch.go() {
-            self.control.reconsider();
+    pub(crate) fn unregister_waiter(&self) {
+        if self.idle.unregister() {
+            self.state.wake_acceptor();
         }
     }
 
     /// Waits for a request beside the thread whose turn it is, which leaves the listener to those
     /// who watch it; `None` when there are enough of them, nobody is let in now, or nobody came
     /// for the idle time.
-    pub(crate) fn watch(&self, idle_time: Duration) -> Option<Request> {
-        let (listener, stop) = (self.source.as_fd(), self.control.stop_signal());
-        let seat = self.watch.take_seat(listener, stop, idle_time);
-        seat.is_some().then(|| self.begin_watch());
-        let mut watching = Watching { listener: self, seat };
-        while watching.seat.as_mut()?.wait() {
+    pub(crate) fn accept_idle(&self, idle_time: Duration) -> Option<Request> {
+        let (listener, stop) = (self.source.as_fd(), self.state.shutdown_signal());
+        let acceptor = self.idle.take(listener, stop, idle_time);
+        acceptor.is_some().then(|| self.register_waiter());
+        let mut waiting = IdleWait { listener: self, acceptor };
+        while waiting.acceptor.as_mut()?.wait() {
             match self.accept() {
-                Accepted::Request(request) => return Some(request),
+                Accept::Request(request) => return Some(request),
                 // It may have been turned away, and be looked after until it has read why.
-                Accepted::Another => self.control.reconsider(),
-                Accepted::Nobody => {}
-                Accepted::Closed => {
+                Accept::Rejected => self.state.wake_acceptor(),
+                Accept::WouldBlock => {}
+                Accept::NotAccepting => {
                     // Whoever has the turn waits for the end of that.
-                    self.control.reconsider();
+                    self.state.wake_acceptor();
                     return None;
                 }
             }
@@ -255,16 +257,16 @@ impl Listener {
 }
 
 /// Somebody who watches; however that ends, the last one is missed.
-struct Watching<'a> {
+struct IdleWait<'a> {
     listener: &'a Listener,
-    seat: Option<Seat>,
+    acceptor: Option<IdleAcceptor>,
 }
 
-impl Drop for Watching<'_> {
+impl Drop for IdleWait<'_> {
     fn drop(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            self.listener.watch.leave_seat(seat);
-            self.listener.end_watch();
+        if let Some(acceptor) = self.acceptor.take() {
+            self.listener.idle.put_back(acceptor);
+            self.listener.unregister_waiter();
         }
     }
 }
@@ -275,16 +277,16 @@ impl AsFd for Listener {
     }
 }
 
-impl Accepting {
-    fn pause_after(&mut self, error: &io::Error, control: &Control) {
-        control.stats().accept_errors.add_one();
-        if !self.backoff.is_in_episode() {
-            log::error!("{}: accept: {error}; trying again", control.local_addr);
+impl AcceptState {
+    fn back_off(&mut self, error: &io::Error, state: &ServerState) {
+        state.stats().accept_errors.add_one();
+        if !self.backoff.is_failing() {
+            log::error!("{}: accept: {error}; trying again", state.local_addr);
         }
         // None for a time so far off that the clock cannot express it.
         self.pause = Instant::now().checked_add(self.backoff.after_failure());
         // Whoever leaves gives back a descriptor.
-        control.farewells.cut_short();
-        control.want_room();
+        state.rejected.clear();
+        state.notify_on_release();
     }
 }

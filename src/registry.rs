@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
-use crate::gate::Origin;
-use crate::link::Link;
+use crate::limits::PeerKey;
+use crate::shared_stream::SharedStream;
 use crate::sync::{Condvar, Mutex};
 
 #[cfg(all(test, shuttle))]
@@ -30,14 +30,14 @@ pub struct ConnectionInfo {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     inner: Mutex<Inner>,
-    emptied: Condvar,
+    became_empty: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    present: HashMap<u64, Entry, BuildHasherDefault<IdHasher>>,
+    connections: HashMap<u64, Entry, BuildHasherDefault<IdHasher>>,
     /// How many of them are of one origin.
-    origins: HashMap<Origin, usize>,
+    peer_counts: HashMap<PeerKey, usize>,
     /// Since a stop began, newcomers find their read side shut.
     draining: bool,
     drained: usize,
@@ -48,10 +48,10 @@ struct Inner {
 struct Entry {
     peer: Address,
     /// `None` while it does not matter.
-    origin: Option<Origin>,
+    peer_key: Option<PeerKey>,
     since: Instant,
     /// `None` for a datagram.
-    link: Option<Arc<Link>>,
+    stream: Option<Arc<SharedStream>>,
     forced: bool,
 }
 
@@ -79,37 +79,37 @@ impl Hasher for IdHasher {
 
 impl Registry {
     pub(crate) fn len(&self) -> usize {
-        self.inner.lock().present.len()
+        self.inner.lock().connections.len()
     }
 
     /// How many are here of one origin, of those who were asked for theirs.
-    pub(crate) fn count(&self, origin: Origin) -> usize {
-        self.inner.lock().origins.get(&origin).copied().unwrap_or(0)
+    pub(crate) fn count(&self, peer_key: PeerKey) -> usize {
+        self.inner.lock().peer_counts.get(&peer_key).copied().unwrap_or(0)
     }
 
-    pub(crate) fn enter(
+    pub(crate) fn insert(
         &self,
         id: u64,
         peer: Address,
-        origin: Option<Origin>,
-        link: Option<Arc<Link>>,
+        peer_key: Option<PeerKey>,
+        stream: Option<Arc<SharedStream>>,
     ) {
         let mut inner = self.inner.lock();
         if inner.draining {
-            end(link.as_ref(), Shutdown::Read);
+            close(stream.as_ref(), Shutdown::Read);
         }
-        if let Some(origin) = origin {
-            *inner.origins.entry(origin).or_default() += 1;
+        if let Some(peer_key) = peer_key {
+            *inner.peer_counts.entry(peer_key).or_default() += 1;
         }
-        let entry = Entry { peer, origin, since: Instant::now(), link, forced: false };
-        inner.present.insert(id, entry);
+        let entry = Entry { peer, peer_key, since: Instant::now(), stream, forced: false };
+        inner.connections.insert(id, entry);
     }
 
-    pub(crate) fn leave(&self, id: u64) {
+    pub(crate) fn remove(&self, id: u64) {
         let mut inner = self.inner.lock();
-        let Some(entry) = inner.present.remove(&id) else { return };
-        if let Some(origin) = entry.origin
-            && let hash_map::Entry::Occupied(mut count) = inner.origins.entry(origin)
+        let Some(entry) = inner.connections.remove(&id) else { return };
+        if let Some(peer_key) = entry.peer_key
+            && let hash_map::Entry::Occupied(mut count) = inner.peer_counts.entry(peer_key)
         {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -121,18 +121,18 @@ impl Registry {
         } else if inner.draining {
             inner.drained += 1;
         }
-        let is_last = inner.present.is_empty();
+        let is_last = inner.connections.is_empty();
         drop(inner);
         // The last owner of a link closes its socket: not under the lock.
         drop(entry);
         if is_last {
-            self.emptied.notify_all();
+            self.became_empty.notify_all();
         }
     }
 
     pub(crate) fn snapshot(&self) -> Vec<ConnectionInfo> {
         let inner = self.inner.lock();
-        let mut all: Vec<_> = (inner.present.iter())
+        let mut all: Vec<_> = (inner.connections.iter())
             .map(|(id, entry)| ConnectionInfo {
                 id: *id,
                 peer: entry.peer.clone(),
@@ -147,27 +147,27 @@ impl Registry {
     /// Cuts one connection off. Whether there was one to cut.
     pub(crate) fn disconnect(&self, id: u64) -> bool {
         let inner = self.inner.lock();
-        let link = inner.present.get(&id).and_then(|entry| entry.link.clone());
+        let stream = inner.connections.get(&id).and_then(|entry| entry.stream.clone());
         drop(inner);
-        end(link.as_ref(), Shutdown::Both);
-        link.is_some()
+        close(stream.as_ref(), Shutdown::Both);
+        stream.is_some()
     }
 
     /// Begins a stop: every handler reads end-of-file after what it has received.
     pub(crate) fn drain(&self) {
         let mut inner = self.inner.lock();
         if !std::mem::replace(&mut inner.draining, true) {
-            for entry in inner.present.values() {
-                end(entry.link.as_ref(), Shutdown::Read);
+            for entry in inner.connections.values() {
+                close(entry.stream.as_ref(), Shutdown::Read);
             }
         }
     }
 
     /// The deadline has come: cuts off everybody who is still here.
     pub(crate) fn force(&self) {
-        for entry in self.inner.lock().present.values_mut() {
+        for entry in self.inner.lock().connections.values_mut() {
             entry.forced = true;
-            end(entry.link.as_ref(), Shutdown::Both);
+            close(entry.stream.as_ref(), Shutdown::Both);
         }
     }
 
@@ -177,16 +177,16 @@ impl Registry {
         (inner.drained, inner.forced)
     }
 
-    /// Waits until nobody is here; `false` when somebody still was at `until()`, which is asked
+    /// Waits until nobody is here; `false` when somebody still was at `deadline()`, which is asked
     /// again after [`wake`](Registry::wake).
-    pub(crate) fn wait_until_empty(&self, until: impl Fn() -> Instant) -> bool {
+    pub(crate) fn wait_until_empty(&self, deadline: impl Fn() -> Instant) -> bool {
         let mut inner = self.inner.lock();
-        while !inner.present.is_empty() {
-            let until = until();
-            if Instant::now() >= until {
+        while !inner.connections.is_empty() {
+            let deadline = deadline();
+            if Instant::now() >= deadline {
                 return false;
             }
-            self.emptied.wait_until(&mut inner, until);
+            self.became_empty.wait_until(&mut inner, deadline);
         }
         true
     }
@@ -194,20 +194,20 @@ impl Registry {
     pub(crate) fn wake(&self) {
         // Under the lock, so that a waiter is either asleep or yet to ask for its time.
         let _inner = self.inner.lock();
-        self.emptied.notify_all();
+        self.became_empty.notify_all();
     }
 
     /// In a forked child: lets go of everybody but one. It does nothing if another thread held
     /// the lock at the moment of the fork.
-    pub(crate) fn forget_all_but(&self, id: u64) {
+    pub(crate) fn retain_only(&self, id: u64) {
         if let Some(mut inner) = self.inner.try_lock() {
-            inner.present.retain(|present, _| *present == id);
+            inner.connections.retain(|connections, _| *connections == id);
         }
     }
 }
 
-fn end(link: Option<&Arc<Link>>, how: Shutdown) {
-    if let Some(link) = link {
-        link.end(how, CloseReason::Stopped);
+fn close(stream: Option<&Arc<SharedStream>>, how: Shutdown) {
+    if let Some(stream) = stream {
+        stream.close(how, CloseReason::Stopped);
     }
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::connection::Connection;
-use crate::control::Control;
 use crate::datagram::{DatagramRequest, DatagramSocket};
 use crate::error::Error;
-use crate::gate::Origin;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
-use crate::link::Link;
-use crate::run::{DatagramWork, StreamWork, Work};
+use crate::lifecycle::{DatagramTask, RequestTask, StreamTask};
+use crate::limits::PeerKey;
 use crate::settings::Overload;
+use crate::shared_stream::SharedStream;
+use crate::state::ServerState;
 use crate::stream::{Stream, Wait};
 #[cfg(feature = "fibers")]
 use crate::sys::prefetch::Span;
@@ -83,20 +83,20 @@ pub struct IncomingDatagram {
 /// It counts as being served until it is dropped, however that happens; dropping it unfinished
 /// closes it without a word.
 pub struct Request {
-    work: Box<dyn Work>,
+    task: Box<dyn RequestTask>,
     registration: Registration,
 }
 
 impl Request {
     pub(crate) fn new(
-        work: Box<dyn Work>,
-        origin: Option<Origin>,
-        control: Arc<Control>,
+        task: Box<dyn RequestTask>,
+        peer_key: Option<PeerKey>,
+        state: Arc<ServerState>,
     ) -> Request {
-        let id = work.id();
-        control.registry.enter(id, work.peer().clone(), origin, work.link().cloned());
-        control.stats().accepted.add_one();
-        Request { work, registration: Registration { control, id } }
+        let id = task.id();
+        state.registry.insert(id, task.peer().clone(), peer_key, task.shared_stream().cloned());
+        state.stats().accepted.add_one();
+        Request { task, registration: Registration { state, id } }
     }
 
     /// This request's number.
@@ -106,27 +106,27 @@ impl Request {
 
     /// Who is at the other end.
     pub fn peer_addr(&self) -> &Address {
-        self.work.peer()
+        self.task.peer()
     }
 
     /// Says how to wait for this connection; see [`Wait`]. For a datagram it does nothing.
     pub fn wait_with(&self, wait: impl Wait) {
-        if let Some(link) = self.work.link() {
-            link.wait_with(Box::new(wait));
+        if let Some(stream) = self.task.shared_stream() {
+            stream.wait_with(Box::new(wait));
         }
     }
 
     /// Where what serving it needs again and again is in memory.
     #[cfg(feature = "fibers")]
-    pub(crate) fn needs(&self) -> [Span; 3] {
-        self.work.link().map(|link| link.spans()).unwrap_or_default()
+    pub(crate) fn spans(&self) -> [Span; 3] {
+        self.task.shared_stream().map(|stream| stream.spans()).unwrap_or_default()
     }
 
     /// Runs the handler, closes the connection, and makes room for another.
     pub fn finish(self) -> CloseReason {
-        let Request { work, registration } = self;
-        let reason = work.run();
-        registration.control.stats().ended_for(reason).add_one();
+        let Request { task, registration } = self;
+        let reason = task.run();
+        registration.state.stats().ended_for(reason).add_one();
         reason
     }
 
@@ -134,18 +134,18 @@ impl Request {
     /// [`Overload::Refuse`], if that is the server's policy.
     pub fn refuse(self, why: &dyn std::error::Error) {
         log::warn!("refusing {}: {why}", self.peer_addr());
-        let control = &self.registration.control;
-        control.stats().refused.add_one();
-        if let Some(link) = self.work.link() {
-            refuse(link, control);
+        let state = &self.registration.state;
+        state.stats().refused.add_one();
+        if let Some(stream) = self.task.shared_stream() {
+            send_refusal(stream, state);
             // Somebody may be waiting for requests without an eye on this one.
-            control.reconsider();
+            state.wake_acceptor();
         }
     }
 
     /// Splits what runs from what counts: in a forking server they are in two processes.
-    pub(crate) fn into_parts(self) -> (Box<dyn Work>, Registration) {
-        (self.work, self.registration)
+    pub(crate) fn into_parts(self) -> (Box<dyn RequestTask>, Registration) {
+        (self.task, self.registration)
     }
 }
 
@@ -156,12 +156,12 @@ impl std::fmt::Debug for Request {
 }
 
 /// Says goodbye without waiting for anybody.
-pub(crate) fn refuse(link: &Arc<Link>, control: &Control) {
-    match &control.settings.overload {
+pub(crate) fn send_refusal(stream: &Arc<SharedStream>, state: &ServerState) {
+    match &state.settings.overload {
         Overload::Refuse(message) if !message.is_empty() => {
             // A peer that cannot even take this is not worth more.
-            let _ = link.try_send(&[IoSlice::new(message)], |sent| &message[sent..]);
-            control.farewells.say(link);
+            let _ = stream.try_send(&[IoSlice::new(message)], |sent| &message[sent..]);
+            state.rejected.push(stream);
         }
         _ => {}
     }
@@ -170,19 +170,19 @@ pub(crate) fn refuse(link: &Arc<Link>, control: &Control) {
 /// A place among those who are being served, free again when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    pub(crate) control: Arc<Control>,
+    pub(crate) state: Arc<ServerState>,
     pub(crate) id: u64,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.control.leave(self.id);
+        self.state.release(self.id);
     }
 }
 
 /// The sealed half of [`RequestHandler`].
 pub(crate) mod sealed {
-    use super::{Arc, Control, Work};
+    use super::{Arc, RequestTask, ServerState};
 
     // What it speaks of stays inside this crate, as the trait does.
     #[allow(private_interfaces)]
@@ -192,11 +192,11 @@ pub(crate) mod sealed {
         const IS_CHEAP_TO_TRY: bool;
 
         /// `None` for what is dropped here and now.
-        fn work(
+        fn task(
             handler: &Arc<Self>,
             incoming: <Self as super::RequestHandler>::Incoming,
-            control: &Arc<Control>,
-        ) -> Option<Box<dyn Work>>
+            state: &Arc<ServerState>,
+        ) -> Option<Box<dyn RequestTask>>
         where
             Self: super::RequestHandler;
     }
@@ -206,14 +206,14 @@ pub(crate) mod sealed {
 impl sealed::RequestHandler for dyn StreamRequestHandler {
     const IS_CHEAP_TO_TRY: bool = false;
 
-    fn work(
+    fn task(
         handler: &Arc<Self>,
         incoming: IncomingStream,
-        control: &Arc<Control>,
-    ) -> Option<Box<dyn Work>> {
-        let link = Link::new(incoming.stream, incoming.peer);
-        let connection = Connection::new(control.new_id(), Arc::new(link), control.clone());
-        Some(Box::new(StreamWork { connection, handler: handler.clone() }))
+        state: &Arc<ServerState>,
+    ) -> Option<Box<dyn RequestTask>> {
+        let stream = SharedStream::new(incoming.stream, incoming.peer);
+        let connection = Connection::new(state.new_id(), Arc::new(stream), state.clone());
+        Some(Box::new(StreamTask { connection, handler: handler.clone() }))
     }
 }
 
@@ -221,25 +221,25 @@ impl sealed::RequestHandler for dyn StreamRequestHandler {
 impl sealed::RequestHandler for dyn DatagramRequestHandler {
     const IS_CHEAP_TO_TRY: bool = true;
 
-    fn work(
+    fn task(
         handler: &Arc<Self>,
         incoming: IncomingDatagram,
-        control: &Arc<Control>,
-    ) -> Option<Box<dyn Work>> {
+        state: &Arc<ServerState>,
+    ) -> Option<Box<dyn RequestTask>> {
         let IncomingDatagram { mut data, length, peer, socket } = incoming;
         let truncated = (length > data.len()).then(|| {
             data.clear();
-            let limit = control.settings.transport.max_packet_size;
+            let limit = state.settings.transport.max_packet_size;
             Error::Truncated { length, limit }
         });
-        let id = control.new_id();
-        let request = DatagramRequest::new(id, data, peer, socket, control.clone());
-        let work = DatagramWork { request, handler: handler.clone() };
+        let id = state.new_id();
+        let request = DatagramRequest::new(id, data, peer, socket, state.clone());
+        let task = DatagramTask { request, handler: handler.clone() };
         match truncated {
-            None => Some(Box::new(work)),
+            None => Some(Box::new(task)),
             Some(error) => {
-                control.stats().truncated.add_one();
-                work.report(error.into());
+                state.stats().truncated.add_one();
+                task.report(error.into());
                 None
             }
         }

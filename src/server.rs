@@ -6,16 +6,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
+use crate::acceptor::{BaseServer, NextRequest};
 use crate::address::Address;
-use crate::base::{BaseServer, Next};
-use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::handle::{RunningServer, ServerHandle};
+use crate::lifecycle::panic_message;
 #[cfg(feature = "fibers")]
 use crate::mixin::Fibers;
 use crate::mixin::{Forking, Mixin, Sequential, Spawnable, Threading};
 use crate::request::Request;
-use crate::run::panic_message;
+use crate::state::ServerState;
 use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 
 /// A server that listens, and can serve: where requests come from (`T`), who runs them (`M`), and
@@ -96,7 +96,7 @@ impl<T: Transport, M: Mixin> Server<T, M> {
 
     /// Where it listens, with the real port where 0 was asked for.
     pub fn local_addr(&self) -> &Address {
-        &self.base.control().local_addr
+        &self.base.state().local_addr
     }
 
     /// A handle to stop it with from elsewhere, to be taken before serving.
@@ -105,14 +105,14 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     }
 
     /// Serves until it is shut down, and then until every connection has ended, or the
-    /// [`stop_deadline`](crate::Builder::stop_deadline) has come.
+    /// [`stop_timeout`](crate::Builder::stop_timeout) has come.
     ///
     /// # Errors
     /// [`Error::ShutDown`] when it was shut down before, [`Error::OtherThreads`] from a forking
     /// server beside other threads. Nothing that happens to a connection, and no shortage of the
     /// system's, ends it.
     pub fn serve_forever(self) -> Result<()> {
-        self.base.control().begin_serving()?;
+        self.base.state().begin_serving()?;
         self.serve()
     }
 
@@ -131,15 +131,15 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn handle_request(&self) -> Handled {
-        let timeout = self.base.control().settings.request_timeout;
-        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        match self.running.mixin.next_request(&self.base, until) {
-            Next::Request(request) => {
+        let timeout = self.base.state().settings.request_timeout;
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        match self.running.mixin.next_request(&self.base, deadline) {
+            NextRequest::Request(request) => {
                 self.running.process_request(&self.base, request);
                 Handled::Request
             }
-            Next::TimedOut | Next::Ready => Handled::TimedOut,
-            Next::ShutDown => Handled::ShutDown,
+            NextRequest::TimedOut | NextRequest::Ready => Handled::TimedOut,
+            NextRequest::ShutDown => Handled::ShutDown,
         }
     }
 
@@ -147,7 +147,7 @@ impl<T: Transport, M: Mixin> Server<T, M> {
         let Server { base, running, .. } = &self;
         running.mixin.start()?;
         log::info!("serving on {}", self.local_addr());
-        while let Next::Request(request) = running.mixin.next_request(base, None) {
+        while let NextRequest::Request(request) = running.mixin.next_request(base, None) {
             running.process_request(base, request);
         }
         Ok(())
@@ -172,34 +172,34 @@ impl<M: Mixin> Running<M> {
 impl<M: Mixin> Drop for Running<M> {
     fn drop(&mut self) {
         let Running { mixin, handle } = self;
-        let control = handle.control();
+        let state = handle.state();
         // Whoever waits for the server to stop is told when it has, even by a panic.
-        let _over = Over(control);
-        control.shutdown();
-        control.begin_stop();
-        control.farewells.cut_short();
-        if !mixin.wait(handle, &|| control.deadline().force) {
-            control.registry.force();
+        let _end_serving = EndServing(state);
+        state.shutdown();
+        state.begin_stop();
+        state.rejected.clear();
+        if !mixin.wait(handle, &|| state.schedule().force) {
+            state.registry.force();
             mixin.terminate();
-            mixin.wait(handle, &|| control.deadline().end);
+            mixin.wait(handle, &|| state.schedule().end);
         }
         mixin.close(handle);
-        let stuck = control.registry.snapshot();
-        for one in stuck.iter().take(MOST_NAMED) {
+        let stuck = state.registry.snapshot();
+        for one in stuck.iter().take(MAX_LOGGED) {
             log::warn!("{} from {} does not end; left behind", one.id, one.peer);
         }
-        if let more @ 1.. = stuck.len().saturating_sub(MOST_NAMED) {
+        if let more @ 1.. = stuck.len().saturating_sub(MAX_LOGGED) {
             log::warn!("nor do {more} more");
         }
     }
 }
 
 /// How many of those who do not end the log names.
-const MOST_NAMED: usize = 20;
+const MAX_LOGGED: usize = 20;
 
-struct Over<'a>(&'a Control);
+struct EndServing<'a>(&'a ServerState);
 
-impl Drop for Over<'_> {
+impl Drop for EndServing<'_> {
     fn drop(&mut self) {
         self.0.end_serving();
     }
@@ -225,7 +225,7 @@ impl<T: Transport, M: Spawnable> Server<T, M> {
     /// be started.
     pub fn spawn(self) -> Result<RunningServer> {
         let handle = self.handle();
-        handle.control().begin_serving()?;
+        handle.state().begin_serving()?;
         let thread = thread::Builder::new()
             .name("socketserver".to_owned())
             .spawn(move || self.serve())
@@ -244,6 +244,6 @@ impl<T, M: Mixin> AsFd for Server<T, M> {
 
 impl<T, M: Mixin> std::fmt::Debug for Server<T, M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Server({})", self.base.control().local_addr)
+        write!(f, "Server({})", self.base.state().local_addr)
     }
 }

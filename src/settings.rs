@@ -116,11 +116,11 @@ pub(crate) struct Settings {
     pub(crate) access: Access,
     pub(crate) overload: Overload,
     pub(crate) request_timeout: Option<Duration>,
-    pub(crate) stop_deadline: Duration,
+    pub(crate) stop_timeout: Duration,
     pub(crate) max_line_length: usize,
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) message_deadline: Option<Duration>,
+    pub(crate) message_timeout: Option<Duration>,
     pub(crate) min_rate: Option<MinRate>,
 }
 
@@ -134,11 +134,11 @@ impl Default for Settings {
             access: Access::open(),
             overload: Overload::Defer,
             request_timeout: None,
-            stop_deadline: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(30),
             max_line_length: 64 * 1024,
             read_timeout: None,
             idle_timeout: None,
-            message_deadline: None,
+            message_timeout: None,
             min_rate: None,
         }
     }

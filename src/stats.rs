@@ -43,8 +43,8 @@ counters! {
     reset,
     /// Requests that ended with [`CloseReason::IdleTimeout`].
     idle_timeout,
-    /// Requests that ended with [`CloseReason::Deadline`].
-    deadline,
+    /// Requests that ended with [`CloseReason::MessageTimeout`].
+    message_timeout,
     /// Requests that ended with [`CloseReason::WriteTimeout`].
     write_timeout,
     /// Requests that ended with [`CloseReason::Limit`].
@@ -94,7 +94,7 @@ reasons! {
     Eof => eof,
     Reset => reset,
     IdleTimeout => idle_timeout,
-    Deadline => deadline,
+    MessageTimeout => message_timeout,
     WriteTimeout => write_timeout,
     Limit => limit,
     Denied => denied,

@@ -183,21 +183,21 @@ impl Stream for SocketStream {
 /// [`Request::wait_with`](crate::Request::wait_with); then the connection reads and writes without
 /// ever waiting itself.
 pub trait Wait: Send + Sync + 'static {
-    /// Returns when the stream may be ready, `TimedOut` when it was not until `until`
+    /// Returns when the stream may be ready, `TimedOut` when it was not until `deadline`
     /// (`None`: for ever).
     fn wait(
         &self,
         stream: &dyn Stream,
         interest: Interest,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
     ) -> io::Result<()>;
 
     /// Called before each read and each write: here others may get their turn. By default they do
     /// not.
-    fn give_way(&self) {}
+    fn yield_now(&self) {}
 
     /// Lets some time pass, for what nothing tells the end of; by default the thread sleeps.
-    fn pause(&self, time: Duration) {
+    fn sleep(&self, time: Duration) {
         std::thread::sleep(time);
     }
 }

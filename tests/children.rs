@@ -37,7 +37,7 @@ const CASES: &[Case] = &[
 
 const PARTS: &[Part] = &[("forking", |max_children| {
     let mixin = Forking::new().max_children(max_children.parse().unwrap());
-    let builder = ForkingTcpServer::builder().mixin(mixin).stop_deadline(DEADLINE);
+    let builder = ForkingTcpServer::builder().mixin(mixin).stop_timeout(DEADLINE);
     serve(builder.bind("127.0.0.1:0", Commands).unwrap());
 })];
 
@@ -281,7 +281,7 @@ fn two_signals() {
     // To the server alone, and to all of them, as a terminal does.
     for to_all in [false, true] {
         let mut command = example("echo");
-        command.args(["--listen", "127.0.0.1:0", "--mixin", "forking", "--stop-deadline", "600"]);
+        command.args(["--listen", "127.0.0.1:0", "--mixin", "forking", "--stop-timeout", "600"]);
         command.process_group(0);
         let server = Server::spawn(command);
         let signal = || match to_all {

@@ -60,7 +60,8 @@ fn a_client_that_ends_its_side() {
                 0 => connection.read_message(&frames, &mut message).map(drop)?,
                 1 => frames.read(connection, &mut message).map(drop)?,
                 2 => connection.read_exact(&mut [0; 100])?,
-                _ => connection.one_message(|connection| connection.read_exact(&mut [0; 100]))?,
+                _ => connection
+                    .with_message_timeout(|connection| connection.read_exact(&mut [0; 100]))?,
             }
             unreachable!("it was whole");
         });

@@ -23,12 +23,12 @@ fn idle_timeout(limit: Duration) -> Ending {
 }
 
 fn deadline(limit: Duration) -> Ending {
-    Ending(CloseReason::Deadline, Some(Error::Deadline { limit }))
+    Ending(CloseReason::MessageTimeout, Some(Error::MessageTimeout { limit }))
 }
 
 fn too_slow(rate: MinRate) -> Ending {
     let bytes_per_second = rate.bytes_per_second;
-    Ending(CloseReason::Deadline, Some(Error::TooSlow { bytes_per_second }))
+    Ending(CloseReason::MessageTimeout, Some(Error::TooSlow { bytes_per_second }))
 }
 
 fn write_timeout(limit: Duration) -> Ending {
@@ -83,7 +83,7 @@ fn an_idle_timeout_does_not_count_within_a_message() {
     let _bound = bounded();
     let limits = Limits { idle: Some(LONG), read: Some(LONG), ..Limits::default() };
     let becomes_impatient = handler_fn(|connection| {
-        connection.one_message(|connection| {
+        connection.with_message_timeout(|connection| {
             connection.read_exact(&mut [0])?;
             // The client has all the time it needs until it knows.
             connection.set_idle_timeout(Some(SHORT))?;
@@ -117,7 +117,7 @@ fn a_client_that_drips_is_cut_off_at_the_deadline_though_each_byte_is_in_time() 
 
 /// Reads lines up to an empty one, as one message.
 fn head(connection: &mut Connection) -> io::Result<()> {
-    connection.one_message(|connection| {
+    connection.with_message_timeout(|connection| {
         let mut line = Vec::new();
         while connection.read_line(&mut line)? > 1 {
             line.clear();
@@ -178,7 +178,7 @@ fn each_message_has_a_deadline_of_its_own() {
     let becomes_impatient = handler_fn(|connection| {
         let mut line = Vec::new();
         connection.read_line(&mut line)?;
-        connection.set_message_deadline(Some(SHORT));
+        connection.set_message_timeout(Some(SHORT));
         connection.write_all(&line)?;
         StreamRequestHandler::handle(&Echo, connection)
     });
@@ -203,7 +203,7 @@ fn a_deadline_is_over_with_its_message() {
     let reads_on = handler_fn(|connection| {
         let mut line = Vec::new();
         connection.read_line(&mut line)?;
-        connection.set_message_deadline(Some(SHORT));
+        connection.set_message_timeout(Some(SHORT));
         connection.set_read_timeout(Some(3 * SHORT))?;
         connection.write_all(&line)?;
         // What is no message by itself has no deadline.
@@ -231,7 +231,7 @@ fn a_message_that_comes_too_slowly_is_cut_off() {
     // Unless the handler minds less.
     let patient = handler_fn(|connection| {
         connection.set_min_rate(None);
-        connection.set_message_deadline(Some(3 * SHORT));
+        connection.set_message_timeout(Some(3 * SHORT));
         StreamRequestHandler::handle(&Echo, connection)
     });
     ends(patient, limits, |visit| visit.drips(b"x", 3 * SHORT), deadline(3 * SHORT));

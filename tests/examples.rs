@@ -45,7 +45,7 @@ fn help_says_what_flags_there_are() {
         command.arg("--help");
         let ended = run(command, "");
         assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{name}");
-        for word in ["--listen", "--mixin", "--stop-deadline", "--help", "sequential", default] {
+        for word in ["--listen", "--mixin", "--stop-timeout", "--help", "sequential", default] {
             assert!(ended.text().contains(word), "{name}, {word}: {}", ended.text());
         }
         let forks = !["chat", "named_chat", "embed"].contains(&name);
@@ -85,8 +85,8 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
         );
         is_told(name, &["--mixin"], 2, &["--mixin"]);
         is_told(name, &["--listen"], 2, &["--listen"]);
-        is_told(name, &["--stop-deadline", "soon"], 2, &["soon"]);
-        is_told(name, &["--stop-deadline=-1"], 2, &["-1"]);
+        is_told(name, &["--stop-timeout", "soon"], 2, &["soon"]);
+        is_told(name, &["--stop-timeout=-1"], 2, &["-1"]);
         is_told(name, &["--listen", "two\nlines"], 2, &[r"two\nlines"]);
     }
     is_told("chat", &["--greeting"], 2, &["--greeting"]);
@@ -313,7 +313,7 @@ fn a_second_signal_ends_it_at_once() {
     for mixin in MIXINS {
         let address = format!("unix:{}", abstract_name());
         let server =
-            Server::start("greeter", &address, &["--mixin", mixin, "--stop-deadline", "600"]);
+            Server::start("greeter", &address, &["--mixin", mixin, "--stop-timeout", "600"]);
         let client = glutton(&server);
         let is_forking = mixin == "forking";
         wait_until("the child", || server.children().len() == usize::from(is_forking));
@@ -342,7 +342,7 @@ fn a_client_that_does_not_read_is_cut_off_at_the_deadline() {
     for mixin in MIXINS {
         let address = format!("unix:{}", abstract_name());
         let server =
-            Server::start("greeter", &address, &["--mixin", mixin, "--stop-deadline", "0.3"]);
+            Server::start("greeter", &address, &["--mixin", mixin, "--stop-timeout", "0.3"]);
         let _client = glutton(&server);
         server.signal(Signal::TERM);
         let ended = server.ends();

@@ -163,7 +163,7 @@ fn every_kind_of_time_limit_ends_its_fiber_while_the_others_go_on() {
     for (limits, part, reason) in [
         (Limits { idle, read: Some(LONG), ..none.clone() }, silent, CloseReason::IdleTimeout),
         (Limits { read: Some(SHORT), ..none.clone() }, silent, CloseReason::IdleTimeout),
-        (Limits { message, read: Some(LONG), ..none.clone() }, drips, CloseReason::Deadline),
+        (Limits { message, read: Some(LONG), ..none.clone() }, drips, CloseReason::MessageTimeout),
         (Limits { write, ..none.clone() }, takes_nothing, CloseReason::WriteTimeout),
     ] {
         let server = on_one_worker(

@@ -43,10 +43,10 @@ const CASES: &[Case] = &[
 const PARTS: &[Part] = &[
     ("workers", |workers| {
         // Nobody who looks for something else finds what was not noticed.
-        let mixin = Fibers::new().longest_turn(Duration::from_secs(3600));
+        let mixin = Fibers::new().slow_handler_warning(Duration::from_secs(3600));
         serve_by(mixin.workers(workers.parse().unwrap()));
     }),
-    ("watchful", |_| serve_by(Fibers::new().workers(2).longest_turn(LONGEST_TURN))),
+    ("watchful", |_| serve_by(Fibers::new().workers(2).slow_handler_warning(LONGEST_TURN))),
     ("stacks", |size| serve_by(Fibers::new().workers(1).stack_size(size.parse().unwrap()))),
     ("unix", |name| {
         let mixin = Fibers::new().workers(2).stack_size(128 * 1024);

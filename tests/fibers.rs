@@ -290,7 +290,7 @@ fn handle_request_serves_exactly_one() {
     let _bound = bounded();
     let time = Duration::from_millis(30);
     // Whoever looks after the handlers meanwhile does not end the wait.
-    let mixin = Fibers::new().longest_turn(Duration::from_millis(1));
+    let mixin = Fibers::new().slow_handler_warning(Duration::from_millis(1));
     let builder = FiberTcpServer::builder().mixin(mixin).request_timeout(time);
     let server = builder.bind("127.0.0.1:0", Echo).unwrap();
     let handle = server.handle();

@@ -325,7 +325,7 @@ fn serve_beside_threads(situation: &str) {
 
 fn tcp_builder(max_children: usize) -> Builder<Tcp, Forking> {
     let mixin = Forking::new().max_children(max_children);
-    ForkingTcpServer::builder().mixin(mixin).stop_deadline(Duration::from_secs(2))
+    ForkingTcpServer::builder().mixin(mixin).stop_timeout(Duration::from_secs(2))
 }
 
 /// At most two, which tell when they start and end; and each look around is told too.
@@ -360,7 +360,7 @@ impl StreamRequestHandler for Commands {
                 "fail" => return Err("as told".into()),
                 "panic" => panic!("as told"),
                 "impatient" => connection.set_idle_timeout(Some(SHORT))?,
-                "in a hurry" => connection.set_message_deadline(Some(SHORT)),
+                "in a hurry" => connection.set_message_timeout(Some(SHORT)),
                 "flood" => {
                     connection.set_write_timeout(Some(SHORT))?;
                     loop {

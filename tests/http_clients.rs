@@ -200,7 +200,7 @@ fn who_takes_its_answer_too_slowly_is_cut_off() {
     const LENGTH: u64 = 64 << 20;
     for mixin in MIXINS {
         let site =
-            Site::start(&["--mixin", mixin, "--head-deadline", "0.3", "--min-rate", "1000000"]);
+            Site::start(&["--mixin", mixin, "--head-timeout", "0.3", "--min-rate", "1000000"]);
         site.write_zeros("zeros", LENGTH);
         let stream = site.connect();
         (&stream).write_all(b"GET /zeros HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();

@@ -216,7 +216,7 @@ fn what_is_too_long_is_told_so() {
 #[test]
 fn a_client_that_stalls_is_told_408() {
     for mixin in ["threading", "forking", "fibers"] {
-        let site = Site::start(&["--mixin", mixin, "--head-deadline", "0.3"]);
+        let site = Site::start(&["--mixin", mixin, "--head-timeout", "0.3"]);
         for begin in [
             "G",
             "GET /hello.txt HTTP/1.1\r\n",
@@ -257,7 +257,7 @@ fn who_is_cut_off_by_a_stop_is_told_503() {
 
 #[test]
 fn bytes_that_drip_in_do_not_put_the_deadline_off() {
-    let site = Site::start(&["--head-deadline", "0.5"]);
+    let site = Site::start(&["--head-timeout", "0.5"]);
     let stream = site.connect();
     stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     (&stream).write_all(b"GET /").unwrap();
@@ -332,8 +332,8 @@ fn a_wrong_command_line_is_one_line() {
     let nowhere = folder.join("nowhere").display().to_string();
     for (flags, status) in [
         (&["--root", &*nowhere][..], 1),
-        (&["--head-deadline", "0"], 2),
-        (&["--head-deadline", "soon"], 2),
+        (&["--head-timeout", "0"], 2),
+        (&["--head-timeout", "soon"], 2),
         (&["--idle-timeout", "-1"], 2),
         (&["--min-rate", "fast"], 2),
     ] {

@@ -41,7 +41,7 @@ const PARTS: &[Part] = &[
     ("few-descriptors", serve_with_few_descriptors),
     ("default", serve_by_default),
     ("full", |connections| {
-        let builder = ThreadingTcpServer::builder().stop_deadline(DEADLINE);
+        let builder = ThreadingTcpServer::builder().stop_timeout(DEADLINE);
         let builder = builder.max_connections(connections.parse().unwrap());
         serve(builder.bind("127.0.0.1:0", Commands).unwrap());
     }),

@@ -82,7 +82,7 @@ impl Example {
         let mut listen = self.listen.to_owned();
         let mut mixin = Choice::Threading;
         let mut workers = None;
-        let mut stop_deadline = Duration::from_secs(10);
+        let mut stop_timeout = Duration::from_secs(10);
         let mut values = Vec::new();
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
@@ -90,7 +90,7 @@ impl Example {
                 Long("listen") => listen = parser.value()?.string()?,
                 Long("mixin") => mixin = parser.value()?.parse()?,
                 Long("workers") => workers = Some(parser.value()?.parse()?),
-                Long("stop-deadline") => stop_deadline = parser.value()?.parse_with(seconds)?,
+                Long("stop-timeout") => stop_timeout = parser.value()?.parse_with(seconds)?,
                 Long("help") | Short('h') => return self.help().map(|()| None),
                 Long(name) => match self.flags.iter().find(|flag| flag.0 == name) {
                     Some(flag) => values.push((flag.0, parser.value()?.string()?)),
@@ -103,7 +103,7 @@ impl Example {
             return Err(usage_error(format!("--mixin forking cannot work here: {reason}")));
         }
         let listen = listen.parse()?;
-        Ok(Some(Options { listen, mixin, workers, stop_deadline, values, try_it: self.try_it }))
+        Ok(Some(Options { listen, mixin, workers, stop_timeout, values, try_it: self.try_it }))
     }
 
     fn help(&self) -> Outcome {
@@ -118,11 +118,7 @@ impl Example {
             "NUMBER",
             "threads for fibers; by default one less than processors",
         ));
-        flags.push((
-            "stop-deadline",
-            "SECONDS",
-            "how long a stop waits for clients; 10 by default",
-        ));
+        flags.push(("stop-timeout", "SECONDS", "how long a stop waits for clients; 10 by default"));
         flags.extend(&self.flags);
         let mut out = io::stdout().lock();
         writeln!(out, "{}\n\nUsage: {NAME} [FLAG]...\n", self.about)?;
@@ -141,7 +137,7 @@ pub(crate) struct Options {
     listen: Endpoint,
     mixin: Choice,
     workers: Option<usize>,
-    stop_deadline: Duration,
+    stop_timeout: Duration,
     values: Vec<(&'static str, String)>,
     try_it: &'static str,
 }
@@ -199,7 +195,7 @@ impl Options {
             Choice::Forking => Box::new(Forking::new()),
             _ => self.spawnable(),
         };
-        Server::<T, Sequential>::builder().mixin(mixin).stop_deadline(self.stop_deadline)
+        Server::<T, Sequential>::builder().mixin(mixin).stop_timeout(self.stop_timeout)
     }
 
     /// The mixin for a server beside a main loop, of an example that is
@@ -224,8 +220,8 @@ impl Options {
     }
 
     /// How long to wait for clients at the end.
-    pub(crate) fn stop_deadline(&self) -> Duration {
-        self.stop_deadline
+    pub(crate) fn stop_timeout(&self) -> Duration {
+        self.stop_timeout
     }
 
     /// Serves until a signal comes.

@@ -44,7 +44,7 @@ use target::Target;
 
 struct Files {
     root: Root,
-    head_deadline: Duration,
+    head_timeout: Duration,
     idle_timeout: Duration,
     /// In bytes a second.
     min_rate: u32,
@@ -52,8 +52,8 @@ struct Files {
 
 impl StreamRequestHandler for Files {
     fn setup(&self, connection: &mut Connection) -> HandlerResult {
-        connection.set_message_deadline(Some(self.head_deadline));
-        let (bytes_per_second, grace) = (self.min_rate, self.head_deadline);
+        connection.set_message_timeout(Some(self.head_timeout));
+        let (bytes_per_second, grace) = (self.min_rate, self.head_timeout);
         connection.set_min_rate(Some(MinRate { bytes_per_second, grace }));
         Ok(connection.set_idle_timeout(Some(self.idle_timeout))?)
     }
@@ -167,7 +167,7 @@ fn media_type(path: &[u8]) -> String {
 fn serve(options: Options) -> Outcome {
     let files = Files {
         root: Root::open(options.value("root").unwrap_or("."))?,
-        head_deadline: options.seconds("head-deadline")?.unwrap_or(Duration::from_secs(10)),
+        head_timeout: options.seconds("head-timeout")?.unwrap_or(Duration::from_secs(10)),
         idle_timeout: options.seconds("idle-timeout")?.unwrap_or(Duration::from_secs(5)),
         min_rate: rate(&options)?,
     };
@@ -183,7 +183,7 @@ fn main() -> ExitCode {
     Example::new("127.0.0.1:8000", "Serves a directory tree over HTTP/1.1.")
         .try_it("curl -i http://{address}/")
         .flag("root", "DIR", "what to serve; the current directory by default")
-        .flag("head-deadline", "SECONDS", "for a request to be whole; 10 by default")
+        .flag("head-timeout", "SECONDS", "for a request to be whole; 10 by default")
         .flag("idle-timeout", "SECONDS", "how long to wait for a next request; 5 by default")
         .flag("min-rate", "BYTES", "a second, at which answers must be taken; 1000 by default")
         .run(serve)

@@ -52,7 +52,7 @@ impl From<StatusCode> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match Error::of(&error) {
-            Some(Error::Deadline { .. } | Error::TooSlow { .. }) => {
+            Some(Error::MessageTimeout { .. } | Error::TooSlow { .. }) => {
                 Failure::Refused(StatusCode::REQUEST_TIMEOUT)
             }
             _ => Failure::Broken(error),
@@ -65,7 +65,7 @@ impl Request {
     /// idle timeout.
     pub(crate) fn read(connection: &mut Connection) -> Result<Option<Request>, Failure> {
         // One deadline for all of it.
-        connection.one_message(|connection| {
+        connection.with_message_timeout(|connection| {
             let Some(head) = read_head(connection)? else { return Ok(None) };
             let (mut request, body) = parse(&head)?;
             match body {

@@ -25,7 +25,7 @@ pub(crate) enum Line {
 /// that comes within a line: half a command is none. So is silence, for longer than is allowed: it
 /// is no error, and [`Connection::close_reason`] tells it apart.
 pub(crate) fn read(connection: &mut Connection, limit: usize) -> io::Result<Option<Line>> {
-    connection.one_message(|connection| {
+    connection.with_message_timeout(|connection| {
         let mut text = String::new();
         let (mut is_too_long, mut is_text, mut after_cr) = (false, true, false);
         loop {

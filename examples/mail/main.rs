@@ -57,7 +57,7 @@ fn run(options: Options) -> Outcome {
 
     // Until a signal rings.
     wake_up.read_exact(&mut [0])?;
-    let deadline = Instant::now() + options.stop_deadline();
+    let deadline = Instant::now() + options.stop_timeout();
     // Nobody is let in while the other server waits for its clients.
     pop3.handle().shutdown();
     for server in [smtp, pop3] {
@@ -79,7 +79,7 @@ fn builder(
         .overload(Overload::Refuse(too_many.into()))
         .idle_timeout(timeout)
         .read_timeout(timeout)
-        .message_deadline(timeout)
+        .message_timeout(timeout)
 }
 
 fn users(options: &Options) -> Result<Users, Box<dyn std::error::Error>> {

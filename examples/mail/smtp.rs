@@ -39,7 +39,7 @@ impl StreamRequestHandler for Smtp {
 
     fn finish(&self, connection: &mut Connection) -> HandlerResult {
         match connection.close_reason() {
-            Some(CloseReason::IdleTimeout | CloseReason::Deadline) => {
+            Some(CloseReason::IdleTimeout | CloseReason::MessageTimeout) => {
                 connection.write_all(b"421 this takes too long\r\n")?;
             }
             Some(CloseReason::Stopped) => connection.write_all(b"421 shutting down\r\n")?,
@@ -218,8 +218,9 @@ impl<'a> Session<'a> {
     fn receive(&self, message: Message, connection: &mut Connection) -> io::Result<Reply> {
         let Message { mut spool, mailboxes } = message;
         connection.write_all(b"354 end with CRLF, dot, CRLF\r\n")?;
-        let received = connection
-            .one_message(|connection| data::receive(connection, &mut spool, self.smtp.max_size))?;
+        let received = connection.with_message_timeout(|connection| {
+            data::receive(connection, &mut spool, self.smtp.max_size)
+        })?;
         let stored = received.and_then(|()| {
             spool.deliver(&mailboxes).map_err(Defect::NotWritten)?;
             Ok(format!("250 {}", spool.name()).into())

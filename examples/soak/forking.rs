@@ -39,7 +39,7 @@ pub(crate) fn serve(endpoint: &str) -> Result<(), HandlerError> {
     let parent = getppid();
     let server = kind
         .settings(TcpServer::builder().mixin(Forking::new()))
-        .stop_deadline(DEADLINE)
+        .stop_timeout(DEADLINE)
         .service_actions(Duration::from_secs(1), move || {
             if getppid() != parent {
                 let _ = raise(SIGTERM);

@@ -122,7 +122,7 @@ impl Kind {
         }
         let limit = self.limit();
         it.idle_timeout(2 * limit)
-            .message_deadline(2 * limit)
+            .message_timeout(2 * limit)
             .min_rate(MinRate { bytes_per_second: 100, grace: limit })
             .write_timeout(3 * limit)
             .max_packet_size(LONGEST_DATAGRAM)
@@ -185,7 +185,7 @@ const REASONS: [CloseReason; 10] = [
     CloseReason::Eof,
     CloseReason::Reset,
     CloseReason::IdleTimeout,
-    CloseReason::Deadline,
+    CloseReason::MessageTimeout,
     CloseReason::WriteTimeout,
     CloseReason::Limit,
     CloseReason::Stopped,

@@ -31,7 +31,7 @@ impl Chunk {
         self.start + self.bytes.len() as u64
     }
 
-    fn has_room(&self, length: usize) -> bool {
+    fn has_capacity(&self, length: usize) -> bool {
         self.bytes.is_empty() || self.bytes.len() + length <= CHUNK
     }
 
@@ -55,7 +55,7 @@ impl Chunk {
 /// Appends messages to the last of the chunks, or to a new one; returns the position behind them.
 pub(super) fn append(chunks: &mut Vec<Chunk>, end: u64, message: &[u8]) -> u64 {
     match chunks.last_mut() {
-        Some(last) if last.has_room(message.len()) => last.push(message),
+        Some(last) if last.has_capacity(message.len()) => last.push(message),
         _ => {
             let mut chunk = Chunk::new(end);
             chunk.push(message);

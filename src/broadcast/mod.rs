@@ -1,7 +1,7 @@
 //! One message to many connections: [`Broadcast`].
 
-mod flusher;
 mod log;
+mod writer;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -14,10 +14,10 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
-use crate::link::Link;
-use crate::sys::wait::Bell;
-use flusher::Flusher;
+use crate::shared_stream::SharedStream;
+use crate::sys::wait::Waker;
 use log::Chunk;
+use writer::Writer;
 
 /// One message to many connections, without waiting for any of them.
 ///
@@ -55,50 +55,50 @@ use log::Chunk;
 /// ```
 #[derive(Clone)]
 pub struct Broadcast {
-    room: Arc<Room>,
+    inner: Arc<Inner>,
 }
 
-struct Room {
-    post: Arc<Post>,
+struct Inner {
+    shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Where senders leave what the flusher takes: the only thing they share, and never locked while
 /// anything is written to a socket.
-struct Post {
+struct Shared {
     capacity: usize,
     /// Made when the first member joins.
-    bell: OnceLock<Bell>,
-    inbox: Mutex<Inbox>,
+    waker: OnceLock<Waker>,
+    mailbox: Mutex<Mailbox>,
     /// The flusher has taken, or dealt with, what was in the inbox.
     progress: Condvar,
 }
 
 #[derive(Default)]
-struct Inbox {
-    posted: Posted,
+struct Mailbox {
+    batch: Batch,
     /// The position behind the last message in it.
     end: u64,
     /// How often the flusher has taken what was there, and how often it has dealt with it.
-    rounds: u64,
-    rounds_done: u64,
+    batches_taken: u64,
+    batches_written: u64,
     members: usize,
     next_member: u64,
     slow_members: u64,
-    flusher_sleeps: bool,
+    writer_sleeps: bool,
     closed: bool,
 }
 
 /// What the flusher takes at a time.
 #[derive(Default)]
-struct Posted {
+struct Batch {
     chunks: Vec<Chunk>,
     events: Vec<Event>,
 }
 
 /// What happens to members, each at its position in the log.
 enum Event {
-    Join(u64, Arc<Link>, u64),
+    Join(u64, Arc<SharedStream>, u64),
     /// It does not get this.
     Own(u64, Range<u64>),
     Leave(u64, u64),
@@ -118,13 +118,13 @@ impl Broadcast {
 
     /// How far a member may be behind, in bytes of messages, before it is disconnected.
     pub fn with_capacity(bytes: usize) -> Broadcast {
-        let post = Arc::new(Post {
+        let shared = Arc::new(Shared {
             capacity: bytes,
-            bell: OnceLock::new(),
-            inbox: Mutex::default(),
+            waker: OnceLock::new(),
+            mailbox: Mutex::default(),
             progress: Condvar::new(),
         });
-        Broadcast { room: Arc::new(Room { post, thread: Mutex::default() }) }
+        Broadcast { inner: Arc::new(Inner { shared, thread: Mutex::default() }) }
     }
 
     /// Makes a connection a member: it gets all that is sent from now on. What the handler has
@@ -135,16 +135,16 @@ impl Broadcast {
     /// # Errors
     /// When the connection is broken, or the thread cannot be started.
     pub fn join(&self, connection: &mut Connection) -> Result<Member> {
-        let sent = connection.flush().and_then(|()| connection.link().check());
+        let sent = connection.flush().and_then(|()| connection.shared_stream().check());
         sent.map_err(Error::system("write to a joining member"))?;
-        self.room.start().map_err(Error::system("start the thread of a broadcast"))?;
-        let mut inbox = self.room.post.inbox.lock();
-        inbox.next_member += 1;
-        inbox.members += 1;
-        let id = inbox.next_member;
-        let event = Event::Join(id, connection.link().clone(), inbox.end);
-        self.room.post.put(&mut inbox, event);
-        Ok(Member { room: self.room.clone(), link: connection.link().clone(), id })
+        self.inner.start().map_err(Error::system("start the thread of a broadcast"))?;
+        let mut mailbox = self.inner.shared.mailbox.lock();
+        mailbox.next_member += 1;
+        mailbox.members += 1;
+        let id = mailbox.next_member;
+        let event = Event::Join(id, connection.shared_stream().clone(), mailbox.end);
+        self.inner.shared.push_event(&mut mailbox, event);
+        Ok(Member { inner: self.inner.clone(), stream: connection.shared_stream().clone(), id })
     }
 
     /// Sends a message to all members.
@@ -153,23 +153,23 @@ impl Broadcast {
     /// waits for the sending thread to take those that are there, at most for one round of sending
     /// that never waits itself.
     pub fn send(&self, message: impl AsRef<[u8]>) {
-        self.room.post.send(message.as_ref(), None);
+        self.inner.shared.send(message.as_ref(), None);
     }
 
     /// Sends a message to all members but the one of this number ([`Member::id`]), or to all where
     /// nobody has it (any more); otherwise as [`send`](Broadcast::send).
     pub fn send_except(&self, member: u64, message: impl AsRef<[u8]>) {
-        self.room.post.send(message.as_ref(), Some(member));
+        self.inner.shared.send(message.as_ref(), Some(member));
     }
 
     /// How many members there are.
     pub fn members(&self) -> usize {
-        self.room.post.inbox.lock().members
+        self.inner.shared.mailbox.lock().members
     }
 
     /// How many members have been disconnected because they fell too far behind.
     pub fn slow_members(&self) -> u64 {
-        self.room.post.inbox.lock().slow_members
+        self.inner.shared.mailbox.lock().slow_members
     }
 }
 
@@ -185,15 +185,15 @@ impl fmt::Debug for Broadcast {
 /// A connection's membership of a [`Broadcast`], which ends when this is dropped.
 #[must_use = "dropping it leaves the broadcast"]
 pub struct Member {
-    room: Arc<Room>,
-    link: Arc<Link>,
+    inner: Arc<Inner>,
+    stream: Arc<SharedStream>,
     id: u64,
 }
 
 impl Member {
     /// Sends a message to all members but this one, as [`Broadcast::send_except`].
     pub fn send_to_others(&self, message: impl AsRef<[u8]>) {
-        self.room.post.send(message.as_ref(), Some(self.id));
+        self.inner.shared.send(message.as_ref(), Some(self.id));
     }
 
     /// This member's number within its broadcast; no other ever has it.
@@ -205,25 +205,25 @@ impl Member {
 /// Leaving: what was sent before has then been delivered, as far as the client has taken it.
 impl Drop for Member {
     fn drop(&mut self) {
-        let post = &self.room.post;
-        let mut inbox = post.inbox.lock();
-        inbox.members -= 1;
-        let event = Event::Leave(self.id, inbox.end);
-        post.put(&mut inbox, event);
-        let round = inbox.rounds + 1;
-        while inbox.rounds_done < round {
-            if self.link.waits_by_itself() {
+        let shared = &self.inner.shared;
+        let mut mailbox = shared.mailbox.lock();
+        mailbox.members -= 1;
+        let event = Event::Leave(self.id, mailbox.end);
+        shared.push_event(&mut mailbox, event);
+        let batch = mailbox.batches_taken + 1;
+        while mailbox.batches_written < batch {
+            if self.stream.uses_wait() {
                 // Where many leave at a time, a round for each would take long.
-                MutexGuard::unlocked(&mut inbox, || self.link.pause(ROUND));
+                MutexGuard::unlocked(&mut mailbox, || self.stream.sleep(BATCH_WAIT));
             } else {
-                post.progress.wait(&mut inbox);
+                shared.progress.wait(&mut mailbox);
             }
         }
     }
 }
 
 /// For how long others get their turn while a member waits for a round of sending.
-const ROUND: Duration = Duration::from_millis(1);
+const BATCH_WAIT: Duration = Duration::from_millis(1);
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -231,89 +231,89 @@ impl fmt::Debug for Member {
     }
 }
 
-impl Room {
+impl Inner {
     fn start(&self) -> io::Result<()> {
         let mut thread = self.thread.lock();
         if thread.is_none() {
-            if self.post.bell.get().is_none() {
-                let _ = self.post.bell.set(Bell::new()?);
+            if self.shared.waker.get().is_none() {
+                let _ = self.shared.waker.set(Waker::new()?);
             }
-            let flusher = Flusher::new(self.post.clone());
+            let writer = Writer::new(self.shared.clone());
             let builder = thread::Builder::new().name("broadcast".to_owned());
-            *thread = Some(builder.stack_size(256 * 1024).spawn(move || flusher.run())?);
+            *thread = Some(builder.stack_size(256 * 1024).spawn(move || writer.run())?);
         }
         Ok(())
     }
 }
 
 /// When nobody holds the broadcast any more, its thread ends.
-impl Drop for Room {
+impl Drop for Inner {
     fn drop(&mut self) {
         let Some(thread) = self.thread.get_mut().take() else { return };
-        let mut inbox = self.post.inbox.lock();
-        inbox.closed = true;
-        self.post.wake(&mut inbox);
-        drop(inbox);
+        let mut mailbox = self.shared.mailbox.lock();
+        mailbox.closed = true;
+        self.shared.wake(&mut mailbox);
+        drop(mailbox);
         let _ = thread.join();
     }
 }
 
-impl Post {
+impl Shared {
     fn send(&self, message: &[u8], except: Option<u64>) {
         if message.is_empty() {
             return;
         }
-        let mut inbox = self.inbox.lock();
-        if inbox.members == 0 {
+        let mut mailbox = self.mailbox.lock();
+        if mailbox.members == 0 {
             return;
         }
-        while inbox.is_full(self.capacity) {
-            self.progress.wait(&mut inbox);
+        while mailbox.is_full(self.capacity) {
+            self.progress.wait(&mut mailbox);
         }
-        let start = inbox.end;
-        inbox.end = log::append(&mut inbox.posted.chunks, start, message);
+        let start = mailbox.end;
+        mailbox.end = log::append(&mut mailbox.batch.chunks, start, message);
         if let Some(member) = except {
-            let own = start..inbox.end;
-            inbox.posted.events.push(Event::Own(member, own));
+            let own = start..mailbox.end;
+            mailbox.batch.events.push(Event::Own(member, own));
         }
-        let wakes = std::mem::take(&mut inbox.flusher_sleeps);
+        let wakes = std::mem::take(&mut mailbox.writer_sleeps);
         // The flusher needs the lock as soon as it is awake.
-        drop(inbox);
+        drop(mailbox);
         if wakes {
-            self.ring();
+            self.wake_writer();
         }
     }
 
-    fn put(&self, inbox: &mut Inbox, event: Event) {
-        inbox.posted.events.push(event);
-        self.wake(inbox);
+    fn push_event(&self, mailbox: &mut Mailbox, event: Event) {
+        mailbox.batch.events.push(event);
+        self.wake(mailbox);
     }
 
-    fn wake(&self, inbox: &mut Inbox) {
-        if std::mem::take(&mut inbox.flusher_sleeps) {
-            self.ring();
+    fn wake(&self, mailbox: &mut Mailbox) {
+        if std::mem::take(&mut mailbox.writer_sleeps) {
+            self.wake_writer();
         }
     }
 
-    fn ring(&self) {
-        if let Some(bell) = self.bell.get() {
-            bell.ring();
+    fn wake_writer(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
         }
     }
 }
 
-impl Inbox {
+impl Mailbox {
     fn is_empty(&self) -> bool {
-        self.posted.chunks.is_empty() && self.posted.events.is_empty()
+        self.batch.chunks.is_empty() && self.batch.events.is_empty()
     }
 
     /// Whether it holds more than so many bytes of messages.
     fn is_full(&self, capacity: usize) -> bool {
-        self.posted.chunks.first().is_some_and(|first| self.end - first.start() > capacity as u64)
+        self.batch.chunks.first().is_some_and(|first| self.end - first.start() > capacity as u64)
     }
 
-    fn take(&mut self) -> Posted {
-        self.rounds += 1;
-        std::mem::take(&mut self.posted)
+    fn take(&mut self) -> Batch {
+        self.batches_taken += 1;
+        std::mem::take(&mut self.batch)
     }
 }

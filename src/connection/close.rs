@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use crate::close_reason::CloseReason;
-use crate::link::Until;
+use crate::shared_stream::IoTimeout;
 use crate::sys::socket::retry_interrupted;
 
 /// How long a close waits for a peer that is still sending.
@@ -16,7 +16,7 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// How late a stop may notice that a peer has got its last answer.
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+const MAX_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Connection {
     /// Sends what was written, and sees to it that it arrives when the connection is dropped.
@@ -30,23 +30,27 @@ impl Connection {
         let flushed = self.send(&[]);
         if flushed.is_ok() {
             // Whatever goes wrong from here on, everything that could be sent is.
-            let _ = if self.link.is_read_shut() { self.see_off() } else { self.linger() };
+            let _ = if self.stream.is_read_shutdown() {
+                self.wait_until_acked()
+            } else {
+                self.linger()
+            };
         }
         flushed
     }
 
     fn linger(&mut self) -> io::Result<()> {
-        if self.ended == Some(CloseReason::Eof) {
+        if self.end_reason == Some(CloseReason::Eof) {
             return Ok(());
         }
         // Cheaper than a read that finds nothing.
-        if self.link.stream().unread()? == 0 {
+        if self.stream.inner().unread()? == 0 {
             return Ok(());
         }
-        let mut waste = [0; 256];
-        let unread = retry_interrupted(|| self.link.stream().try_read(&mut waste));
+        let mut discarded = [0; 256];
+        let unread = retry_interrupted(|| self.stream.inner().try_read(&mut discarded));
         match unread {
-            Ok(length @ 1..) => self.read_to_its_end(length),
+            Ok(length @ 1..) => self.drain_input(length),
             // Its end.
             _ => Ok(()),
         }
@@ -55,13 +59,13 @@ impl Connection {
     // Not a part of its caller, whose frame is there while a handler runs: an idle connection would
     // hold a page of stack for what is read here.
     #[inline(never)]
-    fn read_to_its_end(&mut self, already: usize) -> io::Result<()> {
-        let mut waste = [0; 4096];
+    fn drain_input(&mut self, already: usize) -> io::Result<()> {
+        let mut discarded = [0; 4096];
         let give_up = Instant::now() + LINGER_TIME;
         let mut total = already;
-        self.link.stream().shutdown(Shutdown::Write)?;
+        self.stream.inner().shutdown(Shutdown::Write)?;
         while total < LINGER_BYTES && Instant::now() < give_up {
-            match self.link.read(&mut waste, Until::Instant(give_up))? {
+            match self.stream.read(&mut discarded, IoTimeout::Deadline(give_up))? {
                 0 => break,
                 length => total += length,
             }
@@ -74,37 +78,37 @@ impl Connection {
     /// any write, no longer than the write timeout for it to take some more. (The sending side
     /// stays open meanwhile: with both sides shut, Linux resets the connection at the next byte
     /// that comes in.)
-    fn see_off(&mut self) -> io::Result<()> {
-        match self.link.stream().unsent()? {
+    fn wait_until_acked(&mut self) -> io::Result<()> {
+        match self.stream.inner().unsent()? {
             0 => Ok(()),
-            unsent => self.wait_for_receipt(unsent),
+            unsent => self.poll_until_acked(unsent),
         }
     }
 
     /// Nothing tells when the peer has got them; it is looked for, at growing intervals.
     #[inline(never)]
-    fn wait_for_receipt(&mut self, mut unsent: usize) -> io::Result<()> {
-        let control = self.server.control();
+    fn poll_until_acked(&mut self, mut unsent: usize) -> io::Result<()> {
+        let state = self.server.state();
         let soon = Instant::now() + LINGER_TIME;
         // In a forked child the parent's deadline is not known; the parent keeps it.
-        let latest = control.deadline().force;
+        let latest = state.schedule().force;
         let give_up =
-            || if control.is_stopping() { control.deadline().force.min(latest) } else { soon };
-        let stream = self.link.stream();
+            || if state.is_stopping() { state.schedule().force.min(latest) } else { soon };
+        let stream = self.stream.inner();
         let mut progress = Instant::now();
         let has_stalled =
-            |since: Instant| self.patience.write.is_some_and(|limit| since.elapsed() >= limit);
+            |since: Instant| self.timeouts.write.is_some_and(|limit| since.elapsed() >= limit);
         let mut pause = Duration::from_micros(500);
-        let mut waste = [0; 4096];
+        let mut discarded = [0; 4096];
         while unsent > 0 && Instant::now() < give_up() && !has_stalled(progress) {
             // Read to make room, so that the peer comes to reading in turn.
-            for _ in 0..LINGER_BYTES / waste.len() {
-                if !matches!(stream.try_read(&mut waste), Ok(1..)) {
+            for _ in 0..LINGER_BYTES / discarded.len() {
+                if !matches!(stream.try_read(&mut discarded), Ok(1..)) {
                     break;
                 }
             }
-            self.link.pause(pause);
-            pause = (2 * pause).min(LONGEST_PAUSE);
+            self.stream.sleep(pause);
+            pause = (2 * pause).min(MAX_POLL_INTERVAL);
             let left = stream.unsent()?;
             if left < unsent {
                 progress = Instant::now();

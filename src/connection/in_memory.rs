@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 
 use super::Connection;
 use crate::address::Address;
-use crate::control::Control;
-use crate::link::Link;
 use crate::settings::Settings;
+use crate::shared_stream::SharedStream;
+use crate::state::ServerState;
 use crate::stream::Stream;
 
 /// A [`Connection`] whose input is given beforehand and whose output can be looked at.
@@ -64,9 +64,10 @@ impl InMemoryConnection {
             output: Mutex::default(),
             address: here.clone(),
         });
-        let control = Control::new(settings, here.clone()).expect("a pipe and an event descriptor");
-        let link = Link::new(Box::new(memory.clone()), peer.unwrap_or(here));
-        let connection = Connection::new(control.new_id(), Arc::new(link), Arc::new(control));
+        let state =
+            ServerState::new(settings, here.clone()).expect("a pipe and an event descriptor");
+        let stream = SharedStream::new(Box::new(memory.clone()), peer.unwrap_or(here));
+        let connection = Connection::new(state.new_id(), Arc::new(stream), Arc::new(state));
         InMemoryConnection { connection, memory }
     }
 

@@ -53,9 +53,9 @@ pub(super) fn read_until(
     end: u8,
     line: &mut Vec<u8>,
 ) -> io::Result<usize> {
-    connection.one_message(|connection| {
+    connection.with_message_timeout(|connection| {
         let read = append_until(connection, end, line);
-        connection.note_failure(read)
+        connection.record_failure(read)
     })
 }
 

@@ -1,12 +1,12 @@
 //! What a stream handler is given: [`Connection`].
 
+mod buffer;
+mod buffer_cache;
 mod close;
-mod ending;
 mod in_memory;
-mod input;
 mod line;
-mod patience;
-mod spare;
+mod outcome;
+mod timeouts;
 
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
-use crate::control::Control;
 use crate::framing::LengthPrefixed;
 use crate::handle::ServerHandle;
-use crate::link::{Link, Until};
 use crate::settings::MinRate;
-use input::Input;
-use patience::{Patience, named};
-use spare::Spare;
+use crate::shared_stream::{IoTimeout, SharedStream};
+use crate::state::ServerState;
+use buffer::InputBuffer;
+use buffer_cache::BufferCache;
+use timeouts::{Timeouts, name_timeout};
 
 pub use in_memory::InMemoryConnection;
 pub use line::Line;
@@ -40,41 +40,41 @@ pub use line::Line;
 /// connection can be [made in memory](Connection::in_memory) to test a handler with.
 pub struct Connection {
     id: u64,
-    link: Arc<Link>,
+    stream: Arc<SharedStream>,
     server: ServerHandle,
-    input: Input,
+    input: InputBuffer,
     output: Vec<u8>,
     max_line_length: usize,
-    patience: Patience,
+    timeouts: Timeouts,
     /// How much is left to be read of what was received before a stop; `None` while there is none.
-    left: Option<usize>,
+    drain_remaining: Option<usize>,
     /// How reading or writing has ended, for all that is known so far.
-    ended: Option<CloseReason>,
+    end_reason: Option<CloseReason>,
     /// Whether that is so for good: a write has failed, or the peer is gone.
-    is_over: bool,
+    is_broken: bool,
     /// Since `handle` is over: how it ended.
     close_reason: Option<CloseReason>,
 }
 
 impl Connection {
-    pub(crate) fn new(id: u64, link: Arc<Link>, control: Arc<Control>) -> Connection {
+    pub(crate) fn new(id: u64, stream: Arc<SharedStream>, state: Arc<ServerState>) -> Connection {
         Connection {
             id,
-            link,
-            input: Input::default(),
+            stream: stream,
+            input: InputBuffer::default(),
             output: Vec::new(),
-            max_line_length: control.settings.max_line_length,
-            patience: Patience::new(&control.settings),
-            left: None,
-            ended: None,
-            is_over: false,
+            max_line_length: state.settings.max_line_length,
+            timeouts: Timeouts::new(&state.settings),
+            drain_remaining: None,
+            end_reason: None,
+            is_broken: false,
             close_reason: None,
-            server: ServerHandle::new(control),
+            server: ServerHandle::new(state),
         }
     }
 
-    pub(crate) fn link(&self) -> &Arc<Link> {
-        &self.link
+    pub(crate) fn shared_stream(&self) -> &Arc<SharedStream> {
+        &self.stream
     }
 
     /// This connection's number, the first one being 1; no other connection of this server ever
@@ -85,7 +85,7 @@ impl Connection {
 
     /// Who is at the other end.
     pub fn peer_addr(&self) -> &Address {
-        self.link.peer()
+        self.stream.peer()
     }
 
     /// The number of the user that a client on a Unix socket ran as when it connected; `None` for
@@ -94,7 +94,7 @@ impl Connection {
     /// # Errors
     /// What the system says; nothing, for a socket that is one.
     pub fn peer_uid(&self) -> io::Result<Option<u32>> {
-        self.link.stream().peer_uid()
+        self.stream.inner().peer_uid()
     }
 
     /// This end's address: the one that the client connected to.
@@ -102,7 +102,7 @@ impl Connection {
     /// # Errors
     /// When the connection is broken, on some systems.
     pub fn local_addr(&self) -> io::Result<Address> {
-        self.link.stream().local_addr()
+        self.stream.inner().local_addr()
     }
 
     /// The server that this connection came in through.
@@ -162,15 +162,15 @@ impl Connection {
         frames: &LengthPrefixed,
         message: &mut Vec<u8>,
     ) -> io::Result<bool> {
-        self.one_message(|connection| {
+        self.with_message_timeout(|connection| {
             let read = frames.read(connection, message);
-            connection.note_failure(read)
+            connection.record_failure(read)
         })
     }
 
     /// Whatever `read` reads is one message: its first byte may take
     /// [`idle_timeout`](crate::Builder::idle_timeout) to come, and all of it must have come by the
-    /// [`message_deadline`](crate::Builder::message_deadline) after that, and at the
+    /// [`message_timeout`](crate::Builder::message_timeout) after that, and at the
     /// [`min_rate`](crate::Builder::min_rate).
     ///
     /// A line ([`read_line`](Connection::read_line)) and a
@@ -181,7 +181,7 @@ impl Connection {
     /// use socketserver::Connection;
     ///
     /// fn read_head(connection: &mut Connection) -> std::io::Result<Vec<String>> {
-    ///     connection.one_message(|connection| {
+    ///     connection.with_message_timeout(|connection| {
     ///         let mut head = Vec::new();
     ///         loop {
     ///             let mut line = String::new();
@@ -197,10 +197,10 @@ impl Connection {
     /// assert_eq!(read_head(&mut connection)?.len(), 2);
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn one_message<R>(&mut self, read: impl FnOnce(&mut Connection) -> R) -> R {
-        self.patience.begin_message(self.input.available().len());
+    pub fn with_message_timeout<R>(&mut self, read: impl FnOnce(&mut Connection) -> R) -> R {
+        self.timeouts.begin_message(self.input.available().len());
         let result = read(self);
-        self.patience.end_message();
+        self.timeouts.end_message();
         result
     }
 
@@ -211,8 +211,8 @@ impl Connection {
     /// # Errors
     /// `InvalidInput` for a timeout of zero.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.patience.read = not_zero(timeout)?;
-        self.link.stream().set_read_timeout(self.patience.of_stream())
+        self.timeouts.read = not_zero(timeout)?;
+        self.stream.inner().set_read_timeout(self.timeouts.socket_timeout())
     }
 
     /// How long the peer may be silent between messages before a read fails with `TimedOut`
@@ -222,15 +222,15 @@ impl Connection {
     /// # Errors
     /// `InvalidInput` for a timeout of zero.
     pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.patience.idle = not_zero(timeout)?;
-        self.link.stream().set_read_timeout(self.patience.of_stream())
+        self.timeouts.idle = not_zero(timeout)?;
+        self.stream.inner().set_read_timeout(self.timeouts.socket_timeout())
     }
 
     /// How long a message that has begun may take to be whole before the read fails with
-    /// `TimedOut` ([`Error::Deadline`](crate::Error::Deadline)), however its bytes come; `None`:
-    /// for ever. The server's [`message_deadline`](crate::Builder::message_deadline) to begin with.
-    pub fn set_message_deadline(&mut self, deadline: Option<Duration>) {
-        self.patience.message = deadline;
+    /// `TimedOut` ([`Error::MessageTimeout`](crate::Error::MessageTimeout)), however its bytes come; `None`:
+    /// for ever. The server's [`message_timeout`](crate::Builder::message_timeout) to begin with.
+    pub fn set_message_timeout(&mut self, deadline: Option<Duration>) {
+        self.timeouts.message = deadline;
     }
 
     /// How fast a message must come once it has begun, and what is written be taken, before a read
@@ -254,7 +254,7 @@ impl Connection {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn set_min_rate(&mut self, rate: Option<MinRate>) {
-        self.patience.rate = rate;
+        self.timeouts.rate = rate;
     }
 
     /// How long a write waits for the peer to take something before it fails with `TimedOut`
@@ -264,8 +264,8 @@ impl Connection {
     /// # Errors
     /// `InvalidInput` for a timeout of zero.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.patience.write = not_zero(timeout)?;
-        self.link.stream().set_write_timeout(self.patience.write)
+        self.timeouts.write = not_zero(timeout)?;
+        self.stream.inner().set_write_timeout(self.timeouts.write)
     }
 
     /// Ends one direction, or both. What was written is sent first, unless reading alone ends.
@@ -279,54 +279,58 @@ impl Connection {
         if how != Shutdown::Read {
             self.flush()?;
         }
-        self.link.shutdown(how)
+        self.stream.shutdown(how)
     }
 
     fn send(&mut self, more: &[u8]) -> io::Result<()> {
-        self.heed_stop();
+        self.check_shutdown();
         let (mut begun, mut so_far) = (None, 0);
-        let patience = &self.patience;
-        let sent = self.link.write_all([&self.output, more], |written| {
+        let timeouts = &self.timeouts;
+        let sent = self.stream.write_all([&self.output, more], |written| {
             so_far = written;
-            patience.until_write(&mut begun, written)
+            timeouts.for_write(&mut begun, written)
         });
-        let sent = sent.map_err(|error| named(error, || patience.write_error(begun, so_far)));
-        self.is_over |= sent.is_err();
+        let sent =
+            sent.map_err(|error| name_timeout(error, || timeouts.write_error(begun, so_far)));
+        self.is_broken |= sent.is_err();
         self.output.clear();
-        self.note_failure(sent)
+        self.record_failure(sent)
     }
 
     /// Reads from the peer, having sent what it may be waiting for.
     fn receive(
         &mut self,
-        read: impl FnOnce(&mut Input, Source<'_>) -> io::Result<usize>,
+        read: impl FnOnce(&mut InputBuffer, InputSource<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         self.flush()?;
-        if self.link.is_emptied() {
+        if self.stream.needs_poll() {
             // Whoever waits holds no buffer meanwhile.
-            SPARE_OUTPUT.with(|spare| spare.give_back(&mut self.output));
+            OUTPUT_CACHE.with(|spare| spare.put(&mut self.output));
         }
-        let until = self.patience.until_read();
-        let (until, most) = (self.note_failure(until)?, self.most_to_receive()?);
-        match read(&mut self.input, Source { link: &self.link, until, most }) {
+        let timeout = self.timeouts.for_read();
+        let (timeout, most) = (self.record_failure(timeout)?, self.receive_limit()?);
+        match read(&mut self.input, InputSource { stream: &self.stream, timeout, most }) {
             Ok(0) => {
-                self.note_success(Some(self.ended_by_server().unwrap_or(CloseReason::Eof)));
+                self.record_success(Some(self.closed_by_server().unwrap_or(CloseReason::Eof)));
                 Ok(0)
             }
             Ok(length) => {
-                self.patience.note_received(length);
-                self.left = self.left.map(|left| left - length);
-                self.note_success(None);
+                self.timeouts.add_received(length);
+                self.drain_remaining =
+                    self.drain_remaining.map(|drain_remaining| drain_remaining - length);
+                self.record_success(None);
                 Ok(length)
             }
-            Err(error) => self.note_failure(Err(named(error, || self.patience.read_error()))),
+            Err(error) => {
+                self.record_failure(Err(name_timeout(error, || self.timeouts.read_error())))
+            }
         }
     }
 
     fn fill(&mut self) -> io::Result<usize> {
         self.receive(|input, source| {
             loop {
-                if source.link.is_emptied() {
+                if source.stream.needs_poll() {
                     // Nor this one.
                     input.release();
                     source.wait()?;
@@ -340,28 +344,28 @@ impl Connection {
 }
 
 /// Where the next bytes come from: how long to wait for them, and how many may come.
-struct Source<'a> {
-    link: &'a Link,
-    until: Until,
+struct InputSource<'a> {
+    stream: &'a SharedStream,
+    timeout: IoTimeout,
     most: usize,
 }
 
-impl Source<'_> {
+impl InputSource<'_> {
     fn wait(&self) -> io::Result<()> {
-        if self.most == 0 { Ok(()) } else { self.link.wait_for_input(self.until) }
+        if self.most == 0 { Ok(()) } else { self.stream.wait_for_input(self.timeout) }
     }
 
     fn read_input(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match buffer.len().min(self.most) {
             0 => Ok(Some(0)),
-            length => self.link.read_input(&mut buffer[..length], self.until),
+            length => self.stream.read_input(&mut buffer[..length], self.timeout),
         }
     }
 
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match buffer.len().min(self.most) {
             0 => Ok(0),
-            length => self.link.read(&mut buffer[..length], self.until),
+            length => self.stream.read(&mut buffer[..length], self.timeout),
         }
     }
 }
@@ -378,7 +382,7 @@ fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>> {
 
 impl Read for Connection {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.input.is_empty() && buffer.len() >= input::SMALLEST {
+        if self.input.is_empty() && buffer.len() >= buffer::MIN_BUFFER {
             // No need for a buffer between.
             return self.receive(|_, source| source.read(buffer));
         }
@@ -417,7 +421,7 @@ impl Write for Connection {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.output.len() + bytes.len() <= OUTPUT_CAPACITY {
             if self.output.capacity() == 0 {
-                self.output = SPARE_OUTPUT.with(Spare::take);
+                self.output = OUTPUT_CACHE.with(BufferCache::take);
             }
             self.output.extend_from_slice(bytes);
         } else {
@@ -438,15 +442,15 @@ impl Write for Connection {
 }
 
 thread_local! {
-    static SPARE_OUTPUT: Spare = const { Spare::new() };
+    static OUTPUT_CACHE: BufferCache = const { BufferCache::new() };
 }
 
 /// Makes what a thread keeps from one connection for the next, which its first connection would do
 /// otherwise: the C library looks through all others to do that, and a forking server has it done
 /// once, instead of in each child.
 pub(crate) fn prepare_thread() {
-    SPARE_OUTPUT.with(|_| {});
-    input::prepare_thread();
+    OUTPUT_CACHE.with(|_| {});
+    buffer::prepare_thread();
 }
 
 /// What is written is sent when it would come to more than this many bytes.

@@ -8,13 +8,13 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::{ForkDespiteThreads, Mixin};
-use crate::base::{BaseServer, Next};
+use crate::acceptor::{BaseServer, NextRequest};
 use crate::close_reason::CloseReason;
 use crate::connection::prepare_thread;
 use crate::error::{Error, Result};
 use crate::handle::ServerHandle;
 use crate::request::{Registration, Request};
-use crate::sys::process::{self, Blank, Children, Exit, Fork, ForkPermit, HeldBack, Pid};
+use crate::sys::process::{self, BlockedSignals, Children, DevNull, Exit, Fork, ForkPermit, Pid};
 use crate::sys::wait::{Interest, poll};
 
 /// Serves each request in a child process of its own.
@@ -45,13 +45,13 @@ use crate::sys::wait::{Interest, poll};
 pub struct Forking {
     max_children: usize,
     despite_threads: Option<ForkDespiteThreads>,
-    state: OnceLock<State>,
+    processes: OnceLock<ChildProcesses>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ChildProcesses {
     children: Children<Registration>,
-    blank: Blank,
+    dev_null: DevNull,
 }
 
 /// The status of a child whose connection ended with an error or at a limit, and of one whose
@@ -71,7 +71,7 @@ impl Default for Forking {
 impl Forking {
     /// Forking with its defaults.
     pub fn new() -> Forking {
-        Forking { max_children: 40, despite_threads: None, state: OnceLock::new() }
+        Forking { max_children: 40, despite_threads: None, processes: OnceLock::new() }
     }
 
     /// How many children run at a time; further requests wait in the backlog. 40 by default, as in
@@ -88,12 +88,12 @@ impl Forking {
         self
     }
 
-    fn state(&self) -> io::Result<&State> {
-        if let Some(state) = self.state.get() {
-            return Ok(state);
+    fn processes(&self) -> io::Result<&ChildProcesses> {
+        if let Some(processes) = self.processes.get() {
+            return Ok(processes);
         }
-        let state = State { children: Children::new()?, blank: Blank::open()? };
-        Ok(self.state.get_or_init(|| state))
+        let processes = ChildProcesses { children: Children::new()?, dev_null: DevNull::open()? };
+        Ok(self.processes.get_or_init(|| processes))
     }
 
     fn permit(&self) -> Result<ForkPermit> {
@@ -104,24 +104,24 @@ impl Forking {
         }
     }
 
-    fn fork(&self) -> Result<(&State, Fork)> {
-        let state = self.state().map_err(Error::system("watch children"))?;
+    fn fork(&self) -> Result<(&ChildProcesses, Fork)> {
+        let processes = self.processes().map_err(Error::system("watch children"))?;
         // Keeps a descriptor free to watch the child by, so that none is forked in vain.
-        let _reserved = state.blank.spare().map_err(Error::system("watch a child"))?;
+        let _reserved = processes.dev_null.reserve().map_err(Error::system("watch a child"))?;
         let fork = process::fork(self.permit()?).map_err(Error::system("fork"))?;
-        Ok((state, fork))
+        Ok((processes, fork))
     }
 
     fn reap(&self) {
-        let Some(state) = self.state.get() else { return };
-        for (pid, exit, registration) in state.children.reap() {
+        let Some(processes) = self.processes.get() else { return };
+        for (pid, exit, registration) in processes.children.reap() {
             match exit {
                 Some(exit) if exit.is_success() => {}
                 // The child itself has counted why, and handled the error.
                 Some(exit @ Exit::Status(FAILED | PANICKED)) => log::debug!("child {pid} {exit}"),
                 Some(exit) => {
                     log::warn!("child {pid} {exit}");
-                    registration.control.stats().failed.add_one();
+                    registration.state.stats().failed.add_one();
                 }
                 None => log::debug!("child {pid} was reaped by somebody else"),
             }
@@ -133,23 +133,23 @@ impl Mixin for Forking {
     fn start(&self) -> Result<()> {
         prepare_thread();
         self.permit()?;
-        self.state().map(drop).map_err(Error::system("watch children"))
+        self.processes().map(drop).map_err(Error::system("watch children"))
     }
 
     fn process_request(&self, server: &BaseServer, request: Request) {
         self.reap();
         match self.fork() {
-            Ok((state, Fork::Child { parent, signals })) => {
-                run_child(state, parent, signals, server, request)
+            Ok((processes, Fork::Child { parent, signals })) => {
+                run_child(processes, parent, signals, server, request)
             }
-            Ok((state, Fork::Parent(pid))) => {
+            Ok((processes, Fork::Parent(pid))) => {
                 // The connection stays open here, in the registry, for a stop or a disconnect;
                 // its place is taken until the child ends.
                 let (work, registration) = request.into_parts();
                 drop(work);
-                let control = registration.control.clone();
-                if let Err(error) = state.children.add(pid, registration) {
-                    control.stats().failed.add_one();
+                let state = registration.state.clone();
+                if let Err(error) = processes.children.add(pid, registration) {
+                    state.stats().failed.add_one();
                     log::error!("child {pid:?} cannot be watched and was killed: {error}");
                 }
             }
@@ -161,44 +161,45 @@ impl Mixin for Forking {
         self.max_children
     }
 
-    fn next_request(&self, server: &BaseServer, until: Option<Instant>) -> Next {
+    fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {
         loop {
             self.reap();
-            let children = self.state.get().map(|state| state.children.as_fd());
-            match server.next_request_or(until, children) {
-                Next::Ready => {}
+            let children = self.processes.get().map(|processes| processes.children.as_fd());
+            match server.next_request_or_ready(deadline, children) {
+                NextRequest::Ready => {}
                 next => return next,
             }
         }
     }
 
-    fn wait(&self, _server: &ServerHandle, until: &dyn Fn() -> Instant) -> bool {
-        let Some(state) = self.state.get() else { return true };
+    fn wait(&self, _server: &ServerHandle, deadline: &dyn Fn() -> Instant) -> bool {
+        let Some(processes) = self.processes.get() else { return true };
         loop {
             self.reap();
-            if state.children.is_empty() {
+            if processes.children.is_empty() {
                 return true;
             }
-            let until = until();
-            let ended = poll([Some((state.children.as_fd(), Interest::Read))], [], Some(until));
-            if !matches!(ended, Ok([true])) && Instant::now() >= until {
+            let deadline = deadline();
+            let ended =
+                poll([Some((processes.children.as_fd(), Interest::Read))], [], Some(deadline));
+            if !matches!(ended, Ok([true])) && Instant::now() >= deadline {
                 return false;
             }
         }
     }
 
     fn terminate(&self) {
-        if let Some(state) = self.state.get() {
-            state.children.terminate(false);
+        if let Some(processes) = self.processes.get() {
+            processes.children.terminate(false);
         }
     }
 
     fn close(&self, server: &ServerHandle) {
-        if let Some(state) = self.state.get() {
-            if !state.children.is_empty() {
-                server.control().note_killed();
+        if let Some(processes) = self.processes.get() {
+            if !processes.children.is_empty() {
+                server.state().record_killed();
             }
-            state.children.terminate(true);
+            processes.children.terminate(true);
             let give_up = Instant::now() + KILL_GRACE;
             self.wait(server, &|| give_up);
         }
@@ -206,43 +207,43 @@ impl Mixin for Forking {
 }
 
 fn run_child(
-    state: &State,
+    processes: &ChildProcesses,
     parent: Pid,
-    signals: HeldBack,
+    signals: BlockedSignals,
     server: &BaseServer,
     request: Request,
 ) -> ! {
     let reason = catch_unwind(AssertUnwindSafe(|| {
         let (work, registration) = request.into_parts();
-        let link = work.link().cloned();
-        if let Some(link) = &link {
+        let stream = work.shared_stream().cloned();
+        if let Some(stream) = &stream {
             // By the parent, when it stops.
-            link.assume_read_shut();
+            stream.assume_read_shutdown();
         }
-        process::drain_on_signals(link.as_ref().and_then(|link| link.stream().as_fd()));
+        process::drain_on_signals(stream.as_ref().and_then(|stream| stream.inner().as_fd()));
         drop(signals);
         if let Err(error) = process::end_with_parent(parent) {
             log::warn!("a child may outlive its parent: {error}");
         }
-        let [listener, bell] = server.inherited();
+        let [listener, waker] = server.inherited();
         // A datagram is answered through the socket that it came in by.
-        let listener = link.is_some().then_some(listener);
-        let inherited = [listener, Some(bell), Some(state.children.as_fd())];
+        let listener = stream.is_some().then_some(listener);
+        let inherited = [listener, Some(waker), Some(processes.children.as_fd())];
         for inherited in inherited.into_iter().flatten() {
-            if let Err(error) = state.blank.over(inherited) {
-                log::warn!("a child cannot let go of a descriptor: {error}");
+            if let Err(error) = processes.dev_null.replace(inherited) {
+                log::warn!("a child cannot let unregister of a descriptor: {error}");
             }
         }
-        state.children.forget();
-        let control = &registration.control;
-        control.registry.forget_all_but(registration.id);
-        control.farewells.forget();
+        processes.children.forget();
+        let state = &registration.state;
+        state.registry.retain_only(registration.id);
+        state.rejected.forget_in_child();
 
         let reason = work.run();
-        control.stats().ended_for(reason).add_one();
-        if let Some(link) = link {
+        state.stats().ended_for(reason).add_one();
+        if let Some(stream) = stream {
             // The parent holds the connection too, and would keep the client waiting for its end.
-            let _ = link.stream().shutdown(Shutdown::Both);
+            let _ = stream.inner().shutdown(Shutdown::Both);
         }
         std::mem::forget(registration);
         reason

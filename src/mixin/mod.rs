@@ -1,15 +1,15 @@
 //! Who runs a request: [`Mixin`] and the four that are built in.
 
-mod crew;
 #[cfg(feature = "fibers")]
 mod fibers;
 mod forking;
 mod sequential;
+mod thread_pool;
 mod threading;
 
 use std::time::Instant;
 
-use crate::base::{BaseServer, Next};
+use crate::acceptor::{BaseServer, NextRequest};
 use crate::error::Result;
 use crate::handle::ServerHandle;
 use crate::request::Request;
@@ -88,16 +88,16 @@ pub trait Mixin: Send + Sync + 'static {
         usize::MAX
     }
 
-    /// Waits for a request: [`BaseServer::next_request_or`], for a mixin that has something else
-    /// to look after meanwhile. `until` is `None` when serving for ever.
-    fn next_request(&self, server: &BaseServer, until: Option<Instant>) -> Next {
-        server.next_request_or(until, None)
+    /// Waits for a request: [`BaseServer::next_request_or_ready`], for a mixin that has something else
+    /// to look after meanwhile. `deadline` is `None` when serving for ever.
+    fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {
+        server.next_request_or_ready(deadline, None)
     }
 
-    /// During a stop: waits until all requests have ended, or `until()`, which may become
+    /// During a stop: waits until all requests have ended, or `deadline()`, which may become
     /// earlier meanwhile. Returns whether all have ended.
-    fn wait(&self, server: &ServerHandle, until: &dyn Fn() -> Instant) -> bool {
-        server.control().registry.wait_until_empty(until)
+    fn wait(&self, server: &ServerHandle, deadline: &dyn Fn() -> Instant) -> bool {
+        server.state().registry.wait_until_empty(deadline)
     }
 
     /// During a stop: the deadline is near, and requests are still running. Their connections
@@ -133,12 +133,12 @@ macro_rules! boxed {
                 (**self).max_requests()
             }
 
-            fn next_request(&self, server: &BaseServer, until: Option<Instant>) -> Next {
-                (**self).next_request(server, until)
+            fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {
+                (**self).next_request(server, deadline)
             }
 
-            fn wait(&self, server: &ServerHandle, until: &dyn Fn() -> Instant) -> bool {
-                (**self).wait(server, until)
+            fn wait(&self, server: &ServerHandle, deadline: &dyn Fn() -> Instant) -> bool {
+                (**self).wait(server, deadline)
             }
 
             fn terminate(&self) {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Mixin;
-use crate::base::BaseServer;
-use crate::control::Control;
+use crate::acceptor::BaseServer;
 use crate::request::Request;
+use crate::state::ServerState;
 use crate::stream::{Interest, Stream, Wait};
 use crate::sys::wait::poll;
 
@@ -24,46 +24,46 @@ pub struct Sequential;
 impl Mixin for Sequential {
     fn process_request(&self, server: &BaseServer, request: Request) {
         // The only thread is about to wait for the client, so it listens for the stop meanwhile.
-        let watch = WatchForStop { control: server.control().clone() };
+        let watch = WaitForStreamOrStop { state: server.state().clone() };
         request.wait_with(watch);
         let _reason = request.finish();
     }
 }
 
-struct WatchForStop {
-    control: Arc<Control>,
+struct WaitForStreamOrStop {
+    state: Arc<ServerState>,
 }
 
-impl Wait for WatchForStop {
+impl Wait for WaitForStreamOrStop {
     fn wait(
         &self,
         stream: &dyn Stream,
         interest: Interest,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
     ) -> io::Result<()> {
         let Some(fd) = stream.as_fd() else { return Ok(()) };
-        let control = &self.control;
+        let state = &self.state;
         loop {
-            let stopping = control.is_stopping();
+            let stopping = state.is_stopping();
             if stopping {
                 // Asked for while the handler was at something else, and there is no other thread
                 // to notice it.
-                control.begin_stop();
+                state.begin_stop();
             }
-            let force = stopping.then(|| control.deadline().force);
-            let stop = (!stopping).then(|| (control.stop_signal(), Interest::Read));
-            let wake_up = [until, force].into_iter().flatten().min();
+            let force = stopping.then(|| state.schedule().force);
+            let stop = (!stopping).then(|| (state.shutdown_signal(), Interest::Read));
+            let wake_up = [deadline, force].into_iter().flatten().min();
             let [stop, ready] = poll([stop, Some((fd, interest))], [], wake_up)?;
             if stop {
                 // Shuts this connection's read side among others, which makes it ready.
-                control.begin_stop();
+                state.begin_stop();
             } else if ready {
                 return Ok(());
             } else if force.is_some_and(|force| Instant::now() >= force) {
-                control.registry.force();
+                state.registry.force();
                 let _ = stream.shutdown(Shutdown::Both);
                 return Err(io::ErrorKind::ConnectionAborted.into());
-            } else if until.is_some_and(|until| Instant::now() >= until) {
+            } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Mixin;
-use super::crew::{Crew, Terms};
-use crate::base::BaseServer;
+use super::thread_pool::{ThreadOptions, ThreadPool};
+use crate::acceptor::BaseServer;
 use crate::error::Result;
 use crate::handle::ServerHandle;
 use crate::listener::Listener;
@@ -31,8 +31,8 @@ use crate::request::Request;
 #[derive(Debug)]
 pub struct Threading {
     max_threads: usize,
-    terms: Terms,
-    crew: Arc<Crew<Task>>,
+    options: ThreadOptions,
+    pool: Arc<ThreadPool<Task>>,
     /// Whether the server takes any number of requests, or one for each call of
     /// `handle_request`.
     serves: AtomicBool,
@@ -53,7 +53,7 @@ impl Task {
         let mut next = Some(request);
         while let Some(request) = next {
             let _reason = request.finish();
-            next = listener.upgrade().and_then(|listener| listener.watch(idle_time));
+            next = listener.upgrade().and_then(|listener| listener.accept_idle(idle_time));
         }
     }
 }
@@ -67,15 +67,15 @@ impl Default for Threading {
 impl Threading {
     /// Threading with its defaults.
     pub fn new() -> Threading {
-        let terms = Terms { stack_size: 512 * 1024, idle_time: Duration::from_secs(10) };
-        let (crew, serves) = (Arc::new(Crew::new(Task::work)), AtomicBool::new(false));
-        Threading { max_threads: usize::MAX, terms, crew, serves }
+        let options = ThreadOptions { stack_size: 512 * 1024, idle_time: Duration::from_secs(10) };
+        let (pool, serves) = (Arc::new(ThreadPool::new(Task::work)), AtomicBool::new(false));
+        Threading { max_threads: usize::MAX, options, pool, serves }
     }
 
     /// The stack of each thread, in bytes; 512 KiB by default. It is address space: memory is
     /// used as far down as a handler reaches. The system has a lower bound of its own.
     pub fn stack_size(mut self, bytes: usize) -> Threading {
-        self.terms.stack_size = bytes;
+        self.options.stack_size = bytes;
         self
     }
 
@@ -90,7 +90,7 @@ impl Threading {
     /// How long a thread that is done waits for another request; 10 s by default, and for the few
     /// at the listener up to three times as long. Zero: not at all.
     pub fn idle_time(mut self, time: Duration) -> Threading {
-        self.terms.idle_time = time;
+        self.options.idle_time = time;
         self
     }
 }
@@ -102,10 +102,10 @@ impl Mixin for Threading {
     }
 
     fn process_request(&self, server: &BaseServer, request: Request) {
-        let may_watch = self.serves.load(Ordering::Relaxed) && !self.terms.idle_time.is_zero();
-        let listener = if may_watch { Arc::downgrade(server.listener()) } else { Weak::new() };
-        let task = Task { request, listener, idle_time: self.terms.idle_time };
-        if let Err((task, error)) = self.crew.hand_over(task, self.terms) {
+        let may_accept = self.serves.load(Ordering::Relaxed) && !self.options.idle_time.is_zero();
+        let listener = if may_accept { Arc::downgrade(server.listener()) } else { Weak::new() };
+        let task = Task { request, listener, idle_time: self.options.idle_time };
+        if let Err((task, error)) = self.pool.execute(task, self.options) {
             task.request.refuse(&error);
         }
     }
@@ -115,6 +115,6 @@ impl Mixin for Threading {
     }
 
     fn close(&self, server: &ServerHandle) {
-        self.crew.dismiss(|| server.control().registry.len(), Duration::from_secs(1));
+        self.pool.shutdown(|| server.state().registry.len(), Duration::from_secs(1));
     }
 }

@@ -19,7 +19,7 @@ fn never() -> Instant {
 #[derive(Clone)]
 struct Guest {
     id: u64,
-    link: Arc<Link>,
+    stream: Arc<SharedStream>,
     line: Arc<Line>,
 }
 
@@ -33,12 +33,12 @@ struct Line {
 impl Guest {
     fn new(id: u64) -> Guest {
         let line = Arc::new(Line::default());
-        let link = Link::new(Box::new(line.clone()), Address::Unix(UnixName::Unnamed));
-        Guest { id, link: Arc::new(link), line }
+        let stream = SharedStream::new(Box::new(line.clone()), Address::Unix(UnixName::Unnamed));
+        Guest { id, stream: Arc::new(stream), line }
     }
 
-    fn enter(&self, registry: &Registry) {
-        registry.enter(self.id, self.link.peer().clone(), None, Some(self.link.clone()));
+    fn insert(&self, registry: &Registry) {
+        registry.insert(self.id, self.stream.peer().clone(), None, Some(self.stream.clone()));
     }
 
     /// Waits for the end of what its peer says.
@@ -118,8 +118,8 @@ fn whoever_is_there_in_a_stop_has_its_read_side_shut_and_is_counted() {
         let (registry, guest) = (Arc::new(Registry::default()), Guest::new(1));
         let passing = guest.clone();
         let passing = spawn(&registry, move |registry| {
-            passing.enter(registry);
-            registry.leave(1);
+            passing.insert(registry);
+            registry.remove(1);
         });
         registry.drain();
         passing.join().unwrap();
@@ -137,9 +137,9 @@ fn a_stop_that_begins_twice_shuts_and_counts_once() {
     check_all(|| {
         let (registry, guest) = (Arc::new(Registry::default()), Guest::new(1));
         let other = spawn(&registry, Registry::drain);
-        guest.enter(&registry);
+        guest.insert(&registry);
         registry.drain();
-        registry.leave(1);
+        registry.remove(1);
         other.join().unwrap();
         assert_eq!(guest.shut(), [Shutdown::Read]);
         assert_eq!(registry.drained_and_forced(), (1, 0));
@@ -150,9 +150,9 @@ fn a_stop_that_begins_twice_shuts_and_counts_once() {
 fn whoever_is_cut_off_is_counted_as_forced_and_nobody_else() {
     check_all(|| {
         let (registry, guest) = (Arc::new(Registry::default()), Guest::new(1));
-        guest.enter(&registry);
+        guest.insert(&registry);
         registry.drain();
-        let leaving = spawn(&registry, |registry| registry.leave(1));
+        let leaving = spawn(&registry, |registry| registry.remove(1));
         registry.force();
         leaving.join().unwrap();
         match registry.drained_and_forced() {
@@ -167,8 +167,8 @@ fn whoever_is_cut_off_is_counted_as_forced_and_nobody_else() {
 fn the_last_one_to_leave_wakes_whoever_waits_for_it() {
     check_all(|| {
         let registry = Arc::new(Registry::default());
-        Guest::new(1).enter(&registry);
-        let leaving = spawn(&registry, |registry| registry.leave(1));
+        Guest::new(1).insert(&registry);
+        let leaving = spawn(&registry, |registry| registry.remove(1));
         assert!(registry.wait_until_empty(never));
         assert_eq!(registry.len(), 0);
         leaving.join().unwrap();
@@ -180,8 +180,8 @@ fn all_who_wait_until_it_is_empty_wait_for_all_who_are_there() {
     check(|| {
         let registry = Arc::new(Registry::default());
         let leaving = (1..=3).map(|id| {
-            Guest::new(id).enter(&registry);
-            spawn(&registry, move |registry| registry.leave(id))
+            Guest::new(id).insert(&registry);
+            spawn(&registry, move |registry| registry.remove(id))
         });
         let leaving: Vec<_> = leaving.collect();
         let other = spawn(&registry, |registry| assert!(registry.wait_until_empty(never)));
@@ -195,15 +195,15 @@ fn all_who_wait_until_it_is_empty_wait_for_all_who_are_there() {
 fn a_deadline_that_becomes_earlier_is_noticed() {
     check_all(|| {
         let registry = Arc::new(Registry::default());
-        Guest::new(1).enter(&registry);
+        Guest::new(1).insert(&registry);
         let over = Arc::new(AtomicBool::new(false));
         let hurry = over.clone();
         let hurry = spawn(&registry, move |registry| {
             hurry.store(true, Ordering::SeqCst);
             registry.wake();
         });
-        let until = || if over.load(Ordering::SeqCst) { Instant::now() } else { never() };
-        assert!(!registry.wait_until_empty(until), "nobody has left");
+        let deadline = || if over.load(Ordering::SeqCst) { Instant::now() } else { never() };
+        assert!(!registry.wait_until_empty(deadline), "nobody has left");
         hurry.join().unwrap();
     });
 }
@@ -213,10 +213,10 @@ fn whoever_is_disconnected_during_a_stop_is_counted_once() {
     check_all(|| {
         let (registry, guest) = (Arc::new(Registry::default()), Guest::new(1));
         let reader = guest.clone();
-        guest.enter(&registry);
+        guest.insert(&registry);
         let reader = spawn(&registry, move |registry| {
             reader.read();
-            registry.leave(1);
+            registry.remove(1);
         });
         registry.drain();
         let found = registry.disconnect(1);
@@ -239,10 +239,10 @@ fn a_stop_leaves_nobody_behind_and_counts_everybody_once() {
         let mut threads = Vec::new();
         let mut serve = |guest: &Guest, act: fn(&Guest)| {
             let guest = guest.clone();
-            guest.enter(&registry);
+            guest.insert(&registry);
             threads.push(spawn(&registry, move |registry| {
                 act(&guest);
-                registry.leave(guest.id);
+                registry.remove(guest.id);
             }));
         };
         serve(&here, Guest::read);
@@ -251,13 +251,13 @@ fn a_stop_leaves_nobody_behind_and_counts_everybody_once() {
         serve(&late, Guest::read);
         serve(&deaf, Guest::write);
 
-        let come = Arc::new(AtomicBool::new(false));
-        let clock = come.clone();
+        let register = Arc::new(AtomicBool::new(false));
+        let clock = register.clone();
         let clock = thread::spawn(move || clock.store(true, Ordering::SeqCst));
         let soon = Instant::now() + Duration::from_secs(60 * 60);
-        let until = || if come.load(Ordering::SeqCst) { Instant::now() } else { soon };
-        assert!(!registry.wait_until_empty(until), "one of them is deaf");
-        assert!(come.load(Ordering::SeqCst), "the time has come");
+        let deadline = || if register.load(Ordering::SeqCst) { Instant::now() } else { soon };
+        assert!(!registry.wait_until_empty(deadline), "one of them is deaf");
+        assert!(register.load(Ordering::SeqCst), "the time has register");
         registry.force();
         assert!(registry.wait_until_empty(never));
         threads.into_iter().chain([clock]).for_each(|thread| thread.join().unwrap());

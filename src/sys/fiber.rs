@@ -24,7 +24,7 @@ pub(crate) struct Fiber {
 
 thread_local! {
     /// The way out of the fiber that this thread is running; null while it runs none.
-    static OUT: Cell<*const Yielder<(), ()>> = const { Cell::new(ptr::null()) };
+    static YIELDER: Cell<*const Yielder<(), ()>> = const { Cell::new(ptr::null()) };
 
     /// How far down its stack the fiber was that suspended itself last.
     static TOP: Cell<usize> = const { Cell::new(0) };
@@ -32,16 +32,16 @@ thread_local! {
 
 /// How much of its stack a fiber needs first, in bytes: what it takes to return from a wait, and a
 /// handler's loop.
-const WARM: usize = 2048;
+const WARM_BYTES: usize = 2048;
 
 impl Fiber {
     pub(crate) fn new(stack: Stack, run: impl FnOnce() + 'static) -> Fiber {
         let bounds = stack.bounds();
         let coroutine = Coroutine::with_stack(stack, move |out: &Yielder<(), ()>, ()| {
-            OUT.set(out);
+            YIELDER.set(out);
             // Whatever comes of it, the worker goes on.
             let _ = catch_unwind(AssertUnwindSafe(run));
-            OUT.set(ptr::null());
+            YIELDER.set(ptr::null());
         });
         Fiber { coroutine: ManuallyDrop::new(coroutine), top: 0, bounds }
     }
@@ -56,7 +56,7 @@ impl Fiber {
 
     /// What of its stack it needs when it is resumed.
     pub(crate) fn top(&self) -> Span {
-        Span::between(self.top, self.bounds.base().min(self.top + WARM))
+        Span::between(self.top, self.bounds.base().min(self.top + WARM_BYTES))
     }
 
     /// The stack of one that has ended; `None` before.
@@ -74,7 +74,7 @@ impl Fiber {
 
 impl Drop for Fiber {
     /// One that has not ended stays in memory for ever: what is on its stack may be in use
-    /// elsewhere, as by [`elsewhere`], and a handler cannot be unwound against its will.
+    /// elsewhere, as by [`run_scoped`], and a handler cannot be unwound against its will.
     fn drop(&mut self) {
         if self.coroutine.done() {
             // SAFETY: it is dropped here and nowhere else.
@@ -85,13 +85,13 @@ impl Drop for Fiber {
 
 /// Suspends the fiber that this thread runs, until it is resumed; does nothing outside of one.
 pub(crate) fn suspend() {
-    let out = OUT.replace(ptr::null());
+    let out = YIELDER.replace(ptr::null());
     // SAFETY: it was set by the fiber that this code is a part of, points to what lives on that
     // fiber's stack as long as the fiber does, and is null wherever that fiber is not running.
     if let Some(out) = unsafe { out.as_ref() } {
         TOP.set(&raw const out as usize);
         out.suspend(());
-        OUT.set(out);
+        YIELDER.set(out);
     }
 }
 
@@ -118,7 +118,7 @@ impl fmt::Debug for Job {
 /// called, again and again, until then, and `end` at the end of the job.
 ///
 /// `call` may borrow from the caller, as in [`std::thread::scope`].
-pub(crate) fn elsewhere<T: Send>(
+pub(crate) fn run_scoped<T: Send>(
     call: impl FnOnce() -> T + Send,
     end: impl FnOnce() + Send + 'static,
     start: impl FnOnce(Job),
@@ -213,9 +213,9 @@ mod tests {
         assert_eq!(Rc::strong_count(&in_use), 3);
     }
 
-    /// As [`elsewhere`], with a thread for each job.
+    /// As [`run_scoped`], with a thread for each job.
     fn on_a_thread<T: Send>(call: impl FnOnce() -> T + Send, wait: impl Fn()) -> thread::Result<T> {
-        elsewhere(call, || (), |job| drop(thread::spawn(|| job.run())), wait)
+        run_scoped(call, || (), |job| drop(thread::spawn(|| job.run())), wait)
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
     fn a_job_that_is_dropped_is_an_error() {
         let panics = |_| panic!("as it should");
         for start in [drop as fn(Job), panics] {
-            let result = elsewhere(|| (), || unreachable!(), start, || unreachable!());
+            let result = run_scoped(|| (), || unreachable!(), start, || unreachable!());
             assert_eq!(result.unwrap_err().downcast_ref(), Some(&"the job was lost"));
         }
     }
@@ -259,7 +259,7 @@ mod tests {
             panics.fetch_add(1, Ordering::SeqCst);
             panic!("as it should");
         };
-        elsewhere(call, || (), start, wait).unwrap();
+        run_scoped(call, || (), start, wait).unwrap();
         assert_eq!((lent.into_inner(), panics.into_inner()), (1, 1));
     }
 }

@@ -5,10 +5,10 @@
 #[cfg(feature = "fibers")]
 pub(crate) mod fiber;
 #[cfg(feature = "fibers")]
+pub(crate) mod poller;
+#[cfg(feature = "fibers")]
 pub(crate) mod prefetch;
 pub(crate) mod process;
-#[cfg(feature = "fibers")]
-pub(crate) mod readiness;
 pub(crate) mod shared;
 pub(crate) mod socket;
 #[cfg(feature = "fibers")]

@@ -42,7 +42,7 @@ pub(crate) fn other_threads() -> io::Result<usize> {
 
 /// How long a thread that has been joined may still be counted: joining it waits for the thread's
 /// word that it ends, which comes a little before the system has forgotten it.
-const LAST_BREATH: Duration = Duration::from_millis(100);
+const THREAD_EXIT_GRACE: Duration = Duration::from_millis(100);
 
 /// Leave to fork: the process has one thread, or the user has taken the risk.
 pub(crate) struct ForkPermit(());
@@ -53,7 +53,7 @@ impl ForkPermit {
         if promise.is_some() {
             return Ok(Ok(ForkPermit(())));
         }
-        let give_up = Instant::now() + LAST_BREATH;
+        let give_up = Instant::now() + THREAD_EXIT_GRACE;
         loop {
             match other_threads()? {
                 0 => return Ok(Ok(ForkPermit(()))),
@@ -67,14 +67,14 @@ impl ForkPermit {
 /// Which side of a fork this is.
 pub(crate) enum Fork {
     Parent(Pid),
-    Child { parent: Pid, signals: HeldBack },
+    Child { parent: Pid, signals: BlockedSignals },
 }
 
 /// [fork(2)](https://man7.org/linux/man-pages/man2/fork.2.html)
 pub(crate) fn fork(_permit: ForkPermit) -> io::Result<Fork> {
     let parent = rustix::process::getpid();
     // The parent's handlers are not for the child to run: they would stop the server.
-    let signals = HeldBack::hold_back()?;
+    let signals = BlockedSignals::block()?;
     // SAFETY: the permit says that this is the only thread, so that the child is a whole copy of
     // the process, with nothing half done by anybody else; or that the user vouched for it.
     match unsafe { libc::fork() } {
@@ -89,12 +89,12 @@ pub(crate) fn fork(_permit: ForkPermit) -> io::Result<Fork> {
 
 /// `SIGINT` and `SIGTERM`, held back from this thread until this is dropped
 /// ([pthread_sigmask(3)](https://man7.org/linux/man-pages/man3/pthread_sigmask.3.html)).
-pub(crate) struct HeldBack {
+pub(crate) struct BlockedSignals {
     before: libc::sigset_t,
 }
 
-impl HeldBack {
-    fn hold_back() -> io::Result<HeldBack> {
+impl BlockedSignals {
+    fn block() -> io::Result<BlockedSignals> {
         // SAFETY: all-zero sets are valid ones to be overwritten, all pointers are to live sets,
         // and both signals exist.
         unsafe {
@@ -104,14 +104,14 @@ impl HeldBack {
             libc::sigaddset(&mut held, libc::SIGINT);
             libc::sigaddset(&mut held, libc::SIGTERM);
             match libc::pthread_sigmask(libc::SIG_BLOCK, &held, &mut before) {
-                0 => Ok(HeldBack { before }),
+                0 => Ok(BlockedSignals { before }),
                 error => Err(io::Error::from_raw_os_error(error)),
             }
         }
     }
 }
 
-impl Drop for HeldBack {
+impl Drop for BlockedSignals {
     fn drop(&mut self) {
         // SAFETY: a set that the system has filled in, and none to fill in.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
@@ -182,7 +182,7 @@ pub(crate) struct Children<T> {
 #[derive(Debug)]
 struct Child<T> {
     descriptor: OwnedFd,
-    with: T,
+    attached: T,
 }
 
 impl<T> Children<T> {
@@ -197,7 +197,7 @@ impl<T> Children<T> {
 
     /// Takes charge of a child that was just forked. One that cannot be watched, for want of a
     /// descriptor, is killed: no child is ever left to run unseen or to become a zombie.
-    pub(crate) fn add(&self, pid: Pid, with: T) -> io::Result<()> {
+    pub(crate) fn add(&self, pid: Pid, attached: T) -> io::Result<()> {
         let watch = || {
             let descriptor = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
             let token = epoll::EventData::new_u64(pid.as_raw_nonzero().get() as u64);
@@ -206,7 +206,9 @@ impl<T> Children<T> {
         };
         match watch() {
             Ok(descriptor) => {
-                self.running.lock().insert(pid.as_raw_nonzero().get(), Child { descriptor, with });
+                self.running
+                    .lock()
+                    .insert(pid.as_raw_nonzero().get(), Child { descriptor, attached });
                 Ok(())
             }
             Err(error) => {
@@ -234,7 +236,7 @@ impl<T> Children<T> {
                     let _ = epoll::delete(&self.ended, &child.descriptor);
                     let id = WaitId::PidFd(child.descriptor.as_fd());
                     let status = rustix::process::waitid(id, WaitIdOptions::EXITED).ok().flatten();
-                    reaped.push((pid, status.as_ref().map(Exit::of), child.with));
+                    reaped.push((pid, status.as_ref().map(Exit::of), child.attached));
                 }
             }
         }
@@ -255,7 +257,7 @@ impl<T> Children<T> {
         // Should another thread have held the lock, nobody will ever release it in this process.
         if let Some(mut running) = self.running.try_lock() {
             for (_, sibling) in running.drain() {
-                std::mem::forget(sibling.with);
+                std::mem::forget(sibling.attached);
             }
         }
     }
@@ -290,7 +292,7 @@ impl Exit {
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Exit::Status(status) => write!(f, "exited with status {status}"),
+            Exit::Status(status) => write!(f, "exited attached status {status}"),
             Exit::Signal(signal) => write!(f, "was killed by signal {signal}"),
         }
     }
@@ -299,20 +301,20 @@ impl std::fmt::Display for Exit {
 /// Puts `/dev/null` in the place of descriptors that a child has inherited and must not hold.
 /// Each stays owned and valid where it is, and what was behind it is let go.
 #[derive(Debug)]
-pub(crate) struct Blank(OwnedFd);
+pub(crate) struct DevNull(OwnedFd);
 
-impl Blank {
-    pub(crate) fn open() -> io::Result<Blank> {
+impl DevNull {
+    pub(crate) fn open() -> io::Result<DevNull> {
         let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
-        Ok(Blank(rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())?))
+        Ok(DevNull(rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())?))
     }
 
     /// A descriptor that stands for one that is needed in a moment.
-    pub(crate) fn spare(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn reserve(&self) -> io::Result<OwnedFd> {
         self.0.try_clone()
     }
 
-    pub(crate) fn over(&self, inherited: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn replace(&self, inherited: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: both numbers are open descriptors, the second of them borrowed from its owner,
         // which goes on owning the same number; only the file behind it changes, in a process
         // that uses it for nothing but closing it, if that.

@@ -33,7 +33,7 @@ impl common::Settings for Limits {
         builder
             .read_timeout(self.read)
             .idle_timeout(self.idle)
-            .message_deadline(self.message)
+            .message_timeout(self.message)
             .write_timeout(self.write)
             .min_rate(self.rate)
             .max_line_length(self.line.unwrap_or(64 * 1024))
@@ -91,7 +91,7 @@ pub(crate) fn by_reason(stats: &Stats) -> [(CloseReason, u64); 11] {
         (CloseReason::Eof, stats.eof),
         (CloseReason::Reset, stats.reset),
         (CloseReason::IdleTimeout, stats.idle_timeout),
-        (CloseReason::Deadline, stats.deadline),
+        (CloseReason::MessageTimeout, stats.message_timeout),
         (CloseReason::WriteTimeout, stats.write_timeout),
         (CloseReason::Limit, stats.limit),
         (CloseReason::Denied, stats.denied),

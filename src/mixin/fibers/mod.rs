@@ -1,11 +1,11 @@
 //! A fiber per request: the handler's code on a small stack of its own, on one of a few threads.
 
-mod desk;
-mod on_fiber;
+mod fiber_slab;
 mod scheduler;
-mod seats;
+mod task;
 mod watchdog;
 mod worker;
+mod worker_shared;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -15,16 +15,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::crew::Crew;
+use super::thread_pool::ThreadPool;
 use super::{Mixin, Spawnable};
-use crate::base::{BaseServer, Next};
+use crate::acceptor::{BaseServer, NextRequest};
 use crate::error::Result;
 use crate::handle::ServerHandle;
 use crate::request::Request;
 use crate::sys::fiber::Job;
-use desk::{Message, Team};
 use watchdog::Watchdog;
 use worker::Worker;
+use worker_shared::{Message, Workers};
 
 /// Serves each request on a fiber of its own.
 ///
@@ -52,7 +52,7 @@ use worker::Worker;
 /// - block in any other way (a file, a database, another socket, [`std::thread::sleep`], a channel)
 ///   or compute for long: all connections of its worker wait meanwhile. That is what
 ///   [`offload`](Fibers::offload) is for. Who keeps the others waiting is in the log, once it has
-///   been for [`longest_turn`](Fibers::longest_turn).
+///   been for [`slow_handler_warning`](Fibers::slow_handler_warning).
 /// - hold a lock while it reads from its connection or writes to it: another handler that waits for
 ///   the lock holds up the thread that the first one would have to go on with, for ever.
 /// - keep in thread-locals what belongs to one connection: they are shared by all fibers of a
@@ -70,11 +70,11 @@ use worker::Worker;
 #[derive(Debug)]
 pub struct Fibers {
     max_fibers: usize,
-    workers: usize,
+    worker_count: usize,
     stack_size: usize,
-    longest_turn: Duration,
-    crew: Arc<Crew<Job>>,
-    team: OnceLock<Arc<Team>>,
+    slow_handler_warning: Duration,
+    pool: Arc<ThreadPool<Job>>,
+    workers: OnceLock<Arc<Workers>>,
     watchdog: Mutex<Watchdog>,
     /// Whether the server takes any number of requests, or one for each call of `handle_request`.
     serves: AtomicBool,
@@ -92,11 +92,11 @@ impl Fibers {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Fibers {
             max_fibers: usize::MAX,
-            workers: (processors - 1).max(1),
+            worker_count: (processors - 1).max(1),
             stack_size: 512 * 1024,
-            longest_turn: Duration::from_secs(1),
-            crew: Arc::new(Crew::new(Job::run)),
-            team: OnceLock::new(),
+            slow_handler_warning: Duration::from_secs(1),
+            pool: Arc::new(ThreadPool::new(Job::run)),
+            workers: OnceLock::new(),
             watchdog: Mutex::default(),
             serves: AtomicBool::new(false),
         }
@@ -107,7 +107,7 @@ impl Fibers {
     /// for a [`Broadcast`](crate::Broadcast), to what the system does for the network, and to
     /// clients on the same machine. Zero counts as one.
     pub fn workers(mut self, workers: usize) -> Fibers {
-        self.workers = workers.max(1);
+        self.worker_count = workers.max(1);
         self
     }
 
@@ -139,8 +139,8 @@ impl Fibers {
     /// For how long a handler may keep its worker to itself before the log says so; 1 s by default.
     /// It is said once, by [`log::warn`] with the peer, within twice that time. [`Duration::MAX`]:
     /// never.
-    pub fn longest_turn(mut self, time: Duration) -> Fibers {
-        self.longest_turn = time.max(Duration::from_millis(1));
+    pub fn slow_handler_warning(mut self, time: Duration) -> Fibers {
+        self.slow_handler_warning = time.max(Duration::from_millis(1));
         self
     }
 
@@ -162,41 +162,41 @@ impl Fibers {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn offload<T: Send>(call: impl FnOnce() -> T + Send) -> T {
-        on_fiber::offload(call)
+        task::offload(call)
     }
 
     /// Lets some time pass for this fiber, while the others go on; outside of a fiber it is
     /// [`std::thread::sleep`].
     pub fn sleep(time: Duration) {
-        on_fiber::sleep(time);
+        task::sleep(time);
     }
 
-    fn team(&self, server: &BaseServer) -> io::Result<&Arc<Team>> {
-        if let Some(team) = self.team.get() {
-            return Ok(team);
+    fn start_workers(&self, server: &BaseServer) -> io::Result<&Arc<Workers>> {
+        if let Some(workers) = self.workers.get() {
+            return Ok(workers);
         }
-        let team = Arc::new(Team::new(self.workers)?);
+        let workers = Arc::new(Workers::new(self.worker_count)?);
         let listener = match self.serves.load(Ordering::Relaxed) {
             true => Arc::downgrade(server.listener()),
             false => Weak::new(),
         };
-        let hired = (0..self.workers).try_for_each(|number| {
+        let spawned = (0..self.worker_count).try_for_each(|number| {
             let worker = Worker::new(
                 number,
-                team.clone(),
-                server.control().clone(),
+                workers.clone(),
+                server.state().clone(),
                 listener.clone(),
-                self.crew.clone(),
+                self.pool.clone(),
             )?;
             let stack_size = self.stack_size;
             let work = Job::new(move || worker.work(stack_size));
-            self.crew.hand_over(work, on_fiber::TERMS).map_err(|(_, error)| error)
+            self.pool.execute(work, task::THREAD_OPTIONS).map_err(|(_, error)| error)
         });
-        if hired.is_err() {
+        if spawned.is_err() {
             // All of them, or none.
-            team.close();
+            workers.close();
         }
-        hired.map(|()| self.team.get_or_init(|| team))
+        spawned.map(|()| self.workers.get_or_init(|| workers))
     }
 }
 
@@ -207,8 +207,8 @@ impl Mixin for Fibers {
     }
 
     fn process_request(&self, server: &BaseServer, request: Request) {
-        match self.team(server) {
-            Ok(team) => team.desks[team.least_busy()].post(Message::Request(request)),
+        match self.start_workers(server) {
+            Ok(workers) => workers.all[workers.least_busy()].send(Message::Request(request)),
             Err(error) => request.refuse(&error),
         }
     }
@@ -217,28 +217,31 @@ impl Mixin for Fibers {
         self.max_fibers
     }
 
-    fn next_request(&self, server: &BaseServer, until: Option<Instant>) -> Next {
-        let Some(team) = self.team.get() else { return server.next_request_or(until, None) };
+    fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {
+        let Some(workers) = self.workers.get() else {
+            return server.next_request_or_ready(deadline, None);
+        };
         loop {
-            let look = self.watchdog.lock().next_look(team, self.longest_turn);
-            let wake_up = [until, look].into_iter().flatten().min();
-            let next = server.next_request_or(wake_up, Some(team.alarm.bell.as_fd()));
+            let check = self.watchdog.lock().next_check(workers, self.slow_handler_warning);
+            let wake_up = [deadline, check].into_iter().flatten().min();
+            let next = server.next_request_or_ready(wake_up, Some(workers.watchdog.waker.as_fd()));
             match next {
-                Next::Ready => team.alarm.bell.silence(),
-                Next::TimedOut if until.is_none_or(|until| Instant::now() < until) => {}
+                NextRequest::Ready => workers.watchdog.waker.clear(),
+                NextRequest::TimedOut
+                    if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
                 next => return next,
             }
-            self.watchdog.lock().look(team, self.longest_turn, &server.handle());
+            self.watchdog.lock().check(workers, self.slow_handler_warning, &server.handle());
         }
     }
 
     fn close(&self, server: &ServerHandle) {
-        let Some(team) = self.team.get() else { return };
-        team.close();
+        let Some(workers) = self.workers.get() else { return };
+        workers.close();
         // Once all requests have ended, the workers are about to notice.
-        let is_over = || server.control().registry.len() == 0;
-        let busy = || if is_over() { 0 } else { team.busy_threads() };
-        self.crew.dismiss(busy, Duration::from_secs(1));
+        let is_broken = || server.state().registry.len() == 0;
+        let busy = || if is_broken() { 0 } else { workers.busy_threads() };
+        self.pool.shutdown(busy, Duration::from_secs(1));
     }
 }
 

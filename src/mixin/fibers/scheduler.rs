@@ -7,99 +7,99 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::desk::{Desk, Team};
-use super::seats::{Awaits, Key, Seat, Seats};
-use crate::mixin::crew::Crew;
+use super::fiber_slab::{FiberSlab, FiberState, Key, WaitFor};
+use super::worker_shared::{WorkerShared, Workers};
+use crate::mixin::thread_pool::ThreadPool;
 use crate::stream::{Interest, Stream};
 use crate::sys::fiber::{self, Fiber, Job};
+use crate::sys::poller::{Event, Poller};
 use crate::sys::prefetch::Span;
-use crate::sys::readiness::{Happened, Readiness};
 use crate::sys::stack::{Stack, give_back};
 
 /// How many reads and writes a fiber may do before it is another one's turn, if there is one: a
 /// client that never ceases to send keeps the others waiting for no longer than these take.
-const TURN: u32 = 8;
+const IO_BUDGET: u32 = 8;
 
 /// How many stacks are kept for fibers to come, besides one for every four that are in use. When
 /// there are twice as many, the rest is given back.
-const SPARE_STACKS: usize = 64;
+const CACHED_STACKS: usize = 64;
 
 thread_local! {
-    static HERE: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
 
     /// How many more reads and writes the fiber may do that this thread runs.
-    static LEFT_OF_TURN: Cell<u32> = const { Cell::new(0) };
+    static BUDGET: Cell<u32> = const { Cell::new(0) };
 }
 
 /// That of this thread, if it is a worker.
-pub(super) fn here() -> Option<Rc<Scheduler>> {
-    HERE.with_borrow(Option::clone)
+pub(super) fn current() -> Option<Rc<Scheduler>> {
+    CURRENT.with_borrow(Option::clone)
 }
 
 /// Whether the fiber that this thread runs may do one more read or write in its turn; `false` where
 /// there is none.
-pub(super) fn goes_on() -> bool {
-    let left = LEFT_OF_TURN.get().checked_sub(1);
-    left.inspect(|left| LEFT_OF_TURN.set(*left)).is_some()
+pub(super) fn consume_budget() -> bool {
+    let left = BUDGET.get().checked_sub(1);
+    left.inspect(|left| BUDGET.set(*left)).is_some()
 }
 
 /// Everything of a worker's that its fibers change.
 pub(super) struct Scheduler {
     pub(super) number: usize,
-    pub(super) team: Arc<Team>,
-    pub(super) crew: Arc<Crew<Job>>,
-    pub(super) readiness: Readiness,
+    pub(super) workers: Arc<Workers>,
+    pub(super) pool: Arc<ThreadPool<Job>>,
+    pub(super) poller: Poller,
     stack_size: usize,
     stacks: RefCell<Vec<Stack>>,
-    seats: RefCell<Seats>,
+    fibers: RefCell<FiberSlab>,
     /// Those that may go on,
     ready: RefCell<VecDeque<Key>>,
     /// and behind them, whoever comes meanwhile, those that have given way.
-    gave_way: RefCell<VecDeque<Key>>,
+    yielded: RefCell<VecDeque<Key>>,
     timers: RefCell<BTreeSet<(Instant, Key)>>,
     running: Cell<Option<Key>>,
     /// How many threads do something for a fiber,
-    pub(super) helpers: Cell<usize>,
+    pub(super) offload_slots: Cell<usize>,
     /// and the fibers that wait for one of them.
-    pub(super) queue: RefCell<VecDeque<Key>>,
+    pub(super) offload_queue: RefCell<VecDeque<Key>>,
 }
 
 impl Scheduler {
     /// Makes this thread a worker until `work` returns.
     pub(super) fn run(
         number: usize,
-        team: Arc<Team>,
-        crew: Arc<Crew<Job>>,
-        readiness: Readiness,
+        workers: Arc<Workers>,
+        pool: Arc<ThreadPool<Job>>,
+        poller: Poller,
         stack_size: usize,
         work: impl FnOnce(&Scheduler),
     ) {
         let scheduler = Rc::new(Scheduler {
             number,
-            team,
-            crew,
-            readiness,
+            workers,
+            pool,
+            poller,
             stack_size,
             stacks: RefCell::default(),
-            seats: RefCell::default(),
+            fibers: RefCell::default(),
             ready: RefCell::default(),
-            gave_way: RefCell::default(),
+            yielded: RefCell::default(),
             timers: RefCell::default(),
             running: Cell::new(None),
-            helpers: Cell::new(0),
-            queue: RefCell::default(),
+            offload_slots: Cell::new(0),
+            offload_queue: RefCell::default(),
         });
-        HERE.set(Some(scheduler.clone()));
+        CURRENT.set(Some(scheduler.clone()));
         work(&scheduler);
-        HERE.set(None);
+        CURRENT.set(None);
     }
 
-    pub(super) fn desk(&self) -> &Desk {
-        &self.team.desks[self.number]
+    pub(super) fn shared(&self) -> &WorkerShared {
+        &self.workers.all[self.number]
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.seats.borrow().count() == 0
+        self.fibers.borrow().count() == 0
     }
 
     /// A stack for a fiber to come; an error when the system has none.
@@ -118,11 +118,11 @@ impl Scheduler {
     ) where
         F: FnOnce() + 'static,
     {
-        let key = self.seats.borrow_mut().insert(request);
-        let (needs, run) = prepare(key);
+        let key = self.fibers.borrow_mut().insert(request);
+        let (spans, run) = prepare(key);
         let fiber = Fiber::new(stack, run);
-        if let Some(seat) = self.seats.borrow_mut().find(key) {
-            (seat.fiber, seat.needs) = (Some(fiber), needs);
+        if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
+            (fiber_state.fiber, fiber_state.spans) = (Some(fiber), spans);
         }
         self.resume(key);
     }
@@ -133,58 +133,56 @@ impl Scheduler {
     pub(super) fn run_ready(&self) {
         let mut ready = self.ready.borrow_mut();
         ready.make_contiguous().reverse();
-        ready.append(&mut self.gave_way.borrow_mut());
+        ready.append(&mut self.yielded.borrow_mut());
         let count = ready.len();
         drop(ready);
         for _ in 0..count {
             let mut ready = self.ready.borrow_mut();
             let next = ready.pop_front();
-            self.seats.borrow_mut().prepare([ready.front(), ready.get(1)]);
+            self.fibers.borrow_mut().prepare([ready.front(), ready.get(1)]);
             drop(ready);
             next.inspect(|next| self.resume(*next));
         }
     }
 
     fn resume(&self, key: Key) {
-        let taken = self
-            .seats
-            .borrow_mut()
-            .find(key)
-            .and_then(|seat| seat.fiber.take().map(|fiber| (fiber, seat.request)));
+        let taken = self.fibers.borrow_mut().find(key).and_then(|fiber_state| {
+            fiber_state.fiber.take().map(|fiber| (fiber, fiber_state.request))
+        });
         let Some((mut fiber, request)) = taken else { return };
         self.running.set(Some(key));
-        LEFT_OF_TURN.set(TURN);
-        self.desk().begin_turn(request);
+        BUDGET.set(IO_BUDGET);
+        self.shared().fiber_resumed(request);
         let has_ended = fiber.resume();
-        self.desk().end_turn();
+        self.shared().fiber_suspended();
         self.running.set(None);
         if has_ended {
             self.end(key, fiber);
-        } else if let Some(seat) = self.seats.borrow_mut().find(key) {
-            seat.fiber = Some(fiber);
+        } else if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
+            fiber_state.fiber = Some(fiber);
         }
     }
 
     fn end(&self, key: Key, fiber: Fiber) {
-        let mut seats = self.seats.borrow_mut();
-        if let Some(timer) = seats.remove(key).and_then(|seat| seat.timer) {
+        let mut fibers = self.fibers.borrow_mut();
+        if let Some(timer) = fibers.remove(key).and_then(|fiber_state| fiber_state.timer) {
             self.timers.borrow_mut().remove(&(timer, key));
         }
         let mut stacks = self.stacks.borrow_mut();
         stacks.extend(fiber.into_stack());
-        let most = SPARE_STACKS + seats.count() / 4;
+        let most = CACHED_STACKS + fibers.count() / 4;
         if stacks.len() > 2 * most {
             // Those that have been here longest: the others are still in the caches.
             let too_many = stacks.len() - most;
             give_back(stacks.drain(..too_many));
         }
-        drop((seats, stacks));
-        self.desk().is_done_with_one();
+        drop((fibers, stacks));
+        self.shared().dec_load();
     }
 
     /// How long there is nothing to do unless something happens; `None`: for ever.
     pub(super) fn idle_time(&self) -> Option<Duration> {
-        if !(self.ready.borrow().is_empty() && self.gave_way.borrow().is_empty()) {
+        if !(self.ready.borrow().is_empty() && self.yielded.borrow().is_empty()) {
             return Some(Duration::ZERO);
         }
         let timers = self.timers.borrow();
@@ -192,35 +190,35 @@ impl Scheduler {
     }
 
     /// Something has happened to a fiber's stream.
-    pub(super) fn note(&self, key: Key, happened: Happened) {
-        if let Some(seat) = self.seats.borrow_mut().find(key) {
-            seat.note(happened);
-            if let Awaits::Stream(interest) = seat.awaits
-                && seat.take_readiness(interest)
+    pub(super) fn on_event(&self, key: Key, event: Event) {
+        if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
+            fiber_state.on_event(event);
+            if let WaitFor::Stream(interest) = fiber_state.waits_for
+                && fiber_state.take_readiness(interest)
             {
-                seat.awaits = Awaits::Turn;
+                fiber_state.waits_for = WaitFor::Turn;
                 self.ready.borrow_mut().push_back(key);
             }
         }
     }
 
     /// A fiber has got word. It may have noticed by itself, and be at something else.
-    pub(super) fn note_word(&self, key: Key) {
-        self.wake(key, Awaits::Word);
+    pub(super) fn job_done(&self, key: Key) {
+        self.wake(key, WaitFor::Job);
     }
 
     /// Lets a fiber go on if it still awaits this.
-    pub(super) fn wake(&self, key: Key, awaits: Awaits) {
-        if let Some(seat) = self.seats.borrow_mut().find(key)
-            && seat.awaits == awaits
+    pub(super) fn wake(&self, key: Key, waits_for: WaitFor) {
+        if let Some(fiber_state) = self.fibers.borrow_mut().find(key)
+            && fiber_state.waits_for == waits_for
         {
-            seat.awaits = Awaits::Turn;
+            fiber_state.waits_for = WaitFor::Turn;
             self.ready.borrow_mut().push_back(key);
         }
     }
 
     /// Wakes those whose time has come.
-    pub(super) fn note_time(&self) {
+    pub(super) fn fire_timers(&self) {
         let mut timers = self.timers.borrow_mut();
         if timers.is_empty() {
             return;
@@ -228,18 +226,18 @@ impl Scheduler {
         let now = Instant::now();
         while let Some((timer, key)) = timers.first().copied().filter(|(timer, _)| *timer <= now) {
             timers.remove(&(timer, key));
-            let mut seats = self.seats.borrow_mut();
-            let Some(seat) = seats.find(key) else { continue };
-            seat.timer = None;
-            match seat.until {
+            let mut fibers = self.fibers.borrow_mut();
+            let Some(fiber_state) = fibers.find(key) else { continue };
+            fiber_state.timer = None;
+            match fiber_state.deadline {
                 // It was set for what came in time, and now something else is waited for.
-                Some(until) if seat.awaits != Awaits::Turn && until > now => {
-                    seat.timer = Some(until);
-                    timers.insert((until, key));
+                Some(deadline) if fiber_state.waits_for != WaitFor::Turn && deadline > now => {
+                    fiber_state.timer = Some(deadline);
+                    timers.insert((deadline, key));
                 }
-                Some(_) if seat.awaits != Awaits::Turn => {
-                    seat.is_late = true;
-                    seat.awaits = Awaits::Turn;
+                Some(_) if fiber_state.waits_for != WaitFor::Turn => {
+                    fiber_state.timed_out = true;
+                    fiber_state.waits_for = WaitFor::Turn;
                     self.ready.borrow_mut().push_back(key);
                 }
                 _ => {}
@@ -255,29 +253,29 @@ impl Scheduler {
     }
 
     /// Puts the running fiber aside until it gets what it awaits; `false` when it did not until
-    /// `until` (`None`: for ever).
-    pub(super) fn put_aside(&self, key: Key, awaits: Awaits, until: Option<Instant>) -> bool {
-        if let Some(seat) = self.seats.borrow_mut().find(key) {
-            seat.awaits = awaits;
-            seat.until = until;
-            if let Some(until) = until {
-                self.set_timer(key, seat, until);
+    /// `deadline` (`None`: for ever).
+    pub(super) fn park(&self, key: Key, waits_for: WaitFor, deadline: Option<Instant>) -> bool {
+        if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
+            fiber_state.waits_for = waits_for;
+            fiber_state.deadline = deadline;
+            if let Some(deadline) = deadline {
+                self.set_timer(key, fiber_state, deadline);
             }
         }
         fiber::suspend();
-        let mut seats = self.seats.borrow_mut();
-        !seats.find(key).is_some_and(|seat| std::mem::take(&mut seat.is_late))
+        let mut fibers = self.fibers.borrow_mut();
+        !fibers.find(key).is_some_and(|fiber_state| std::mem::take(&mut fiber_state.timed_out))
     }
 
     // Not a part of its caller, whose frame is in memory as long as the fiber waits.
     #[inline(never)]
-    fn set_timer(&self, key: Key, seat: &mut Seat, until: Instant) {
-        if seat.timer.is_none_or(|timer| until < timer) {
+    fn set_timer(&self, key: Key, fiber_state: &mut FiberState, deadline: Instant) {
+        if fiber_state.timer.is_none_or(|timer| deadline < timer) {
             let mut timers = self.timers.borrow_mut();
-            if let Some(timer) = seat.timer.replace(until) {
+            if let Some(timer) = fiber_state.timer.replace(deadline) {
                 timers.remove(&(timer, key));
             }
-            timers.insert((until, key));
+            timers.insert((deadline, key));
         }
     }
 
@@ -286,27 +284,27 @@ impl Scheduler {
         key: Key,
         stream: &dyn Stream,
         interest: Interest,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
     ) -> io::Result<()> {
         let Some(fd) = stream.as_fd() else { return Ok(()) };
-        if let Some(seat) = self.seats.borrow_mut().find(key) {
-            if seat.take_readiness(interest) {
+        if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
+            if fiber_state.take_readiness(interest) {
                 return Ok(());
             }
-            if !seat.is_watched {
-                self.readiness.watch(fd, key.number())?;
-                seat.is_watched = true;
+            if !fiber_state.is_registered {
+                self.poller.add(fd, key.number())?;
+                fiber_state.is_registered = true;
             }
         }
-        match self.put_aside(key, Awaits::Stream(interest), until) {
+        match self.park(key, WaitFor::Stream(interest), deadline) {
             true => Ok(()),
             false => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 
     /// It is another one's turn.
-    pub(super) fn give_way(&self, key: Key) {
-        self.gave_way.borrow_mut().push_back(key);
-        self.put_aside(key, Awaits::Turn, None);
+    pub(super) fn yield_now(&self, key: Key) {
+        self.yielded.borrow_mut().push_back(key);
+        self.park(key, WaitFor::Turn, None);
     }
 }

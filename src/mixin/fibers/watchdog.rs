@@ -3,50 +3,50 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::desk::{Team, Turn};
+use super::worker_shared::{RunningFiber, Workers};
 use crate::handle::ServerHandle;
 
 /// Looks now and then whose turn it is, while anybody is served.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
-    next_look: Option<Instant>,
+    next_check: Option<Instant>,
     /// For each worker, whose turn it was at the last look, since when, and whether that was said.
-    seen: HashMap<usize, (Turn, Instant, bool)>,
+    seen: HashMap<usize, (RunningFiber, Instant, bool)>,
 }
 
 impl Watchdog {
     /// When to look next; `None` while nobody is served: the alarm will be given.
-    pub(super) fn next_look(&mut self, team: &Team, longest: Duration) -> Option<Instant> {
-        if self.next_look.is_none() {
+    pub(super) fn next_check(&mut self, workers: &Workers, threshold: Duration) -> Option<Instant> {
+        if self.next_check.is_none() {
             // Said first and looked at after, so that nobody begins unheard in between.
-            team.alarm.set();
-            if team.is_busy() {
-                self.next_look = Instant::now().checked_add(longest);
+            workers.watchdog.arm();
+            if workers.is_busy() {
+                self.next_check = Instant::now().checked_add(threshold);
             }
         }
-        self.next_look
+        self.next_check
     }
 
-    pub(super) fn look(&mut self, team: &Team, longest: Duration, server: &ServerHandle) {
+    pub(super) fn check(&mut self, workers: &Workers, threshold: Duration, server: &ServerHandle) {
         let now = Instant::now();
-        if self.next_look.is_none_or(|look| now < look) {
+        if self.next_check.is_none_or(|check| now < check) {
             return;
         }
-        for (worker, desk) in team.desks.iter().enumerate() {
-            let Some(turn) = desk.turn() else {
-                self.seen.remove(&worker);
+        for (number, worker) in workers.all.iter().enumerate() {
+            let Some(running) = worker.running_fiber() else {
+                self.seen.remove(&number);
                 continue;
             };
-            let seen = self.seen.entry(worker).or_insert((turn, now, false));
-            if seen.0 != turn {
-                *seen = (turn, now, false);
+            let seen = self.seen.entry(number).or_insert((running, now, false));
+            if seen.0 != running {
+                *seen = (running, now, false);
             }
             let time = now - seen.1;
-            if time >= longest && !std::mem::replace(&mut seen.2, true) {
-                warn(turn.request, time, server);
+            if time >= threshold && !std::mem::replace(&mut seen.2, true) {
+                warn(running.request, time, server);
             }
         }
-        self.next_look = if team.is_busy() { now.checked_add(longest) } else { None };
+        self.next_check = if workers.is_busy() { now.checked_add(threshold) } else { None };
     }
 }
 

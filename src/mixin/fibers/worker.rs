@@ -5,170 +5,180 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 
-use super::desk::{Message, Team};
-use super::on_fiber::serve;
+use super::fiber_slab::Key;
 use super::scheduler::Scheduler;
-use super::seats::Key;
-use crate::control::Control;
-use crate::listener::{Accepted, Listener};
-use crate::mixin::crew::Crew;
+use super::task::serve;
+use super::worker_shared::{Message, Workers};
+use crate::listener::{Accept, Listener};
+use crate::mixin::thread_pool::ThreadPool;
+use crate::state::ServerState;
 use crate::sys::fiber::Job;
-use crate::sys::readiness::Readiness;
+use crate::sys::poller::Poller;
 use crate::sys::stack::expect_overflow;
 
 /// The most newcomers before those who are here get their turn.
-const NEWCOMERS: usize = 16;
+const ACCEPT_BATCH: usize = 16;
 
 /// By how many requests a worker may have more than another and still keep a newcomer: handing
 /// over costs more than serving one that never waits, which this leaves where it is.
-const SLACK: usize = 1;
+const MAX_IMBALANCE: usize = 1;
 
 /// What a worker waits for besides the streams of its fibers: numbers that are no fiber's.
-const BELL: u64 = u64::MAX;
+const WAKER: u64 = u64::MAX;
 const LISTENER: u64 = u64::MAX - 1;
 const STOP: u64 = u64::MAX - 2;
 
 pub(super) struct Worker {
     number: usize,
-    team: Arc<Team>,
-    control: Arc<Control>,
+    workers: Arc<Workers>,
+    state: Arc<ServerState>,
     /// None where it only serves what it is handed.
     listener: Weak<Listener>,
-    crew: Arc<Crew<Job>>,
-    readiness: Readiness,
+    pool: Arc<ThreadPool<Job>>,
+    poller: Poller,
 }
 
 impl Worker {
     pub(super) fn new(
         number: usize,
-        team: Arc<Team>,
-        control: Arc<Control>,
+        workers: Arc<Workers>,
+        state: Arc<ServerState>,
         listener: Weak<Listener>,
-        crew: Arc<Crew<Job>>,
+        pool: Arc<ThreadPool<Job>>,
     ) -> io::Result<Worker> {
-        let readiness = Readiness::new()?;
-        readiness.watch_input(team.desks[number].bell.as_fd(), BELL)?;
+        let poller = Poller::new()?;
+        poller.add_level(workers.all[number].waker.as_fd(), WAKER)?;
         if let Some(listener) = listener.upgrade() {
-            readiness.watch_input(listener.control.stop_signal(), STOP)?;
+            poller.add_level(listener.state.shutdown_signal(), STOP)?;
         }
-        Ok(Worker { number, team, control, listener, crew, readiness })
+        Ok(Worker { number, workers, state, listener, pool, poller })
     }
 
     pub(super) fn work(self, stack_size: usize) {
-        let Worker { number, team, control, listener, crew, readiness } = self;
+        let Worker { number, workers, state, listener, pool, poller } = self;
         expect_overflow();
-        Scheduler::run(number, team.clone(), crew, readiness, stack_size, |scheduler| {
-            let door = Door { scheduler, control, listener, is_open: Cell::new(false) };
-            door.open();
-            while !(scheduler.desk().is_closed() && scheduler.is_empty()) {
-                round(scheduler, &door, &team);
+        Scheduler::run(number, workers.clone(), pool, poller, stack_size, |scheduler| {
+            let registration = ListenerRegistration {
+                scheduler,
+                state,
+                listener,
+                is_registered: Cell::new(false),
+            };
+            registration.register();
+            while !(scheduler.shared().is_closed() && scheduler.is_empty()) {
+                run_iteration(scheduler, &registration, &workers);
             }
         });
     }
 }
 
 /// Waits for whatever comes next, and sees to all that has come.
-fn round(scheduler: &Scheduler, door: &Door<'_>, team: &Team) {
-    let (mut bell, mut newcomers, mut stop) = (false, false, false);
-    scheduler.desk().end_round();
-    scheduler.readiness.wait(scheduler.idle_time(), |number, happened| match number {
-        BELL => bell = true,
-        LISTENER => newcomers = true,
+fn run_iteration(
+    scheduler: &Scheduler,
+    registration: &ListenerRegistration<'_>,
+    workers: &Workers,
+) {
+    let (mut waker, mut connections, mut stop) = (false, false, false);
+    scheduler.shared().end_iteration();
+    scheduler.poller.wait(scheduler.idle_time(), |number, event| match number {
+        WAKER => waker = true,
+        LISTENER => connections = true,
         STOP => stop = true,
-        fiber => scheduler.note(Key::of(fiber), happened),
+        fiber => scheduler.on_event(Key::of(fiber), event),
     });
-    scheduler.desk().begin_round(team.now());
-    scheduler.note_time();
-    if bell {
-        for message in scheduler.desk().take_messages() {
+    scheduler.shared().begin_iteration(workers.now());
+    scheduler.fire_timers();
+    if waker {
+        for message in scheduler.shared().take_messages() {
             match message {
                 Message::Request(request) => {
-                    team.alarm.give();
+                    workers.watchdog.wake();
                     serve(request, scheduler);
                     // If there was no room for newcomers, there was some for this one.
-                    door.open();
+                    registration.register();
                 }
-                Message::Word(fiber) => scheduler.note_word(fiber),
+                Message::JobDone(fiber) => scheduler.job_done(fiber),
             }
         }
     }
     scheduler.run_ready();
     if stop {
-        door.close_for_good();
-    } else if newcomers {
-        door.welcome(team);
+        registration.unregister_for_stop();
+    } else if connections {
+        registration.accept_batch(workers);
     }
 }
 
 /// A worker's way in for newcomers.
-struct Door<'a> {
+struct ListenerRegistration<'a> {
     scheduler: &'a Scheduler,
-    control: Arc<Control>,
+    state: Arc<ServerState>,
     listener: Weak<Listener>,
-    is_open: Cell<bool>,
+    is_registered: Cell<bool>,
 }
 
-impl Door<'_> {
+impl ListenerRegistration<'_> {
     /// Watches the listener from now on, so that nobody else has to.
-    fn open(&self) {
-        if self.is_open.get() || self.control.is_stopping() {
+    fn register(&self) {
+        if self.is_registered.get() || self.state.is_stopping() {
             return;
         }
         let Some(listener) = self.listener.upgrade() else { return };
-        match self.scheduler.readiness.share_input(listener.as_fd(), LISTENER) {
+        match self.scheduler.poller.add_exclusive(listener.as_fd(), LISTENER) {
             Ok(()) => {
-                listener.begin_watch();
-                self.is_open.set(true);
+                listener.register_waiter();
+                self.is_registered.set(true);
             }
             // Then whoever has the turn takes them in.
             Err(error) => log::debug!("a worker cannot watch the listener: {error}"),
         }
     }
 
-    fn close(&self) {
-        if let (true, Some(listener)) = (self.is_open.replace(false), self.listener.upgrade()) {
-            self.scheduler.readiness.forget(listener.as_fd());
-            listener.end_watch();
+    fn unregister(&self) {
+        if let (true, Some(listener)) = (self.is_registered.replace(false), self.listener.upgrade())
+        {
+            self.scheduler.poller.delete(listener.as_fd());
+            listener.unregister_waiter();
         }
     }
 
     /// The server stops; what is in the backlog is for whoever has the turn.
-    fn close_for_good(&self) {
-        self.close();
-        self.scheduler.readiness.forget(self.control.stop_signal());
+    fn unregister_for_stop(&self) {
+        self.unregister();
+        self.scheduler.poller.delete(self.state.shutdown_signal());
     }
 
-    fn welcome(&self, team: &Team) {
+    fn accept_batch(&self, workers: &Workers) {
         let Some(listener) = self.listener.upgrade() else { return };
-        for _ in 0..NEWCOMERS {
+        for _ in 0..ACCEPT_BATCH {
             match listener.accept() {
-                Accepted::Request(request) => {
-                    let least_busy = team.least_busy();
-                    let (me, other) = (self.scheduler.desk(), &team.desks[least_busy]);
+                Accept::Request(request) => {
+                    let least_busy = workers.least_busy();
+                    let (me, other) = (self.scheduler.shared(), &workers.all[least_busy]);
                     // Whoever takes newcomers in goes on, even if it has for long.
-                    if me.load() > other.load() + SLACK && !team.is_held_up(least_busy) {
-                        other.post(Message::Request(request));
+                    if me.load() > other.load() + MAX_IMBALANCE && !workers.is_blocked(least_busy) {
+                        other.send(Message::Request(request));
                     } else {
-                        me.take_on();
-                        team.alarm.give();
+                        me.inc_load();
+                        workers.watchdog.wake();
                         serve(request, self.scheduler);
                     }
                 }
                 // It may have been turned away, and be looked after until it has read why.
-                Accepted::Another => self.control.reconsider(),
-                Accepted::Nobody => return,
-                Accepted::Closed => {
-                    self.close();
+                Accept::Rejected => self.state.wake_acceptor(),
+                Accept::WouldBlock => return,
+                Accept::NotAccepting => {
+                    self.unregister();
                     // Whoever has the turn waits for the end of that.
-                    return self.control.reconsider();
+                    return self.state.wake_acceptor();
                 }
             }
         }
     }
 }
 
-impl Drop for Door<'_> {
+impl Drop for ListenerRegistration<'_> {
     fn drop(&mut self) {
-        self.close();
+        self.unregister();
     }
 }

@@ -2,10 +2,10 @@
 
 use std::io;
 
-use super::spare::Spare;
+use super::buffer_cache::BufferCache;
 
 /// A buffer that is allocated by the first read, and grows when reads fill it.
-pub(super) struct Input {
+pub(super) struct InputBuffer {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -14,27 +14,27 @@ pub(super) struct Input {
 }
 
 /// The buffer's first size: most connections of most servers are idle, or send short lines.
-pub(super) const SMALLEST: usize = 512;
+pub(super) const MIN_BUFFER: usize = 512;
 
 /// The buffer's last size.
-const LARGEST: usize = 64 * 1024;
+const MAX_BUFFER: usize = 64 * 1024;
 
 thread_local! {
-    static SPARE: Spare = const { Spare::new() };
+    static INPUT_CACHE: BufferCache = const { BufferCache::new() };
 }
 
 /// See [`prepare_thread`](super::prepare_thread).
 pub(super) fn prepare_thread() {
-    SPARE.with(|_| {});
+    INPUT_CACHE.with(|_| {});
 }
 
-impl Default for Input {
-    fn default() -> Input {
-        Input { buffer: Vec::new(), start: 0, end: 0, size: SMALLEST }
+impl Default for InputBuffer {
+    fn default() -> InputBuffer {
+        InputBuffer { buffer: Vec::new(), start: 0, end: 0, size: MIN_BUFFER }
     }
 }
 
-impl Input {
+impl InputBuffer {
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -61,7 +61,7 @@ impl Input {
     ) -> io::Result<Option<usize>> {
         debug_assert!(self.is_empty());
         if self.buffer.len() < self.size {
-            self.buffer = SPARE.with(Spare::take);
+            self.buffer = INPUT_CACHE.with(BufferCache::take);
         }
         if self.buffer.len() < self.size {
             // Nothing in it is worth copying over.
@@ -71,9 +71,9 @@ impl Input {
         let length = read(&mut self.buffer[..self.size])?;
         self.end = length.unwrap_or(0);
         if self.end == self.size {
-            self.size = (4 * self.size).min(LARGEST);
+            self.size = (4 * self.size).min(MAX_BUFFER);
         } else if 0 < self.end && self.end < self.size / 4 {
-            self.size = (self.size / 4).max(SMALLEST);
+            self.size = (self.size / 4).max(MIN_BUFFER);
         }
         Ok(length)
     }
@@ -81,7 +81,7 @@ impl Input {
     /// Gives the empty buffer back.
     pub(super) fn release(&mut self) {
         debug_assert!(self.is_empty());
-        SPARE.with(|spare| spare.give_back(&mut self.buffer));
+        INPUT_CACHE.with(|spare| spare.put(&mut self.buffer));
         (self.start, self.end) = (0, 0);
     }
 }

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::control::Control;
 use crate::handle::ServerHandle;
-use crate::listener::{Accepted, Listener};
+use crate::lifecycle::panic_message;
+use crate::listener::{Accept, Listener};
 use crate::request::Request;
-use crate::run::panic_message;
+use crate::state::ServerState;
 use crate::sys::wait::{Interest, poll};
 
 /// The listening half of a server, for a [`Mixin`](crate::Mixin) to ask for requests.
@@ -29,13 +29,13 @@ use crate::sys::wait::{Interest, poll};
 pub struct BaseServer {
     listener: Arc<Listener>,
     /// Held by the one thread that waits for a request.
-    turn: Mutex<Turn>,
+    acceptor: Mutex<AcceptorState>,
 }
 
 /// What [`BaseServer::next_request`] came back with.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Next {
+pub enum NextRequest {
     /// A request was admitted.
     Request(Request),
     /// The mixin's own descriptor is readable.
@@ -47,36 +47,36 @@ pub enum Next {
 }
 
 /// Something to do now and then: `Builder::service_actions`.
-pub(crate) struct Actions {
+pub(crate) struct ServiceActions {
     pub(crate) interval: Duration,
     pub(crate) call: Box<dyn FnMut() + Send>,
 }
 
-struct Turn {
+struct AcceptorState {
     /// Until then the listener may be tried without waiting for it first.
-    try_until: Option<Instant>,
-    actions: Option<Actions>,
+    spin_until: Option<Instant>,
+    actions: Option<ServiceActions>,
     next_actions: Option<Instant>,
 }
 
 /// For how long requests are taken without a look at anything else: a signal, which only shows when
 /// it is waited for, is noticed that late.
-const TRY_TIME: Duration = Duration::from_millis(1);
+const SPIN_WINDOW: Duration = Duration::from_millis(1);
 
 impl BaseServer {
-    pub(crate) fn new(listener: Listener, actions: Option<Actions>) -> BaseServer {
+    pub(crate) fn new(listener: Listener, actions: Option<ServiceActions>) -> BaseServer {
         let next_actions = actions.as_ref().and_then(|actions| after(actions.interval));
-        let turn = Turn { try_until: None, actions, next_actions };
-        BaseServer { listener: Arc::new(listener), turn: Mutex::new(turn) }
+        let acceptor = AcceptorState { spin_until: None, actions, next_actions };
+        BaseServer { listener: Arc::new(listener), acceptor: Mutex::new(acceptor) }
     }
 
     /// A handle on this server.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle::new(self.control().clone())
+        ServerHandle::new(self.state().clone())
     }
 
-    pub(crate) fn control(&self) -> &Arc<Control> {
-        &self.listener.control
+    pub(crate) fn state(&self) -> &Arc<ServerState> {
+        &self.listener.state
     }
 
     /// For threads that watch it beside the one that waits for a request.
@@ -84,121 +84,131 @@ impl BaseServer {
         &self.listener
     }
 
-    /// Waits for the next request: [`Next::Request`] or [`Next::ShutDown`].
+    /// Waits for the next request: [`NextRequest::Request`] or [`NextRequest::ShutDown`].
     ///
     /// Any number of threads may call this at a time; one of them waits at the listener, the
     /// others for their turn.
-    pub fn next_request(&self) -> Next {
-        self.next_request_or(None, None)
+    pub fn next_request(&self) -> NextRequest {
+        self.next_request_or_ready(None, None)
     }
 
-    /// Waits for the next request, but not longer than `until`, and no longer than until `also`
-    /// is readable. A request that can be taken when `also` is readable comes after that.
-    pub fn next_request_or(&self, until: Option<Instant>, also: Option<BorrowedFd<'_>>) -> Next {
-        let turn = match until {
-            None => Some(self.turn.lock()),
-            Some(until) => self.turn.try_lock_until(until),
+    /// Waits for the next request, but not longer than `deadline`, and no longer than until `other`
+    /// is readable. A request that can be taken when `other` is readable comes after that.
+    pub fn next_request_or_ready(
+        &self,
+        deadline: Option<Instant>,
+        other: Option<BorrowedFd<'_>>,
+    ) -> NextRequest {
+        let acceptor = match deadline {
+            None => Some(self.acceptor.lock()),
+            Some(deadline) => self.acceptor.try_lock_until(deadline),
         };
-        let Some(mut turn) = turn else { return Next::TimedOut };
-        let (listener, control) = (&*self.listener, self.control());
+        let Some(mut acceptor) = acceptor else { return NextRequest::TimedOut };
+        let (listener, state) = (&*self.listener, self.state());
         loop {
-            turn.act();
-            let stopping = control.is_stopping();
+            acceptor.run_service_actions();
+            let stopping = state.is_stopping();
             if stopping {
-                control.begin_stop();
+                state.begin_stop();
             }
-            if let Some(until) = turn.try_until.take()
+            if let Some(deadline) = acceptor.spin_until.take()
                 && !stopping
-                && Instant::now() < until
-                && let Accepted::Request(request) = listener.accept()
+                && Instant::now() < deadline
+                && let Accept::Request(request) = listener.accept()
             {
-                turn.try_until = Some(until);
-                return Next::Request(request);
+                acceptor.spin_until = Some(deadline);
+                return NextRequest::Request(request);
             }
-            let (room, pause) = (listener.has_room(), listener.pause());
+            let (room, pause) = (listener.has_capacity(), listener.pause());
             if stopping && room && pause.is_none() {
                 // Whoever is still here may give back what the system is short of.
-                let is_hopeless = control.registry.len() == 0;
+                let is_hopeless = state.registry.len() == 0;
                 match listener.accept_from_backlog() {
-                    Accepted::Request(request) => return Next::Request(request),
-                    Accepted::Another => continue,
-                    Accepted::Closed if !is_hopeless => {}
-                    Accepted::Nobody | Accepted::Closed => return Next::ShutDown,
+                    Accept::Request(request) => return NextRequest::Request(request),
+                    Accept::Rejected => continue,
+                    Accept::NotAccepting if !is_hopeless => {}
+                    Accept::WouldBlock | Accept::NotAccepting => return NextRequest::ShutDown,
                 }
             }
-            let forced = stopping.then(|| control.deadline().force);
-            if forced.is_some_and(|force| Instant::now() >= force) {
-                return Next::ShutDown;
+            let force = stopping.then(|| state.schedule().force);
+            if force.is_some_and(|force| Instant::now() >= force) {
+                return NextRequest::ShutDown;
             }
 
-            let is_open = room && pause.is_none() && !control.gate.is_suspended();
-            let looks = is_open && listener.take_left_outside();
-            let listen = is_open && (stopping || looks || !listener.watch.can_be_relied_on());
-            let at_once = looks.then(Instant::now);
-            let farewells = &control.farewells;
-            let wake_up =
-                [until, listener.pause(), turn.next_actions, forced, farewells.until(), at_once];
-            let leaving = farewells.links();
+            let is_open = room && pause.is_none() && !state.limits.is_suspended();
+            let retry_pending = is_open && listener.take_backlog_pending();
+            let listen = is_open && (stopping || retry_pending || !listener.idle.has_waiters());
+            let at_once = retry_pending.then(Instant::now);
+            let rejected = &state.rejected;
+            let wake_up = [
+                deadline,
+                listener.pause(),
+                acceptor.next_actions,
+                force,
+                rejected.deadline(),
+                at_once,
+            ];
+            let rejected_streams = rejected.streams();
             let ready = poll(
                 [
-                    (!stopping).then(|| control.stop_signal()),
-                    Some(control.bell().as_fd()),
-                    also,
+                    (!stopping).then(|| state.shutdown_signal()),
+                    Some(state.waker().as_fd()),
+                    other,
                     listen.then(|| listener.as_fd()),
                 ]
                 .map(|fd| fd.map(|fd| (fd, Interest::Read))),
-                leaving.iter().filter_map(|link| link.stream().as_fd()),
+                rejected_streams.iter().filter_map(|stream| stream.inner().as_fd()),
                 wake_up.into_iter().flatten().min(),
             );
-            let [stop, bell, also, somebody] = match ready {
+            let [stop, waker, other, connection_pending] = match ready {
                 Ok(ready) => ready,
                 Err(error) => {
-                    listener.leave_outside();
+                    listener.set_backlog_pending();
                     // Waiting itself has failed, for want of memory: there is no event to await.
-                    listener.pause_after(&error);
+                    listener.back_off(&error);
                     std::thread::sleep(Duration::from_millis(10));
                     continue;
                 }
             };
-            if looks && somebody {
+            if retry_pending && connection_pending {
                 // There may be more of them, and something else may come first.
-                listener.leave_outside();
+                listener.set_backlog_pending();
             }
             if stop {
-                control.begin_stop();
+                state.begin_stop();
                 continue;
             }
-            if bell {
+            if waker {
                 // Somebody has left: there may be room now, and a descriptor.
-                control.bell().silence();
+                state.waker().clear();
                 listener.end_pause();
             }
-            if !leaving.is_empty() {
-                farewells.tend();
+            if !rejected_streams.is_empty() {
+                rejected.poll();
             }
-            if also {
-                return Next::Ready;
+            if other {
+                return NextRequest::Ready;
             }
             let now = Instant::now();
             listener.end_pause_by(now);
-            if somebody && let Accepted::Request(request) = listener.accept() {
-                turn.try_until = listener.is_cheap_to_try().then(|| now + TRY_TIME);
-                return Next::Request(request);
+            if connection_pending && let Accept::Request(request) = listener.accept() {
+                acceptor.spin_until = listener.is_cheap_to_try().then(|| now + SPIN_WINDOW);
+                return NextRequest::Request(request);
             }
-            if until.is_some_and(|until| now >= until) {
-                return Next::TimedOut;
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return NextRequest::TimedOut;
             }
         }
     }
 
     /// The descriptors that a forked child has no business with.
     pub(crate) fn inherited(&self) -> [BorrowedFd<'_>; 2] {
-        [self.listener.as_fd(), self.control().bell().as_fd()]
+        [self.listener.as_fd(), self.state().waker().as_fd()]
     }
 }
 
-impl Turn {
-    fn act(&mut self) {
+impl AcceptorState {
+    fn run_service_actions(&mut self) {
         let Some(actions) = &mut self.actions else { return };
         if self.next_actions.is_none_or(|next| Instant::now() < next) {
             return;
@@ -224,6 +234,6 @@ impl AsFd for BaseServer {
 
 impl std::fmt::Debug for BaseServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BaseServer({})", self.control().local_addr)
+        write!(f, "BaseServer({})", self.state().local_addr)
     }
 }

@@ -1,11 +1,11 @@
-//! Several threads waiting for one listener, of which each newcomer wakes one: [`Watch`].
+//! Several threads waiting for one listener, of which each newcomer wakes one: [`IdleAcceptors`].
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sys::wait::Exclusive;
+use crate::sys::wait::ExclusiveWaiter;
 
 #[cfg(all(test, shuttle))]
 mod model;
@@ -13,45 +13,45 @@ mod model;
 /// How many may watch. One would do, and whenever it has found somebody the thread whose turn it
 /// is would have to wake up; with a few, one is most often left. They take turns, so that with
 /// many their caches would be cold.
-const MOST: usize = 4;
+const MAX_IDLE_ACCEPTORS: usize = 4;
 
 /// The threads that watch a listener.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
-    seats: Mutex<Seats>,
-    attendance: Attendance,
+pub(crate) struct IdleAcceptors {
+    waiters: Mutex<Waiters>,
+    count: WaiterCount,
 }
 
 #[derive(Debug, Default)]
-struct Seats {
-    free: Vec<Seat>,
-    made: usize,
+struct Waiters {
+    free: Vec<IdleAcceptor>,
+    created: usize,
 }
 
 /// A place to watch from.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    exclusive: Exclusive,
+pub(crate) struct IdleAcceptor {
+    waiter: ExclusiveWaiter,
     /// Since when, in ticks of its clock, nobody has come.
-    idle: u32,
+    idle_ticks: u32,
 }
 
-impl Watch {
+impl IdleAcceptors {
     /// `None` when there are enough who watch. The clock of a seat goes by the idle time.
-    pub(crate) fn take_seat(
+    pub(crate) fn take(
         &self,
         listener: BorrowedFd<'_>,
         stop: BorrowedFd<'_>,
         idle_time: Duration,
-    ) -> Option<Seat> {
-        let mut seats = self.seats.lock();
-        let mut seat = match seats.free.pop() {
-            Some(seat) => seat,
-            None if seats.made == MOST => return None,
-            None => match Exclusive::new(listener, stop, idle_time) {
-                Ok(exclusive) => {
-                    seats.made += 1;
-                    Seat { exclusive, idle: 0 }
+    ) -> Option<IdleAcceptor> {
+        let mut waiters = self.waiters.lock();
+        let mut acceptor = match waiters.free.pop() {
+            Some(acceptor) => acceptor,
+            None if waiters.created == MAX_IDLE_ACCEPTORS => return None,
+            None => match ExclusiveWaiter::new(listener, stop, idle_time) {
+                Ok(waiter) => {
+                    waiters.created += 1;
+                    IdleAcceptor { waiter, idle_ticks: 0 }
                 }
                 // It is tried again by the next thread that is done: there may be descriptors then.
                 // With a listener that epoll cannot wait for, it is a few system calls in vain.
@@ -61,69 +61,69 @@ impl Watch {
                 }
             },
         };
-        seat.idle = 0;
-        Some(seat)
+        acceptor.idle_ticks = 0;
+        Some(acceptor)
     }
 
-    pub(crate) fn leave_seat(&self, seat: Seat) {
-        self.seats.lock().free.push(seat);
+    pub(crate) fn put_back(&self, acceptor: IdleAcceptor) {
+        self.waiters.lock().free.push(acceptor);
     }
 
     /// Somebody watches, from a seat or in another way.
-    pub(crate) fn come(&self) {
-        self.attendance.come();
+    pub(crate) fn register(&self) {
+        self.count.register();
     }
 
     /// Somebody does so no longer; returns whether nobody is left, and somebody relied on it.
     #[must_use]
-    pub(crate) fn go(&self) -> bool {
-        self.attendance.go()
+    pub(crate) fn unregister(&self) -> bool {
+        self.count.unregister()
     }
 
     /// Whether somebody watches. If so, the last one to leave says that nobody does.
-    pub(crate) fn can_be_relied_on(&self) -> bool {
-        self.attendance.can_be_relied_on()
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.count.has_waiters()
     }
 }
 
 /// How many there are, and whether somebody has to be told when there are none.
 #[derive(Debug, Default)]
-struct Attendance {
-    present: AtomicUsize,
-    is_relied_on: AtomicBool,
+struct WaiterCount {
+    registered: AtomicUsize,
+    relied_on: AtomicBool,
 }
 
-impl Attendance {
-    fn come(&self) {
-        self.present.fetch_add(1, Ordering::SeqCst);
+impl WaiterCount {
+    fn register(&self) {
+        self.registered.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Whether it was the last one, and somebody relied on it.
     #[must_use]
-    fn go(&self) -> bool {
-        self.present.fetch_sub(1, Ordering::SeqCst) == 1
-            && self.is_relied_on.swap(false, Ordering::SeqCst)
+    fn unregister(&self) -> bool {
+        self.registered.fetch_sub(1, Ordering::SeqCst) == 1
+            && self.relied_on.swap(false, Ordering::SeqCst)
     }
 
-    fn can_be_relied_on(&self) -> bool {
+    fn has_waiters(&self) -> bool {
         // Said first and looked at after, so that nobody leaves unheard in between.
-        self.is_relied_on.store(true, Ordering::SeqCst);
-        self.present.load(Ordering::SeqCst) > 0
+        self.relied_on.store(true, Ordering::SeqCst);
+        self.registered.load(Ordering::SeqCst) > 0
     }
 }
 
-impl Seat {
+impl IdleAcceptor {
     /// Waits until somebody may have come; `false` when nobody did for the idle time at least, or
     /// the server stops.
     pub(crate) fn wait(&mut self) -> bool {
         loop {
-            let woken = self.exclusive.wait();
-            self.idle += u32::from(woken.tick);
-            if woken.everybody {
+            let wakeups = self.waiter.wait();
+            self.idle_ticks += u32::from(wakeups.tick);
+            if wakeups.shutdown {
                 return false;
-            } else if woken.one {
+            } else if wakeups.listener {
                 return true;
-            } else if self.idle > 1 {
+            } else if self.idle_ticks > 1 {
                 // The first tick may have come at once.
                 return false;
             }
@@ -138,15 +138,15 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-    use crate::sys::wait::Switch;
+    use crate::sys::wait::ShutdownSignal;
 
     #[test]
     fn that_it_failed_once_keeps_nobody_from_watching() {
-        let (watch, stop) = (Watch::default(), Switch::new().unwrap());
+        let (watch, stop) = (IdleAcceptors::default(), ShutdownSignal::new().unwrap());
         // Nobody can wait for a file.
         let file = File::open(std::env::current_exe().unwrap()).unwrap();
-        assert!(watch.take_seat(file.as_fd(), stop.as_fd(), Duration::MAX).is_none());
+        assert!(watch.take(file.as_fd(), stop.as_fd(), Duration::MAX).is_none());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(watch.take_seat(listener.as_fd(), stop.as_fd(), Duration::MAX).is_some());
+        assert!(watch.take(listener.as_fd(), stop.as_fd(), Duration::MAX).is_some());
     }
 }

@@ -6,37 +6,37 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::seats::Key;
+use super::fiber_slab::Key;
 use crate::request::Request;
-use crate::sys::wait::Bell;
+use crate::sys::wait::Waker;
 
 /// The workers of a server, as they see each other.
 #[derive(Debug)]
-pub(super) struct Team {
-    pub(super) desks: Vec<Desk>,
-    pub(super) alarm: Alarm,
+pub(super) struct Workers {
+    pub(super) all: Vec<WorkerShared>,
+    pub(super) watchdog: WatchdogWaker,
     begun: Instant,
 }
 
-impl Team {
-    pub(super) fn new(workers: usize) -> io::Result<Team> {
-        let desks = (0..workers).map(|_| Desk::new()).collect::<io::Result<_>>()?;
-        Ok(Team { desks, alarm: Alarm::new()?, begun: Instant::now() })
+impl Workers {
+    pub(super) fn new(workers: usize) -> io::Result<Workers> {
+        let all = (0..workers).map(|_| WorkerShared::new()).collect::<io::Result<_>>()?;
+        Ok(Workers { all, watchdog: WatchdogWaker::new()?, begun: Instant::now() })
     }
 
     /// Who has the fewest requests, of those who are not held up by one of them.
     pub(super) fn least_busy(&self) -> usize {
         let now = self.now();
         let rank = |worker: &usize| {
-            let desk = &self.desks[*worker];
-            (desk.is_held_up(now), desk.load())
+            let worker = &self.all[*worker];
+            (worker.is_blocked(now), worker.load())
         };
-        (0..self.desks.len()).min_by_key(rank).unwrap_or(0)
+        (0..self.all.len()).min_by_key(rank).unwrap_or(0)
     }
 
     /// Whether one of its requests keeps it from the others.
-    pub(super) fn is_held_up(&self, worker: usize) -> bool {
-        self.desks[worker].is_held_up(self.now())
+    pub(super) fn is_blocked(&self, worker: usize) -> bool {
+        self.all[worker].is_blocked(self.now())
     }
 
     /// In milliseconds, and not zero.
@@ -50,64 +50,64 @@ impl Team {
 
     /// How many threads have something to do that they do not end.
     pub(super) fn busy_threads(&self) -> usize {
-        self.desks.iter().map(Desk::busy_threads).sum()
+        self.all.iter().map(WorkerShared::busy_threads).sum()
     }
 
     /// No more requests will come: each worker may go when it is done with those it has.
     pub(super) fn close(&self) {
-        self.desks.iter().for_each(Desk::close);
+        self.all.iter().for_each(WorkerShared::close);
     }
 }
 
 /// What wakes the watchdog, which sleeps while nobody is served.
 #[derive(Debug)]
-pub(super) struct Alarm {
+pub(super) struct WatchdogWaker {
     is_wanted: AtomicBool,
-    pub(super) bell: Bell,
+    pub(super) waker: Waker,
 }
 
-impl Alarm {
-    fn new() -> io::Result<Alarm> {
-        Ok(Alarm { is_wanted: AtomicBool::new(false), bell: Bell::new()? })
+impl WatchdogWaker {
+    fn new() -> io::Result<WatchdogWaker> {
+        Ok(WatchdogWaker { is_wanted: AtomicBool::new(false), waker: Waker::new()? })
     }
 
     /// From now on it is to be given.
-    pub(super) fn set(&self) {
+    pub(super) fn arm(&self) {
         self.is_wanted.store(true, Ordering::SeqCst);
     }
 
     /// To be called by whoever begins to serve somebody.
-    pub(super) fn give(&self) {
+    pub(super) fn wake(&self) {
         if self.is_wanted.load(Ordering::SeqCst) && self.is_wanted.swap(false, Ordering::SeqCst) {
-            self.bell.ring();
+            self.waker.wake();
         }
     }
 }
 
 /// In milliseconds: more than a worker needs to give each of its fibers a turn, if none of them
 /// holds it up.
-const LONG_ROUND: u64 = 20;
+const MAX_ITERATION: u64 = 20;
 
 /// One worker's.
 #[derive(Debug)]
-pub(super) struct Desk {
-    inbox: Mutex<Inbox>,
+pub(super) struct WorkerShared {
+    mailbox: Mutex<Mailbox>,
     /// Rung when there is something in the inbox.
-    pub(super) bell: Bell,
+    pub(super) waker: Waker,
     /// How many requests it has been given that have not ended.
     load: AtomicUsize,
     /// How much of what it has offloaded has not ended.
     offloaded: AtomicUsize,
     /// Since when it has not asked what has happened; 0 while it waits for something to happen.
-    round_begun: AtomicU64,
+    iteration_begun: AtomicU64,
     /// Even while the worker is about its own business, odd while it runs a fiber.
-    turn: AtomicU64,
+    running_fiber: AtomicU64,
     /// The request of the fiber that it runs.
     request: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Inbox {
+struct Mailbox {
     messages: Vec<Message>,
     closed: bool,
 }
@@ -117,25 +117,25 @@ struct Inbox {
 pub(super) enum Message {
     Request(Request),
     /// What the fiber waits for has come.
-    Word(Key),
+    JobDone(Key),
 }
 
 /// A fiber's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Turn {
+pub(super) struct RunningFiber {
     count: u64,
     pub(super) request: u64,
 }
 
-impl Desk {
-    fn new() -> io::Result<Desk> {
-        Ok(Desk {
-            inbox: Mutex::default(),
-            bell: Bell::new()?,
+impl WorkerShared {
+    fn new() -> io::Result<WorkerShared> {
+        Ok(WorkerShared {
+            mailbox: Mutex::default(),
+            waker: Waker::new()?,
             load: AtomicUsize::new(0),
             offloaded: AtomicUsize::new(0),
-            round_begun: AtomicU64::new(0),
-            turn: AtomicU64::new(0),
+            iteration_begun: AtomicU64::new(0),
+            running_fiber: AtomicU64::new(0),
             request: AtomicU64::new(0),
         })
     }
@@ -146,11 +146,11 @@ impl Desk {
     }
 
     /// A request is its, before it is posted.
-    pub(super) fn take_on(&self) {
+    pub(super) fn inc_load(&self) {
         self.load.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(super) fn is_done_with_one(&self) {
+    pub(super) fn dec_load(&self) {
         self.load.fetch_sub(1, Ordering::SeqCst);
     }
 
@@ -161,35 +161,35 @@ impl Desk {
     /// The fiber is to go on.
     pub(super) fn end_offload(&self, fiber: Key) {
         self.offloaded.fetch_sub(1, Ordering::SeqCst);
-        self.post(Message::Word(fiber));
+        self.send(Message::JobDone(fiber));
     }
 
-    pub(super) fn post(&self, message: Message) {
+    pub(super) fn send(&self, message: Message) {
         if matches!(message, Message::Request(_)) {
-            self.take_on();
+            self.inc_load();
         }
-        let mut inbox = self.inbox.lock();
-        let rings = inbox.messages.is_empty();
-        inbox.messages.push(message);
-        drop(inbox);
-        if rings {
-            self.bell.ring();
+        let mut mailbox = self.mailbox.lock();
+        let wakes = mailbox.messages.is_empty();
+        mailbox.messages.push(message);
+        drop(mailbox);
+        if wakes {
+            self.waker.wake();
         }
     }
 
     /// What has been posted since.
     pub(super) fn take_messages(&self) -> Vec<Message> {
-        self.bell.silence();
-        std::mem::take(&mut self.inbox.lock().messages)
+        self.waker.clear();
+        std::mem::take(&mut self.mailbox.lock().messages)
     }
 
     fn close(&self) {
-        self.inbox.lock().closed = true;
-        self.bell.ring();
+        self.mailbox.lock().closed = true;
+        self.waker.wake();
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.inbox.lock().closed
+        self.mailbox.lock().closed
     }
 
     fn busy_threads(&self) -> usize {
@@ -197,38 +197,38 @@ impl Desk {
     }
 
     /// The worker waits.
-    pub(super) fn end_round(&self) {
-        self.round_begun.store(0, Ordering::Relaxed);
+    pub(super) fn end_iteration(&self) {
+        self.iteration_begun.store(0, Ordering::Relaxed);
     }
 
     /// It has something to do again.
-    pub(super) fn begin_round(&self, now: u64) {
-        self.round_begun.store(now, Ordering::Relaxed);
+    pub(super) fn begin_iteration(&self, now: u64) {
+        self.iteration_begun.store(now, Ordering::Relaxed);
     }
 
-    fn is_held_up(&self, now: u64) -> bool {
-        let begun = self.round_begun.load(Ordering::Relaxed);
-        begun != 0 && now.saturating_sub(begun) > LONG_ROUND
+    fn is_blocked(&self, now: u64) -> bool {
+        let begun = self.iteration_begun.load(Ordering::Relaxed);
+        begun != 0 && now.saturating_sub(begun) > MAX_ITERATION
     }
 
-    pub(super) fn begin_turn(&self, request: u64) {
+    pub(super) fn fiber_resumed(&self, request: u64) {
         self.request.store(request, Ordering::Relaxed);
-        self.count_turn();
+        self.advance_sequence();
     }
 
-    pub(super) fn end_turn(&self) {
-        self.count_turn();
+    pub(super) fn fiber_suspended(&self) {
+        self.advance_sequence();
     }
 
-    fn count_turn(&self) {
+    fn advance_sequence(&self) {
         // Nobody else writes it, so that it need not be read and written at once, which costs more.
-        self.turn.store(self.turn.load(Ordering::Relaxed) + 1, Ordering::Release);
+        self.running_fiber.store(self.running_fiber.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     /// Whose turn it is.
-    pub(super) fn turn(&self) -> Option<Turn> {
-        let count = self.turn.load(Ordering::Acquire);
+    pub(super) fn running_fiber(&self) -> Option<RunningFiber> {
+        let count = self.running_fiber.load(Ordering::Acquire);
         let request = self.request.load(Ordering::Relaxed);
-        (count % 2 == 1).then_some(Turn { count, request })
+        (count % 2 == 1).then_some(RunningFiber { count, request })
     }
 }

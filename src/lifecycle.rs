@@ -11,28 +11,28 @@ use crate::connection::Connection;
 use crate::datagram::DatagramRequest;
 use crate::error::Error;
 use crate::handler::{DatagramRequestHandler, HandlerError, HandlerResult, StreamRequestHandler};
-use crate::link::Link;
+use crate::shared_stream::SharedStream;
 
 /// A request together with its handler, whichever their kind.
-pub(crate) trait Work: Send {
+pub(crate) trait RequestTask: Send {
     /// The request's number.
     fn id(&self) -> u64;
     /// Who is at the other end.
     fn peer(&self) -> &Address;
     /// The stream, which a datagram has not.
-    fn link(&self) -> Option<&Arc<Link>>;
+    fn shared_stream(&self) -> Option<&Arc<SharedStream>>;
     /// Whether the handler wants it.
     fn verify(&self) -> bool;
     /// `setup`, `handle`, `finish`, and the end of the connection.
     fn run(self: Box<Self>) -> CloseReason;
 }
 
-pub(crate) struct StreamWork {
+pub(crate) struct StreamTask {
     pub(crate) connection: Connection,
     pub(crate) handler: Arc<dyn StreamRequestHandler>,
 }
 
-impl Work for StreamWork {
+impl RequestTask for StreamTask {
     fn id(&self) -> u64 {
         self.connection.id()
     }
@@ -41,12 +41,12 @@ impl Work for StreamWork {
         self.connection.peer_addr()
     }
 
-    fn link(&self) -> Option<&Arc<Link>> {
-        Some(self.connection.link())
+    fn shared_stream(&self) -> Option<&Arc<SharedStream>> {
+        Some(self.connection.shared_stream())
     }
 
     fn verify(&self) -> bool {
-        let verify = guard(|| Ok(self.handler.verify_request(&self.connection)));
+        let verify = catch_panic(|| Ok(self.handler.verify_request(&self.connection)));
         verify.unwrap_or_else(|error| {
             let handle_error = |error: &_| self.handler.handle_error(&self.connection, error);
             report(handle_error, self.peer(), &*error);
@@ -55,8 +55,8 @@ impl Work for StreamWork {
     }
 
     fn run(self: Box<Self>) -> CloseReason {
-        let StreamWork { mut connection, handler } = unbox(self);
-        let ended = run(
+        let StreamTask { mut connection, handler } = unbox(self);
+        let outcome = run(
             &mut connection,
             |connection| handler.setup(connection),
             |connection| {
@@ -64,11 +64,11 @@ impl Work for StreamWork {
                 // Now, so that `finish` knows whether the last answers could be sent.
                 Ok(connection.flush()?)
             },
-            Connection::conclude,
+            Connection::set_close_reason,
             |connection| handler.finish(connection),
         );
-        see_out(&mut connection, &*handler, &ended);
-        ended.reason
+        close_after_handler(&mut connection, &*handler, &outcome);
+        outcome.reason
     }
 }
 
@@ -76,29 +76,33 @@ impl Work for StreamWork {
 // Not a part of its caller, whose frame is on the stack while a handler runs: of an idle connection
 // as little as can be is in memory, and in the processor's caches.
 #[inline(never)]
-fn see_out(connection: &mut Connection, handler: &dyn StreamRequestHandler, ended: &Ended) {
-    ended.report(connection.peer_addr(), |error| handler.handle_error(connection, error));
+fn close_after_handler(
+    connection: &mut Connection,
+    handler: &dyn StreamRequestHandler,
+    outcome: &Outcome,
+) {
+    outcome.report(connection.peer_addr(), |error| handler.handle_error(connection, error));
     let closed = connection.close();
     let peer = connection.peer_addr();
     if let Err(error) = closed {
         log::debug!("{peer} has gone before its last answer: {error}");
     }
-    log::debug!("{peer}: {}", ended.reason);
+    log::debug!("{peer}: {}", outcome.reason);
 }
 
-pub(crate) struct DatagramWork {
+pub(crate) struct DatagramTask {
     pub(crate) request: DatagramRequest,
     pub(crate) handler: Arc<dyn DatagramRequestHandler>,
 }
 
-impl DatagramWork {
+impl DatagramTask {
     pub(crate) fn report(&self, error: HandlerError) {
         let handle_error = |error: &_| self.handler.handle_error(&self.request, error);
         report(handle_error, self.request.peer_addr(), &*error);
     }
 }
 
-impl Work for DatagramWork {
+impl RequestTask for DatagramTask {
     fn id(&self) -> u64 {
         self.request.id()
     }
@@ -107,12 +111,12 @@ impl Work for DatagramWork {
         self.request.peer_addr()
     }
 
-    fn link(&self) -> Option<&Arc<Link>> {
+    fn shared_stream(&self) -> Option<&Arc<SharedStream>> {
         None
     }
 
     fn verify(&self) -> bool {
-        let verify = guard(|| Ok(self.handler.verify_request(&self.request)));
+        let verify = catch_panic(|| Ok(self.handler.verify_request(&self.request)));
         verify.unwrap_or_else(|error| {
             self.report(error);
             false
@@ -120,29 +124,29 @@ impl Work for DatagramWork {
     }
 
     fn run(self: Box<Self>) -> CloseReason {
-        let DatagramWork { mut request, handler } = *self;
-        let ended = run(
+        let DatagramTask { mut request, handler } = *self;
+        let outcome = run(
             &mut request,
             |request| handler.setup(request),
             |request| {
                 handler.handle(request)?;
                 Ok(request.send_collected()?)
             },
-            |_, error| error.map_or(CloseReason::Completed, of_datagram),
+            |_, error| error.map_or(CloseReason::Completed, datagram_close_reason),
             |request| handler.finish(request),
         );
-        ended.report(request.peer_addr(), |error| handler.handle_error(&request, error));
-        ended.reason
+        outcome.report(request.peer_addr(), |error| handler.handle_error(&request, error));
+        outcome.reason
     }
 }
 
 /// Gives the memory back at once, and not when the request has ended.
 #[expect(clippy::boxed_local, reason = "what is dropped here is the box")]
-fn unbox<T>(work: Box<T>) -> T {
-    *work
+fn unbox<T>(task: Box<T>) -> T {
+    *task
 }
 
-fn of_datagram(error: &Reported) -> CloseReason {
+fn datagram_close_reason(error: &DynError) -> CloseReason {
     match CloseReason::of(error) {
         Some(reason @ (CloseReason::Panic | CloseReason::Reset)) => reason,
         _ => CloseReason::Error,
@@ -150,41 +154,41 @@ fn of_datagram(error: &Reported) -> CloseReason {
 }
 
 /// What `handle_error` is called with.
-type Reported = dyn std::error::Error + Send + Sync + 'static;
+type DynError = dyn std::error::Error + Send + Sync + 'static;
 
 /// What the hooks came to: what went wrong in them, each with what it means for the request.
-struct Ended {
+struct Outcome {
     reason: CloseReason,
     errors: Vec<(CloseReason, HandlerError)>,
 }
 
-/// The order of calls: `finish` runs whenever `setup` succeeded, and after `conclude` has said why
+/// The order of calls: `finish` runs whenever `setup` succeeded, and after `set_close_reason` has said why
 /// the request ends.
 fn run<R>(
     request: &mut R,
     setup: impl FnOnce(&mut R) -> HandlerResult,
     handle: impl FnOnce(&mut R) -> HandlerResult,
-    conclude: impl Fn(&mut R, Option<&Reported>) -> CloseReason,
+    set_close_reason: impl Fn(&mut R, Option<&DynError>) -> CloseReason,
     finish: impl FnOnce(&mut R) -> HandlerResult,
-) -> Ended {
-    let set_up = guard(|| setup(request));
+) -> Outcome {
+    let set_up = catch_panic(|| setup(request));
     let is_set_up = set_up.is_ok();
-    let handled = set_up.and_then(|()| guard(|| handle(request)));
-    let mut reason = conclude(request, handled.as_ref().err().map(|error| &**error));
+    let handled = set_up.and_then(|()| catch_panic(|| handle(request)));
+    let mut reason = set_close_reason(request, handled.as_ref().err().map(|error| &**error));
     let mut errors = Vec::new();
     errors.extend(handled.err().map(|error| (reason, error)));
-    if is_set_up && let Err(error) = guard(|| finish(request)) {
-        let of_finish = conclude(request, Some(&*error));
-        reason = reason.worse(of_finish);
+    if is_set_up && let Err(error) = catch_panic(|| finish(request)) {
+        let of_finish = set_close_reason(request, Some(&*error));
+        reason = reason.most_severe(of_finish);
         errors.push((of_finish, error));
     }
-    Ended { reason, errors }
+    Outcome { reason, errors }
 }
 
-impl Ended {
+impl Outcome {
     /// Hands the errors to the handler's own `handle_error`, but for those that only say that the
     /// peer is gone.
-    fn report(&self, peer: &Address, handle_error: impl Fn(&Reported)) {
+    fn report(&self, peer: &Address, handle_error: impl Fn(&DynError)) {
         for (reason, error) in &self.errors {
             if is_hang_up(&**error) && *reason != CloseReason::Error {
                 log::debug!("{peer} hung up: {error}");
@@ -195,8 +199,8 @@ impl Ended {
     }
 }
 
-fn report(handle_error: impl Fn(&Reported), peer: &Address, error: &Reported) {
-    let reported = guard(|| {
+fn report(handle_error: impl Fn(&DynError), peer: &Address, error: &DynError) {
+    let reported = catch_panic(|| {
         handle_error(error);
         Ok(())
     });
@@ -206,7 +210,7 @@ fn report(handle_error: impl Fn(&Reported), peer: &Address, error: &Reported) {
 }
 
 /// Turns a panic into an error.
-fn guard<T>(call: impl FnOnce() -> Result<T, HandlerError>) -> Result<T, HandlerError> {
+fn catch_panic<T>(call: impl FnOnce() -> Result<T, HandlerError>) -> Result<T, HandlerError> {
     // What a panic leaves behind is seen by `finish` and `handle_error` alone, and then dropped.
     // Handlers that share state guard it themselves, as with any panicking thread.
     catch_unwind(AssertUnwindSafe(call))

@@ -7,21 +7,21 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::desk::Team;
+use super::fiber_slab::{Key, WaitFor};
 use super::scheduler::{self, Scheduler};
-use super::seats::{Awaits, Key};
-use crate::mixin::crew::Terms;
+use super::worker_shared::Workers;
+use crate::mixin::thread_pool::ThreadOptions;
 use crate::request::Request;
 use crate::stream::{Interest, Stream, Wait};
-use crate::sys::fiber::elsewhere;
+use crate::sys::fiber::run_scoped;
 use crate::sys::wait::poll;
 
 /// For the threads that fibers run on, and those that do what is offloaded.
-pub(super) const TERMS: Terms =
-    Terms { stack_size: 512 * 1024, idle_time: Duration::from_secs(10) };
+pub(super) const THREAD_OPTIONS: ThreadOptions =
+    ThreadOptions { stack_size: 512 * 1024, idle_time: Duration::from_secs(10) };
 
 /// How many threads at a time do for the fibers of one worker what these have offloaded.
-const MOST_HELPERS: usize = 64;
+const MAX_OFFLOADS: usize = 64;
 
 /// Serves a request that the worker's desk has counted.
 pub(super) fn serve(request: Request, scheduler: &Scheduler) {
@@ -29,13 +29,13 @@ pub(super) fn serve(request: Request, scheduler: &Scheduler) {
         Ok(stack) => stack,
         Err(error) => {
             request.refuse(&error);
-            return scheduler.desk().is_done_with_one();
+            return scheduler.shared().dec_load();
         }
     };
     scheduler.begin(request.id(), stack, |key| {
-        let (team, number) = (scheduler.team.clone(), scheduler.number);
-        request.wait_with(OnFiber { team, number, key });
-        (request.needs(), move || _ = request.finish())
+        let (workers, number) = (scheduler.workers.clone(), scheduler.number);
+        request.wait_with(FiberWait { workers, number, key });
+        (request.spans(), move || _ = request.finish())
     });
 }
 
@@ -57,7 +57,7 @@ pub(super) fn sleep(time: Duration) {
 
 /// The fiber that this code is a part of, if it is and may be put aside.
 fn running() -> Option<(Rc<Scheduler>, Key)> {
-    let scheduler = scheduler::here()?;
+    let scheduler = scheduler::current()?;
     // Whether a panic is on its way std asks the thread, not the fiber: the next one would take it
     // for its own.
     let key = scheduler.running().filter(|_| !thread::panicking())?;
@@ -65,44 +65,45 @@ fn running() -> Option<(Rc<Scheduler>, Key)> {
 }
 
 /// How a connection waits that is served by a fiber.
-struct OnFiber {
-    team: Arc<Team>,
+struct FiberWait {
+    workers: Arc<Workers>,
     number: usize,
     key: Key,
 }
 
-impl OnFiber {
+impl FiberWait {
     /// `None` where it is not that fiber which has to wait, or it cannot be put aside.
     fn with<R>(&self, call: impl FnOnce(&Scheduler) -> R) -> Option<R> {
         let (scheduler, key) = running()?;
-        let is_mine = key == self.key
+        let is_this_fiber = key == self.key
             && scheduler.number == self.number
-            && Arc::ptr_eq(&scheduler.team, &self.team);
-        is_mine.then(|| call(&scheduler))
+            && Arc::ptr_eq(&scheduler.workers, &self.workers);
+        is_this_fiber.then(|| call(&scheduler))
     }
 }
 
-impl Wait for OnFiber {
+impl Wait for FiberWait {
     fn wait(
         &self,
         stream: &dyn Stream,
         interest: Interest,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
     ) -> io::Result<()> {
-        let waited = self.with(|scheduler| scheduler.wait_for(self.key, stream, interest, until));
+        let waited =
+            self.with(|scheduler| scheduler.wait_for(self.key, stream, interest, deadline));
         if let Some(waited) = waited {
             return waited;
         }
-        wait_elsewhere(stream, interest, until)
+        block_thread(stream, interest, deadline)
     }
 
-    fn give_way(&self) {
-        if !scheduler::goes_on() {
-            self.with(|scheduler| scheduler.give_way(self.key));
+    fn yield_now(&self) {
+        if !scheduler::consume_budget() {
+            self.with(|scheduler| scheduler.yield_now(self.key));
         }
     }
 
-    fn pause(&self, time: Duration) {
+    fn sleep(&self, time: Duration) {
         if self.with(|scheduler| scheduler.sleep(self.key, time)).is_none() {
             thread::sleep(time);
         }
@@ -112,13 +113,13 @@ impl Wait for OnFiber {
 /// Waits on another thread than the worker, or while a panic is on its way.
 #[cold]
 #[inline(never)]
-fn wait_elsewhere(
+fn block_thread(
     stream: &dyn Stream,
     interest: Interest,
-    until: Option<Instant>,
+    deadline: Option<Instant>,
 ) -> io::Result<()> {
     let Some(fd) = stream.as_fd() else { return Ok(()) };
-    match poll([Some((fd, interest))], [], until)? {
+    match poll([Some((fd, interest))], [], deadline)? {
         [true] => Ok(()),
         [false] => Err(io::ErrorKind::TimedOut.into()),
     }
@@ -126,45 +127,45 @@ fn wait_elsewhere(
 
 impl Scheduler {
     fn sleep(&self, key: Key, time: Duration) {
-        if let Some(until) = Instant::now().checked_add(time) {
-            self.put_aside(key, Awaits::Time, Some(until));
+        if let Some(deadline) = Instant::now().checked_add(time) {
+            self.park(key, WaitFor::Timer, Some(deadline));
         } else {
-            self.put_aside(key, Awaits::Time, None);
+            self.park(key, WaitFor::Timer, None);
         }
     }
 
-    fn await_helper(&self, key: Key) {
-        if self.helpers.get() < MOST_HELPERS {
-            self.helpers.set(self.helpers.get() + 1);
+    fn acquire_slot(&self, key: Key) {
+        if self.offload_slots.get() < MAX_OFFLOADS {
+            self.offload_slots.set(self.offload_slots.get() + 1);
         } else {
-            self.queue.borrow_mut().push_back(key);
-            self.put_aside(key, Awaits::Helper, None);
+            self.offload_queue.borrow_mut().push_back(key);
+            self.park(key, WaitFor::OffloadSlot, None);
         }
     }
 
     /// The next in the queue takes the place of one who is done.
-    fn pass_helper_on(&self) {
-        match self.queue.borrow_mut().pop_front() {
-            Some(next) => self.wake(next, Awaits::Helper),
-            None => self.helpers.set(self.helpers.get() - 1),
+    fn release_slot(&self) {
+        match self.offload_queue.borrow_mut().pop_front() {
+            Some(next) => self.wake(next, WaitFor::OffloadSlot),
+            None => self.offload_slots.set(self.offload_slots.get() - 1),
         }
     }
 
     fn offload<T: Send>(&self, key: Key, call: impl FnOnce() -> T + Send) -> T {
-        self.await_helper(key);
-        self.desk().begin_offload();
-        let (team, number) = (self.team.clone(), self.number);
-        let end = move || team.desks[number].end_offload(key);
+        self.acquire_slot(key);
+        self.shared().begin_offload();
+        let (workers, number) = (self.workers.clone(), self.number);
+        let end = move || workers.all[number].end_offload(key);
         let start = |job| {
-            if let Err((job, error)) = self.crew.hand_over(job, TERMS) {
+            if let Err((job, error)) = self.pool.execute(job, THREAD_OPTIONS) {
                 log::warn!("no thread can be started, the worker itself does the work: {error}");
                 job.run();
             }
         };
         // No word is missed: it comes to the worker, which has its turn when this fiber waits.
-        let wait = || _ = self.put_aside(key, Awaits::Word, None);
-        let result = elsewhere(call, end, start, wait);
-        self.pass_helper_on();
+        let wait = || _ = self.park(key, WaitFor::Job, None);
+        let result = run_scoped(call, end, start, wait);
+        self.release_slot();
         result.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }

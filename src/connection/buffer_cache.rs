@@ -5,11 +5,11 @@ use std::mem;
 
 /// At most one buffer: where connections give theirs back before they wait, one at a time needs it.
 /// It is neither allocated nor zeroed again.
-pub(super) struct Spare(Cell<Vec<u8>>);
+pub(super) struct BufferCache(Cell<Vec<u8>>);
 
-impl Spare {
-    pub(super) const fn new() -> Spare {
-        Spare(Cell::new(Vec::new()))
+impl BufferCache {
+    pub(super) const fn new() -> BufferCache {
+        BufferCache(Cell::new(Vec::new()))
     }
 
     /// The buffer, as it was given back; an empty one if there is none.
@@ -18,7 +18,7 @@ impl Spare {
     }
 
     /// Keeps the larger one.
-    pub(super) fn give_back(&self, buffer: &mut Vec<u8>) {
+    pub(super) fn put(&self, buffer: &mut Vec<u8>) {
         let (spare, given_back) = (self.0.take(), mem::take(buffer));
         self.0.set(if given_back.capacity() > spare.capacity() { given_back } else { spare });
     }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AcceptError {
     /// Nobody is there.
-    Nobody,
+    WouldBlock,
     /// One connection had died before it was accepted, or the network said something about it:
     /// the next one may be well. [accept(2)], under "Error handling", lists them.
     ///
@@ -23,7 +23,7 @@ pub(crate) enum AcceptError {
 impl AcceptError {
     pub(crate) fn of(error: &io::Error) -> AcceptError {
         if error.kind() == io::ErrorKind::WouldBlock {
-            return AcceptError::Nobody;
+            return AcceptError::WouldBlock;
         }
         if matches!(
             error.kind(),
@@ -63,15 +63,15 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(5);
-    const LONGEST: Duration = Duration::from_millis(80);
+    const MAX: Duration = Duration::from_millis(80);
 
     /// Whether there was a failure since the last success.
-    pub(crate) fn is_in_episode(&self) -> bool {
+    pub(crate) fn is_failing(&self) -> bool {
         self.last.is_some()
     }
 
     pub(crate) fn after_failure(&mut self) -> Duration {
-        let wait = self.last.map_or(Backoff::FIRST, |last| (2 * last).min(Backoff::LONGEST));
+        let wait = self.last.map_or(Backoff::FIRST, |last| (2 * last).min(Backoff::MAX));
         self.last = Some(wait);
         wait
     }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn errors_of_one_connection_retry_and_those_of_the_system_wait() {
-        assert_eq!(of(Errno::AGAIN), AcceptError::Nobody);
+        assert_eq!(of(Errno::AGAIN), AcceptError::WouldBlock);
         for errno in [Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::NETDOWN, Errno::PERM] {
             assert_eq!(of(errno), AcceptError::OneConnection, "{errno}");
         }
@@ -107,7 +107,7 @@ mod tests {
         let waits: Vec<_> = (0..10).map(|_| backoff.after_failure().as_millis()).collect();
         assert_eq!(waits, [5, 10, 20, 40, 80, 80, 80, 80, 80, 80]);
         backoff.after_success();
-        assert!(!backoff.is_in_episode());
+        assert!(!backoff.is_failing());
         assert_eq!(backoff.after_failure().as_millis(), 5);
     }
 }

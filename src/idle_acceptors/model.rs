@@ -9,28 +9,28 @@ use crate::sync::thread;
 /// Some come and go; another thread looks whether it can rely on them, and if not, and whenever it
 /// is told that nobody is left, sees to the listener itself.
 fn nobody_is_left_alone(watchers: usize, looks: usize) {
-    let attendance = Arc::new(Attendance::default());
-    let bell = Arc::new(AtomicBool::new(false));
+    let count = Arc::new(WaiterCount::default());
+    let waker = Arc::new(AtomicBool::new(false));
     let watchers: Vec<_> = (0..watchers)
         .map(|_| {
-            let (attendance, bell) = (attendance.clone(), bell.clone());
+            let (count, waker) = (count.clone(), waker.clone());
             thread::spawn(move || {
-                attendance.come();
-                if attendance.go() {
-                    bell.store(true, Ordering::SeqCst);
+                count.register();
+                if count.unregister() {
+                    waker.store(true, Ordering::SeqCst);
                 }
             })
         })
         .collect();
     let mut relies = false;
     for _ in 0..looks {
-        relies = attendance.can_be_relied_on();
+        relies = count.has_waiters();
     }
     for watcher in watchers {
         watcher.join().unwrap();
     }
     // All have gone: it sleeps only if it is about to be woken.
-    assert!(!relies || bell.load(Ordering::SeqCst), "nobody watches, and nobody says so");
+    assert!(!relies || waker.load(Ordering::SeqCst), "nobody watches, and nobody says so");
 }
 
 #[test]

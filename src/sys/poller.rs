@@ -14,11 +14,11 @@ use super::wait::timespec;
 
 /// The descriptors that one thread waits for, each with a number.
 #[derive(Debug)]
-pub(crate) struct Readiness(OwnedFd);
+pub(crate) struct Poller(OwnedFd);
 
 /// What has happened to a descriptor since it was last said.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Happened {
+pub(crate) struct Event {
     /// There is something to read.
     pub(crate) readable: bool,
     /// There is room to write.
@@ -29,35 +29,35 @@ pub(crate) struct Happened {
     pub(crate) broken: bool,
 }
 
-impl Readiness {
-    pub(crate) fn new() -> io::Result<Readiness> {
-        Ok(Readiness(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+impl Poller {
+    pub(crate) fn new() -> io::Result<Poller> {
+        Ok(Poller(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
     /// Says once what has happened to a stream, and what happens to it from now on, until it is
     /// closed.
-    pub(crate) fn watch(&self, stream: BorrowedFd<'_>, number: u64) -> io::Result<()> {
+    pub(crate) fn add(&self, stream: BorrowedFd<'_>, number: u64) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        self.add(stream, number, flags)
+        self.register(stream, number, flags)
     }
 
     /// Says again and again that there is something to read, as long as there is.
-    pub(crate) fn watch_input(&self, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
-        self.add(fd, number, EventFlags::IN)
+    pub(crate) fn add_level(&self, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
+        self.register(fd, number, EventFlags::IN)
     }
 
-    /// As [`watch_input`](Readiness::watch_input), but of all who share it one is woken.
-    pub(crate) fn share_input(&self, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
-        self.add(fd, number, EventFlags::IN | EventFlags::EXCLUSIVE)
+    /// As [`add_level`](Readiness::watch_input), but of all who share it one is woken.
+    pub(crate) fn add_exclusive(&self, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
+        self.register(fd, number, EventFlags::IN | EventFlags::EXCLUSIVE)
     }
 
     /// Ends it for a descriptor that is still open.
-    pub(crate) fn forget(&self, fd: BorrowedFd<'_>) {
+    pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
         // It fails where there is nothing to forget.
         let _ = epoll::delete(&self.0, fd);
     }
 
-    fn add(&self, fd: BorrowedFd<'_>, number: u64, flags: EventFlags) -> io::Result<()> {
+    fn register(&self, fd: BorrowedFd<'_>, number: u64, flags: EventFlags) -> io::Result<()> {
         match epoll::add(&self.0, fd, EventData::new_u64(number), flags) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(error.into()),
@@ -66,7 +66,7 @@ impl Readiness {
 
     /// Sleeps until something has happened to one of them, at most for so long (`None`: for ever),
     /// and says what, of some of them at least. It may end early, for a signal or for no reason.
-    pub(crate) fn wait(&self, time: Option<Duration>, mut happened: impl FnMut(u64, Happened)) {
+    pub(crate) fn wait(&self, time: Option<Duration>, mut on_event: impl FnMut(u64, Event)) {
         let timeout = time.map(|time| timespec(time.min(Duration::from_secs(24 * 3600))));
         let mut events = [MaybeUninit::uninit(); 512];
         // But for an interruption, it has no error that is not a mistake of this type's.
@@ -76,13 +76,13 @@ impl Readiness {
             // says which, once, so that they may have to wait after that.
             let flags = event.flags;
             let is = |flag| flags.intersects(flag | EventFlags::ERR | EventFlags::HUP);
-            let what = Happened {
+            let what = Event {
                 readable: is(EventFlags::IN),
                 writable: is(EventFlags::OUT),
                 ended: flags.intersects(EventFlags::RDHUP | EventFlags::HUP),
                 broken: flags.contains(EventFlags::HUP),
             };
-            happened(event.data.u64(), what);
+            on_event(event.data.u64(), what);
         }
     }
 }

@@ -17,7 +17,7 @@ const NEVER: Duration = Duration::MAX;
 
 /// A crew, and the little of a server that it has to do with.
 struct Stage {
-    crew: Arc<Crew<Task>>,
+    pool: Arc<ThreadPool<Task>>,
     book: Arc<Book>,
 }
 
@@ -28,7 +28,7 @@ struct Book {
     done: [AtomicUsize; 4],
     by: Mutex<[Option<ThreadId>; 4]>,
     /// So many tasks may end.
-    gate: Mutex<usize>,
+    limits: Mutex<usize>,
     opened: Condvar,
 }
 
@@ -37,48 +37,48 @@ struct Task {
     book: Arc<Book>,
 }
 
-impl<T> Roll<T> {
+impl<T> PoolState<T> {
     fn is_empty(&self) -> bool {
-        self.seats.is_empty() && self.idle.is_empty() && self.last_gone.is_none()
+        self.workers.is_empty() && self.idle.is_empty() && self.last_exited.is_none()
     }
 }
 
 impl Task {
     fn run(self) {
         let Task { number, book } = self;
-        let mut gate = book.gate.lock();
-        book.opened.wait_while_for(&mut gate, |gate| *gate <= number, NEVER);
-        drop(gate);
+        let mut limits = book.limits.lock();
+        book.opened.wait_while_for(&mut limits, |limits| *limits <= number, NEVER);
+        drop(limits);
         book.done[number].fetch_add(1, SeqCst);
         book.by.lock()[number] = Some(thread::current().id());
-        book.registry.leave(number as u64);
+        book.registry.remove(number as u64);
     }
 }
 
 impl Stage {
     /// So many tasks may end at once.
-    fn new(gate: usize) -> Arc<Stage> {
-        let book = Book { gate: Mutex::new(gate), ..Book::default() };
-        Arc::new(Stage { crew: Arc::new(Crew::new(Task::run)), book: Arc::new(book) })
+    fn new(limits: usize) -> Arc<Stage> {
+        let book = Book { limits: Mutex::new(limits), ..Book::default() };
+        Arc::new(Stage { pool: Arc::new(ThreadPool::new(Task::run)), book: Arc::new(book) })
     }
 
-    fn open(&self, gate: usize) {
-        *self.book.gate.lock() = gate;
+    fn open(&self, limits: usize) {
+        *self.book.limits.lock() = limits;
         self.book.opened.notify_all();
     }
 
-    fn hand_over(&self, number: usize, idle_time: Duration) {
-        self.book.registry.enter(number as u64, Address::Unix(UnixName::Unnamed), None, None);
+    fn execute(&self, number: usize, idle_time: Duration) {
+        self.book.registry.insert(number as u64, Address::Unix(UnixName::Unnamed), None, None);
         let task = Task { number, book: self.book.clone() };
-        let terms = Terms { stack_size: STACK_SIZE, idle_time };
-        assert!(self.crew.hand_over(task, terms).is_ok());
-        let roll = self.crew.roll.lock();
-        assert!(roll.seats.len() <= self.workers(), "the handle of a finished thread is kept");
+        let options = ThreadOptions { stack_size: STACK_SIZE, idle_time };
+        assert!(self.pool.execute(task, options).is_ok());
+        let state = self.pool.state.lock();
+        assert!(state.workers.len() <= self.workers(), "the handle of a finished thread is kept");
     }
 
     /// How many threads there are that have not returned.
     fn workers(&self) -> usize {
-        Arc::strong_count(&self.crew) - 1
+        Arc::strong_count(&self.pool) - 1
     }
 
     /// What a server does at its end.
@@ -86,8 +86,8 @@ impl Stage {
         let never = || Instant::now() + 2 * YEAR;
         self.book.registry.drain();
         assert!(self.book.registry.wait_until_empty(never));
-        self.crew.dismiss(|| self.book.registry.len(), NEVER);
-        assert!(self.crew.roll.lock().is_empty());
+        self.pool.shutdown(|| self.book.registry.len(), NEVER);
+        assert!(self.pool.state.lock().is_empty());
         assert_eq!(self.workers(), 0, "all have returned");
     }
 
@@ -100,20 +100,20 @@ impl Stage {
 /// One worker and one task, or two where the first worker is waiting by then; and then the
 /// dismissal. With no more than that, there is an end to the orders.
 fn one_or_two_tasks(first: Duration, second: Option<Duration>) {
-    let crew = Arc::new(Crew::new(|done: Arc<AtomicUsize>| _ = done.fetch_add(1, SeqCst)));
+    let pool = Arc::new(ThreadPool::new(|done: Arc<AtomicUsize>| _ = done.fetch_add(1, SeqCst)));
     let done = Arc::new(AtomicUsize::new(0));
-    let hand_over = |idle_time| {
-        let terms = Terms { stack_size: STACK_SIZE, idle_time };
-        assert!(crew.hand_over(done.clone(), terms).is_ok());
+    let execute = |idle_time| {
+        let options = ThreadOptions { stack_size: STACK_SIZE, idle_time };
+        assert!(pool.execute(done.clone(), options).is_ok());
     };
-    hand_over(first);
-    let waiting = !crew.roll.lock().idle.is_empty();
+    execute(first);
+    let waiting = !pool.state.lock().idle.is_empty();
     let second = second.filter(|_| waiting);
-    second.into_iter().for_each(hand_over);
-    crew.dismiss(|| 0, NEVER);
+    second.into_iter().for_each(execute);
+    pool.shutdown(|| 0, NEVER);
     assert_eq!(done.load(SeqCst), if second.is_some() { 2 } else { 1 });
-    assert!(crew.roll.lock().is_empty());
-    assert_eq!(Arc::strong_count(&crew), 1, "all have returned");
+    assert!(pool.state.lock().is_empty());
+    assert_eq!(Arc::strong_count(&pool), 1, "all have returned");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_worker_that_waits_does_the_task_or_is_replaced() {
 fn workers_whose_time_runs_out_lose_no_task() {
     check(|| {
         let stage = Stage::new(usize::MAX);
-        (0..3).for_each(|number| stage.hand_over(number, SOON));
+        (0..3).for_each(|number| stage.execute(number, SOON));
         stage.stop();
         stage.assert_done([1, 1, 1, 0]);
     });
@@ -143,7 +143,7 @@ fn workers_whose_time_runs_out_lose_no_task() {
 fn a_stop_sends_home_all_who_wait() {
     check(|| {
         let stage = Stage::new(usize::MAX);
-        (0..3).for_each(|number| stage.hand_over(number, NEVER));
+        (0..3).for_each(|number| stage.execute(number, NEVER));
         stage.stop();
         stage.assert_done([1, 1, 1, 0]);
     });
@@ -153,8 +153,8 @@ fn a_stop_sends_home_all_who_wait() {
 fn workers_that_do_not_wait_are_gone_after_their_task() {
     check(|| {
         let stage = Stage::new(usize::MAX);
-        (0..3).for_each(|number| stage.hand_over(number, Duration::ZERO));
-        assert!(stage.crew.roll.lock().idle.is_empty());
+        (0..3).for_each(|number| stage.execute(number, Duration::ZERO));
+        assert!(stage.pool.state.lock().idle.is_empty());
         stage.stop();
         stage.assert_done([1, 1, 1, 0]);
     });
@@ -165,8 +165,8 @@ fn two_accept_loops_may_hand_over_at_a_time() {
     check(|| {
         let stage = Stage::new(usize::MAX);
         let other = stage.clone();
-        let other = thread::spawn(move || (0..2).for_each(|number| other.hand_over(number, SOON)));
-        (2..4).for_each(|number| stage.hand_over(number, NEVER));
+        let other = thread::spawn(move || (0..2).for_each(|number| other.execute(number, SOON)));
+        (2..4).for_each(|number| stage.execute(number, NEVER));
         other.join().unwrap();
         stage.stop();
         stage.assert_done([1, 1, 1, 1]);
@@ -177,15 +177,15 @@ fn two_accept_loops_may_hand_over_at_a_time() {
 fn the_worker_that_was_busy_last_is_the_first_to_be_called() {
     check(|| {
         let stage = Stage::new(0);
-        stage.hand_over(0, NEVER);
-        stage.hand_over(1, NEVER);
+        stage.execute(0, NEVER);
+        stage.execute(1, NEVER);
         for tasks in 1..=2 {
             stage.open(tasks);
-            while stage.crew.roll.lock().idle.len() < tasks {
+            while stage.pool.state.lock().idle.len() < tasks {
                 thread::yield_now();
             }
         }
-        stage.hand_over(2, NEVER);
+        stage.execute(2, NEVER);
         stage.open(3);
         stage.stop();
         let by = stage.book.by.lock();
@@ -197,12 +197,12 @@ fn the_worker_that_was_busy_last_is_the_first_to_be_called() {
 fn a_dismissal_does_not_wait_for_those_who_are_at_a_task() {
     check(|| {
         let stage = Stage::new(2);
-        (0..3).for_each(|number| stage.hand_over(number, NEVER));
+        (0..3).for_each(|number| stage.execute(number, NEVER));
         while stage.book.registry.len() > 1 {
             thread::yield_now();
         }
-        stage.crew.dismiss(|| stage.book.registry.len(), NEVER);
-        assert_eq!(stage.crew.roll.lock().seats.len(), 1);
+        stage.pool.shutdown(|| stage.book.registry.len(), NEVER);
+        assert_eq!(stage.pool.state.lock().workers.len(), 1);
         // It comes home by itself.
         stage.open(3);
     });
@@ -212,8 +212,8 @@ fn a_dismissal_does_not_wait_for_those_who_are_at_a_task() {
 fn a_dismissal_gives_up_on_those_who_do_not_return() {
     check(|| {
         let stage = Stage::new(1);
-        (0..2).for_each(|number| stage.hand_over(number, NEVER));
-        stage.crew.dismiss(|| 0, SOON);
+        (0..2).for_each(|number| stage.execute(number, NEVER));
+        stage.pool.shutdown(|| 0, SOON);
         stage.open(2);
         stage.stop();
         stage.assert_done([1, 1, 0, 0]);
@@ -224,10 +224,10 @@ fn a_dismissal_gives_up_on_those_who_do_not_return() {
 fn a_crew_that_was_dismissed_waits_again_after_the_next_task() {
     check(|| {
         let stage = Stage::new(usize::MAX);
-        stage.hand_over(0, NEVER);
+        stage.execute(0, NEVER);
         stage.stop();
-        stage.hand_over(1, NEVER);
-        while stage.crew.roll.lock().idle.is_empty() {
+        stage.execute(1, NEVER);
+        while stage.pool.state.lock().idle.is_empty() {
             thread::yield_now();
         }
         stage.stop();
@@ -239,10 +239,10 @@ fn a_crew_that_was_dismissed_waits_again_after_the_next_task() {
 fn a_task_that_comes_during_a_dismissal_is_done() {
     check(|| {
         let stage = Stage::new(usize::MAX);
-        stage.hand_over(0, NEVER);
+        stage.execute(0, NEVER);
         let other = stage.clone();
-        let other = thread::spawn(move || other.hand_over(1, SOON));
-        stage.crew.dismiss(|| stage.book.registry.len(), SOON);
+        let other = thread::spawn(move || other.execute(1, SOON));
+        stage.pool.shutdown(|| stage.book.registry.len(), SOON);
         other.join().unwrap();
         stage.stop();
         stage.assert_done([1, 1, 0, 0]);

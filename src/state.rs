@@ -10,49 +10,49 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::address::Address;
 use crate::error::{Error, Result};
-use crate::farewell::Farewells;
-use crate::gate::Gate;
+use crate::limits::Limits;
 use crate::registry::{ConnectionInfo, Registry};
+use crate::rejected::LingeringRejects;
 use crate::settings::Settings;
 use crate::stats::Counters;
 use crate::sys::shared::Shared;
-use crate::sys::wait::{Bell, Switch};
+use crate::sys::wait::{ShutdownSignal, Waker};
 
 #[derive(Debug)]
-pub(crate) struct Control {
+pub(crate) struct ServerState {
     pub(crate) settings: Settings,
     pub(crate) local_addr: Address,
-    pub(crate) gate: Gate,
+    pub(crate) limits: Limits,
     pub(crate) registry: Registry,
-    pub(crate) farewells: Farewells,
-    in_common: Shared<InCommon>,
+    pub(crate) rejected: LingeringRejects,
+    shared_with_children: Shared<SharedWithChildren>,
     next_id: AtomicU64,
-    stop: Switch,
+    shutdown_signal: ShutdownSignal,
     /// Rung when a request has ended and the server was waiting for room.
-    bell: Bell,
-    wants_room: AtomicBool,
-    phase: Mutex<Phase>,
-    changed: Condvar,
+    waker: Waker,
+    release_wanted: AtomicBool,
+    lifecycle: Mutex<Lifecycle>,
+    stopped_serving: Condvar,
 }
 
 /// What the children of a forking server have in common with it.
 #[derive(Debug, Default)]
-struct InCommon {
+struct SharedWithChildren {
     stats: Counters,
     stopping: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Phase {
+struct Lifecycle {
     serving: Serving,
-    deadline: Option<Deadline>,
+    schedule: Option<StopSchedule>,
     killed: Vec<ConnectionInfo>,
     report: StopReport,
 }
 
 /// The timetable of a stop that has begun.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline {
+pub(crate) struct StopSchedule {
     /// Those who are still here are cut off: early enough for them to notice and be gone in time.
     pub(crate) force: Instant,
     /// Nobody waits for them any longer.
@@ -61,22 +61,22 @@ pub(crate) struct Deadline {
     over: Instant,
 }
 
-impl Deadline {
-    fn after(time: Duration) -> Deadline {
+impl StopSchedule {
+    fn after(time: Duration) -> StopSchedule {
         let now = Instant::now();
-        let time = time.min(FOREVER);
+        let time = time.min(MAX_STOP_TIMEOUT);
         let force = now + time - (time / 5).min(FORCE_MARGIN);
-        let over = now + time.max(SHORTEST);
-        Deadline { force, end: over - ((over - force) / 4).min(REPORT_MARGIN), over }
+        let over = now + time.max(MIN_STOP_TIME);
+        StopSchedule { force, end: over - ((over - force) / 4).min(REPORT_MARGIN), over }
     }
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Serving {
     #[default]
-    NotYet,
-    Now,
-    Over,
+    NotStarted,
+    Active,
+    Stopped,
 }
 
 /// What a stop did to the connections, or to the children of a forking server, that were there when
@@ -101,26 +101,26 @@ impl StopReport {
     }
 }
 
-impl Control {
-    pub(crate) fn new(settings: Settings, local_addr: Address) -> io::Result<Control> {
-        Ok(Control {
-            gate: Gate::new(&settings),
+impl ServerState {
+    pub(crate) fn new(settings: Settings, local_addr: Address) -> io::Result<ServerState> {
+        Ok(ServerState {
+            limits: Limits::new(&settings),
             settings,
             local_addr,
             registry: Registry::default(),
-            farewells: Farewells::default(),
-            in_common: Shared::new()?,
+            rejected: LingeringRejects::default(),
+            shared_with_children: Shared::new()?,
             next_id: AtomicU64::new(1),
-            stop: Switch::new()?,
-            bell: Bell::new()?,
-            wants_room: AtomicBool::new(false),
-            phase: Mutex::default(),
-            changed: Condvar::new(),
+            shutdown_signal: ShutdownSignal::new()?,
+            waker: Waker::new()?,
+            release_wanted: AtomicBool::new(false),
+            lifecycle: Mutex::default(),
+            stopped_serving: Condvar::new(),
         })
     }
 
     pub(crate) fn stats(&self) -> &Counters {
-        &self.in_common.stats
+        &self.shared_with_children.stats
     }
 
     pub(crate) fn new_id(&self) -> u64 {
@@ -130,133 +130,133 @@ impl Control {
     // Room: one thread waits for it, everybody who leaves makes some.
 
     /// Whether one more may come in. If not, the bell rings when that may have changed.
-    pub(crate) fn has_room(&self, limit: usize) -> bool {
+    pub(crate) fn has_capacity(&self, limit: usize) -> bool {
         if self.registry.len() < limit {
             return true;
         }
         // Said first and looked at again after, so that nobody leaves unheard in between.
-        self.wants_room.store(true, Ordering::SeqCst);
+        self.release_wanted.store(true, Ordering::SeqCst);
         self.registry.len() < limit
     }
 
     /// Asks for the bell at the next chance.
-    pub(crate) fn want_room(&self) {
-        self.wants_room.store(true, Ordering::SeqCst);
+    pub(crate) fn notify_on_release(&self) {
+        self.release_wanted.store(true, Ordering::SeqCst);
     }
 
     /// Whatever room means may have changed.
-    pub(crate) fn reconsider(&self) {
-        self.bell.ring();
+    pub(crate) fn wake_acceptor(&self) {
+        self.waker.wake();
     }
 
-    pub(crate) fn leave(&self, id: u64) {
+    pub(crate) fn release(&self, id: u64) {
         // Counted first: the end of the connection is what others can see.
         self.stats().finished.add_one();
-        self.registry.leave(id);
-        if self.wants_room.swap(false, Ordering::SeqCst) {
-            self.bell.ring();
+        self.registry.remove(id);
+        if self.release_wanted.swap(false, Ordering::SeqCst) {
+            self.waker.wake();
         }
     }
 
-    pub(crate) fn bell(&self) -> &Bell {
-        &self.bell
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
     }
 
     // Stopping. What may run in a signal handler is `shutdown` alone: it takes no lock.
 
     pub(crate) fn shutdown(&self) {
-        self.in_common.stopping.store(true, Ordering::SeqCst);
-        self.stop.throw();
+        self.shared_with_children.stopping.store(true, Ordering::SeqCst);
+        self.shutdown_signal.trigger();
     }
 
     pub(crate) fn shutdown_pipe(&self) -> io::Result<OwnedFd> {
-        self.stop.thrower()
+        self.shutdown_signal.try_clone_writer()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.in_common.stopping.load(Ordering::SeqCst)
+        self.shared_with_children.stopping.load(Ordering::SeqCst)
     }
 
     /// Readable once a shutdown was asked for.
-    pub(crate) fn stop_signal(&self) -> BorrowedFd<'_> {
-        self.stop.as_fd()
+    pub(crate) fn shutdown_signal(&self) -> BorrowedFd<'_> {
+        self.shutdown_signal.as_fd()
     }
 
     /// To be called by whoever notices that a shutdown was asked for; again does no harm.
     pub(crate) fn begin_stop(&self) {
-        self.in_common.stopping.store(true, Ordering::SeqCst);
-        let deadline = Deadline::after(self.settings.stop_deadline);
-        self.phase.lock().deadline.get_or_insert(deadline);
+        self.shared_with_children.stopping.store(true, Ordering::SeqCst);
+        let deadline = StopSchedule::after(self.settings.stop_timeout);
+        self.lifecycle.lock().schedule.get_or_insert(deadline);
         self.registry.drain();
     }
 
     /// The stop is to be over in this time; of several such wishes the earliest holds.
-    fn limit_deadline(&self, within: Duration) -> Deadline {
-        let wish = Deadline::after(within);
-        let mut phase = self.phase.lock();
-        let deadline = match phase.deadline {
+    fn bring_forward(&self, within: Duration) -> StopSchedule {
+        let wish = StopSchedule::after(within);
+        let mut lifecycle = self.lifecycle.lock();
+        let deadline = match lifecycle.schedule {
             Some(earlier) if earlier.over <= wish.over => earlier,
             _ => wish,
         };
-        phase.deadline = Some(deadline);
-        drop(phase);
+        lifecycle.schedule = Some(deadline);
+        drop(lifecycle);
         self.registry.wake();
         deadline
     }
 
-    pub(crate) fn deadline(&self) -> Deadline {
-        let deadline = self.phase.lock().deadline;
-        deadline.unwrap_or_else(|| Deadline::after(self.settings.stop_deadline))
+    pub(crate) fn schedule(&self) -> StopSchedule {
+        let deadline = self.lifecycle.lock().schedule;
+        deadline.unwrap_or_else(|| StopSchedule::after(self.settings.stop_timeout))
     }
 
     // Serving: once, and whoever stops the server learns how it ended.
 
     pub(crate) fn begin_serving(&self) -> Result<()> {
-        let mut phase = self.phase.lock();
-        if self.is_stopping() || phase.serving != Serving::NotYet {
+        let mut lifecycle = self.lifecycle.lock();
+        if self.is_stopping() || lifecycle.serving != Serving::NotStarted {
             return Err(Error::ShutDown);
         }
-        phase.serving = Serving::Now;
+        lifecycle.serving = Serving::Active;
         Ok(())
     }
 
     pub(crate) fn end_serving(&self) {
         let report = self.report();
-        let mut phase = self.phase.lock();
-        phase.serving = Serving::Over;
-        phase.report = report;
-        drop(phase);
-        self.changed.notify_all();
+        let mut lifecycle = self.lifecycle.lock();
+        lifecycle.serving = Serving::Stopped;
+        lifecycle.report = report;
+        drop(lifecycle);
+        self.stopped_serving.notify_all();
     }
 
     pub(crate) fn report(&self) -> StopReport {
         let (drained, forced) = self.registry.drained_and_forced();
-        let killed = self.phase.lock().killed.clone();
+        let killed = self.lifecycle.lock().killed.clone();
         StopReport { drained, forced, killed, stuck: self.registry.snapshot() }
     }
 
     /// The children that are still there are about to be killed.
-    pub(crate) fn note_killed(&self) {
+    pub(crate) fn record_killed(&self) {
         let killed = self.registry.snapshot();
-        self.phase.lock().killed = killed;
+        self.lifecycle.lock().killed = killed;
     }
 
     pub(crate) fn stop(&self, within: Duration) -> StopReport {
-        let deadline = self.limit_deadline(within);
+        let deadline = self.bring_forward(within);
         self.shutdown();
-        let mut phase = self.phase.lock();
-        while phase.serving == Serving::Now {
-            if self.changed.wait_until(&mut phase, deadline.over).timed_out() {
-                drop(phase);
+        let mut lifecycle = self.lifecycle.lock();
+        while lifecycle.serving == Serving::Active {
+            if self.stopped_serving.wait_until(&mut lifecycle, deadline.over).timed_out() {
+                drop(lifecycle);
                 return self.report();
             }
         }
-        phase.report.clone()
+        lifecycle.report.clone()
     }
 }
 
 /// The longest stop deadline: about thirty years, and no overflow of the clock.
-const FOREVER: Duration = Duration::from_secs(1_000_000_000);
+const MAX_STOP_TIMEOUT: Duration = Duration::from_secs(1_000_000_000);
 
 /// The most that connections that are cut off get to notice it.
 const FORCE_MARGIN: Duration = Duration::from_millis(300);
@@ -265,4 +265,4 @@ const FORCE_MARGIN: Duration = Duration::from_millis(300);
 const REPORT_MARGIN: Duration = Duration::from_millis(50);
 
 /// The shortest stop: what both of them need where no time was given.
-const SHORTEST: Duration = Duration::from_millis(100);
+const MIN_STOP_TIME: Duration = Duration::from_millis(100);

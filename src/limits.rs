@@ -13,7 +13,7 @@ use crate::settings::{ConnectionRate, Settings};
 
 /// Whom the limits per peer take for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Origin {
+pub(crate) enum PeerKey {
     /// An IPv4 address.
     V4(u32),
     /// An IPv6 network of 64 bits: what one household or machine is given.
@@ -22,13 +22,13 @@ pub(crate) enum Origin {
     Uid(u32),
 }
 
-impl Origin {
+impl PeerKey {
     /// `None` where nothing tells one peer from another.
-    pub(crate) fn of(ip: Option<IpAddr>, uid: Option<u32>) -> Option<Origin> {
+    pub(crate) fn of(ip: Option<IpAddr>, uid: Option<u32>) -> Option<PeerKey> {
         match (ip.map(|ip| ip.to_canonical()), uid) {
-            (Some(IpAddr::V4(v4)), _) => Some(Origin::V4(v4.to_bits())),
-            (Some(IpAddr::V6(v6)), _) => Some(Origin::V6((v6.to_bits() >> 64) as u64)),
-            (None, Some(uid)) => Some(Origin::Uid(uid)),
+            (Some(IpAddr::V4(v4)), _) => Some(PeerKey::V4(v4.to_bits())),
+            (Some(IpAddr::V6(v6)), _) => Some(PeerKey::V6((v6.to_bits() >> 64) as u64)),
+            (None, Some(uid)) => Some(PeerKey::Uid(uid)),
             (None, None) => None,
         }
     }
@@ -36,11 +36,11 @@ impl Origin {
 
 /// The limits, which may change while the server serves.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct Limits {
     max_connections: AtomicUsize,
     is_suspended: AtomicBool,
     /// Whether any of the rules is there; looked at for each request.
-    asks: AtomicBool,
+    checks_peers: AtomicBool,
     rules: Mutex<Rules>,
 }
 
@@ -49,27 +49,27 @@ struct Rules {
     access: Access,
     max_per_peer: Option<usize>,
     rate: Option<ConnectionRate>,
-    frequency: Frequency,
+    rate_limiter: RateLimiter,
 }
 
 impl Rules {
-    fn ask(&self) -> bool {
+    fn are_set(&self) -> bool {
         !self.access.is_open() || self.max_per_peer.is_some() || self.rate.is_some()
     }
 }
 
-impl Gate {
-    pub(crate) fn new(settings: &Settings) -> Gate {
+impl Limits {
+    pub(crate) fn new(settings: &Settings) -> Limits {
         let rules = Rules {
             access: settings.access.clone(),
             max_per_peer: settings.max_connections_per_peer,
             rate: settings.connection_rate,
-            frequency: Frequency::default(),
+            rate_limiter: RateLimiter::default(),
         };
-        Gate {
+        Limits {
             max_connections: AtomicUsize::new(settings.max_connections),
             is_suspended: AtomicBool::new(false),
-            asks: AtomicBool::new(rules.ask()),
+            checks_peers: AtomicBool::new(rules.are_set()),
             rules: Mutex::new(rules),
         }
     }
@@ -101,19 +101,19 @@ impl Gate {
     pub(crate) fn set_rate(&self, rate: Option<ConnectionRate>) {
         self.change(|rules| {
             rules.rate = rate;
-            rules.frequency = Frequency::default();
+            rules.rate_limiter = RateLimiter::default();
         });
     }
 
     fn change(&self, change: impl FnOnce(&mut Rules)) {
         let mut rules = self.rules.lock();
         change(&mut rules);
-        self.asks.store(rules.ask(), Ordering::SeqCst);
+        self.checks_peers.store(rules.are_set(), Ordering::SeqCst);
     }
 
     /// Whether it matters who a peer is.
-    pub(crate) fn asks(&self) -> bool {
-        self.asks.load(Ordering::SeqCst)
+    pub(crate) fn checks_peers(&self) -> bool {
+        self.checks_peers.load(Ordering::SeqCst)
     }
 
     pub(crate) fn permits(&self, ip: Option<IpAddr>, uid: Option<u32>) -> bool {
@@ -125,18 +125,18 @@ impl Gate {
     }
 
     /// Whether it comes too often; it counts as having come only if it does not.
-    pub(crate) fn is_too_frequent(&self, origin: Origin) -> bool {
+    pub(crate) fn exceeds_rate(&self, peer_key: PeerKey) -> bool {
         let mut rules = self.rules.lock();
         let Some(rate) = rules.rate else { return false };
-        !rules.frequency.admits(origin, rate, Instant::now())
+        !rules.rate_limiter.allows(peer_key, rate, Instant::now())
     }
 }
 
 /// How often each peer has come lately, by the generic cell rate algorithm: for each, the time by
 /// which it would have come that often, had it kept to its rate.
 #[derive(Debug, Default)]
-struct Frequency {
-    due: HashMap<Origin, Instant>,
+struct RateLimiter {
+    arrival_times: HashMap<PeerKey, Instant>,
     /// Those who are no longer ahead of their rate are forgotten when there are so many peers,
     sweep_at: usize,
     /// but not again before then, since that takes a while.
@@ -145,22 +145,28 @@ struct Frequency {
 
 /// The most peers that are kept in mind: a few megabytes. Should more of them come within the time
 /// of the rate, the rest goes uncounted.
-const MOST_PEERS: usize = 65_536;
+const MAX_PEERS: usize = 65_536;
 
-impl Frequency {
-    fn admits(&mut self, origin: Origin, rate: ConnectionRate, now: Instant) -> bool {
+impl RateLimiter {
+    fn allows(&mut self, peer_key: PeerKey, rate: ConnectionRate, now: Instant) -> bool {
         let each = rate.per / rate.connections.max(1);
-        let due = self.due.get(&origin).map_or(now, |due| (*due).max(now)) + each;
-        if rate.connections == 0 || due.saturating_duration_since(now) > rate.per {
+        let arrival_times = self
+            .arrival_times
+            .get(&peer_key)
+            .map_or(now, |arrival_times| (*arrival_times).max(now))
+            + each;
+        if rate.connections == 0 || arrival_times.saturating_duration_since(now) > rate.per {
             return false;
         }
-        if self.due.len() >= self.sweep_at && self.sweep_after.is_none_or(|after| now > after) {
-            self.due.retain(|_, due| *due > now);
-            self.sweep_at = (2 * self.due.len()).clamp(1024, MOST_PEERS);
+        if self.arrival_times.len() >= self.sweep_at
+            && self.sweep_after.is_none_or(|after| now > after)
+        {
+            self.arrival_times.retain(|_, arrival_times| *arrival_times > now);
+            self.sweep_at = (2 * self.arrival_times.len()).clamp(1024, MAX_PEERS);
             self.sweep_after = now.checked_add(Duration::from_millis(100));
         }
-        if self.due.len() < MOST_PEERS || self.due.contains_key(&origin) {
-            self.due.insert(origin, due);
+        if self.arrival_times.len() < MAX_PEERS || self.arrival_times.contains_key(&peer_key) {
+            self.arrival_times.insert(peer_key, arrival_times);
         }
         true
     }
@@ -170,47 +176,47 @@ impl Frequency {
 mod tests {
     use super::*;
 
-    fn origin(text: &str) -> Option<Origin> {
-        Origin::of(Some(text.parse().unwrap()), None)
+    fn peer_key(text: &str) -> Option<PeerKey> {
+        PeerKey::of(Some(text.parse().unwrap()), None)
     }
 
     #[test]
     fn an_ipv6_network_of_64_bits_is_one_peer_and_each_ipv4_address_another() {
-        assert_eq!(origin("2001:db8:1:2::1"), origin("2001:db8:1:2:ffff::9"));
-        assert_ne!(origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1"));
-        assert_ne!(origin("192.0.2.1"), origin("192.0.2.2"));
-        assert_eq!(origin("::ffff:192.0.2.1"), origin("192.0.2.1"));
-        assert_ne!(Origin::of(None, Some(1)), Origin::of(None, Some(2)));
-        assert_eq!(Origin::of(None, None), None);
+        assert_eq!(peer_key("2001:db8:1:2::1"), peer_key("2001:db8:1:2:ffff::9"));
+        assert_ne!(peer_key("2001:db8:1:2::1"), peer_key("2001:db8:1:3::1"));
+        assert_ne!(peer_key("192.0.2.1"), peer_key("192.0.2.2"));
+        assert_eq!(peer_key("::ffff:192.0.2.1"), peer_key("192.0.2.1"));
+        assert_ne!(PeerKey::of(None, Some(1)), PeerKey::of(None, Some(2)));
+        assert_eq!(PeerKey::of(None, None), None);
     }
 
     #[test]
     fn a_peer_may_come_so_often_at_once_and_again_as_time_passes() {
         let rate = ConnectionRate { connections: 3, per: Duration::from_secs(3) };
-        let mut frequency = Frequency::default();
+        let mut rate_limiter = RateLimiter::default();
         let begin = Instant::now();
         let mut comes = |seconds: f64| {
-            frequency.admits(Origin::Uid(1), rate, begin + Duration::from_secs_f64(seconds))
+            rate_limiter.allows(PeerKey::Uid(1), rate, begin + Duration::from_secs_f64(seconds))
         };
         assert_eq!([(); 4].map(|()| comes(0.0)), [true, true, true, false]);
         assert_eq!([comes(0.9), comes(1.1), comes(1.2)], [false, true, false]);
         assert_eq!([(); 4].map(|()| comes(60.0)), [true, true, true, false]);
-        assert!(frequency.admits(Origin::Uid(2), rate, begin), "another peer");
+        assert!(rate_limiter.allows(PeerKey::Uid(2), rate, begin), "another peer");
         let never = ConnectionRate { connections: 0, per: Duration::from_secs(1) };
-        assert!(!frequency.admits(Origin::Uid(3), never, begin));
+        assert!(!rate_limiter.allows(PeerKey::Uid(3), never, begin));
     }
 
     #[test]
     fn peers_are_forgotten_and_never_too_many_kept() {
         let rate = ConnectionRate { connections: 1, per: Duration::from_secs(1) };
-        let mut frequency = Frequency::default();
+        let mut rate_limiter = RateLimiter::default();
         let begin = Instant::now();
         for network in 0..100_000 {
-            assert!(frequency.admits(Origin::V6(network), rate, begin));
-            assert!(frequency.due.len() <= MOST_PEERS);
+            assert!(rate_limiter.allows(PeerKey::V6(network), rate, begin));
+            assert!(rate_limiter.arrival_times.len() <= MAX_PEERS);
         }
-        assert!(!frequency.admits(Origin::V6(0), rate, begin));
-        assert!(frequency.admits(Origin::V6(7), rate, begin + Duration::from_secs(2)));
-        assert_eq!(frequency.due.len(), 1);
+        assert!(!rate_limiter.allows(PeerKey::V6(0), rate, begin));
+        assert!(rate_limiter.allows(PeerKey::V6(7), rate, begin + Duration::from_secs(2)));
+        assert_eq!(rate_limiter.arrival_times.len(), 1);
     }
 }
