@@ -8,8 +8,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::address::Address;
-use crate::handle::ServerHandle;
-use crate::settings::Settings;
+use crate::config::Settings;
+use crate::state::ServerHandle;
 use crate::state::ServerState;
 
 /// The sending side of a datagram transport: [`Udp`](crate::transport::Udp) and

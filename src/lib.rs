@@ -296,51 +296,36 @@
 //! Linux 5.4 or newer; the crate does not build on other systems yet. Fibers are for x86, x86_64,
 //! ARM, AArch64, RISC-V and LoongArch; elsewhere the feature has to be off.
 
-mod accept_error;
-mod acceptor;
-mod access;
+mod accept;
 mod address;
-mod admission;
 mod broadcast;
-mod builder;
 mod close_reason;
+mod config;
 mod connection;
 mod datagram;
 mod error;
 pub mod framing;
-mod handle;
 mod handler;
-mod idle_acceptors;
-mod lifecycle;
-mod limits;
-mod listener;
 mod mixin;
-mod registry;
-mod rejected;
+mod net;
 mod request;
 mod server;
 pub mod services;
-mod settings;
-mod shared_stream;
 mod state;
-mod stats;
-mod stream;
 mod sync;
 mod sys;
 pub mod transport;
 
 pub use ipnet;
 
-pub use acceptor::{BaseServer, NextRequest};
-pub use access::{Access, Peers};
+pub use accept::{BaseServer, NextRequest};
 pub use address::{Address, Endpoint, Scheme, UnixName};
 pub use broadcast::{Broadcast, Member};
-pub use builder::Builder;
 pub use close_reason::{CloseReason, is_hang_up};
+pub use config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Peers};
 pub use connection::{Connection, InMemoryConnection, Line};
 pub use datagram::{DatagramRequest, InMemoryDatagram};
 pub use error::{Error, Result};
-pub use handle::{RunningServer, ServerHandle};
 pub use handler::{
     DatagramRequestHandler, HandlerError, HandlerResult, StreamRequestHandler, datagram_handler_fn,
     handler_fn,
@@ -348,8 +333,9 @@ pub use handler::{
 #[cfg(feature = "fibers")]
 pub use mixin::Fibers;
 pub use mixin::{ForkDespiteThreads, Forking, Mixin, Sequential, Spawnable, Threading};
-pub use registry::ConnectionInfo;
+pub use net::{Interest, Wait};
 pub use request::{IntoHandler, Request, RequestHandler};
+pub use server::Builder;
 #[cfg(feature = "fibers")]
 pub use server::{FiberTcpServer, FiberUdpServer, FiberUnixDatagramServer, FiberUnixStreamServer};
 pub use server::{
@@ -358,10 +344,7 @@ pub use server::{
     ThreadingUnixDatagramServer, ThreadingUnixStreamServer, UdpServer, UnixDatagramServer,
     UnixStreamServer,
 };
-pub use settings::{ConnectionRate, Keepalive, MinRate, Overload};
-pub use state::StopReport;
-pub use stats::Stats;
-pub use stream::{Interest, Wait};
+pub use state::{ConnectionInfo, RunningServer, ServerHandle, Stats, StopReport};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -14,8 +14,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
-use crate::shared_stream::SharedStream;
-use crate::sys::wait::Waker;
+use crate::net::SharedStream;
+use crate::sys::waker::Waker;
 use log::Chunk;
 use writer::Writer;
 

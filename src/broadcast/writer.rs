@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use super::log::Log;
 use super::{Batch, Event, Shared};
 use crate::close_reason::CloseReason;
-use crate::shared_stream::{Sent, SharedStream};
-use crate::sys::wait::{Interest, poll_all};
+use crate::net::{Sent, SharedStream};
+use crate::sys::poll::{Interest, poll_all};
 
 #[cfg(all(test, not(shuttle)))]
 mod tests;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use crate::close_reason::CloseReason;
-use crate::shared_stream::IoTimeout;
+use crate::net::IoTimeout;
 use crate::sys::socket::retry_interrupted;
 
 /// How long a close waits for a peer that is still sending.

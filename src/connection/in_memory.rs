@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 
 use super::Connection;
 use crate::address::Address;
-use crate::settings::Settings;
-use crate::shared_stream::SharedStream;
+use crate::config::Settings;
+use crate::net::SharedStream;
+use crate::net::Stream;
 use crate::state::ServerState;
-use crate::stream::Stream;
 
 /// A [`Connection`] whose input is given beforehand and whose output can be looked at.
 ///

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
+use crate::config::MinRate;
 use crate::framing::LengthPrefixed;
-use crate::handle::ServerHandle;
-use crate::settings::MinRate;
-use crate::shared_stream::{IoTimeout, SharedStream};
+use crate::net::{IoTimeout, SharedStream};
+use crate::state::ServerHandle;
 use crate::state::ServerState;
 use buffer::InputBuffer;
 use buffer_cache::BufferCache;
@@ -60,7 +60,7 @@ impl Connection {
     pub(crate) fn new(id: u64, stream: Arc<SharedStream>, state: Arc<ServerState>) -> Connection {
         Connection {
             id,
-            stream: stream,
+            stream,
             input: InputBuffer::default(),
             output: Vec::new(),
             max_line_length: state.settings.max_line_length,

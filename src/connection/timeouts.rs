@@ -3,9 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::config::{MinRate, Settings};
 use crate::error::Error;
-use crate::settings::{MinRate, Settings};
-use crate::shared_stream::IoTimeout;
+use crate::net::IoTimeout;
 
 /// The limits, and how far the message that is being read has come.
 ///

@@ -8,14 +8,17 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::{ForkDespiteThreads, Mixin};
-use crate::acceptor::{BaseServer, NextRequest};
+use crate::accept::{BaseServer, NextRequest};
 use crate::close_reason::CloseReason;
 use crate::connection::prepare_thread;
 use crate::error::{Error, Result};
-use crate::handle::ServerHandle;
 use crate::request::{Registration, Request};
-use crate::sys::process::{self, BlockedSignals, Children, DevNull, Exit, Fork, ForkPermit, Pid};
-use crate::sys::wait::{Interest, poll};
+use crate::state::ServerHandle;
+use crate::sys::children::{Children, Exit};
+use crate::sys::descriptors::DevNull;
+use crate::sys::fork::{self, Fork, ForkPermit, Pid};
+use crate::sys::poll::{Interest, poll};
+use crate::sys::signals::{self, BlockedSignals};
 
 /// Serves each request in a child process of its own.
 ///
@@ -108,7 +111,7 @@ impl Forking {
         let processes = self.processes().map_err(Error::system("watch children"))?;
         // Keeps a descriptor free to watch the child by, so that none is forked in vain.
         let _reserved = processes.dev_null.reserve().map_err(Error::system("watch a child"))?;
-        let fork = process::fork(self.permit()?).map_err(Error::system("fork"))?;
+        let fork = fork::fork(self.permit()?).map_err(Error::system("fork"))?;
         Ok((processes, fork))
     }
 
@@ -220,9 +223,9 @@ fn run_child(
             // By the parent, when it stops.
             stream.assume_read_shutdown();
         }
-        process::drain_on_signals(stream.as_ref().and_then(|stream| stream.inner().as_fd()));
+        signals::drain_on_signals(stream.as_ref().and_then(|stream| stream.inner().as_fd()));
         drop(signals);
-        if let Err(error) = process::end_with_parent(parent) {
+        if let Err(error) = signals::end_with_parent(parent) {
             log::warn!("a child may outlive its parent: {error}");
         }
         let [listener, waker] = server.inherited();
@@ -248,7 +251,7 @@ fn run_child(
         std::mem::forget(registration);
         reason
     }));
-    process::exit(match reason {
+    fork::exit(match reason {
         Ok(CloseReason::Panic) | Err(_) => PANICKED,
         Ok(
             CloseReason::Completed | CloseReason::Eof | CloseReason::Reset | CloseReason::Stopped,

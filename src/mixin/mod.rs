@@ -9,12 +9,12 @@ mod threading;
 
 use std::time::Instant;
 
-use crate::acceptor::{BaseServer, NextRequest};
+use crate::accept::{BaseServer, NextRequest};
 use crate::error::Result;
-use crate::handle::ServerHandle;
 use crate::request::Request;
+use crate::state::ServerHandle;
 
-pub use crate::sys::process::ForkDespiteThreads;
+pub use crate::sys::fork::ForkDespiteThreads;
 #[cfg(feature = "fibers")]
 pub use fibers::Fibers;
 pub use forking::Forking;

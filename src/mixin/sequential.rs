@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Mixin;
-use crate::acceptor::BaseServer;
+use crate::accept::BaseServer;
+use crate::net::{Interest, Stream, Wait};
 use crate::request::Request;
 use crate::state::ServerState;
-use crate::stream::{Interest, Stream, Wait};
-use crate::sys::wait::poll;
+use crate::sys::poll::poll;
 
 /// Serves one request at a time; all others wait in the backlog.
 ///

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::Mixin;
 use super::thread_pool::{ThreadOptions, ThreadPool};
-use crate::acceptor::BaseServer;
+use crate::accept::BaseServer;
+use crate::accept::listener::Listener;
 use crate::error::Result;
-use crate::handle::ServerHandle;
-use crate::listener::Listener;
 use crate::request::Request;
+use crate::state::ServerHandle;
 
 /// Serves each request on a thread of its own.
 ///

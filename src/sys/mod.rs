@@ -2,15 +2,18 @@
 //!
 //! `unsafe` is allowed here and nowhere else in the crate.
 
+pub(crate) mod children;
+pub(crate) mod descriptors;
+pub(crate) mod epoll;
 #[cfg(feature = "fibers")]
 pub(crate) mod fiber;
-#[cfg(feature = "fibers")]
-pub(crate) mod poller;
+pub(crate) mod fork;
+pub(crate) mod poll;
 #[cfg(feature = "fibers")]
 pub(crate) mod prefetch;
-pub(crate) mod process;
 pub(crate) mod shared;
+pub(crate) mod signals;
 pub(crate) mod socket;
 #[cfg(feature = "fibers")]
 pub(crate) mod stack;
-pub(crate) mod wait;
+pub(crate) mod waker;

@@ -1,9 +1,9 @@
 //! Where requests come from: [`Transport`] and the four that are built in.
 
+mod socket_file;
 mod tcp;
 mod udp;
 mod unix_datagram;
-mod unix_name;
 mod unix_stream;
 
 use std::io;
@@ -105,7 +105,7 @@ pub trait Transport: AsFd + Send + Sync + Sized + 'static {
     ) -> io::Result<<Self::Handler as RequestHandler>::Incoming>;
 }
 
+pub use crate::config::TransportOptions;
 pub use crate::datagram::DatagramSocket;
+pub use crate::net::{SocketStream, Stream};
 pub use crate::request::{IncomingDatagram, IncomingStream};
-pub use crate::settings::TransportOptions;
-pub use crate::stream::{SocketStream, Stream};

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::unix_name::{self, SocketFile};
+use super::socket_file::{self, SocketFile};
 use super::{IncomingDatagram, Transport};
 use crate::address::{Address, Endpoint, Scheme, UnixName};
+use crate::config::TransportOptions;
 use crate::datagram::DatagramSocket;
 use crate::error::{Error, Result};
 use crate::handler::DatagramRequestHandler;
-use crate::settings::TransportOptions;
 use crate::sys::socket::receive_from;
 
 /// Unix datagram sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
@@ -49,7 +49,7 @@ impl Transport for UnixDatagram {
     fn bind(endpoint: &Endpoint, _options: &TransportOptions) -> Result<UnixDatagram> {
         let name = endpoint.unix_name(Scheme::UnixDatagram)?;
         let bind = |name: &UnixName| net::UnixDatagram::bind_addr(&name.socket_addr()?);
-        let (socket, _file) = unix_name::bind(name, bind)
+        let (socket, _file) = socket_file::bind(name, bind)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
         Ok(UnixDatagram { socket: Arc::new(socket), buffer: Mutex::default(), _file })
     }

@@ -6,13 +6,13 @@ use std::os::unix::net::UnixListener;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::unix_name::{self, SocketFile};
+use super::socket_file::{self, SocketFile};
 use super::{IncomingStream, Transport};
 use crate::address::{Address, Endpoint, Scheme, UnixName};
+use crate::config::TransportOptions;
 use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
-use crate::settings::TransportOptions;
-use crate::stream::{SocketStream, Stream};
+use crate::net::{SocketStream, Stream};
 
 /// Unix stream sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
 ///
@@ -42,7 +42,7 @@ impl Transport for UnixStream {
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<UnixStream> {
         let name = endpoint.unix_name(Scheme::Unix)?;
         let listen = |name: &UnixName| listen(name, options.backlog);
-        let (listener, _file) = unix_name::bind(name, listen)
+        let (listener, _file) = socket_file::bind(name, listen)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
         Ok(UnixStream { listener, _file })
     }

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use super::*;
 use crate::address::{Address, UnixName};
 use crate::broadcast::Broadcast;
-use crate::stream::Stream;
-use crate::sys::wait::Waker;
+use crate::net::Stream;
+use crate::sys::waker::Waker;
 
 /// A socket with room for so many bytes, and what it was sent; and how often it acknowledged.
 #[derive(Default)]
@@ -134,10 +134,7 @@ fn a_message_that_was_cut_goes_on_where_it_was_cut_before_anything_else() {
     }
     // What its handler writes meanwhile stays out of the middle of a message.
     member.gets_room(&mut writer, 100);
-    member
-        .stream
-        .write_all([b"handler's.", b""], |_| crate::shared_stream::IoTimeout::Socket(None))
-        .unwrap();
+    member.stream.write_all([b"handler's.", b""], |_| crate::net::IoTimeout::Socket(None)).unwrap();
     writer.shared.send(b"four.", None);
     round(&mut writer);
     assert_eq!(member.has(), "one.two.three.handler's.four.");

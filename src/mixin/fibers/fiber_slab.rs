@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use crate::stream::Interest;
+use crate::net::Interest;
+use crate::sys::epoll::Event;
 use crate::sys::fiber::Fiber;
-use crate::sys::poller::Event;
 use crate::sys::prefetch::Span;
 
 /// A fiber's place; nobody who has the same place later has the same key.

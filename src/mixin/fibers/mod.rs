@@ -17,10 +17,10 @@ use parking_lot::Mutex;
 
 use super::thread_pool::ThreadPool;
 use super::{Mixin, Spawnable};
-use crate::acceptor::{BaseServer, NextRequest};
+use crate::accept::{BaseServer, NextRequest};
 use crate::error::Result;
-use crate::handle::ServerHandle;
 use crate::request::Request;
+use crate::state::ServerHandle;
 use crate::sys::fiber::Job;
 use watchdog::Watchdog;
 use worker::Worker;

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use super::fiber_slab::{FiberSlab, FiberState, Key, WaitFor};
 use super::worker_shared::{WorkerShared, Workers};
 use crate::mixin::thread_pool::ThreadPool;
-use crate::stream::{Interest, Stream};
+use crate::net::{Interest, Stream};
+use crate::sys::epoll::{Event, Poller};
 use crate::sys::fiber::{self, Fiber, Job};
-use crate::sys::poller::{Event, Poller};
 use crate::sys::prefetch::Span;
 use crate::sys::stack::{Stack, give_back};
 

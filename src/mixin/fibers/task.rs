@@ -11,10 +11,10 @@ use super::fiber_slab::{Key, WaitFor};
 use super::scheduler::{self, Scheduler};
 use super::worker_shared::Workers;
 use crate::mixin::thread_pool::ThreadOptions;
+use crate::net::{Interest, Stream, Wait};
 use crate::request::Request;
-use crate::stream::{Interest, Stream, Wait};
 use crate::sys::fiber::run_scoped;
-use crate::sys::wait::poll;
+use crate::sys::poll::poll;
 
 /// For the threads that fibers run on, and those that do what is offloaded.
 pub(super) const THREAD_OPTIONS: ThreadOptions =

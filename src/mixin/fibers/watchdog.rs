@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::worker_shared::{RunningFiber, Workers};
-use crate::handle::ServerHandle;
+use crate::state::ServerHandle;
 
 /// Looks now and then whose turn it is, while anybody is served.
 #[derive(Debug, Default)]

@@ -9,11 +9,11 @@ use super::fiber_slab::Key;
 use super::scheduler::Scheduler;
 use super::task::serve;
 use super::worker_shared::{Message, Workers};
-use crate::listener::{Accept, Listener};
+use crate::accept::listener::{Accept, Listener};
 use crate::mixin::thread_pool::ThreadPool;
 use crate::state::ServerState;
+use crate::sys::epoll::Poller;
 use crate::sys::fiber::Job;
-use crate::sys::poller::Poller;
 use crate::sys::stack::expect_overflow;
 
 /// The most newcomers before those who are here get their turn.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::fiber_slab::Key;
 use crate::request::Request;
-use crate::sys::wait::Waker;
+use crate::sys::waker::Waker;
 
 /// The workers of a server, as they see each other.
 #[derive(Debug)]

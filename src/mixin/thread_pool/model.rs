@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::address::{Address, UnixName};
-use crate::registry::Registry;
+use crate::state::Registry;
 use crate::sync::model::{YEAR, check, check_all};
 
 const STACK_SIZE: usize = 60 * 1024;

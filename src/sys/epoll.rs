@@ -1,6 +1,5 @@
-//! Waiting for many descriptors at a time, of which only those are looked at that something has
-//! happened to: [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html). What another system
-//! has for that (kqueue) would come here.
+//! [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html): waiting for many descriptors
+//! ([`Poller`]), and several threads waiting for one ([`ExclusiveWaiter`]).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,14 +8,17 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
+use rustix::time;
 
-use super::wait::timespec;
+use super::poll::timespec;
 
 /// The descriptors that one thread waits for, each with a number.
+#[cfg(feature = "fibers")]
 #[derive(Debug)]
 pub(crate) struct Poller(OwnedFd);
 
 /// What has happened to a descriptor since it was last said.
+#[cfg(feature = "fibers")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Event {
     /// There is something to read.
@@ -29,6 +31,7 @@ pub(crate) struct Event {
     pub(crate) broken: bool,
 }
 
+#[cfg(feature = "fibers")]
 impl Poller {
     pub(crate) fn new() -> io::Result<Poller> {
         Ok(Poller(epoll::create(epoll::CreateFlags::CLOEXEC)?))
@@ -86,3 +89,66 @@ impl Poller {
         }
     }
 }
+
+/// Three things to wait for. Of all threads that wait in this way for the first, each with one of
+/// these, what happens to it wakes one only ([epoll_ctl(2)], `EPOLLEXCLUSIVE`); the second wakes
+/// everybody. The third is a clock of its own ([timerfd_create(2)]), so that no time limit need be
+/// set for each wait, which is what such limits cost.
+///
+/// [epoll_ctl(2)]: https://man7.org/linux/man-pages/man2/epoll_ctl.2.html
+/// [timerfd_create(2)]: https://man7.org/linux/man-pages/man2/timerfd_create.2.html
+#[derive(Debug)]
+pub(crate) struct ExclusiveWaiter {
+    all: OwnedFd,
+    timer: OwnedFd,
+}
+
+/// What [`ExclusiveWaiter`] waits for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wakeups {
+    pub(crate) listener: bool,
+    pub(crate) shutdown: bool,
+    /// So much time has passed, once more.
+    pub(crate) tick: bool,
+}
+
+impl ExclusiveWaiter {
+    pub(crate) fn new(
+        listener: BorrowedFd<'_>,
+        shutdown: BorrowedFd<'_>,
+        tick: Duration,
+    ) -> io::Result<ExclusiveWaiter> {
+        let timer = time::timerfd_create(
+            time::TimerfdClockId::Monotonic,
+            time::TimerfdFlags::CLOEXEC | time::TimerfdFlags::NONBLOCK,
+        )?;
+        let tick = timespec(tick.min(MAX_TICK));
+        let times = time::Itimerspec { it_interval: tick, it_value: tick };
+        time::timerfd_settime(&timer, time::TimerfdTimerFlags::empty(), &times)?;
+        let all = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let (each, first) = (EventFlags::IN, EventFlags::EXCLUSIVE);
+        epoll::add(&all, listener, EventData::new_u64(0), each | first)?;
+        epoll::add(&all, shutdown, EventData::new_u64(1), each)?;
+        epoll::add(&all, &timer, EventData::new_u64(2), each)?;
+        Ok(ExclusiveWaiter { all, timer })
+    }
+
+    /// Sleeps until one of them is ready, and says which are; a signal may wake it for nothing.
+    pub(crate) fn wait(&self) -> Wakeups {
+        let mut events = [MaybeUninit::uninit(); 3];
+        let mut wakeups = Wakeups::default();
+        // But for an interruption, it has no error that is not a mistake of this type's.
+        let Ok((ready, _)) = epoll::wait(&self.all, &mut events, None) else { return wakeups };
+        for event in ready {
+            match event.data.u64() {
+                0 => wakeups.listener = true,
+                1 => wakeups.shutdown = true,
+                _ => wakeups.tick = rustix::io::read(&self.timer, &mut [0u8; 8]).is_ok(),
+            }
+        }
+        wakeups
+    }
+}
+
+/// Two years: longer than anybody waits, and no overflow anywhere.
+const MAX_TICK: Duration = Duration::from_secs(2 * 365 * 24 * 3600);

@@ -1,21 +1,25 @@
 //! [`Server`]: what a user holds.
 
+pub(crate) mod builder;
+
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
-use crate::acceptor::{BaseServer, NextRequest};
+use crate::accept::{BaseServer, NextRequest};
 use crate::address::Address;
 use crate::error::{Error, Result};
-use crate::handle::{RunningServer, ServerHandle};
-use crate::lifecycle::panic_message;
 #[cfg(feature = "fibers")]
 use crate::mixin::Fibers;
 use crate::mixin::{Forking, Mixin, Sequential, Spawnable, Threading};
 use crate::request::Request;
+use crate::request::lifecycle::panic_message;
 use crate::state::ServerState;
+use crate::state::{RunningServer, ServerHandle};
+pub use builder::Builder;
+
 use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 
 /// A server that listens, and can serve: where requests come from (`T`), who runs them (`M`), and

@@ -11,7 +11,7 @@ use crate::connection::Connection;
 use crate::datagram::DatagramRequest;
 use crate::error::Error;
 use crate::handler::{DatagramRequestHandler, HandlerError, HandlerResult, StreamRequestHandler};
-use crate::shared_stream::SharedStream;
+use crate::net::SharedStream;
 
 /// A request together with its handler, whichever their kind.
 pub(crate) trait RequestTask: Send {

@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
-use crate::stream::{Interest, Stream, Wait};
+use crate::net::{Interest, Stream, Wait};
+use crate::sys::poll::poll;
 #[cfg(feature = "fibers")]
 use crate::sys::prefetch::Span;
 use crate::sys::socket::retry_interrupted;
-use crate::sys::wait::poll;
 
 /// A stream and who is at its other end: what a connection, the registry and a broadcast share.
 pub(crate) struct SharedStream {

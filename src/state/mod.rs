@@ -1,6 +1,12 @@
 //! What a server, its handles and its connections share: settings, counters, who is here, and
 //! whether it is time to stop.
 
+mod handle;
+mod limits;
+mod registry;
+mod rejected;
+mod stats;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,14 +15,18 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::address::Address;
+use crate::config::Settings;
 use crate::error::{Error, Result};
-use crate::limits::Limits;
-use crate::registry::{ConnectionInfo, Registry};
-use crate::rejected::LingeringRejects;
-use crate::settings::Settings;
-use crate::stats::Counters;
 use crate::sys::shared::Shared;
-use crate::sys::wait::{ShutdownSignal, Waker};
+use crate::sys::waker::{ShutdownSignal, Waker};
+pub(crate) use registry::Registry;
+use rejected::LingeringRejects;
+use stats::Counters;
+
+pub use handle::{RunningServer, ServerHandle};
+pub(crate) use limits::{Limits, PeerKey};
+pub use registry::ConnectionInfo;
+pub use stats::Stats;
 
 #[derive(Debug)]
 pub(crate) struct ServerState {

@@ -1,9 +1,12 @@
 //! Every setting as plain data, with its default; the [`Builder`](crate::Builder) fills it in.
 
+mod access;
+
 use std::time::Duration;
 
-use crate::access::Access;
 use crate::sys;
+
+pub use access::{Access, Peers};
 
 /// What to do with newcomers when the server is full.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +150,6 @@ impl Default for Settings {
 /// The descriptors that this process may open, less a sixteenth, and at least 32, for everything
 /// that is not a connection.
 fn default_max_connections() -> usize {
-    let limit = sys::process::descriptor_limit();
+    let limit = sys::descriptors::limit();
     limit.saturating_sub((limit / 16).max(32)).max(1)
 }

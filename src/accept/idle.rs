@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sys::wait::ExclusiveWaiter;
+use crate::sys::epoll::ExclusiveWaiter;
 
 #[cfg(all(test, shuttle))]
 mod model;
@@ -138,7 +138,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-    use crate::sys::wait::ShutdownSignal;
+    use crate::sys::waker::ShutdownSignal;
 
     #[test]
     fn that_it_failed_once_keeps_nobody_from_watching() {

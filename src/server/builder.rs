@@ -4,15 +4,15 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::acceptor::{BaseServer, ServiceActions};
-use crate::access::Access;
+use crate::accept::listener::Listener;
+use crate::accept::{BaseServer, ServiceActions};
 use crate::address::Endpoint;
+use crate::config::Access;
+use crate::config::{ConnectionRate, Keepalive, MinRate, Overload, Settings};
 use crate::error::{Error, Result};
-use crate::listener::Listener;
 use crate::mixin::Mixin;
 use crate::request::IntoHandler;
 use crate::server::Server;
-use crate::settings::{ConnectionRate, Keepalive, MinRate, Overload, Settings};
 use crate::state::ServerState;
 use crate::transport::Transport;
 

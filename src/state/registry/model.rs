@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::address::UnixName;
-use crate::stream::Stream;
+use crate::net::Stream;
 use crate::sync::model::{YEAR, check, check_all};
 use crate::sync::thread;
 

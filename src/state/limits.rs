@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::access::Access;
-use crate::settings::{ConnectionRate, Settings};
+use crate::config::Access;
+use crate::config::{ConnectionRate, Settings};
 
 /// Whom the limits per peer take for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::Timeout;
 
 use crate::address::{Address, UnixName};
+pub use crate::sys::poll::Interest;
 use crate::sys::socket::{self, Mode};
-pub use crate::sys::wait::Interest;
 
 /// The two directions of bytes behind a [`Connection`](crate::Connection).
 ///

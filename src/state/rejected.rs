@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::shared_stream::SharedStream;
+use crate::net::SharedStream;
 
 /// How long one may take to read, and close.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);

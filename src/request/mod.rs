@@ -1,20 +1,22 @@
 //! One request from its arrival to its end, whichever its kind: [`Request`].
 
+pub(crate) mod lifecycle;
+
 use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
+use crate::config::Overload;
 use crate::connection::Connection;
 use crate::datagram::{DatagramRequest, DatagramSocket};
 use crate::error::Error;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
-use crate::lifecycle::{DatagramTask, RequestTask, StreamTask};
-use crate::limits::PeerKey;
-use crate::settings::Overload;
-use crate::shared_stream::SharedStream;
+use crate::net::SharedStream;
+use crate::net::{Stream, Wait};
+use crate::request::lifecycle::{DatagramTask, RequestTask, StreamTask};
+use crate::state::PeerKey;
 use crate::state::ServerState;
-use crate::stream::{Stream, Wait};
 #[cfg(feature = "fibers")]
 use crate::sys::prefetch::Span;
 

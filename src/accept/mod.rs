@@ -6,6 +6,11 @@
 //! Request::finish:  setup -> handle -> finish -> lingering close -> registry.rs (place free)
 //! ```
 
+mod admission;
+mod error;
+mod idle;
+pub(crate) mod listener;
+
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,12 +18,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::handle::ServerHandle;
-use crate::lifecycle::panic_message;
-use crate::listener::{Accept, Listener};
 use crate::request::Request;
+use crate::request::lifecycle::panic_message;
+use crate::state::ServerHandle;
 use crate::state::ServerState;
-use crate::sys::wait::{Interest, poll};
+use crate::sys::poll::{Interest, poll};
+use listener::{Accept, Listener};
 
 /// The listening half of a server, for a [`Mixin`](crate::Mixin) to ask for requests.
 ///

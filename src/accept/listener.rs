@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::accept_error::{AcceptError, Backoff};
-use crate::admission;
-use crate::idle_acceptors::{IdleAcceptor, IdleAcceptors};
-use crate::lifecycle::{RequestTask, panic_message};
+use super::admission;
+use super::error::{AcceptError, Backoff};
+use super::idle::{IdleAcceptor, IdleAcceptors};
+use crate::request::lifecycle::{RequestTask, panic_message};
 use crate::request::{Request, RequestHandler, sealed};
 use crate::state::ServerState;
 use crate::transport::Transport;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
-use crate::limits::PeerKey;
-use crate::shared_stream::SharedStream;
+use crate::net::SharedStream;
+use crate::state::PeerKey;
 use crate::sync::{Condvar, Mutex};
 
 #[cfg(all(test, shuttle))]

@@ -7,13 +7,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fmt, thread};
 
-use crate::access::Access;
 use crate::address::Address;
+use crate::config::Access;
+use crate::config::ConnectionRate;
 use crate::error::{Error, Result};
-use crate::registry::ConnectionInfo;
-use crate::settings::ConnectionRate;
+use crate::state::ConnectionInfo;
+use crate::state::Stats;
 use crate::state::{ServerState, StopReport};
-use crate::stats::Stats;
 
 /// A server seen from outside: to ask after it and to stop it, from any thread, from a handler,
 /// or (only [`shutdown`](ServerHandle::shutdown)) from a signal handler.

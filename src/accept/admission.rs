@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::lifecycle::RequestTask;
-use crate::limits::PeerKey;
+use crate::config::Overload;
+use crate::request::lifecycle::RequestTask;
 use crate::request::{self, Request};
-use crate::settings::Overload;
+use crate::state::PeerKey;
 use crate::state::ServerState;
 
 /// Whether the server should take another request from its listener now.

@@ -1,0 +1,8 @@
+//! Streams: what a transport delivers ([`Stream`]), how a connection waits for it ([`Wait`]), and
+//! the stream that a connection, the registry and a broadcast share ([`SharedStream`]).
+
+mod shared_stream;
+mod stream;
+
+pub(crate) use shared_stream::{IoTimeout, Sent, SharedStream};
+pub use stream::{Interest, SocketStream, Stream, Wait};

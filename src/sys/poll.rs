@@ -1,0 +1,75 @@
+//! [poll(2)]: sleeping until a descriptor is ready.
+//!
+//! [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+/// What to wait for on a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Interest {
+    /// Something can be read, or the other end has closed.
+    Read,
+    /// Something can be written, or the connection is broken.
+    Write,
+}
+
+/// Sleeps until one of the descriptors is ready ([poll(2)]), at most until `deadline` (`None`: for
+/// ever). Says which are; none of them when time is up. The `others` only wake the sleeper, when
+/// they can be read.
+///
+/// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
+pub(crate) fn poll<'fd, const N: usize>(
+    wanted: [Option<(BorrowedFd<'fd>, Interest)>; N],
+    others: impl IntoIterator<Item = BorrowedFd<'fd>>,
+    deadline: Option<Instant>,
+) -> io::Result<[bool; N]> {
+    let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(N);
+    fds.extend(wanted.iter().flatten().map(poll_fd));
+    fds.extend(others.into_iter().map(|fd| poll_fd(&(fd, Interest::Read))));
+    sleep(&mut fds, deadline)?;
+    let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+    Ok(wanted.map(|fd| fd.is_some() && ready.next().unwrap_or(false)))
+}
+
+/// As [`poll`], for any number of descriptors.
+pub(crate) fn poll_all(
+    wanted: &[(BorrowedFd<'_>, Interest)],
+    deadline: Option<Instant>,
+) -> io::Result<Vec<bool>> {
+    let mut fds: Vec<PollFd<'_>> = wanted.iter().map(poll_fd).collect();
+    sleep(&mut fds, deadline)?;
+    Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
+}
+
+fn poll_fd<'fd>((fd, interest): &(BorrowedFd<'fd>, Interest)) -> PollFd<'fd> {
+    let flags = match interest {
+        Interest::Read => PollFlags::IN,
+        Interest::Write => PollFlags::OUT,
+    };
+    PollFd::from_borrowed_fd(*fd, flags)
+}
+
+fn sleep(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map(timespec);
+        match rustix::event::poll(fds, timeout.as_ref()) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+pub(super) fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    }
+}
