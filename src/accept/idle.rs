@@ -4,7 +4,8 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::SleepFlag;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sys::epoll::ExclusiveWaiter;
 
 #[cfg(all(test, shuttle))]
@@ -90,7 +91,7 @@ impl IdleAcceptors {
 #[derive(Debug, Default)]
 struct WaiterCount {
     registered: AtomicUsize,
-    relied_on: AtomicBool,
+    relied_on: SleepFlag,
 }
 
 impl WaiterCount {
@@ -101,13 +102,11 @@ impl WaiterCount {
     /// Whether it was the last one, and somebody relied on it.
     #[must_use]
     fn unregister(&self) -> bool {
-        self.registered.fetch_sub(1, Ordering::SeqCst) == 1
-            && self.relied_on.swap(false, Ordering::SeqCst)
+        self.registered.fetch_sub(1, Ordering::SeqCst) == 1 && self.relied_on.take()
     }
 
     fn has_waiters(&self) -> bool {
-        // Said first and looked at after, so that nobody leaves unheard in between.
-        self.relied_on.store(true, Ordering::SeqCst);
+        self.relied_on.arm();
         self.registered.load(Ordering::SeqCst) > 0
     }
 }

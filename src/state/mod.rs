@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::address::Address;
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::sync::SleepFlag;
 use crate::sys::shared::Shared;
 use crate::sys::waker::{ShutdownSignal, Waker};
 pub(crate) use registry::Registry;
@@ -40,7 +41,7 @@ pub(crate) struct ServerState {
     shutdown_signal: ShutdownSignal,
     /// Rung when a request has ended and the server was waiting for room.
     waker: Waker,
-    release_wanted: AtomicBool,
+    release_wanted: SleepFlag,
     lifecycle: Mutex<Lifecycle>,
     stopped_serving: Condvar,
 }
@@ -123,7 +124,7 @@ impl ServerState {
             next_id: AtomicU64::new(1),
             shutdown_signal: ShutdownSignal::new()?,
             waker: Waker::new()?,
-            release_wanted: AtomicBool::new(false),
+            release_wanted: SleepFlag::default(),
             lifecycle: Mutex::default(),
             stopped_serving: Condvar::new(),
         })
@@ -144,14 +145,13 @@ impl ServerState {
         if self.registry.len() < limit {
             return true;
         }
-        // Said first and looked at again after, so that nobody leaves unheard in between.
-        self.release_wanted.store(true, Ordering::SeqCst);
+        self.release_wanted.arm();
         self.registry.len() < limit
     }
 
     /// Asks for the bell at the next chance.
     pub(crate) fn notify_on_release(&self) {
-        self.release_wanted.store(true, Ordering::SeqCst);
+        self.release_wanted.arm();
     }
 
     /// Whatever room means may have changed.
@@ -163,7 +163,7 @@ impl ServerState {
         // Counted first: the end of the connection is what others can see.
         self.stats().finished.add_one();
         self.registry.remove(id);
-        if self.release_wanted.swap(false, Ordering::SeqCst) {
+        if self.release_wanted.take() {
             self.waker.wake();
         }
     }

@@ -1,6 +1,8 @@
 //! Locks, condition variables, atomics and threads for the files that have a model. Ordinarily they
-//! are `parking_lot`'s and std's; in a model the order in which threads take their steps is the
-//! scheduler's choice.
+//! are `parking_lot`'s and std's; in a model the scheduler chooses the order in which threads take
+//! their steps.
+
+mod sleep_flag;
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use parking_lot::{Condvar, Mutex};
@@ -11,3 +13,5 @@ pub(crate) use std::{sync::atomic, thread};
 pub(crate) mod model;
 #[cfg(all(test, shuttle))]
 pub(crate) use model::{Condvar, Mutex, atomic, thread};
+
+pub(crate) use sleep_flag::SleepFlag;

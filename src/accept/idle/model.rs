@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::sync::atomic::AtomicBool;
 use crate::sync::model::check_all;
 use crate::sync::thread;
 

@@ -1,13 +1,14 @@
 //! What others see of a worker, and where they leave things for it.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::fiber_slab::Key;
 use crate::request::Request;
+use crate::sync::SleepFlag;
 use crate::sys::waker::Waker;
 
 /// The workers of a server, as they see each other.
@@ -62,23 +63,23 @@ impl Workers {
 /// What wakes the watchdog, which sleeps while nobody is served.
 #[derive(Debug)]
 pub(super) struct WatchdogWaker {
-    is_wanted: AtomicBool,
+    is_wanted: SleepFlag,
     pub(super) waker: Waker,
 }
 
 impl WatchdogWaker {
     fn new() -> io::Result<WatchdogWaker> {
-        Ok(WatchdogWaker { is_wanted: AtomicBool::new(false), waker: Waker::new()? })
+        Ok(WatchdogWaker { is_wanted: SleepFlag::default(), waker: Waker::new()? })
     }
 
     /// From now on it is to be given.
     pub(super) fn arm(&self) {
-        self.is_wanted.store(true, Ordering::SeqCst);
+        self.is_wanted.arm();
     }
 
     /// To be called by whoever begins to serve somebody.
     pub(super) fn wake(&self) {
-        if self.is_wanted.load(Ordering::SeqCst) && self.is_wanted.swap(false, Ordering::SeqCst) {
+        if self.is_wanted.take() {
             self.waker.wake();
         }
     }
