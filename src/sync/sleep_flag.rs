@@ -31,7 +31,7 @@ mod model {
     use std::sync::Arc;
 
     use super::*;
-    use crate::sync::model::check_all;
+    use crate::sync::model::{check, check_all};
     use crate::sync::{Condvar, Mutex, thread};
 
     /// One thread sleeps until each of the others has made a change; each of them wakes it if the
@@ -73,6 +73,6 @@ mod model {
 
     #[test]
     fn no_wake_up_is_lost_by_two() {
-        check_all(|| sees_every_change(2));
+        check(|| sees_every_change(2));
     }
 }
