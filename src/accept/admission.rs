@@ -1,24 +1,24 @@
-//! Who may come in: the access list, the limits, and the handler's own word.
+//! Who may come in: capacity, the access list, the limits per peer, and `verify_request`.
 
 use std::sync::Arc;
 
 use crate::config::Overload;
-use crate::request::lifecycle::RequestTask;
-use crate::request::{self, Request};
-use crate::state::PeerKey;
-use crate::state::ServerState;
+use crate::request::{Request, RequestTask};
+use crate::state::{PeerKey, ServerState};
 
-/// Whether the server should take another request from its listener now.
-pub(crate) fn has_capacity(state: &ServerState, mixin_limit: usize) -> bool {
+/// Whether the acceptor should take another request from its listener now. If not, it is woken when
+/// a request has ended.
+pub(super) fn has_capacity(state: &ServerState, mixin_limit: usize) -> bool {
     match state.settings.overload {
         Overload::Defer => state.has_capacity(mixin_limit.min(state.limits.max_connections())),
-        // Taken to be turned away; only what the mixin cannot run stays outside.
+        // A request above `max_connections` is accepted to be refused. Only the mixin's own limit
+        // leaves it in the backlog.
         Overload::Refuse(_) => state.has_capacity(mixin_limit),
     }
 }
 
-/// Lets a request in, or turns it away.
-pub(crate) fn admit(task: Box<dyn RequestTask>, state: &Arc<ServerState>) -> Option<Request> {
+/// Admits a request, or rejects it.
+pub(super) fn admit(task: Box<dyn RequestTask>, state: &Arc<ServerState>) -> Option<Request> {
     let peer_key = match state.limits.checks_peers() {
         true => match check_peer(&*task, state) {
             Ok(peer_key) => peer_key,
@@ -26,10 +26,11 @@ pub(crate) fn admit(task: Box<dyn RequestTask>, state: &Arc<ServerState>) -> Opt
         },
         false => None,
     };
-    // Where the others are left in the backlog, there was room when this one was taken.
+    // Under `Overload::Defer`, `has_capacity` was true when this one was accepted.
     let refuses = matches!(state.settings.overload, Overload::Refuse(_));
     if refuses && state.registry.len() >= state.limits.max_connections() {
-        return reject(&*task, state, "the server is full");
+        reject(&*task, state, "the server is full");
+        return None;
     }
     if !task.verify() {
         log::debug!("verify_request denies {}", task.peer());
@@ -41,7 +42,7 @@ pub(crate) fn admit(task: Box<dyn RequestTask>, state: &Arc<ServerState>) -> Opt
 
 struct Rejected;
 
-/// What is asked of a peer by who it is.
+/// Checks what depends on who the peer is. Returns its key, if it has one.
 fn check_peer(task: &dyn RequestTask, state: &ServerState) -> Result<Option<PeerKey>, Rejected> {
     let limits = &state.limits;
     let ip = task.peer().ip();
@@ -55,7 +56,7 @@ fn check_peer(task: &dyn RequestTask, state: &ServerState) -> Result<Option<Peer
         return Err(Rejected);
     }
     let Some(peer_key) = PeerKey::of(ip, uid) else { return Ok(None) };
-    if limits.max_per_peer().is_some_and(|most| state.registry.count(peer_key) >= most) {
+    if limits.max_per_peer().is_some_and(|max| state.registry.count(peer_key) >= max) {
         reject(task, state, "its peer has as many connections as it may");
         return Err(Rejected);
     }
@@ -66,11 +67,7 @@ fn check_peer(task: &dyn RequestTask, state: &ServerState) -> Result<Option<Peer
     Ok(Some(peer_key))
 }
 
-fn reject(task: &dyn RequestTask, state: &ServerState, why: &str) -> Option<Request> {
-    log::debug!("turning {} away: {why}", task.peer());
-    state.stats().refused.add_one();
-    if let Some(stream) = task.shared_stream() {
-        request::send_refusal(stream, state);
-    }
-    None
+fn reject(task: &dyn RequestTask, state: &ServerState, why: &str) {
+    log::debug!("rejecting {}: {why}", task.peer());
+    state.reject(task.shared_stream());
 }

@@ -1,4 +1,4 @@
-//! Which accept errors retry, which wait, and for how long.
+//! Which errors of accept(2) retry at once, which back off, and for how long.
 
 use std::io;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use rustix::io::Errno;
 /// What to do after an accept has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AcceptError {
-    /// Nobody is there.
+    /// The backlog is empty.
     WouldBlock,
-    /// One connection had died before it was accepted, or the network said something about it:
-    /// the next one may be well. [accept(2)], under "Error handling", lists them.
+    /// One connection was reset before it was accepted, or the network reported an error of it; the
+    /// next one may be fine. [accept(2)], under "Error handling", lists them.
     ///
     /// [accept(2)]: https://man7.org/linux/man-pages/man2/accept.2.html
     OneConnection,
-    /// The system is short of something (descriptors, memory), or the listener is broken: trying
-    /// again at once would only burn the processor.
+    /// The system is out of descriptors or memory, or the listener is broken: a retry at once would
+    /// fail again.
     System,
 }
 
@@ -52,10 +52,9 @@ impl AcceptError {
     }
 }
 
-/// How long to leave the listener alone after a failure that concerns the system: 5 ms, doubling
-/// to 80 ms, until an accept succeeds. Twelve tries a second cost nothing that could be measured,
-/// and whoever waits is served within a tenth of a second once the shortage is over, whoever ended
-/// it.
+/// How long the listener is left alone after an error of the system: 5 ms, doubling to 80 ms, until
+/// an accept succeeds. Twelve tries a second cost nothing measurable, and a waiting client is served
+/// within a tenth of a second after the shortage is over.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     last: Option<Duration>,
@@ -65,7 +64,7 @@ impl Backoff {
     const FIRST: Duration = Duration::from_millis(5);
     const MAX: Duration = Duration::from_millis(80);
 
-    /// Whether there was a failure since the last success.
+    /// Whether the last accept failed.
     pub(crate) fn is_failing(&self) -> bool {
         self.last.is_some()
     }

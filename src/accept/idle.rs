@@ -1,96 +1,97 @@
-//! Several threads waiting for one listener, of which each newcomer wakes one: [`IdleAcceptors`].
+//! [`IdleAcceptors`]: idle threads that wait for the listener beside the acceptor, so that a
+//! connection is accepted by the thread that serves it.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use crate::sync::Mutex;
-use crate::sync::SleepFlag;
 use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, SleepFlag};
 use crate::sys::epoll::ExclusiveWaiter;
 
 #[cfg(all(test, shuttle))]
 mod model;
 
-/// How many may watch. One would do, and whenever it has found somebody the thread whose turn it
-/// is would have to wake up; with a few, one is most often left. They take turns, so that with
-/// many their caches would be cold.
+/// How many threads may wait. With one, each accept would have to wake the acceptor to take over;
+/// with many, connections would go around among threads with cold caches.
 const MAX_IDLE_ACCEPTORS: usize = 4;
 
-/// The threads that watch a listener.
+/// The threads that wait for the listener beside the acceptor.
 #[derive(Debug, Default)]
-pub(crate) struct IdleAcceptors {
-    waiters: Mutex<Waiters>,
+pub(super) struct IdleAcceptors {
+    unused: Mutex<Unused>,
     count: WaiterCount,
 }
 
 #[derive(Debug, Default)]
-struct Waiters {
-    free: Vec<IdleAcceptor>,
+struct Unused {
+    acceptors: Vec<IdleAcceptor>,
+    /// How many there are, used or not.
     created: usize,
 }
 
-/// A place to watch from.
+/// What an idle thread waits with.
 #[derive(Debug)]
-pub(crate) struct IdleAcceptor {
+pub(super) struct IdleAcceptor {
     waiter: ExclusiveWaiter,
-    /// Since when, in ticks of its clock, nobody has come.
+    /// How many of its timer's ticks have passed without a request.
     idle_ticks: u32,
 }
 
 impl IdleAcceptors {
-    /// `None` when there are enough who watch. The clock of a seat goes by the idle time.
-    pub(crate) fn take(
+    /// `None` when there are enough of them. The timer's interval is the idle time.
+    pub(super) fn take(
         &self,
         listener: BorrowedFd<'_>,
-        stop: BorrowedFd<'_>,
+        shutdown: BorrowedFd<'_>,
         idle_time: Duration,
     ) -> Option<IdleAcceptor> {
-        let mut waiters = self.waiters.lock();
-        let mut acceptor = match waiters.free.pop() {
-            Some(acceptor) => acceptor,
-            None if waiters.created == MAX_IDLE_ACCEPTORS => return None,
-            None => match ExclusiveWaiter::new(listener, stop, idle_time) {
-                Ok(waiter) => {
-                    waiters.created += 1;
-                    IdleAcceptor { waiter, idle_ticks: 0 }
-                }
-                // It is tried again by the next thread that is done: there may be descriptors then.
-                // With a listener that epoll cannot wait for, it is a few system calls in vain.
-                Err(error) => {
-                    log::debug!("cannot watch the listener from several threads: {error}");
-                    return None;
-                }
-            },
-        };
-        acceptor.idle_ticks = 0;
-        Some(acceptor)
+        let mut unused = self.unused.lock();
+        if let Some(mut acceptor) = unused.acceptors.pop() {
+            acceptor.idle_ticks = 0;
+            return Some(acceptor);
+        }
+        if unused.created == MAX_IDLE_ACCEPTORS {
+            return None;
+        }
+        match ExclusiveWaiter::new(listener, shutdown, idle_time) {
+            Ok(waiter) => {
+                unused.created += 1;
+                Some(IdleAcceptor { waiter, idle_ticks: 0 })
+            }
+            // The next idle thread tries again: there may be descriptors then. With a listener that
+            // epoll(7) cannot wait for, these are a few system calls in vain.
+            Err(error) => {
+                log::debug!("idle threads cannot wait for the listener: {error}");
+                None
+            }
+        }
     }
 
-    pub(crate) fn put_back(&self, acceptor: IdleAcceptor) {
-        self.waiters.lock().free.push(acceptor);
+    pub(super) fn put_back(&self, acceptor: IdleAcceptor) {
+        self.unused.lock().acceptors.push(acceptor);
     }
 
-    /// Somebody watches, from a seat or in another way.
-    pub(crate) fn register(&self) {
+    /// Adds a waiter, with an [`IdleAcceptor`] or its own epoll.
+    pub(super) fn register(&self) {
         self.count.register();
     }
 
-    /// Somebody does so no longer; returns whether nobody is left, and somebody relied on it.
+    /// Removes a waiter. True if it was the last one, and the acceptor relied on it.
     #[must_use]
-    pub(crate) fn unregister(&self) -> bool {
+    pub(super) fn unregister(&self) -> bool {
         self.count.unregister()
     }
 
-    /// Whether somebody watches. If so, the last one to leave says that nobody does.
-    pub(crate) fn has_waiters(&self) -> bool {
+    /// Whether there are any. If so, the acceptor relies on them until the last one unregisters.
+    pub(super) fn has_waiters(&self) -> bool {
         self.count.has_waiters()
     }
 }
 
-/// How many there are, and whether somebody has to be told when there are none.
 #[derive(Debug, Default)]
 struct WaiterCount {
     registered: AtomicUsize,
+    /// Armed while the acceptor leaves the listener to the waiters.
     relied_on: SleepFlag,
 }
 
@@ -99,7 +100,6 @@ impl WaiterCount {
         self.registered.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether it was the last one, and somebody relied on it.
     #[must_use]
     fn unregister(&self) -> bool {
         self.registered.fetch_sub(1, Ordering::SeqCst) == 1 && self.relied_on.take()
@@ -112,9 +112,9 @@ impl WaiterCount {
 }
 
 impl IdleAcceptor {
-    /// Waits until somebody may have come; `false` when nobody did for the idle time at least, or
-    /// the server stops.
-    pub(crate) fn wait(&mut self) -> bool {
+    /// Waits until a connection may be pending. False when none was for one to two intervals of the
+    /// timer, or the server stops.
+    pub(super) fn wait(&mut self) -> bool {
         loop {
             let wakeups = self.waiter.wait();
             self.idle_ticks += u32::from(wakeups.tick);
@@ -123,7 +123,7 @@ impl IdleAcceptor {
             } else if wakeups.listener {
                 return true;
             } else if self.idle_ticks > 1 {
-                // The first tick may have come at once.
+                // The timer was running before this wait: its first tick says nothing.
                 return false;
             }
         }
@@ -140,12 +140,14 @@ mod tests {
     use crate::sys::waker::ShutdownSignal;
 
     #[test]
-    fn that_it_failed_once_keeps_nobody_from_watching() {
-        let (watch, stop) = (IdleAcceptors::default(), ShutdownSignal::new().unwrap());
-        // Nobody can wait for a file.
+    fn a_listener_that_cannot_be_waited_for_does_not_use_up_the_idle_acceptors() {
+        let (idle, shutdown) = (IdleAcceptors::default(), ShutdownSignal::new().unwrap());
+        // epoll(7) refuses a regular file.
         let file = File::open(std::env::current_exe().unwrap()).unwrap();
-        assert!(watch.take(file.as_fd(), stop.as_fd(), Duration::MAX).is_none());
+        for _ in 0..2 * MAX_IDLE_ACCEPTORS {
+            assert!(idle.take(file.as_fd(), shutdown.as_fd(), Duration::MAX).is_none());
+        }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(watch.take(listener.as_fd(), stop.as_fd(), Duration::MAX).is_some());
+        assert!(idle.take(listener.as_fd(), shutdown.as_fd(), Duration::MAX).is_some());
     }
 }

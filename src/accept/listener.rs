@@ -1,4 +1,9 @@
-//! The listener as all those see it who take requests from it: [`Listener`].
+//! [`Listener`]: takes one request at a time from the transport, without waiting.
+//!
+//! Every accept is here: the acceptor's ([`accept`](Listener::accept), and during a stop
+//! [`accept_from_backlog`](Listener::accept_from_backlog)), the workers of fibers
+//! ([`accept_each`](Listener::accept_each)) and idle threads
+//! ([`accept_idle`](Listener::accept_idle)).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,35 +17,31 @@ use parking_lot::Mutex;
 use super::admission;
 use super::error::{AcceptError, Backoff};
 use super::idle::{IdleAcceptor, IdleAcceptors};
-use crate::request::lifecycle::{RequestTask, panic_message};
-use crate::request::{Request, RequestHandler, sealed};
+use crate::request::{Request, RequestHandler, RequestTask, panic_message, sealed};
 use crate::state::ServerState;
 use crate::transport::Transport;
 
-/// Takes one request at a time, without waiting, and keeps the contracts of accepting: which
-/// errors wait, and who may come in.
 pub(crate) struct Listener {
     source: Box<dyn TaskSource>,
     pub(crate) state: Arc<ServerState>,
     mixin_limit: usize,
+    /// One thread at a time accepts, so that a request that was admitted still has its place.
     accepting: Mutex<AcceptState>,
-    /// Whether somebody may have come while nobody was let in. Whoever watched was woken for it, and
-    /// will not be again.
+    /// A connection may be pending whose wake-up was consumed while the server did not accept.
     backlog_pending: AtomicBool,
-    pub(crate) idle: IdleAcceptors,
+    pub(super) idle: IdleAcceptors,
 }
 
 struct AcceptState {
     backoff: Backoff,
     /// The listener is left alone until then.
-    pause: Option<Instant>,
+    backoff_deadline: Option<Instant>,
     consecutive_failures: u32,
-    /// How many more to take once the server is stopping: no more than can have been in the
-    /// backlog when it began.
+    /// How many more to take during a stop: no more than the backlog can have held when it began.
     from_backlog: u32,
 }
 
-/// A transport with its handler, whichever their kind.
+/// A transport with its handler, of either kind.
 trait TaskSource: AsFd + Send + Sync {
     fn is_cheap_to_try(&self) -> bool;
     fn accept(&self, state: &Arc<ServerState>) -> io::Result<Option<Box<dyn RequestTask>>>;
@@ -73,17 +74,17 @@ impl<T: Transport> TaskSource for TransportWithHandler<T> {
     }
 }
 
-/// What one accept gave.
-pub(crate) enum Accept {
+/// The result of one accept.
+pub(super) enum Accept {
     Request(Request),
-    /// Nothing for the mixin, but there may be more.
+    /// There was a request, but none for the mixin. There may be more.
     Rejected,
     WouldBlock,
-    /// Nobody is let in now.
+    /// The server is full, suspended, backing off or stopping.
     NotAccepting,
 }
 
-/// Failures of single connections in a row after which the listener itself is suspected.
+/// After so many failures of single connections the listener itself is taken to be broken.
 const MAX_CONSECUTIVE_FAILURES: u32 = 100;
 
 impl Listener {
@@ -98,7 +99,7 @@ impl Listener {
     {
         let accepting = AcceptState {
             backoff: Backoff::default(),
-            pause: None,
+            backoff_deadline: None,
             consecutive_failures: 0,
             from_backlog: state.settings.transport.backlog,
         };
@@ -112,85 +113,90 @@ impl Listener {
         }
     }
 
-    /// Keeps the handler as long as this is held.
+    /// Keeps the handler alive while it is held.
     pub(crate) fn handler(&self) -> Box<dyn Send + Sync> {
         self.source.handler()
     }
 
-    /// Whether taking a request that is not there costs less than waiting for it.
-    pub(crate) fn is_cheap_to_try(&self) -> bool {
+    /// Whether an accept that finds nothing costs less than a poll(2).
+    pub(super) fn is_cheap_to_try(&self) -> bool {
         self.source.is_cheap_to_try()
     }
 
-    /// Whether there is room for one more. If not, the bell rings when there may be.
-    pub(crate) fn has_capacity(&self) -> bool {
+    /// Whether one more request may be accepted. If not, the acceptor is woken when that may have
+    /// changed.
+    pub(super) fn has_capacity(&self) -> bool {
         admission::has_capacity(&self.state, self.mixin_limit)
     }
 
-    /// Until when the listener is left alone, for want of something.
-    pub(crate) fn pause(&self) -> Option<Instant> {
-        self.accepting.lock().pause
+    /// Until when the listener is left alone after an error of the system.
+    pub(super) fn backoff_deadline(&self) -> Option<Instant> {
+        self.accepting.lock().backoff_deadline
     }
 
-    /// Ends the pause: whatever was lacking, there may be some now.
-    pub(crate) fn end_pause(&self) {
-        self.accepting.lock().pause = None;
+    /// Something that the system was short of may have been freed.
+    pub(super) fn end_backoff(&self) {
+        self.accepting.lock().backoff_deadline = None;
     }
 
-    /// Ends the pause if its time is over.
-    pub(crate) fn end_pause_by(&self, now: Instant) {
+    pub(super) fn end_backoff_by(&self, now: Instant) {
         let mut accepting = self.accepting.lock();
-        accepting.pause = accepting.pause.filter(|pause| *pause > now);
+        accepting.backoff_deadline = accepting.backoff_deadline.filter(|deadline| *deadline > now);
     }
 
-    /// Begins one.
-    pub(crate) fn back_off(&self, error: &io::Error) {
+    pub(super) fn back_off(&self, error: &io::Error) {
         self.accepting.lock().back_off(error, &self.state);
     }
 
-    /// Takes a request, if one may come in now.
-    pub(crate) fn accept(&self) -> Accept {
+    /// Takes a request, if the server accepts now.
+    pub(super) fn accept(&self) -> Accept {
         let mut accepting = self.accepting.lock();
         let state = &self.state;
-        let closed = state.is_stopping() || state.limits.is_suspended();
-        // One thread at a time, so that there is still room when the request is there.
-        let accepted = if closed || accepting.pause.is_some() || !self.has_capacity() {
+        let is_closed = state.is_stopping() || state.limits.is_suspended();
+        let accept = if is_closed || accepting.backoff_deadline.is_some() || !self.has_capacity() {
             Accept::NotAccepting
         } else {
             self.accept_locked(&mut accepting)
         };
         drop(accepting);
-        if matches!(accepted, Accept::NotAccepting) {
+        if matches!(accept, Accept::NotAccepting) {
             self.set_backlog_pending();
         }
-        accepted
+        accept
     }
 
-    /// Somebody may be waiting: to be looked for once newcomers are let in again.
-    pub(crate) fn set_backlog_pending(&self) {
-        self.backlog_pending.store(true, Ordering::SeqCst);
+    /// Takes up to `max` requests, for a thread beside the acceptor. Returns whether the server still
+    /// accepts. If not, the acceptor has been woken and waits until it does.
+    pub(crate) fn accept_each(&self, max: usize, mut serve: impl FnMut(Request)) -> bool {
+        for _ in 0..max {
+            match self.accept() {
+                Accept::Request(request) => serve(request),
+                Accept::Rejected => {}
+                Accept::WouldBlock => return true,
+                Accept::NotAccepting => {
+                    self.state.wake_acceptor();
+                    return false;
+                }
+            }
+        }
+        true
     }
 
-    /// Whether somebody has to be looked for.
-    pub(crate) fn take_backlog_pending(&self) -> bool {
-        self.backlog_pending.swap(false, Ordering::SeqCst)
-    }
-
-    /// During a stop: takes one that had come before.
-    pub(crate) fn accept_from_backlog(&self) -> Accept {
+    /// During a stop: takes a request that was in the backlog.
+    pub(super) fn accept_from_backlog(&self) -> Accept {
         let mut accepting = self.accepting.lock();
         if accepting.from_backlog == 0 {
             return Accept::WouldBlock;
         }
-        let accepted = self.accept_locked(&mut accepting);
-        if !matches!(accepted, Accept::NotAccepting) {
+        let accept = self.accept_locked(&mut accepting);
+        if !matches!(accept, Accept::NotAccepting) {
             accepting.from_backlog -= 1;
         }
-        accepted
+        accept
     }
 
     fn accept_locked(&self, accepting: &mut AcceptState) -> Accept {
-        // A transport of the user's may panic too.
+        // A user's transport may panic.
         let accepted = catch_unwind(AssertUnwindSafe(|| self.source.accept(&self.state)));
         let accepted = accepted.unwrap_or_else(|panic| {
             Err(io::Error::other(format!("the transport panicked: {}", panic_message(&*panic))))
@@ -219,50 +225,51 @@ impl Listener {
         Accept::NotAccepting
     }
 
-    /// Somebody watches the listener from now on.
+    pub(super) fn set_backlog_pending(&self) {
+        self.backlog_pending.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn take_backlog_pending(&self) -> bool {
+        self.backlog_pending.swap(false, Ordering::SeqCst)
+    }
+
+    /// Waits for a request on an idle thread. `None` when there are enough idle acceptors, the
+    /// server stops or does not accept now, or no request came for the idle time.
+    pub(crate) fn accept_idle(&self, idle_time: Duration) -> Option<Request> {
+        let acceptor = self.idle.take(self.as_fd(), self.state.shutdown_signal(), idle_time)?;
+        self.register_waiter();
+        let mut waiting = WaitGuard { listener: self, acceptor: Some(acceptor) };
+        while waiting.acceptor.as_mut()?.wait() {
+            let mut accepted = None;
+            let accepting = self.accept_each(1, |request| accepted = Some(request));
+            if accepted.is_some() || !accepting {
+                return accepted;
+            }
+        }
+        None
+    }
+
+    /// The calling thread waits for the listener from now on.
     pub(crate) fn register_waiter(&self) {
         self.idle.register();
     }
 
-    /// Somebody does so no longer; if nobody does, the thread whose turn it is has to.
+    /// The calling thread no longer waits for the listener. If it was the last one that the acceptor
+    /// relied on, the acceptor is woken to take over.
     pub(crate) fn unregister_waiter(&self) {
         if self.idle.unregister() {
             self.state.wake_acceptor();
         }
     }
-
-    /// Waits for a request beside the thread whose turn it is, which leaves the listener to those
-    /// who watch it; `None` when there are enough of them, nobody is let in now, or nobody came
-    /// for the idle time.
-    pub(crate) fn accept_idle(&self, idle_time: Duration) -> Option<Request> {
-        let (listener, stop) = (self.source.as_fd(), self.state.shutdown_signal());
-        let acceptor = self.idle.take(listener, stop, idle_time);
-        acceptor.is_some().then(|| self.register_waiter());
-        let mut waiting = IdleWait { listener: self, acceptor };
-        while waiting.acceptor.as_mut()?.wait() {
-            match self.accept() {
-                Accept::Request(request) => return Some(request),
-                // It may have been turned away, and be looked after until it has read why.
-                Accept::Rejected => self.state.wake_acceptor(),
-                Accept::WouldBlock => {}
-                Accept::NotAccepting => {
-                    // Whoever has the turn waits for the end of that.
-                    self.state.wake_acceptor();
-                    return None;
-                }
-            }
-        }
-        None
-    }
 }
 
-/// Somebody who watches; however that ends, the last one is missed.
-struct IdleWait<'a> {
+/// Unregisters the waiter when it is dropped, also by a panic.
+struct WaitGuard<'a> {
     listener: &'a Listener,
     acceptor: Option<IdleAcceptor>,
 }
 
-impl Drop for IdleWait<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         if let Some(acceptor) = self.acceptor.take() {
             self.listener.idle.put_back(acceptor);
@@ -283,9 +290,9 @@ impl AcceptState {
         if !self.backoff.is_failing() {
             log::error!("{}: accept: {error}; trying again", state.local_addr);
         }
-        // None for a time so far off that the clock cannot express it.
-        self.pause = Instant::now().checked_add(self.backoff.after_failure());
-        // Whoever leaves gives back a descriptor.
+        // None for a time that the clock cannot express.
+        self.backoff_deadline = Instant::now().checked_add(self.backoff.after_failure());
+        // Frees descriptors, as does the end of a request.
         state.rejected.clear();
         state.notify_on_release();
     }

@@ -1,15 +1,19 @@
-//! [`BaseServer`]: what every mixin drives.
+//! Accepting: [`BaseServer`], which every mixin drives.
 //!
 //! ```text
-//! next_request:  wait -> listener.rs: Transport::accept -> accept.rs (which errors wait)
-//!                -> admission.rs (who may come in) -> registry.rs (who is here)
-//! Request::finish:  setup -> handle -> finish -> lingering close -> registry.rs (place free)
+//! next_request:     wait -> listener.rs: Transport::accept -> error.rs (which errors back off)
+//!                   -> admission.rs (who may come in) -> state/registry.rs
+//! Request::finish:  setup -> handle -> finish -> lingering close -> state/registry.rs
 //! ```
+//!
+//! One thread at a time is the acceptor: it waits for the listener, for a shutdown, for requests
+//! that end, and for rejected connections. Idle threads of the pool and workers of fibers may
+//! accept beside it (`idle.rs`); while they do, the acceptor leaves the listener to them.
 
 mod admission;
 mod error;
 mod idle;
-pub(crate) mod listener;
+mod listener;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,60 +22,44 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::request::Request;
-use crate::request::lifecycle::panic_message;
-use crate::state::ServerHandle;
-use crate::state::ServerState;
+use crate::request::{Request, panic_message};
+use crate::state::{ServerHandle, ServerState};
 use crate::sys::poll::{Interest, poll};
-use listener::{Accept, Listener};
+use listener::Accept;
+
+pub(crate) use listener::Listener;
 
 /// The listening half of a server, for a [`Mixin`](crate::Mixin) to ask for requests.
 ///
-/// [`next_request`](BaseServer::next_request) waits for one, keeps every contract of accepting
-/// (errors, limits, stopping), and hands it out as a [`Request`], whose
-/// [`finish`](Request::finish) keeps every contract of serving and ending. On which thread, process
+/// [`next_request`](BaseServer::next_request) waits for a request, keeps every contract of accepting
+/// (errors, limits, stopping), and returns it as a [`Request`], whose
+/// [`finish`](Request::finish) keeps every contract of serving and closing. On which thread, process
 /// or fiber each of the two happens is the mixin's choice.
 pub struct BaseServer {
     listener: Arc<Listener>,
-    /// Held by the one thread that waits for a request.
-    acceptor: Mutex<AcceptorState>,
+    /// Locked by the thread that is the acceptor.
+    acceptor: Mutex<Acceptor>,
 }
 
-/// What [`BaseServer::next_request`] came back with.
+/// What [`BaseServer::next_request`] returned for.
 #[derive(Debug)]
 #[non_exhaustive]
+#[must_use]
 pub enum NextRequest {
     /// A request was admitted.
     Request(Request),
     /// The mixin's own descriptor is readable.
     Ready,
-    /// None came in time.
+    /// The deadline has passed.
     TimedOut,
-    /// The server is stopping, and there is nothing left in the backlog.
+    /// The server is stopping, and its backlog is empty.
     ShutDown,
 }
-
-/// Something to do now and then: `Builder::service_actions`.
-pub(crate) struct ServiceActions {
-    pub(crate) interval: Duration,
-    pub(crate) call: Box<dyn FnMut() + Send>,
-}
-
-struct AcceptorState {
-    /// Until then the listener may be tried without waiting for it first.
-    spin_until: Option<Instant>,
-    actions: Option<ServiceActions>,
-    next_actions: Option<Instant>,
-}
-
-/// For how long requests are taken without a look at anything else: a signal, which only shows when
-/// it is waited for, is noticed that late.
-const SPIN_WINDOW: Duration = Duration::from_millis(1);
 
 impl BaseServer {
     pub(crate) fn new(listener: Listener, actions: Option<ServiceActions>) -> BaseServer {
         let next_actions = actions.as_ref().and_then(|actions| after(actions.interval));
-        let acceptor = AcceptorState { spin_until: None, actions, next_actions };
+        let acceptor = Acceptor { spin_until: None, actions, next_actions };
         BaseServer { listener: Arc::new(listener), acceptor: Mutex::new(acceptor) }
     }
 
@@ -84,135 +72,189 @@ impl BaseServer {
         &self.listener.state
     }
 
-    /// For threads that watch it beside the one that waits for a request.
+    /// For threads that accept beside the acceptor.
     pub(crate) fn listener(&self) -> &Arc<Listener> {
         &self.listener
     }
 
     /// Waits for the next request: [`NextRequest::Request`] or [`NextRequest::ShutDown`].
     ///
-    /// Any number of threads may call this at a time; one of them waits at the listener, the
-    /// others for their turn.
+    /// Any number of threads may call this at a time. One of them is the acceptor, and the others
+    /// wait to be.
     pub fn next_request(&self) -> NextRequest {
         self.next_request_or_ready(None, None)
     }
 
-    /// Waits for the next request, but not longer than `deadline`, and no longer than until `other`
-    /// is readable. A request that can be taken when `other` is readable comes after that.
+    /// Waits for the next request until `deadline`, or until `fd` is readable. If a request and `fd`
+    /// are both ready, [`NextRequest::Ready`] is returned first. `None`: no deadline, no descriptor.
     pub fn next_request_or_ready(
         &self,
         deadline: Option<Instant>,
-        other: Option<BorrowedFd<'_>>,
+        fd: Option<BorrowedFd<'_>>,
     ) -> NextRequest {
         let acceptor = match deadline {
             None => Some(self.acceptor.lock()),
             Some(deadline) => self.acceptor.try_lock_until(deadline),
         };
         let Some(mut acceptor) = acceptor else { return NextRequest::TimedOut };
-        let (listener, state) = (&*self.listener, self.state());
         loop {
             acceptor.run_service_actions();
-            let stopping = state.is_stopping();
-            if stopping {
-                state.begin_stop();
-            }
-            if let Some(deadline) = acceptor.spin_until.take()
-                && !stopping
-                && Instant::now() < deadline
-                && let Accept::Request(request) = listener.accept()
-            {
-                acceptor.spin_until = Some(deadline);
-                return NextRequest::Request(request);
-            }
-            let (room, pause) = (listener.has_capacity(), listener.pause());
-            if stopping && room && pause.is_none() {
-                // Whoever is still here may give back what the system is short of.
-                let is_hopeless = state.registry.len() == 0;
-                match listener.accept_from_backlog() {
-                    Accept::Request(request) => return NextRequest::Request(request),
-                    Accept::Rejected => continue,
-                    Accept::NotAccepting if !is_hopeless => {}
-                    Accept::WouldBlock | Accept::NotAccepting => return NextRequest::ShutDown,
-                }
-            }
-            let force = stopping.then(|| state.schedule().force);
-            if force.is_some_and(|force| Instant::now() >= force) {
-                return NextRequest::ShutDown;
-            }
-
-            let is_open = room && pause.is_none() && !state.limits.is_suspended();
-            let retry_pending = is_open && listener.take_backlog_pending();
-            let listen = is_open && (stopping || retry_pending || !listener.idle.has_waiters());
-            let at_once = retry_pending.then(Instant::now);
-            let rejected = &state.rejected;
-            let wake_up = [
-                deadline,
-                listener.pause(),
-                acceptor.next_actions,
-                force,
-                rejected.deadline(),
-                at_once,
-            ];
-            let rejected_streams = rejected.streams();
-            let ready = poll(
-                [
-                    (!stopping).then(|| state.shutdown_signal()),
-                    Some(state.waker().as_fd()),
-                    other,
-                    listen.then(|| listener.as_fd()),
-                ]
-                .map(|fd| fd.map(|fd| (fd, Interest::Read))),
-                rejected_streams.iter().filter_map(|stream| stream.inner().as_fd()),
-                wake_up.into_iter().flatten().min(),
-            );
-            let [stop, waker, other, connection_pending] = match ready {
-                Ok(ready) => ready,
-                Err(error) => {
-                    listener.set_backlog_pending();
-                    // Waiting itself has failed, for want of memory: there is no event to await.
-                    listener.back_off(&error);
-                    std::thread::sleep(Duration::from_millis(10));
-                    continue;
-                }
+            let next = match self.state().is_stopping() {
+                false => acceptor.try_again(&self.listener),
+                true => self.drain_backlog(),
             };
-            if retry_pending && connection_pending {
-                // There may be more of them, and something else may come first.
-                listener.set_backlog_pending();
+            if let Some(next) = next {
+                return next;
             }
-            if stop {
-                state.begin_stop();
-                continue;
-            }
-            if waker {
-                // Somebody has left: there may be room now, and a descriptor.
-                state.waker().clear();
-                listener.end_pause();
-            }
-            if !rejected_streams.is_empty() {
-                rejected.poll();
-            }
-            if other {
-                return NextRequest::Ready;
-            }
-            let now = Instant::now();
-            listener.end_pause_by(now);
-            if connection_pending && let Accept::Request(request) = listener.accept() {
-                acceptor.spin_until = listener.is_cheap_to_try().then(|| now + SPIN_WINDOW);
-                return NextRequest::Request(request);
-            }
-            if deadline.is_some_and(|deadline| now >= deadline) {
-                return NextRequest::TimedOut;
+            if let Some(next) = self.wait_and_accept(&mut acceptor, deadline, fd) {
+                return next;
             }
         }
     }
 
-    /// The descriptors that a forked child has no business with.
+    /// One step of a stop: takes a request that was in the backlog when the stop began. `None`: it
+    /// can be taken later, when a request has ended.
+    fn drain_backlog(&self) -> Option<NextRequest> {
+        let (listener, state) = (&*self.listener, self.state());
+        state.begin_stop();
+        while listener.has_capacity() && listener.backoff_deadline().is_none() {
+            // While requests are being served, their end may free descriptors.
+            let can_recover = state.registry.len() > 0;
+            match listener.accept_from_backlog() {
+                Accept::Request(request) => return Some(NextRequest::Request(request)),
+                Accept::Rejected => {}
+                Accept::NotAccepting if can_recover => break,
+                Accept::WouldBlock | Accept::NotAccepting => return Some(NextRequest::ShutDown),
+            }
+        }
+        (Instant::now() >= state.schedule().force).then_some(NextRequest::ShutDown)
+    }
+
+    /// Sleeps until there is something to do, and does it. `None`: there is no result yet.
+    fn wait_and_accept(
+        &self,
+        acceptor: &mut Acceptor,
+        deadline: Option<Instant>,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Option<NextRequest> {
+        let (listener, state) = (&*self.listener, self.state());
+        let wakeups = self.poll(acceptor, deadline, fd)?;
+        if wakeups.shutdown {
+            state.begin_stop();
+            return None;
+        }
+        if wakeups.waker {
+            // A request has ended: its place and its descriptors are free.
+            state.acceptor_waker().clear();
+            listener.end_backoff();
+        }
+        state.rejected.poll();
+        if wakeups.fd {
+            return Some(NextRequest::Ready);
+        }
+        let now = Instant::now();
+        listener.end_backoff_by(now);
+        if wakeups.listener
+            && let Accept::Request(request) = listener.accept()
+        {
+            acceptor.spin_until = listener.is_cheap_to_try().then(|| now + SPIN_WINDOW);
+            return Some(NextRequest::Request(request));
+        }
+        deadline.is_some_and(|deadline| now >= deadline).then_some(NextRequest::TimedOut)
+    }
+
+    /// `None` when poll(2) itself has failed.
+    fn poll(
+        &self,
+        acceptor: &Acceptor,
+        deadline: Option<Instant>,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Option<Wakeups> {
+        let (listener, state) = (&*self.listener, self.state());
+        let stopping = state.is_stopping();
+        let backoff = listener.backoff_deadline();
+        let is_open = listener.has_capacity() && backoff.is_none() && !state.limits.is_suspended();
+        // The wake-up for a connection may have been consumed while the server did not accept: then
+        // this call only looks, without sleeping.
+        let look = is_open && listener.take_backlog_pending();
+        let listens = is_open && (stopping || look || !listener.idle.has_waiters());
+        let rejected = state.rejected.streams();
+        let wake_up = [
+            deadline,
+            backoff,
+            acceptor.next_actions,
+            stopping.then(|| state.schedule().force),
+            state.rejected.next_deadline(),
+            look.then(Instant::now),
+        ];
+        let ready = poll(
+            [
+                (!stopping).then(|| state.shutdown_signal()),
+                Some(state.acceptor_waker().as_fd()),
+                fd,
+                listens.then(|| listener.as_fd()),
+            ]
+            .map(|fd| fd.map(|fd| (fd, Interest::Read))),
+            rejected.iter().filter_map(|stream| stream.inner().as_fd()),
+            wake_up.into_iter().flatten().min(),
+        );
+        match ready {
+            Ok([shutdown, waker, fd, pending]) => {
+                if look && pending {
+                    // Not the last one, perhaps, and the caller may return before it accepts.
+                    listener.set_backlog_pending();
+                }
+                Some(Wakeups { shutdown, waker, fd, listener: pending })
+            }
+            Err(error) => {
+                // Out of memory: there is no event to wait for.
+                listener.set_backlog_pending();
+                listener.back_off(&error);
+                std::thread::sleep(Duration::from_millis(10));
+                None
+            }
+        }
+    }
+
+    /// The descriptors that a forked child must not hold.
     pub(crate) fn inherited(&self) -> [BorrowedFd<'_>; 2] {
-        [self.listener.as_fd(), self.state().waker().as_fd()]
+        [self.listener.as_fd(), self.state().acceptor_waker().as_fd()]
     }
 }
 
-impl AcceptorState {
+/// What [`BaseServer::poll`] returned for.
+struct Wakeups {
+    shutdown: bool,
+    waker: bool,
+    fd: bool,
+    listener: bool,
+}
+
+/// What the acceptor keeps from one request to the next.
+struct Acceptor {
+    /// Until then the listener is tried without a poll(2) before it.
+    spin_until: Option<Instant>,
+    actions: Option<ServiceActions>,
+    next_actions: Option<Instant>,
+}
+
+/// For how long datagrams are taken without a poll(2) before each. A signal is noticed only by a
+/// poll, and so at most this late.
+const SPIN_WINDOW: Duration = Duration::from_millis(1);
+
+impl Acceptor {
+    /// Takes another request within the spin window.
+    fn try_again(&mut self, listener: &Listener) -> Option<NextRequest> {
+        let spin_until = self.spin_until.take()?;
+        if Instant::now() < spin_until
+            && let Accept::Request(request) = listener.accept()
+        {
+            self.spin_until = Some(spin_until);
+            return Some(NextRequest::Request(request));
+        }
+        None
+    }
+
     fn run_service_actions(&mut self) {
         let Some(actions) = &mut self.actions else { return };
         if self.next_actions.is_none_or(|next| Instant::now() < next) {
@@ -225,7 +267,13 @@ impl AcceptorState {
     }
 }
 
-/// `None` for a time so far off that the clock cannot express it.
+/// [`Builder::service_actions`](crate::Builder::service_actions): a call at every interval.
+pub(crate) struct ServiceActions {
+    pub(crate) interval: Duration,
+    pub(crate) call: Box<dyn FnMut() + Send>,
+}
+
+/// `None` for a time that the clock cannot express.
 fn after(time: Duration) -> Option<Instant> {
     Instant::now().checked_add(time)
 }

@@ -240,7 +240,7 @@ fn run_child(
         processes.children.forget();
         let state = &registration.state;
         state.registry.retain_only(registration.id);
-        state.rejected.forget_in_child();
+        state.rejected.clear_in_child();
 
         let reason = work.run();
         state.stats().ended_for(reason).add_one();

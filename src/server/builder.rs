@@ -1,23 +1,25 @@
-//! Every setting of a server and its default.
+//! [`Builder`]: every setting of a server, with its default.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::accept::listener::Listener;
-use crate::accept::{BaseServer, ServiceActions};
+use super::Server;
+use crate::accept::{BaseServer, Listener, ServiceActions};
 use crate::address::Endpoint;
-use crate::config::Access;
-use crate::config::{ConnectionRate, Keepalive, MinRate, Overload, Settings};
+use crate::config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Settings};
 use crate::error::{Error, Result};
+use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::mixin::Mixin;
 use crate::request::IntoHandler;
-use crate::server::Server;
 use crate::state::ServerState;
 use crate::transport::Transport;
 
-/// The settings of a server to be: start with [`Server::builder`], end with
+/// The settings of a server: start with [`Server::builder`] or [`Builder::new`], end with
 /// [`bind`](Builder::bind).
+///
+/// Everywhere, `None` means no limit. A timeout of zero counts as one millisecond, which is the
+/// shortest one, and a limit of zero requests as one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,59 +40,20 @@ pub struct Builder<T, M> {
     transport: PhantomData<fn() -> T>,
 }
 
-impl<T: Transport, M: Mixin + Default> Server<T, M> {
-    /// Binds and listens, with default settings: see [`Builder::bind`].
-    ///
-    /// # Errors
-    /// See [`Builder::bind`].
-    pub fn bind<A, H>(address: A, handler: H) -> Result<Server<T, M>>
-    where
-        A: TryInto<Endpoint>,
-        A::Error: Into<Error>,
-        H: IntoHandler<T::Handler>,
-    {
-        Self::builder().bind(address, handler)
-    }
-
-    /// A server with other than the default settings.
-    pub fn builder() -> Builder<T, M> {
-        Builder::new(M::default())
-    }
-
-    /// Takes a listening stream socket that was bound elsewhere: see [`Builder::from_listener`].
+impl<T: Transport, M: Mixin> Builder<T, M> {
+    /// The default settings, with a mixin that the program has chosen.
     ///
     /// ```
-    /// use std::net::TcpListener;
-    /// use socketserver::{ThreadingTcpServer, services::Hello};
+    /// use socketserver::transport::Tcp;
+    /// use socketserver::{Builder, Mixin, Sequential, Threading, services::Echo};
     ///
-    /// let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    /// let server = ThreadingTcpServer::from_listener(listener, Hello)?;
+    /// # let one_at_a_time = true;
+    /// let mixin: Box<dyn Mixin> =
+    ///     if one_at_a_time { Box::new(Sequential) } else { Box::new(Threading::new()) };
+    /// let server = Builder::<Tcp, _>::new(mixin).bind("127.0.0.1:0", Echo)?;
     /// # Ok::<(), socketserver::Error>(())
     /// ```
-    ///
-    /// # Errors
-    /// See [`Builder::from_listener`].
-    pub fn from_listener<H>(listener: impl Into<T>, handler: H) -> Result<Server<T, M>>
-    where
-        H: IntoHandler<T::Handler>,
-    {
-        Self::builder().from_listener(listener, handler)
-    }
-
-    /// Takes a bound datagram socket: see [`Builder::from_socket`].
-    ///
-    /// # Errors
-    /// See [`Builder::from_socket`].
-    pub fn from_socket<H>(socket: impl Into<T>, handler: H) -> Result<Server<T, M>>
-    where
-        H: IntoHandler<T::Handler>,
-    {
-        Self::builder().from_socket(socket, handler)
-    }
-}
-
-impl<T: Transport, M: Mixin> Builder<T, M> {
-    pub(crate) fn new(mixin: M) -> Builder<T, M> {
+    pub fn new(mixin: M) -> Builder<T, M> {
         let settings = Settings::default();
         Builder { mixin, settings, actions: None, transport: PhantomData }
     }
@@ -102,16 +65,15 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         Builder { mixin, settings, actions, transport }
     }
 
-    /// How many connections the kernel holds ready before they are accepted; 1024 by default, and
-    /// never more than the system's `net.core.somaxconn`. CPython's `request_queue_size`.
+    /// How many connections the kernel queues until they are accepted; 1024 by default, and never
+    /// more than the system's `net.core.somaxconn`. CPython's `request_queue_size`.
     pub fn backlog(mut self, connections: u32) -> Self {
         self.settings.transport.backlog = connections;
         self
     }
 
-    /// Whether a TCP server may bind while connections of an earlier one linger in `TIME_WAIT`
-    /// (`SO_REUSEADDR`); yes by default. Unlike on some systems, on Linux it does not let two
-    /// servers listen on one port.
+    /// Whether a TCP server may bind while connections of an earlier one are in `TIME_WAIT`
+    /// (`SO_REUSEADDR`); yes by default. On Linux it does not let two servers listen on one port.
     pub fn reuse_address(mut self, yes: bool) -> Self {
         self.settings.transport.reuse_address = yes;
         self
@@ -124,38 +86,34 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self
     }
 
-    /// Whether a server on an IPv6 address such as `[::]` takes IPv4 clients too, who are then
+    /// Whether a server on an IPv6 address such as `[::]` accepts IPv4 clients too, which are then
     /// shown with their IPv4 addresses; no by default, whatever `net.ipv6.bindv6only` says.
     pub fn dual_stack(mut self, yes: bool) -> Self {
         self.settings.transport.dual_stack = yes;
         self
     }
 
-    /// Whether TCP sends small answers at once (`TCP_NODELAY`); yes by default, since a
-    /// connection's writes are collected already. CPython's `disable_nagle_algorithm`.
+    /// Whether TCP sends small answers at once (`TCP_NODELAY`); yes by default, since a connection
+    /// buffers its writes already. CPython's `disable_nagle_algorithm`.
     pub fn nodelay(mut self, yes: bool) -> Self {
         self.settings.transport.nodelay = yes;
         self
     }
 
-    /// TCP keepalive, by which a client that has vanished is told from one that is silent; on by
-    /// default, with [`Keepalive::default`]. `None`: off.
+    /// TCP keepalive, which tells a client that has vanished from one that is silent; on by default,
+    /// with [`Keepalive::default`]. `None`: off.
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
         self.settings.transport.keepalive = keepalive.into();
         self
     }
 
-    /// How long what was sent may stay without an answer from the client's system before the
-    /// connection is reset (`TCP_USER_TIMEOUT`,
-    /// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)): keepalive finds a client that
-    /// vanished while nothing was under way, this one a client that vanished with an answer under
-    /// way to it, or that has taken none of it for so long. Two minutes by default, in
-    /// milliseconds; `None`: as long as the system says, a quarter of an hour and more.
+    /// How long sent data may stay unacknowledged before the connection is reset
+    /// (`TCP_USER_TIMEOUT`, [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)); two minutes
+    /// by default, in milliseconds. Keepalive finds a client that vanished while nothing was being
+    /// sent; this finds one that vanished while an answer was, or that has taken none of it for so
+    /// long. `None`: as long as the system says, a quarter of an hour and more.
     pub fn user_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        let timeout: Option<Duration> = timeout.into();
-        // Zero would be none.
-        self.settings.transport.user_timeout =
-            timeout.map(|time| time.max(Duration::from_millis(1)));
+        self.settings.transport.user_timeout = timeout.into().map(not_zero);
         self
     }
 
@@ -166,27 +124,27 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self
     }
 
-    /// How many requests of one peer are served at a time; any number (`None`) by default. More of
-    /// them are refused, whatever the [`overload`](Builder::overload) policy: nobody else should
-    /// have to wait behind them in the backlog.
+    /// How many requests of one peer are served at a time; any number (`None`) by default. Zero
+    /// counts as one. More of them are refused, whatever the [`overload`](Builder::overload) policy:
+    /// in the backlog they would delay other clients.
     ///
     /// One peer is an IPv4 address, an IPv6 network of 64 bits, or a user of this machine on a Unix
     /// stream socket.
     pub fn max_connections_per_peer(mut self, connections: impl Into<Option<usize>>) -> Self {
-        self.settings.max_connections_per_peer = connections.into();
+        self.settings.max_connections_per_peer = connections.into().map(|max| max.max(1));
         self
     }
 
     /// How often one peer, as for
     /// [`max_connections_per_peer`](Builder::max_connections_per_peer), may connect; as often as it
-    /// likes (`None`) by default. Who comes more often is refused.
+    /// likes (`None`) by default. Connections above the rate are refused.
     pub fn connection_rate(mut self, rate: impl Into<Option<ConnectionRate>>) -> Self {
         self.settings.connection_rate = rate.into();
         self
     }
 
-    /// Who may connect; everybody ([`Access::open`]) by default. The others are disconnected
-    /// without a word, and counted as [`denied`](crate::Stats::denied).
+    /// Who may connect; every client ([`Access::open`]) by default. Others are disconnected without
+    /// a message, and counted as [`denied`](crate::Stats::denied).
     pub fn access(mut self, access: Access) -> Self {
         self.settings.access = access;
         self
@@ -200,59 +158,58 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     }
 
     /// How long a read waits for the client before it fails with `TimedOut`
-    /// ([`Error::IdleTimeout`]); for ever (`None`) by default. Zero counts as the shortest time
-    /// there is.
+    /// ([`Error::IdleTimeout`]); for ever (`None`) by default.
     pub fn read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.read_timeout = timeout.into().map(not_zero);
         self
     }
 
-    /// How long a client may be silent between messages, where that is another time than
-    /// [`read_timeout`](Builder::read_timeout), which then bounds each wait within a message only;
-    /// the same (`None`) by default.
+    /// How long a client may be silent between messages, if that is not the same as
+    /// [`read_timeout`](Builder::read_timeout), which then bounds each wait within a message only.
+    /// `None`, the default: the same.
     ///
-    /// What is a message says [`Connection::with_message_timeout`](crate::Connection::with_message_timeout): a line,
-    /// for a handler that reads lines.
+    /// A message is a line, for a handler that reads lines; otherwise what
+    /// [`Connection::with_message_timeout`](crate::Connection::with_message_timeout) says.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.idle_timeout = timeout.into().map(not_zero);
         self
     }
 
-    /// How long a message may take to be whole from when its first piece was there, however the
-    /// rest of it comes: a client that sends a byte now and then is cut off by then. A read of it
-    /// fails with `TimedOut` ([`Error::MessageTimeout`]). For ever (`None`) by default.
-    pub fn message_timeout(mut self, deadline: impl Into<Option<Duration>>) -> Self {
-        self.settings.message_timeout = deadline.into();
+    /// How long a message may take to be whole, from its first bytes on; for ever (`None`) by
+    /// default. It bounds a client that sends a byte now and then. A read of the message then fails
+    /// with `TimedOut` ([`Error::MessageTimeout`]).
+    pub fn message_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.message_timeout = timeout.into().map(not_zero);
         self
     }
 
-    /// How fast a message must come once its first piece is there, and what is written be taken;
-    /// any rate (`None`) by default. Where it is slower, reads and writes fail with `TimedOut`
-    /// ([`Error::TooSlow`]).
+    /// How fast a client must send a message once its first bytes are there, and take what is
+    /// written; at any rate (`None`) by default. If it is slower, reads and writes fail with
+    /// `TimedOut` ([`Error::TooSlow`]).
     pub fn min_rate(mut self, rate: impl Into<Option<MinRate>>) -> Self {
         self.settings.min_rate = rate.into();
         self
     }
 
     /// How long a write waits for the client to take something before it fails with `TimedOut`
-    /// ([`Error::WriteTimeout`]); 30 s by default. `None`: for ever. Zero counts as the shortest
-    /// time there is.
+    /// ([`Error::WriteTimeout`]); 30 s by default. `None`: for ever.
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.transport.write_timeout = timeout.into().map(not_zero);
         self
     }
 
-    /// How long [`Server::handle_request`] waits for a request; for ever (`None`) by default, and
-    /// not at all for zero. CPython's `timeout`.
+    /// How long [`Server::handle_request`] waits for a request; for ever (`None`) by default. It is
+    /// the one timeout for which zero is zero: not at all. CPython's `timeout`.
     pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.request_timeout = timeout.into();
         self
     }
 
-    /// How long a stop waits for connections to end by themselves before it cuts them off, unless
-    /// [`ServerHandle::stop`](crate::ServerHandle::stop) is given another time; 30 s by default.
-    pub fn stop_timeout(mut self, deadline: Duration) -> Self {
-        self.settings.stop_timeout = deadline;
+    /// How long a stop waits for requests to end by themselves before it shuts their connections
+    /// down, unless [`ServerHandle::stop`](crate::ServerHandle::stop) is given another time; 30 s by
+    /// default. Zero shuts them down at once.
+    pub fn stop_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.stop_timeout = timeout;
         self
     }
 
@@ -263,7 +220,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self
     }
 
-    /// The longest datagram that is taken, in bytes; 65,535 by default, which every UDP datagram
+    /// The longest datagram that is received, in bytes; 65,535 by default, which every UDP datagram
     /// fits in. A longer one is dropped, counted, and reported to `handle_error` as
     /// [`Error::Truncated`].
     pub fn max_packet_size(mut self, bytes: usize) -> Self {
@@ -271,15 +228,15 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self
     }
 
-    /// Something to do about every `interval` while the server waits for requests: CPython's
-    /// `service_actions`. It runs on the thread that accepts, so it should be quick; a panic in it
-    /// is logged.
+    /// Has `call` called about every `interval` while the server waits for requests; never by
+    /// default. CPython's `service_actions`. It runs on the thread that accepts, so it should be
+    /// quick. A panic in it is logged.
     pub fn service_actions(
         mut self,
         interval: Duration,
         call: impl FnMut() + Send + 'static,
     ) -> Self {
-        let interval = not_zero(interval).max(Duration::from_millis(1));
+        let interval = not_zero(interval);
         self.actions = Some(ServiceActions { interval, call: Box::new(call) });
         self
     }
@@ -287,12 +244,12 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     /// Binds and listens: clients can connect when this returns.
     ///
     /// The address is a text such as `127.0.0.1:2525` (see [`Endpoint`]), a
-    /// [`SocketAddr`](std::net::SocketAddr) or a path. Port 0 asks the system for a free one, which
-    /// [`local_addr`](Server::local_addr) then tells.
+    /// [`SocketAddr`](std::net::SocketAddr) or a path. For port 0 the system chooses a free one,
+    /// which [`local_addr`](Server::local_addr) returns.
     ///
     /// # Errors
-    /// [`Error::Address`] and [`Error::Resolve`] for an address that is none, [`Error::Bind`] when
-    /// the system will not have it.
+    /// [`Error::Address`] and [`Error::Resolve`] for what is no address, [`Error::Bind`] when the
+    /// system refuses it.
     pub fn bind<A, H>(self, address: A, handler: H) -> Result<Server<T, M>>
     where
         A: TryInto<Endpoint>,
@@ -304,36 +261,12 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self.with_transport(transport, handler)
     }
 
-    /// Takes a listening TCP or Unix stream socket that was bound elsewhere, by an earlier process
-    /// for instance. It is made non-blocking. A Unix socket's file is not removed in the end.
-    ///
-    /// # Errors
-    /// When an option cannot be set on it.
-    pub fn from_listener<H>(self, listener: impl Into<T>, handler: H) -> Result<Server<T, M>>
-    where
-        H: IntoHandler<T::Handler>,
-    {
-        self.with_transport(listener.into(), handler)
-    }
-
-    /// Takes a bound UDP or Unix datagram socket: the like of
-    /// [`from_listener`](Builder::from_listener).
-    ///
-    /// # Errors
-    /// When an option cannot be set on it.
-    pub fn from_socket<H>(self, socket: impl Into<T>, handler: H) -> Result<Server<T, M>>
-    where
-        H: IntoHandler<T::Handler>,
-    {
-        self.with_transport(socket.into(), handler)
-    }
-
     fn with_transport<H>(self, transport: T, handler: H) -> Result<Server<T, M>>
     where
         H: IntoHandler<T::Handler>,
     {
         let Builder { mixin, mut settings, actions, .. } = self;
-        // What a stream mostly waits for is the begin of a message.
+        // The socket's own timeout is for what a connection mostly waits for, the next message.
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
         transport.prepare(&settings.transport).map_err(Error::system("set up the listener"))?;
         let local_addr = transport.local_addr().map_err(Error::system("read the address"))?;
@@ -344,9 +277,37 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     }
 }
 
-/// The system takes a timeout of zero for none at all.
-fn not_zero(time: Duration) -> Duration {
-    time.max(Duration::from_micros(1))
+impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
+    /// Takes a listening TCP or Unix stream socket that was bound elsewhere, by an earlier process
+    /// for instance. It is made non-blocking. A Unix socket's file is not removed at the end.
+    ///
+    /// # Errors
+    /// [`Error::System`] when an option cannot be set on it.
+    pub fn from_listener<H>(self, listener: impl Into<T>, handler: H) -> Result<Server<T, M>>
+    where
+        H: IntoHandler<dyn StreamRequestHandler>,
+    {
+        self.with_transport(listener.into(), handler)
+    }
+}
+
+impl<T: Transport<Handler = dyn DatagramRequestHandler>, M: Mixin> Builder<T, M> {
+    /// Takes a UDP or Unix datagram socket that was bound elsewhere. It is made non-blocking. A Unix
+    /// socket's file is not removed at the end.
+    ///
+    /// # Errors
+    /// [`Error::System`] when an option cannot be set on it.
+    pub fn from_socket<H>(self, socket: impl Into<T>, handler: H) -> Result<Server<T, M>>
+    where
+        H: IntoHandler<dyn DatagramRequestHandler>,
+    {
+        self.with_transport(socket.into(), handler)
+    }
+}
+
+/// For the system, a timeout of zero is none.
+fn not_zero(timeout: Duration) -> Duration {
+    timeout.max(Duration::from_millis(1))
 }
 
 impl<T, M: std::fmt::Debug> std::fmt::Debug for Builder<T, M> {

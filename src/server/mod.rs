@@ -1,6 +1,7 @@
 //! [`Server`]: what a user holds.
 
-pub(crate) mod builder;
+mod builder;
+mod shutdown;
 
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,32 +10,32 @@ use std::thread;
 use std::time::Instant;
 
 use crate::accept::{BaseServer, NextRequest};
-use crate::address::Address;
+use crate::address::{Address, Endpoint};
 use crate::error::{Error, Result};
+use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 #[cfg(feature = "fibers")]
 use crate::mixin::Fibers;
 use crate::mixin::{Forking, Mixin, Sequential, Spawnable, Threading};
-use crate::request::Request;
-use crate::request::lifecycle::panic_message;
-use crate::state::ServerState;
+use crate::request::{IntoHandler, Request, panic_message};
 use crate::state::{RunningServer, ServerHandle};
 pub use builder::Builder;
 
 use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
+use shutdown::shut_down;
 
 /// A server that listens, and can serve: where requests come from (`T`), who runs them (`M`), and
 /// the handler that answers them.
 ///
-/// Its aliases are the twelve servers of CPython's `socketserver`.
+/// Its sixteen aliases are the servers of CPython's `socketserver`, and four on fibers.
 ///
 /// Dropping it closes the listener, removes the file of a Unix socket, and ends what
 /// [`handle_request`](Server::handle_request) has left running as a stop does: CPython's
 /// `server_close`.
 pub struct Server<T, M: Mixin> {
-    // In this order: whoever comes while the last requests end is told that nobody serves here.
-    base: BaseServer,
-    running: Running<M>,
-    // And last, so that no request waits for a handler that takes its time to be dropped.
+    /// `None` while it is being dropped.
+    base: Option<BaseServer>,
+    mixin: M,
+    /// Dropped last, so that no request waits for a handler that takes long to be dropped.
     _handler: Box<dyn Send + Sync>,
     transport: PhantomData<fn() -> T>,
 }
@@ -83,47 +84,113 @@ pub type FiberUnixDatagramServer = Server<UnixDatagram, Fibers>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Handled {
-    /// A request came, and was handled or given to a thread or process that handles it.
+    /// A request was handled, or given to a thread or process that handles it.
     Request,
-    /// None came within the [`request_timeout`](crate::Builder::request_timeout).
+    /// There was none within the [`request_timeout`](crate::Builder::request_timeout).
     TimedOut,
     /// The server has been shut down.
     ShutDown,
 }
 
+impl<T: Transport, M: Mixin + Default> Server<T, M> {
+    /// Binds and listens, with default settings: see [`Builder::bind`].
+    ///
+    /// # Errors
+    /// See [`Builder::bind`].
+    pub fn bind<A, H>(address: A, handler: H) -> Result<Server<T, M>>
+    where
+        A: TryInto<Endpoint>,
+        A::Error: Into<Error>,
+        H: IntoHandler<T::Handler>,
+    {
+        Self::builder().bind(address, handler)
+    }
+
+    /// A server with other than the default settings.
+    pub fn builder() -> Builder<T, M> {
+        Builder::new(M::default())
+    }
+}
+
+impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin + Default> Server<T, M> {
+    /// Takes a listening stream socket that was bound elsewhere: see [`Builder::from_listener`].
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use socketserver::{ThreadingTcpServer, services::Hello};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    /// let server = ThreadingTcpServer::from_listener(listener, Hello)?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Builder::from_listener`].
+    pub fn from_listener<H>(listener: impl Into<T>, handler: H) -> Result<Server<T, M>>
+    where
+        H: IntoHandler<dyn StreamRequestHandler>,
+    {
+        Self::builder().from_listener(listener, handler)
+    }
+}
+
+impl<T: Transport<Handler = dyn DatagramRequestHandler>, M: Mixin + Default> Server<T, M> {
+    /// Takes a bound datagram socket: see [`Builder::from_socket`].
+    ///
+    /// # Errors
+    /// See [`Builder::from_socket`].
+    pub fn from_socket<H>(socket: impl Into<T>, handler: H) -> Result<Server<T, M>>
+    where
+        H: IntoHandler<dyn DatagramRequestHandler>,
+    {
+        Self::builder().from_socket(socket, handler)
+    }
+}
+
+impl<T, M: Mixin> Server<T, M> {
+    fn base(&self) -> &BaseServer {
+        self.base.as_ref().expect("only `drop` takes it")
+    }
+}
+
 impl<T: Transport, M: Mixin> Server<T, M> {
     pub(crate) fn new(base: BaseServer, mixin: M) -> Server<T, M> {
-        let running = Running { mixin, handle: base.handle() };
         let _handler = base.listener().handler();
-        Server { base, running, _handler, transport: PhantomData }
+        Server { base: Some(base), mixin, _handler, transport: PhantomData }
     }
 
-    /// Where it listens, with the real port where 0 was asked for.
+    fn process_request(&self, request: Request) {
+        let process = || self.mixin.process_request(self.base(), request);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(process)) {
+            log::error!("process_request panicked: {}", panic_message(&*panic));
+        }
+    }
+
+    /// The address it listens on, with the real port where 0 was asked for.
     pub fn local_addr(&self) -> &Address {
-        &self.base.state().local_addr
+        &self.base().state().local_addr
     }
 
-    /// A handle to stop it with from elsewhere, to be taken before serving.
+    /// A handle to stop it with from another thread, to be taken before serving.
     pub fn handle(&self) -> ServerHandle {
-        self.base.handle()
+        self.base().handle()
     }
 
-    /// Serves until it is shut down, and then until every connection has ended, or the
-    /// [`stop_timeout`](crate::Builder::stop_timeout) has come.
+    /// Serves until it is shut down, and then until every request has ended, or the
+    /// [`stop_timeout`](crate::Builder::stop_timeout) is over.
     ///
     /// # Errors
     /// [`Error::ShutDown`] when it was shut down before, [`Error::OtherThreads`] from a forking
-    /// server beside other threads. Nothing that happens to a connection, and no shortage of the
-    /// system's, ends it.
+    /// server beside other threads. No error of a connection and no shortage of the system ends it.
     pub fn serve_forever(self) -> Result<()> {
-        self.base.state().begin_serving()?;
+        self.base().state().begin_serving()?;
         self.serve()
     }
 
-    /// Waits for one request and handles it, for a program with a loop of its own. Whether one
-    /// came within the [`request_timeout`](crate::Builder::request_timeout) is what it returns.
+    /// Waits for one request and handles it, for a program with a loop of its own. Returns whether
+    /// there was one within the [`request_timeout`](crate::Builder::request_timeout).
     ///
-    /// A server can be waited for together with other things by its listener ([`AsFd`]).
+    /// To wait for a server and other things at the same time, poll its listener ([`AsFd`]).
     ///
     /// ```
     /// use std::time::Duration;
@@ -135,11 +202,11 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn handle_request(&self) -> Handled {
-        let timeout = self.base.state().settings.request_timeout;
+        let timeout = self.base().state().settings.request_timeout;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        match self.running.mixin.next_request(&self.base, deadline) {
+        match self.mixin.next_request(self.base(), deadline) {
             NextRequest::Request(request) => {
-                self.running.process_request(&self.base, request);
+                self.process_request(request);
                 Handled::Request
             }
             NextRequest::TimedOut | NextRequest::Ready => Handled::TimedOut,
@@ -148,64 +215,21 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     }
 
     fn serve(self) -> Result<()> {
-        let Server { base, running, .. } = &self;
-        running.mixin.start()?;
+        self.mixin.start()?;
         log::info!("serving on {}", self.local_addr());
-        while let NextRequest::Request(request) = running.mixin.next_request(base, None) {
-            running.process_request(base, request);
+        while let NextRequest::Request(request) = self.mixin.next_request(self.base(), None) {
+            self.process_request(request);
         }
+        // Dropping the server is what stops it.
         Ok(())
     }
 }
 
-/// The requests that the mixin is running, or will: when this is dropped, they have ended.
-struct Running<M: Mixin> {
-    mixin: M,
-    handle: ServerHandle,
-}
-
-impl<M: Mixin> Running<M> {
-    fn process_request(&self, base: &BaseServer, request: Request) {
-        let process = || self.mixin.process_request(base, request);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(process)) {
-            log::error!("process_request panicked: {}", panic_message(&*panic));
-        }
-    }
-}
-
-impl<M: Mixin> Drop for Running<M> {
+impl<T, M: Mixin> Drop for Server<T, M> {
     fn drop(&mut self) {
-        let Running { mixin, handle } = self;
-        let state = handle.state();
-        // Whoever waits for the server to stop is told when it has, even by a panic.
-        let _end_serving = EndServing(state);
-        state.shutdown();
-        state.begin_stop();
-        state.rejected.clear();
-        if !mixin.wait(handle, &|| state.schedule().force) {
-            state.registry.force();
-            mixin.terminate();
-            mixin.wait(handle, &|| state.schedule().end);
+        if let Some(base) = self.base.take() {
+            shut_down(base, &self.mixin);
         }
-        mixin.close(handle);
-        let stuck = state.registry.snapshot();
-        for one in stuck.iter().take(MAX_LOGGED) {
-            log::warn!("{} from {} does not end; left behind", one.id, one.peer);
-        }
-        if let more @ 1.. = stuck.len().saturating_sub(MAX_LOGGED) {
-            log::warn!("nor do {more} more");
-        }
-    }
-}
-
-/// How many of those who do not end the log names.
-const MAX_LOGGED: usize = 20;
-
-struct EndServing<'a>(&'a ServerState);
-
-impl Drop for EndServing<'_> {
-    fn drop(&mut self) {
-        self.0.end_serving();
     }
 }
 
@@ -242,12 +266,12 @@ impl<T, M: Mixin> AsFd for Server<T, M> {
     /// The listener, to wait for together with other descriptors; readable means that
     /// [`handle_request`](Server::handle_request) has something to do.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.base.as_fd()
+        self.base().as_fd()
     }
 }
 
 impl<T, M: Mixin> std::fmt::Debug for Server<T, M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Server({})", self.base.state().local_addr)
+        write!(f, "Server({})", self.base().state().local_addr)
     }
 }

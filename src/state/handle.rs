@@ -1,6 +1,5 @@
-//! What the rest of the program holds: [`ServerHandle`] and [`RunningServer`].
+//! What the rest of a program holds of a server: [`ServerHandle`] and [`RunningServer`].
 
-use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,10 +14,10 @@ use crate::state::ConnectionInfo;
 use crate::state::Stats;
 use crate::state::{ServerState, StopReport};
 
-/// A server seen from outside: to ask after it and to stop it, from any thread, from a handler,
-/// or (only [`shutdown`](ServerHandle::shutdown)) from a signal handler.
+/// A server seen from outside: to read its counters, change its limits and stop it, from any thread,
+/// from a handler, or (only [`shutdown`](ServerHandle::shutdown)) from a signal handler.
 ///
-/// Cloning is cheap; a handle keeps no server alive.
+/// Cloning is cheap. A handle does not keep the server running.
 #[derive(Clone)]
 pub struct ServerHandle {
     state: Arc<ServerState>,
@@ -48,53 +47,55 @@ impl ServerHandle {
         self.state.registry.snapshot()
     }
 
-    /// Cuts one connection off: its handler sees end-of-file, or an error when it writes. Whether
-    /// there is such a connection; a datagram is none.
+    /// Shuts one connection down: its handler reads EOF, or gets an error when it writes. Returns
+    /// whether there is such a connection; a datagram is none.
     pub fn disconnect(&self, id: u64) -> bool {
         self.state.registry.disconnect(id)
     }
 
-    /// How many requests are served at a time; what
-    /// [`max_connections`](crate::Builder::max_connections) said, unless it was changed since.
+    /// How many requests are served at a time: the builder's
+    /// [`max_connections`](crate::Builder::max_connections), unless it was changed since.
     pub fn max_connections(&self) -> usize {
         self.state.limits.max_connections()
     }
 
-    /// Changes how many requests are served at a time. Zero counts as one. Where there are more of
-    /// them now, they stay, and nobody comes in until enough have left.
+    /// Changes how many requests are served at a time. Zero counts as one. If more are being served
+    /// now, they go on, and none is accepted until enough of them have ended.
     pub fn set_max_connections(&self, connections: usize) {
         self.state.limits.set_max_connections(connections);
         self.state.wake_acceptor();
     }
 
     /// Changes how many requests of one peer are served at a time:
-    /// [`max_connections_per_peer`](crate::Builder::max_connections_per_peer). Those that came
-    /// while there was no such limit are not counted.
+    /// [`max_connections_per_peer`](crate::Builder::max_connections_per_peer). `None`: any number; zero
+    /// counts as one.
+    /// Requests that were accepted while there was no such limit are not counted.
     pub fn set_max_connections_per_peer(&self, connections: impl Into<Option<usize>>) {
-        self.state.limits.set_max_per_peer(connections.into());
+        self.state.limits.set_max_per_peer(connections.into().map(|max| max.max(1)));
     }
 
     /// Changes how often one peer may connect:
-    /// [`connection_rate`](crate::Builder::connection_rate). What was counted so far is forgotten.
+    /// [`connection_rate`](crate::Builder::connection_rate). `None`: as often as it likes. Counting
+    /// starts anew.
     pub fn set_connection_rate(&self, rate: impl Into<Option<ConnectionRate>>) {
         self.state.limits.set_rate(rate.into());
     }
 
-    /// Changes who may connect: [`access`](crate::Builder::access). Those who are connected stay.
+    /// Changes who may connect: [`access`](crate::Builder::access). Open connections stay open.
     pub fn set_access(&self, access: Access) {
         self.state.limits.set_access(access);
     }
 
-    /// Leaves newcomers in the kernel's backlog, until [`resume`](ServerHandle::resume); those who
-    /// are connected are served on. One that is just being accepted still comes in. A stop serves
-    /// those in the backlog, as ever.
+    /// Leaves new connections in the kernel's backlog until [`resume`](ServerHandle::resume). Open
+    /// ones are served on, and one that is just being accepted still is. A stop serves those in the
+    /// backlog, as always.
     ///
     /// ```
     /// use socketserver::{ThreadingTcpServer, services::Echo};
     ///
     /// let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo)?.spawn()?;
     /// server.suspend();
-    /// // ... whatever is better done without newcomers ...
+    /// // ... what is better done while no request is accepted ...
     /// server.resume();
     /// # Ok::<(), socketserver::Error>(())
     /// ```
@@ -103,26 +104,27 @@ impl ServerHandle {
         self.state.wake_acceptor();
     }
 
-    /// Ends a [`suspend`](ServerHandle::suspend), if there was one: newcomers are served again,
+    /// Ends a [`suspend`](ServerHandle::suspend), if there was one: connections are accepted again,
     /// those in the backlog first.
     pub fn resume(&self) {
         self.state.limits.suspend(false);
         self.state.wake_acceptor();
     }
 
-    /// Whether newcomers are left in the backlog.
+    /// Whether new connections are left in the backlog.
     pub fn is_suspended(&self) -> bool {
         self.state.limits.is_suspended()
     }
 
-    /// Asks the server to stop, and returns at once.
+    /// Asks the server to stop and returns at once, unlike CPython's `shutdown()`, which waits;
+    /// [`stop`](ServerHandle::stop) waits.
     ///
-    /// `serve_forever` then stops accepting, serves what the kernel has already accepted, lets
-    /// each handler read to the end of what was received, and returns when all have ended, or at
-    /// the [`stop_timeout`](crate::Builder::stop_timeout) at the latest.
+    /// `serve_forever` then stops accepting, serves what is in the backlog, lets each handler read to
+    /// the end of what was received, and returns when all requests have ended, after the
+    /// [`stop_timeout`](crate::Builder::stop_timeout) at the latest.
     ///
-    /// May be called before, during and after serving, again, from a handler, and from a signal
-    /// handler: it takes no lock and allocates nothing. A server that was shut down before it
+    /// May be called before, during and after serving, more than once, from a handler, and from a
+    /// signal handler: it takes no lock and allocates nothing. A server that was shut down before it
     /// served refuses to serve. In a child of a forking server it stops the parent.
     pub fn shutdown(&self) {
         self.state.shutdown();
@@ -133,18 +135,18 @@ impl ServerHandle {
         self.state.is_stopping()
     }
 
-    /// Asks the server to stop and waits until it has, at most for `deadline`; says what became
-    /// of each connection. Zero cuts all connections off at once; they get a tenth of a second to
-    /// be gone.
+    /// Asks the server to stop and waits until it has, at most for `timeout`; returns what became of
+    /// each connection. (CPython's `shutdown()` waits too, but without a timeout.) A timeout of zero
+    /// shuts all connections down at once; their handlers get a tenth of a second to end.
     ///
-    /// Called from a handler it waits for that handler too, and so for the whole deadline;
-    /// [`shutdown`](ServerHandle::shutdown) is for that.
-    pub fn stop(&self, deadline: Duration) -> StopReport {
-        self.state.stop(deadline)
+    /// Called from a handler, it waits for that handler too, and so for the whole timeout; use
+    /// [`shutdown`](ServerHandle::shutdown) there.
+    pub fn stop(&self, timeout: Duration) -> StopReport {
+        self.state.stop(timeout)
     }
 
-    /// A pipe to write to: any byte written to it is a [`shutdown`](ServerHandle::shutdown). Made
-    /// for signals, and for whatever else can only write to a descriptor:
+    /// The write end of a pipe: a byte written to it is a [`shutdown`](ServerHandle::shutdown). It is
+    /// for signals, and for all that can only write to a descriptor (self-pipe):
     ///
     /// ```
     /// # use socketserver::{ThreadingTcpServer, services::Echo};
@@ -172,10 +174,12 @@ impl fmt::Debug for ServerHandle {
     }
 }
 
-/// A server that serves on a thread of its own: a [`ServerHandle`] that stops it when dropped.
+/// A server that serves on a thread of its own ([`Server::spawn`](crate::Server::spawn)), and stops
+/// when this is dropped.
 ///
-/// Dropping it is a [`stop`](ServerHandle::stop) with the server's
-/// [`stop_timeout`](crate::Builder::stop_timeout).
+/// Dropping it is a [`stop`](RunningServer::stop) with the server's
+/// [`stop_timeout`](crate::Builder::stop_timeout), and may take as long; while the thread panics,
+/// with a timeout of zero.
 #[derive(Debug)]
 #[must_use = "dropping it stops the server"]
 pub struct RunningServer {
@@ -188,21 +192,62 @@ impl RunningServer {
         RunningServer { handle, thread: Some(thread) }
     }
 
-    /// A handle that can be given away.
+    /// A handle for other threads, and for what only a [`ServerHandle`] has: limits that change while
+    /// the server serves, and the shutdown pipe.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
 
-    /// Stops the server: see [`ServerHandle::stop`]. Its threads are joined, but for those that
-    /// the report calls stuck.
-    pub fn stop(mut self, deadline: Duration) -> StopReport {
-        self.stop_and_join(deadline)
+    /// See [`ServerHandle::local_addr`].
+    pub fn local_addr(&self) -> &Address {
+        self.handle.local_addr()
     }
 
-    /// Waits until the server ends by itself, which is when something else shuts it down.
+    /// See [`ServerHandle::stats`].
+    pub fn stats(&self) -> Stats {
+        self.handle.stats()
+    }
+
+    /// See [`ServerHandle::connections`].
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.handle.connections()
+    }
+
+    /// See [`ServerHandle::disconnect`].
+    pub fn disconnect(&self, id: u64) -> bool {
+        self.handle.disconnect(id)
+    }
+
+    /// See [`ServerHandle::suspend`].
+    pub fn suspend(&self) {
+        self.handle.suspend();
+    }
+
+    /// See [`ServerHandle::resume`].
+    pub fn resume(&self) {
+        self.handle.resume();
+    }
+
+    /// See [`ServerHandle::is_stopping`].
+    pub fn is_stopping(&self) -> bool {
+        self.handle.is_stopping()
+    }
+
+    /// See [`ServerHandle::shutdown`]: returns at once.
+    pub fn shutdown(&self) {
+        self.handle.shutdown();
+    }
+
+    /// Stops the server and waits until it has: see [`ServerHandle::stop`]. Its threads are joined,
+    /// except those of requests that the report calls stuck.
+    pub fn stop(mut self, timeout: Duration) -> StopReport {
+        self.stop_and_join(timeout)
+    }
+
+    /// Waits until the server has stopped, which something else asks it to do.
     ///
     /// # Errors
-    /// Those of `serve_forever`.
+    /// Those of [`serve_forever`](crate::Server::serve_forever).
     pub fn join(mut self) -> Result<()> {
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
@@ -211,10 +256,10 @@ impl RunningServer {
         }
     }
 
-    fn stop_and_join(&mut self, deadline: Duration) -> StopReport {
-        let report = self.handle.stop(deadline);
+    fn stop_and_join(&mut self, timeout: Duration) -> StopReport {
+        let report = self.handle.stop(timeout);
         if let Some(thread) = self.thread.take() {
-            // A sequential server whose one handler is stuck cannot be joined.
+            // The thread of a sequential server is stuck in its handler, and cannot be joined.
             if (report.stuck.is_empty() || thread.is_finished())
                 && let Ok(Err(error)) = thread.join()
             {
@@ -225,20 +270,11 @@ impl RunningServer {
     }
 }
 
-impl Deref for RunningServer {
-    type Target = ServerHandle;
-
-    fn deref(&self) -> &ServerHandle {
-        &self.handle
-    }
-}
-
 impl Drop for RunningServer {
     fn drop(&mut self) {
         if self.thread.is_some() && !thread::panicking() {
             self.stop_and_join(self.handle.state.settings.stop_timeout);
         } else if self.thread.is_some() {
-            // While a test or a program comes down, nobody should wait for its clients.
             self.stop_and_join(Duration::ZERO);
         }
     }

@@ -1,4 +1,4 @@
-//! Who is connected now.
+//! [`Registry`]: the requests that are being served.
 
 use std::collections::{HashMap, hash_map};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -16,14 +16,14 @@ use crate::sync::{Condvar, Mutex};
 mod model;
 
 /// One request that is being served.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// Its number: what [`Connection::id`](crate::Connection::id) is to its handler.
+    /// Its number; to its handler, [`Connection::id`](crate::Connection::id).
     pub id: u64,
-    /// Who is at the other end.
+    /// The client's address.
     pub peer: Address,
-    /// How long it has been here.
+    /// How long ago it was accepted.
     pub age: Duration,
 }
 
@@ -36,9 +36,9 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     connections: HashMap<u64, Entry, BuildHasherDefault<IdHasher>>,
-    /// How many of them are of one origin.
+    /// How many of them each peer has, of those whose key was asked for.
     peer_counts: HashMap<PeerKey, usize>,
-    /// Since a stop began, newcomers find their read side shut.
+    /// Since a stop began: a connection that is inserted has its read side shut.
     draining: bool,
     drained: usize,
     forced: usize,
@@ -47,7 +47,7 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     peer: Address,
-    /// `None` while it does not matter.
+    /// `None` while no limit needs it.
     peer_key: Option<PeerKey>,
     since: Instant,
     /// `None` for a datagram.
@@ -55,14 +55,15 @@ struct Entry {
     forced: bool,
 }
 
-/// For numbers that nobody else chooses, and that are all different: spreads them out, no more.
+/// Fibonacci hashing, for unique ids that the server assigns: it needs no resistance to collisions
+/// that a client could choose.
 #[derive(Debug, Default)]
 struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn write_u64(&mut self, id: u64) {
-        // 2^64 divided by the golden ratio, as in Knuth's multiplicative hashing; the map looks at
-        // the low bits and at the highest ones.
+        // 2^64 divided by the golden ratio, as in Knuth's multiplicative hashing. The map uses the
+        // low bits and the highest ones.
         self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 
@@ -82,7 +83,7 @@ impl Registry {
         self.inner.lock().connections.len()
     }
 
-    /// How many are here of one origin, of those who were asked for theirs.
+    /// How many requests of this peer are being served, of those whose key was asked for.
     pub(crate) fn count(&self, peer_key: PeerKey) -> usize {
         self.inner.lock().peer_counts.get(&peer_key).copied().unwrap_or(0)
     }
@@ -123,7 +124,7 @@ impl Registry {
         }
         let is_last = inner.connections.is_empty();
         drop(inner);
-        // The last owner of a link closes its socket: not under the lock.
+        // Dropping the last `Arc` closes the socket, which is not done under the lock.
         drop(entry);
         if is_last {
             self.became_empty.notify_all();
@@ -144,7 +145,7 @@ impl Registry {
         all
     }
 
-    /// Cuts one connection off. Whether there was one to cut.
+    /// Shuts one connection down. Whether there was a connection of this id.
     pub(crate) fn disconnect(&self, id: u64) -> bool {
         let inner = self.inner.lock();
         let stream = inner.connections.get(&id).and_then(|entry| entry.stream.clone());
@@ -153,7 +154,7 @@ impl Registry {
         stream.is_some()
     }
 
-    /// Begins a stop: every handler reads end-of-file after what it has received.
+    /// Begins a stop: every handler reads EOF behind what was received.
     pub(crate) fn drain(&self) {
         let mut inner = self.inner.lock();
         if !std::mem::replace(&mut inner.draining, true) {
@@ -163,7 +164,7 @@ impl Registry {
         }
     }
 
-    /// The deadline has come: cuts off everybody who is still here.
+    /// Near the end of a stop: shuts down the connections that are left.
     pub(crate) fn force(&self) {
         for entry in self.inner.lock().connections.values_mut() {
             entry.forced = true;
@@ -171,14 +172,15 @@ impl Registry {
         }
     }
 
-    /// How many have ended by themselves since the stop began, and how many were cut off.
+    /// How many requests ended by themselves since the stop began, and how many by
+    /// [`force`](Registry::force).
     pub(crate) fn drained_and_forced(&self) -> (usize, usize) {
         let inner = self.inner.lock();
         (inner.drained, inner.forced)
     }
 
-    /// Waits until nobody is here; `false` when somebody still was at `deadline()`, which is asked
-    /// again after [`wake`](Registry::wake).
+    /// Waits until no request is left; `false` when one was at `deadline()`, which is called again
+    /// after [`wake`](Registry::wake).
     pub(crate) fn wait_until_empty(&self, deadline: impl Fn() -> Instant) -> bool {
         let mut inner = self.inner.lock();
         while !inner.connections.is_empty() {
@@ -192,13 +194,13 @@ impl Registry {
     }
 
     pub(crate) fn wake(&self) {
-        // Under the lock, so that a waiter is either asleep or yet to ask for its time.
+        // Under the lock: a waiter that has just called `deadline()` would miss the notification.
         let _inner = self.inner.lock();
         self.became_empty.notify_all();
     }
 
-    /// In a forked child: lets go of everybody but one. It does nothing if another thread held
-    /// the lock at the moment of the fork.
+    /// In a forked child: removes all entries but one, unless another thread held the lock at the
+    /// fork.
     pub(crate) fn retain_only(&self, id: u64) {
         if let Some(mut inner) = self.inner.try_lock() {
             inner.connections.retain(|connections, _| *connections == id);

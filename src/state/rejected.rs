@@ -1,27 +1,47 @@
-//! Those who were turned away, until they have read why.
+//! Rejecting a connection: the overload message, and the lingering close after it.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::ServerState;
+use crate::config::Overload;
 use crate::net::SharedStream;
 
-/// How long one may take to read, and close.
+/// How long a rejected client may take to read the message and close.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many are kept; the oldest makes room for the next.
+/// How many rejected connections are kept; the next one closes the oldest.
 const MAX_LINGERING: usize = 64;
 
-/// How much of what one sends is read, and thrown away, before it is given up.
+/// How many bytes of a rejected client are read and discarded before its connection is closed.
 const MAX_DISCARDED: usize = 256 * 1024;
 
-/// Connections that were refused and told so. To close one at once would destroy the message on
-/// its way if the peer has sent something, or still does (see `connection/close.rs`): so it is
-/// kept until it has closed, within bounds, and whatever it sends is thrown away. The thread that
-/// accepts looks after them.
+impl ServerState {
+    /// Counts a request as refused. Where the overload policy has a message, its client is sent
+    /// the message without blocking, and the connection lingers; the acceptor polls it.
+    pub(crate) fn reject(&self, stream: Option<&Arc<SharedStream>>) {
+        self.stats().refused.add_one();
+        let Some(stream) = stream else { return };
+        match &self.settings.overload {
+            Overload::Refuse(message) if !message.is_empty() => {
+                // A client whose socket does not take even this is closed without it.
+                let _ = stream.try_send(&[IoSlice::new(message)], |sent| &message[sent..]);
+                self.rejected.push(stream);
+                self.wake_acceptor();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Rejected connections, kept open until the client has read the message (lingering close).
+///
+/// A socket that is closed with unread input, or that receives more, sends an RST, and the RST
+/// destroys the message on its way (see `connection/close.rs`).
 #[derive(Debug, Default)]
 pub(crate) struct LingeringRejects(Mutex<Vec<RejectedConnection>>);
 
@@ -33,13 +53,10 @@ struct RejectedConnection {
 }
 
 impl LingeringRejects {
-    /// Ends the sending side, and keeps the connection for a while.
-    pub(crate) fn push(&self, stream: &Arc<SharedStream>) {
-        let mut connection = RejectedConnection {
-            stream: stream.clone(),
-            deadline: Instant::now() + LINGER_TIMEOUT,
-            discarded: 0,
-        };
+    /// Shuts the write side, and keeps the connection for a while.
+    fn push(&self, stream: &Arc<SharedStream>) {
+        let deadline = Instant::now() + LINGER_TIMEOUT;
+        let mut connection = RejectedConnection { stream: stream.clone(), deadline, discarded: 0 };
         if stream.inner().shutdown(Shutdown::Write).is_ok() && connection.drain() {
             let mut all = self.0.lock();
             if all.len() == MAX_LINGERING {
@@ -49,31 +66,34 @@ impl LingeringRejects {
         }
     }
 
-    /// What to wait for: when one of them can be read, [`tend`](Farewells::tend) has something
-    /// to do.
+    /// What the acceptor waits for: when one of them is readable, [`poll`](LingeringRejects::poll)
+    /// has something to do.
     pub(crate) fn streams(&self) -> Vec<Arc<SharedStream>> {
         self.0.lock().iter().map(|connection| connection.stream.clone()).collect()
     }
 
-    /// When it has something to do in any case.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// When [`poll`](LingeringRejects::poll) has something to do in any case.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.0.lock().first().map(|connection| connection.deadline)
     }
 
-    /// Lets go of those who have closed, or whose time is up.
+    /// Closes those whose client has closed, and those whose time is up.
     pub(crate) fn poll(&self) {
+        let mut all = self.0.lock();
+        if all.is_empty() {
+            return;
+        }
         let now = Instant::now();
-        self.0.lock().retain_mut(|connection| connection.deadline > now && connection.drain());
+        all.retain_mut(|connection| connection.deadline > now && connection.drain());
     }
 
-    /// Lets go of all of them.
+    /// Closes all of them.
     pub(crate) fn clear(&self) {
         self.0.lock().clear();
     }
 
-    /// In a forked child: lets go of them, unless another thread held the lock at the moment of
-    /// the fork.
-    pub(crate) fn forget_in_child(&self) {
+    /// In a forked child: closes all of them, unless another thread held the lock at the fork.
+    pub(crate) fn clear_in_child(&self) {
         if let Some(mut all) = self.0.try_lock() {
             all.clear();
         }
@@ -81,13 +101,13 @@ impl LingeringRejects {
 }
 
 impl RejectedConnection {
-    /// Throws away what has come; whether it is worth waiting for more.
-    // Inlined, it would take a page of the stack of whoever may have to call it.
+    /// Discards what has been received; whether more may come.
+    // Inlined, its buffer would take a page of the stack of every caller.
     #[inline(never)]
     fn drain(&mut self) -> bool {
-        let mut discarded = [0; 4096];
+        let mut buffer = [0; 4096];
         loop {
-            match self.stream.inner().try_read(&mut discarded) {
+            match self.stream.inner().try_read(&mut buffer) {
                 Ok(0) => return false,
                 Ok(length) => self.discarded += length,
                 Err(error) => return error.kind() == ErrorKind::WouldBlock,

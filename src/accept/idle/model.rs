@@ -1,4 +1,4 @@
-//! The last to leave the listener, and the one who relies on them, in every order.
+//! The last waiter to unregister, and the acceptor that relies on it, in every order.
 
 use std::sync::Arc;
 
@@ -7,39 +7,38 @@ use crate::sync::atomic::AtomicBool;
 use crate::sync::model::check_all;
 use crate::sync::thread;
 
-/// Some come and go; another thread looks whether it can rely on them, and if not, and whenever it
-/// is told that nobody is left, sees to the listener itself.
-fn nobody_is_left_alone(watchers: usize, looks: usize) {
+/// Waiters register and unregister; the acceptor checks some times whether it can rely on them. If
+/// its last check says so, it sleeps, and must be woken.
+fn the_acceptor_takes_over(waiters: usize, checks: usize) {
     let count = Arc::new(WaiterCount::default());
-    let waker = Arc::new(AtomicBool::new(false));
-    let watchers: Vec<_> = (0..watchers)
+    let woken = Arc::new(AtomicBool::new(false));
+    let waiters: Vec<_> = (0..waiters)
         .map(|_| {
-            let (count, waker) = (count.clone(), waker.clone());
+            let (count, woken) = (count.clone(), woken.clone());
             thread::spawn(move || {
                 count.register();
                 if count.unregister() {
-                    waker.store(true, Ordering::SeqCst);
+                    woken.store(true, Ordering::SeqCst);
                 }
             })
         })
         .collect();
     let mut relies = false;
-    for _ in 0..looks {
+    for _ in 0..checks {
         relies = count.has_waiters();
     }
-    for watcher in watchers {
-        watcher.join().unwrap();
+    for waiter in waiters {
+        waiter.join().unwrap();
     }
-    // All have gone: it sleeps only if it is about to be woken.
-    assert!(!relies || waker.load(Ordering::SeqCst), "nobody watches, and nobody says so");
+    assert!(!relies || woken.load(Ordering::SeqCst), "no thread waits, and the acceptor sleeps");
 }
 
 #[test]
-fn whoever_relies_on_one_is_told_when_it_has_gone() {
-    check_all(|| nobody_is_left_alone(1, 2));
+fn the_acceptor_is_woken_when_the_only_waiter_has_left() {
+    check_all(|| the_acceptor_takes_over(1, 2));
 }
 
 #[test]
-fn whoever_relies_on_two_is_told_when_both_have_gone() {
-    check_all(|| nobody_is_left_alone(2, 1));
+fn the_acceptor_is_woken_when_both_waiters_have_left() {
+    check_all(|| the_acceptor_takes_over(2, 1));
 }

@@ -9,7 +9,7 @@ use super::fiber_slab::Key;
 use super::scheduler::Scheduler;
 use super::task::serve;
 use super::worker_shared::{Message, Workers};
-use crate::accept::listener::{Accept, Listener};
+use crate::accept::Listener;
 use crate::mixin::thread_pool::ThreadPool;
 use crate::state::ServerState;
 use crate::sys::epoll::Poller;
@@ -148,31 +148,23 @@ impl ListenerRegistration<'_> {
         self.scheduler.poller.delete(self.state.shutdown_signal());
     }
 
+    /// Accepts what is pending, and serves it or hands it to a less busy worker.
     fn accept_batch(&self, workers: &Workers) {
         let Some(listener) = self.listener.upgrade() else { return };
-        for _ in 0..ACCEPT_BATCH {
-            match listener.accept() {
-                Accept::Request(request) => {
-                    let least_busy = workers.least_busy();
-                    let (me, other) = (self.scheduler.shared(), &workers.all[least_busy]);
-                    // Whoever takes newcomers in goes on, even if it has for long.
-                    if me.load() > other.load() + MAX_IMBALANCE && !workers.is_blocked(least_busy) {
-                        other.send(Message::Request(request));
-                    } else {
-                        me.inc_load();
-                        workers.watchdog.wake();
-                        serve(request, self.scheduler);
-                    }
-                }
-                // It may have been turned away, and be looked after until it has read why.
-                Accept::Rejected => self.state.wake_acceptor(),
-                Accept::WouldBlock => return,
-                Accept::NotAccepting => {
-                    self.unregister();
-                    // Whoever has the turn waits for the end of that.
-                    return self.state.wake_acceptor();
-                }
+        let accepting = listener.accept_each(ACCEPT_BATCH, |request| {
+            let least_busy = workers.least_busy();
+            let (this, other) = (self.scheduler.shared(), &workers.all[least_busy]);
+            // This worker is accepting, hence not blocked: it keeps the request if the other is.
+            if this.load() > other.load() + MAX_IMBALANCE && !workers.is_blocked(least_busy) {
+                other.send(Message::Request(request));
+            } else {
+                this.inc_load();
+                workers.watchdog.wake();
+                serve(request, self.scheduler);
             }
+        });
+        if !accepting {
+            self.unregister();
         }
     }
 }

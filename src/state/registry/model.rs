@@ -1,4 +1,4 @@
-//! The registry against a stop, in all manner of orders.
+//! Requests that begin and end during a stop, in every order.
 
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
@@ -10,43 +10,43 @@ use crate::net::Stream;
 use crate::sync::model::{YEAR, check, check_all};
 use crate::sync::thread;
 
-/// A time that does not come.
+/// A deadline that is never reached.
 fn never() -> Instant {
     Instant::now() + 2 * YEAR
 }
 
-/// A connection whose peer says nothing: what its handler does is to wait for the end.
+/// A connection whose client is silent: its handler waits for EOF.
 #[derive(Clone)]
-struct Guest {
+struct TestConnection {
     id: u64,
     stream: Arc<SharedStream>,
-    line: Arc<Line>,
+    line: Arc<TestStream>,
 }
 
 #[derive(Default)]
-struct Line {
-    /// How it was shut, each time.
+struct TestStream {
+    /// Each shutdown of it.
     shut: Mutex<Vec<Shutdown>>,
     changed: Condvar,
 }
 
-impl Guest {
-    fn new(id: u64) -> Guest {
-        let line = Arc::new(Line::default());
+impl TestConnection {
+    fn new(id: u64) -> TestConnection {
+        let line = Arc::new(TestStream::default());
         let stream = SharedStream::new(Box::new(line.clone()), Address::Unix(UnixName::Unnamed));
-        Guest { id, stream: Arc::new(stream), line }
+        TestConnection { id, stream: Arc::new(stream), line }
     }
 
     fn insert(&self, registry: &Registry) {
         registry.insert(self.id, self.stream.peer().clone(), None, Some(self.stream.clone()));
     }
 
-    /// Waits for the end of what its peer says.
+    /// Waits as a read does: until its read side is shut.
     fn read(&self) {
         self.wait_until(|shut| !shut.is_empty());
     }
 
-    /// A handler that is busy with something else notices its end when it has to write.
+    /// Waits as a handler does that only writes: until both sides are shut.
     fn write(&self) {
         self.wait_until(|shut| shut.contains(&Shutdown::Both));
     }
@@ -61,7 +61,7 @@ impl Guest {
     }
 }
 
-impl Stream for Arc<Line> {
+impl Stream for Arc<TestStream> {
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.shut.lock().push(how);
         self.changed.notify_all();
@@ -113,10 +113,10 @@ fn spawn(
 }
 
 #[test]
-fn whoever_is_there_in_a_stop_has_its_read_side_shut_and_is_counted() {
+fn a_connection_there_in_a_stop_has_its_read_side_shut_and_is_counted() {
     check_all(|| {
-        let (registry, guest) = (Arc::new(Registry::default()), Guest::new(1));
-        let passing = guest.clone();
+        let (registry, connection) = (Arc::new(Registry::default()), TestConnection::new(1));
+        let passing = connection.clone();
         let passing = spawn(&registry, move |registry| {
             passing.insert(registry);
             registry.remove(1);
@@ -125,8 +125,8 @@ fn whoever_is_there_in_a_stop_has_its_read_side_shut_and_is_counted() {
         passing.join().unwrap();
         // Both, or neither.
         match registry.drained_and_forced() {
-            (0, 0) => assert_eq!(guest.shut(), []),
-            (1, 0) => assert_eq!(guest.shut(), [Shutdown::Read]),
+            (0, 0) => assert_eq!(connection.shut(), []),
+            (1, 0) => assert_eq!(connection.shut(), [Shutdown::Read]),
             counted => panic!("{counted:?}"),
         }
     });
@@ -135,59 +135,59 @@ fn whoever_is_there_in_a_stop_has_its_read_side_shut_and_is_counted() {
 #[test]
 fn a_stop_that_begins_twice_shuts_and_counts_once() {
     check_all(|| {
-        let (registry, guest) = (Arc::new(Registry::default()), Guest::new(1));
+        let (registry, connection) = (Arc::new(Registry::default()), TestConnection::new(1));
         let other = spawn(&registry, Registry::drain);
-        guest.insert(&registry);
+        connection.insert(&registry);
         registry.drain();
         registry.remove(1);
         other.join().unwrap();
-        assert_eq!(guest.shut(), [Shutdown::Read]);
+        assert_eq!(connection.shut(), [Shutdown::Read]);
         assert_eq!(registry.drained_and_forced(), (1, 0));
     });
 }
 
 #[test]
-fn whoever_is_cut_off_is_counted_as_forced_and_nobody_else() {
+fn only_a_connection_that_was_shut_down_counts_as_forced() {
     check_all(|| {
-        let (registry, guest) = (Arc::new(Registry::default()), Guest::new(1));
-        guest.insert(&registry);
+        let (registry, connection) = (Arc::new(Registry::default()), TestConnection::new(1));
+        connection.insert(&registry);
         registry.drain();
-        let leaving = spawn(&registry, |registry| registry.remove(1));
+        let ending = spawn(&registry, |registry| registry.remove(1));
         registry.force();
-        leaving.join().unwrap();
+        ending.join().unwrap();
         match registry.drained_and_forced() {
-            (1, 0) => assert_eq!(guest.shut(), [Shutdown::Read]),
-            (0, 1) => assert_eq!(guest.shut(), [Shutdown::Read, Shutdown::Both]),
+            (1, 0) => assert_eq!(connection.shut(), [Shutdown::Read]),
+            (0, 1) => assert_eq!(connection.shut(), [Shutdown::Read, Shutdown::Both]),
             counted => panic!("{counted:?}"),
         }
     });
 }
 
 #[test]
-fn the_last_one_to_leave_wakes_whoever_waits_for_it() {
+fn the_last_request_to_end_wakes_the_waiting_server() {
     check_all(|| {
         let registry = Arc::new(Registry::default());
-        Guest::new(1).insert(&registry);
-        let leaving = spawn(&registry, |registry| registry.remove(1));
+        TestConnection::new(1).insert(&registry);
+        let ending = spawn(&registry, |registry| registry.remove(1));
         assert!(registry.wait_until_empty(never));
         assert_eq!(registry.len(), 0);
-        leaving.join().unwrap();
+        ending.join().unwrap();
     });
 }
 
 #[test]
-fn all_who_wait_until_it_is_empty_wait_for_all_who_are_there() {
+fn every_waiter_waits_for_every_request() {
     check(|| {
         let registry = Arc::new(Registry::default());
-        let leaving = (1..=3).map(|id| {
-            Guest::new(id).insert(&registry);
+        let ending = (1..=3).map(|id| {
+            TestConnection::new(id).insert(&registry);
             spawn(&registry, move |registry| registry.remove(id))
         });
-        let leaving: Vec<_> = leaving.collect();
+        let ending: Vec<_> = ending.collect();
         let other = spawn(&registry, |registry| assert!(registry.wait_until_empty(never)));
         assert!(registry.wait_until_empty(never));
         assert_eq!(registry.len(), 0);
-        leaving.into_iter().chain([other]).for_each(|thread| thread.join().unwrap());
+        ending.into_iter().chain([other]).for_each(|thread| thread.join().unwrap());
     });
 }
 
@@ -195,7 +195,7 @@ fn all_who_wait_until_it_is_empty_wait_for_all_who_are_there() {
 fn a_deadline_that_becomes_earlier_is_noticed() {
     check_all(|| {
         let registry = Arc::new(Registry::default());
-        Guest::new(1).insert(&registry);
+        TestConnection::new(1).insert(&registry);
         let over = Arc::new(AtomicBool::new(false));
         let hurry = over.clone();
         let hurry = spawn(&registry, move |registry| {
@@ -203,17 +203,17 @@ fn a_deadline_that_becomes_earlier_is_noticed() {
             registry.wake();
         });
         let deadline = || if over.load(Ordering::SeqCst) { Instant::now() } else { never() };
-        assert!(!registry.wait_until_empty(deadline), "nobody has left");
+        assert!(!registry.wait_until_empty(deadline), "no request has ended");
         hurry.join().unwrap();
     });
 }
 
 #[test]
-fn whoever_is_disconnected_during_a_stop_is_counted_once() {
+fn a_connection_that_is_disconnected_during_a_stop_is_counted_once() {
     check_all(|| {
-        let (registry, guest) = (Arc::new(Registry::default()), Guest::new(1));
-        let reader = guest.clone();
-        guest.insert(&registry);
+        let (registry, connection) = (Arc::new(Registry::default()), TestConnection::new(1));
+        let reader = connection.clone();
+        connection.insert(&registry);
         let reader = spawn(&registry, move |registry| {
             reader.read();
             registry.remove(1);
@@ -222,51 +222,54 @@ fn whoever_is_disconnected_during_a_stop_is_counted_once() {
         let found = registry.disconnect(1);
         assert!(registry.wait_until_empty(never));
         reader.join().unwrap();
-        assert_eq!(found, guest.shut().contains(&Shutdown::Both));
+        assert_eq!(found, connection.shut().contains(&Shutdown::Both));
         assert_eq!(registry.drained_and_forced(), (1, 0));
         assert!(!registry.disconnect(1), "it is gone");
     });
 }
 
-/// As at the end of a server: some come before the stop, some out of the backlog; some end by
-/// themselves, some at the end of their input, and some not before they are cut off.
+/// As in a stop: requests from before it and from the backlog; requests that end by themselves, at
+/// EOF, and not before they are shut down.
 #[test]
-fn a_stop_leaves_nobody_behind_and_counts_everybody_once() {
+fn a_stop_ends_and_counts_each_connection_once() {
     check(|| {
         let registry = Arc::new(Registry::default());
-        let (here, quick) = (Guest::new(1), Guest::new(2));
-        let (late, deaf) = (Guest::new(3), Guest::new(4));
+        let (early, quick) = (TestConnection::new(1), TestConnection::new(2));
+        let (late, writer) = (TestConnection::new(3), TestConnection::new(4));
         let mut threads = Vec::new();
-        let mut serve = |guest: &Guest, act: fn(&Guest)| {
-            let guest = guest.clone();
-            guest.insert(&registry);
+        let mut serve = |connection: &TestConnection, act: fn(&TestConnection)| {
+            let connection = connection.clone();
+            connection.insert(&registry);
             threads.push(spawn(&registry, move |registry| {
-                act(&guest);
-                registry.remove(guest.id);
+                act(&connection);
+                registry.remove(connection.id);
             }));
         };
-        serve(&here, Guest::read);
+        serve(&early, TestConnection::read);
         serve(&quick, |_| ());
         registry.drain();
-        serve(&late, Guest::read);
-        serve(&deaf, Guest::write);
+        serve(&late, TestConnection::read);
+        serve(&writer, TestConnection::write);
 
-        let register = Arc::new(AtomicBool::new(false));
-        let clock = register.clone();
+        let deadline_reached = Arc::new(AtomicBool::new(false));
+        let clock = deadline_reached.clone();
         let clock = thread::spawn(move || clock.store(true, Ordering::SeqCst));
         let soon = Instant::now() + Duration::from_secs(60 * 60);
-        let deadline = || if register.load(Ordering::SeqCst) { Instant::now() } else { soon };
-        assert!(!registry.wait_until_empty(deadline), "one of them is deaf");
-        assert!(register.load(Ordering::SeqCst), "the time has register");
+        let deadline =
+            || if deadline_reached.load(Ordering::SeqCst) { Instant::now() } else { soon };
+        assert!(!registry.wait_until_empty(deadline), "one of them only writes");
+        assert!(deadline_reached.load(Ordering::SeqCst), "before the deadline");
         registry.force();
         assert!(registry.wait_until_empty(never));
         threads.into_iter().chain([clock]).for_each(|thread| thread.join().unwrap());
 
         let (drained, forced) = registry.drained_and_forced();
-        let cut = |guest: &&Guest| guest.shut().contains(&Shutdown::Both);
-        assert_eq!(forced, [&here, &quick, &late, &deaf].into_iter().filter(cut).count());
-        // The quick one may have gone before the stop.
+        let cut = |connection: &&TestConnection| connection.shut().contains(&Shutdown::Both);
+        assert_eq!(forced, [&early, &quick, &late, &writer].into_iter().filter(cut).count());
+        // `quick` may have ended before the stop.
         assert_eq!(drained + forced, if quick.shut().is_empty() { 3 } else { 4 });
-        assert!([here, late, deaf].iter().all(|guest| guest.shut()[0] == Shutdown::Read));
+        assert!(
+            [early, late, writer].iter().all(|connection| connection.shut()[0] == Shutdown::Read)
+        );
     });
 }

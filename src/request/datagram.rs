@@ -1,0 +1,115 @@
+//! A request on a datagram transport: a datagram and its handler.
+
+use std::sync::Arc;
+
+use super::lifecycle::{self, DynError, catch_panic};
+use super::{RequestHandler, RequestTask, sealed};
+use crate::address::Address;
+use crate::close_reason::CloseReason;
+use crate::datagram::{DatagramRequest, DatagramSocket};
+use crate::error::Error;
+use crate::handler::{DatagramRequestHandler, HandlerError};
+use crate::net::SharedStream;
+use crate::state::ServerState;
+
+/// A datagram, fresh from a transport.
+pub struct IncomingDatagram {
+    /// Its bytes, up to `max_packet_size`.
+    pub data: Vec<u8>,
+    /// Its length in bytes; more than `data` has if it was truncated.
+    pub length: usize,
+    /// The sender's address.
+    pub peer: Address,
+    /// The socket that a reply is sent by.
+    pub socket: Arc<dyn DatagramSocket>,
+}
+
+impl RequestHandler for dyn DatagramRequestHandler {
+    type Incoming = IncomingDatagram;
+}
+
+#[allow(private_interfaces)]
+impl sealed::RequestHandler for dyn DatagramRequestHandler {
+    const IS_CHEAP_TO_TRY: bool = true;
+
+    fn task(
+        handler: &Arc<Self>,
+        incoming: IncomingDatagram,
+        state: &Arc<ServerState>,
+    ) -> Option<Box<dyn RequestTask>> {
+        let IncomingDatagram { mut data, length, peer, socket } = incoming;
+        let truncated = (length > data.len()).then(|| {
+            data.clear();
+            let limit = state.settings.transport.max_packet_size;
+            Error::Truncated { length, limit }
+        });
+        let id = state.new_id();
+        let request = DatagramRequest::new(id, data, peer, socket, state.clone());
+        let task = DatagramTask { request, handler: handler.clone() };
+        match truncated {
+            None => Some(Box::new(task)),
+            Some(error) => {
+                state.stats().truncated.add_one();
+                task.report(error.into());
+                None
+            }
+        }
+    }
+}
+
+struct DatagramTask {
+    request: DatagramRequest,
+    handler: Arc<dyn DatagramRequestHandler>,
+}
+
+impl DatagramTask {
+    fn report(&self, error: HandlerError) {
+        let handle_error = |error: &_| self.handler.handle_error(&self.request, error);
+        lifecycle::report(handle_error, self.request.peer_addr(), &*error);
+    }
+}
+
+impl RequestTask for DatagramTask {
+    fn id(&self) -> u64 {
+        self.request.id()
+    }
+
+    fn peer(&self) -> &Address {
+        self.request.peer_addr()
+    }
+
+    fn shared_stream(&self) -> Option<&Arc<SharedStream>> {
+        None
+    }
+
+    fn verify(&self) -> bool {
+        let verify = catch_panic(|| Ok(self.handler.verify_request(&self.request)));
+        verify.unwrap_or_else(|error| {
+            self.report(error);
+            false
+        })
+    }
+
+    fn run(self: Box<Self>) -> CloseReason {
+        let DatagramTask { mut request, handler } = *self;
+        let outcome = lifecycle::run(
+            &mut request,
+            |request| handler.setup(request),
+            |request| {
+                handler.handle(request)?;
+                Ok(request.send_collected()?)
+            },
+            |_, error| error.map_or(CloseReason::Completed, close_reason),
+            |request| handler.finish(request),
+        );
+        outcome.report(request.peer_addr(), |error| handler.handle_error(&request, error));
+        outcome.reason
+    }
+}
+
+fn close_reason(error: &DynError) -> CloseReason {
+    match CloseReason::of(error) {
+        Some(reason @ (CloseReason::Panic | CloseReason::Reset)) => reason,
+        _ => CloseReason::Error,
+    }
+}

@@ -1,0 +1,109 @@
+//! A request on a stream transport: a connection and its handler.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use super::lifecycle::{self, Outcome, catch_panic};
+use super::{RequestHandler, RequestTask, sealed};
+use crate::address::Address;
+use crate::close_reason::CloseReason;
+use crate::connection::Connection;
+use crate::handler::StreamRequestHandler;
+use crate::net::{SharedStream, Stream};
+use crate::state::ServerState;
+
+/// A connection, fresh from a transport.
+pub struct IncomingStream {
+    /// Its bytes.
+    pub stream: Box<dyn Stream>,
+    /// The client's address.
+    pub peer: Address,
+}
+
+impl RequestHandler for dyn StreamRequestHandler {
+    type Incoming = IncomingStream;
+}
+
+#[allow(private_interfaces)]
+impl sealed::RequestHandler for dyn StreamRequestHandler {
+    const IS_CHEAP_TO_TRY: bool = false;
+
+    fn task(
+        handler: &Arc<Self>,
+        incoming: IncomingStream,
+        state: &Arc<ServerState>,
+    ) -> Option<Box<dyn RequestTask>> {
+        let stream = SharedStream::new(incoming.stream, incoming.peer);
+        let connection = Connection::new(state.new_id(), Arc::new(stream), state.clone());
+        Some(Box::new(StreamTask { connection, handler: handler.clone() }))
+    }
+}
+
+struct StreamTask {
+    connection: Connection,
+    handler: Arc<dyn StreamRequestHandler>,
+}
+
+impl RequestTask for StreamTask {
+    fn id(&self) -> u64 {
+        self.connection.id()
+    }
+
+    fn peer(&self) -> &Address {
+        self.connection.peer_addr()
+    }
+
+    fn shared_stream(&self) -> Option<&Arc<SharedStream>> {
+        Some(self.connection.shared_stream())
+    }
+
+    fn verify(&self) -> bool {
+        let verify = catch_panic(|| Ok(self.handler.verify_request(&self.connection)));
+        verify.unwrap_or_else(|error| {
+            let handle_error = |error: &_| self.handler.handle_error(&self.connection, error);
+            lifecycle::report(handle_error, self.peer(), &*error);
+            false
+        })
+    }
+
+    fn run(self: Box<Self>) -> CloseReason {
+        let StreamTask { mut connection, handler } = unbox(self);
+        let outcome = lifecycle::run(
+            &mut connection,
+            |connection| handler.setup(connection),
+            |connection| {
+                handler.handle(connection)?;
+                // Before `finish`, so that it knows whether the last answers could be sent.
+                Ok(connection.flush()?)
+            },
+            Connection::set_close_reason,
+            |connection| handler.finish(connection),
+        );
+        close_after_handler(&mut connection, &*handler, &outcome);
+        outcome.reason
+    }
+}
+
+/// Reports the errors, and closes the connection.
+// Not inlined: the caller's frame is on the stack while the handler waits, and an idle connection
+// should touch little memory.
+#[inline(never)]
+fn close_after_handler(
+    connection: &mut Connection,
+    handler: &dyn StreamRequestHandler,
+    outcome: &Outcome,
+) {
+    outcome.report(connection.peer_addr(), |error| handler.handle_error(connection, error));
+    let closed = connection.close();
+    let peer = connection.peer_addr();
+    if let Err(error) = closed {
+        log::debug!("{peer} closed before its last answer: {error}");
+    }
+    log::debug!("{peer}: {}", outcome.reason);
+}
+
+/// Moves the task out of its box, which is freed here and not when the request ends.
+#[expect(clippy::boxed_local, reason = "what is dropped here is the box")]
+fn unbox<T>(task: Box<T>) -> T {
+    *task
+}

@@ -1,0 +1,52 @@
+//! The graceful stop, from its first step to its last.
+
+use crate::accept::BaseServer;
+use crate::mixin::Mixin;
+use crate::state::{ConnectionInfo, ServerState};
+
+/// Stops a server: all requests of its mixin have ended when this returns, or are in the
+/// [`StopReport`](crate::StopReport). The steps are due when
+/// [`StopSchedule`](crate::state::ServerState::schedule) says.
+pub(super) fn shut_down(base: BaseServer, mixin: &impl Mixin) {
+    let handle = base.handle();
+    let state = handle.state();
+    // `ServerHandle::stop` returns, even if a user's mixin panics in one of the steps.
+    let _end_serving = EndServing(state);
+
+    // 1. Handlers read EOF behind what was received.
+    state.shutdown();
+    state.begin_stop();
+    // 2. Close the listener: clients that connect from now on are refused by the system.
+    drop(base);
+    state.rejected.clear();
+    // 3. Wait for the requests to end by themselves.
+    if !mixin.wait(&handle, &|| state.schedule().force) {
+        // 4. Shut down the connections that are left, and wait for their handlers to notice.
+        state.registry.force();
+        mixin.terminate();
+        mixin.wait(&handle, &|| state.schedule().end);
+    }
+    // 5. Join the threads, kill the children.
+    mixin.close(&handle);
+    log_stuck(&state.registry.snapshot());
+}
+
+/// How many of the stuck requests are logged one by one.
+const MAX_LOGGED: usize = 20;
+
+fn log_stuck(stuck: &[ConnectionInfo]) {
+    for request in stuck.iter().take(MAX_LOGGED) {
+        log::warn!("{} from {} does not end; left behind", request.id, request.peer);
+    }
+    if let more @ 1.. = stuck.len().saturating_sub(MAX_LOGGED) {
+        log::warn!("nor do {more} more");
+    }
+}
+
+struct EndServing<'a>(&'a ServerState);
+
+impl Drop for EndServing<'_> {
+    fn drop(&mut self) {
+        self.0.end_serving();
+    }
+}

@@ -1,0 +1,196 @@
+//! The course of a stop: who may ask for it, when each step of it is due, and what it reports.
+//!
+//! [`ServerHandle::stop`](super::ServerHandle::stop) and a signal only ask for it. The thread that
+//! serves goes through its steps, in `server/shutdown.rs`.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{ConnectionInfo, ServerState};
+use crate::error::{Error, Result};
+
+/// What a stop did to the connections, or to the children of a forking server, that were there when
+/// it began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// How many requests ended by themselves, having read and answered all that was received.
+    pub drained: usize,
+    /// How many connections had to be shut down near the end of the timeout; children get `SIGTERM`
+    /// as well.
+    pub forced: usize,
+    /// Of those, the children that did not end even then, and were killed by `SIGKILL`.
+    pub killed: Vec<ConnectionInfo>,
+    /// The requests that had not ended even then: their handlers wait for something other than
+    /// their connection, or compute.
+    pub stuck: Vec<ConnectionInfo>,
+}
+
+impl StopReport {
+    /// Whether every request ended by itself.
+    pub fn is_clean(&self) -> bool {
+        self.forced == 0 && self.stuck.is_empty()
+    }
+}
+
+/// When each step of a stop is due.
+///
+/// ```text
+/// stop begins          force                end            report
+/// |--- handlers drain ---|--- handlers notice ---|--- pool joins ---|
+///                         at most 300 ms           at most 50 ms
+/// ```
+///
+/// Both margins come off the timeout, so that `stop` returns in time. Short timeouts have shorter
+/// margins: a fifth of the timeout from `force` on, a quarter of that from `end` on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StopSchedule {
+    /// The remaining connections are shut down, early enough for their handlers to end in time.
+    pub(crate) force: Instant,
+    /// The server stops waiting for them.
+    pub(crate) end: Instant,
+    /// `stop` returns.
+    report: Instant,
+}
+
+/// The longest stop timeout: about thirty years, which cannot overflow the clock.
+const MAX_STOP_TIMEOUT: Duration = Duration::from_secs(1_000_000_000);
+
+/// The shortest one. A timeout of zero gets this too: handlers need a moment to notice.
+const MIN_STOP_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The most time between `force` and `report`.
+const FORCE_MARGIN: Duration = Duration::from_millis(300);
+
+/// The most time between `end` and `report`.
+const REPORT_MARGIN: Duration = Duration::from_millis(50);
+
+impl StopSchedule {
+    fn after(timeout: Duration) -> StopSchedule {
+        let now = Instant::now();
+        let timeout = timeout.min(MAX_STOP_TIMEOUT);
+        let force = now + timeout - (timeout / 5).min(FORCE_MARGIN);
+        let report = now + timeout.max(MIN_STOP_TIMEOUT);
+        let end = report - ((report - force) / 4).min(REPORT_MARGIN);
+        StopSchedule { force, end, report }
+    }
+}
+
+/// Where a server is between its start and its end.
+#[derive(Debug, Default)]
+pub(super) struct Lifecycle {
+    serving: Serving,
+    /// `None` until a stop begins.
+    schedule: Option<StopSchedule>,
+    killed: Vec<ConnectionInfo>,
+    report: StopReport,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Serving {
+    #[default]
+    NotStarted,
+    Active,
+    Stopped,
+}
+
+/// Asking for a stop.
+impl ServerState {
+    /// Runs in signal handlers: it takes no lock and allocates nothing.
+    pub(crate) fn shutdown(&self) {
+        self.shared_with_children.stopping.store(true, Ordering::SeqCst);
+        self.shutdown_signal.trigger();
+    }
+
+    pub(crate) fn shutdown_pipe(&self) -> io::Result<OwnedFd> {
+        self.shutdown_signal.try_clone_writer()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.shared_with_children.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Readable once a shutdown was asked for.
+    pub(crate) fn shutdown_signal(&self) -> BorrowedFd<'_> {
+        self.shutdown_signal.as_fd()
+    }
+
+    /// Asks for a stop, and waits for its report until the timeout.
+    pub(crate) fn stop(&self, timeout: Duration) -> StopReport {
+        let schedule = self.bring_forward(timeout);
+        self.shutdown();
+        let mut lifecycle = self.lifecycle.lock();
+        while lifecycle.serving == Serving::Active {
+            if self.stopped.wait_until(&mut lifecycle, schedule.report).timed_out() {
+                drop(lifecycle);
+                return self.report();
+            }
+        }
+        lifecycle.report.clone()
+    }
+
+    /// Has the stop end within `timeout`. Of several timeouts the earliest deadline wins.
+    fn bring_forward(&self, timeout: Duration) -> StopSchedule {
+        let wanted = StopSchedule::after(timeout);
+        let mut lifecycle = self.lifecycle.lock();
+        let schedule = match lifecycle.schedule {
+            Some(earlier) if earlier.report <= wanted.report => earlier,
+            _ => wanted,
+        };
+        lifecycle.schedule = Some(schedule);
+        drop(lifecycle);
+        self.registry.wake();
+        schedule
+    }
+}
+
+/// Going through it.
+impl ServerState {
+    /// A server serves once.
+    pub(crate) fn begin_serving(&self) -> Result<()> {
+        let mut lifecycle = self.lifecycle.lock();
+        if self.is_stopping() || lifecycle.serving != Serving::NotStarted {
+            return Err(Error::ShutDown);
+        }
+        lifecycle.serving = Serving::Active;
+        Ok(())
+    }
+
+    /// Sets the schedule and shuts the read side of every connection. Called by each thread that
+    /// notices a shutdown; calls after the first change nothing.
+    pub(crate) fn begin_stop(&self) {
+        self.shared_with_children.stopping.store(true, Ordering::SeqCst);
+        let schedule = StopSchedule::after(self.settings.stop_timeout);
+        self.lifecycle.lock().schedule.get_or_insert(schedule);
+        self.registry.drain();
+    }
+
+    pub(crate) fn schedule(&self) -> StopSchedule {
+        let schedule = self.lifecycle.lock().schedule;
+        schedule.unwrap_or_else(|| StopSchedule::after(self.settings.stop_timeout))
+    }
+
+    /// The children that are still there are about to be killed.
+    pub(crate) fn record_killed(&self) {
+        let killed = self.registry.snapshot();
+        self.lifecycle.lock().killed = killed;
+    }
+
+    /// Serving is over: `stop` returns.
+    pub(crate) fn end_serving(&self) {
+        let report = self.report();
+        let mut lifecycle = self.lifecycle.lock();
+        lifecycle.serving = Serving::Stopped;
+        lifecycle.report = report;
+        drop(lifecycle);
+        self.stopped.notify_all();
+    }
+
+    fn report(&self) -> StopReport {
+        let (drained, forced) = self.registry.drained_and_forced();
+        let killed = self.lifecycle.lock().killed.clone();
+        StopReport { drained, forced, killed, stuck: self.registry.snapshot() }
+    }
+}
