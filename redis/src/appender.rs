@@ -5,26 +5,26 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use redis::{Connection, RedisResult, Script, ScriptInvocation};
+use socketserver::services::{Message, Presence};
 
-use super::Settings;
-use super::shared::{Shared, Side};
-use crate::services::chat::backplane::{Message, Presence};
+use crate::config::RoomConfig;
+use crate::shared::{Shared, Side};
 
 /// The most messages that are appended at a time: Redis does nothing else meanwhile.
 const BATCH: usize = 512;
 
-pub(super) struct Appender {
-    settings: Arc<Settings>,
+pub(crate) struct Appender {
+    config: Arc<RoomConfig>,
     shared: Arc<Shared>,
     script: Script,
 }
 
 impl Appender {
-    pub(super) fn new(settings: Arc<Settings>, shared: Arc<Shared>) -> Appender {
-        Appender { settings, shared, script: Script::new(include_str!("append.lua")) }
+    pub(crate) fn new(config: Arc<RoomConfig>, shared: Arc<Shared>) -> Appender {
+        Appender { config, shared, script: Script::new(include_str!("append.lua")) }
     }
 
-    pub(super) fn run(self) {
+    pub(crate) fn run(self) {
         self.shared.keep_connected(Side::Appending, || self.session());
         let state = self.shared.state();
         if !state.outbox.is_empty() {
@@ -34,7 +34,7 @@ impl Appender {
 
     /// Until the end, or an error.
     fn session(&self) -> RedisResult<()> {
-        let mut connection = self.settings.connect()?;
+        let mut connection = self.config.connect()?;
         self.enter(&mut connection)?;
         let mut beat = Instant::now();
         loop {
@@ -49,7 +49,7 @@ impl Appender {
             }
             let call = self.call(false, state.outbox.first(), state.outbox.messages().take(BATCH));
             drop(state);
-            beat = Instant::now() + self.settings.expiry / 4;
+            beat = Instant::now() + self.config.expiry / 4;
             if !self.invoke(&call, &mut connection)? {
                 log::warn!("chat: this server was taken for dead, or Redis has forgotten it");
                 self.enter(&mut connection)?;
@@ -59,7 +59,7 @@ impl Appender {
 
     /// Makes this server one of the room's. If it was one, and was taken for dead, its members
     /// were said to have left: they join again.
-    pub(super) fn enter(&self, connection: &mut Connection) -> RedisResult<()> {
+    pub(crate) fn enter(&self, connection: &mut Connection) -> RedisResult<()> {
         loop {
             let state = self.shared.state();
             let call = self.call(true, state.outbox.first(), state.outbox.announced());
@@ -72,7 +72,7 @@ impl Appender {
 
     /// Nobody has to find out that it is gone.
     fn leave(&self, connection: &mut Connection) -> RedisResult<()> {
-        let Settings { keys, server, .. } = &*self.settings;
+        let RoomConfig { keys, server, .. } = &*self.config;
         let mut pipe = redis::pipe();
         pipe.cmd("ZREM").arg(&[&keys.servers, server]);
         pipe.cmd("DEL").arg(&[&keys.members, &keys.sequence, &keys.watch]);
@@ -86,16 +86,16 @@ impl Appender {
         first: u64,
         messages: impl Iterator<Item = &'message Message>,
     ) -> ScriptInvocation<'_> {
-        let Settings { keys, server, expiry, history, .. } = &*self.settings;
+        let RoomConfig { keys, server, expiry, history, .. } = &*self.config;
         let mut call = self.script.prepare_invoke();
         call.key(&[&keys.stream, &keys.servers, &keys.count]);
         call.key(&[&keys.members, &keys.sequence, &keys.watch]);
         call.arg(server).arg(expiry.as_millis() as u64).arg(history).arg(enters).arg(first);
-        for Message { author, line, presence } in messages {
+        for Message { author, line, presence, .. } in messages {
             let (presence, parting) = match presence {
-                Presence::Joins { parting } => ("joins", parting.as_str()),
-                Presence::Stays => ("stays", ""),
+                Presence::Joins { parting, .. } => ("joins", parting.as_str()),
                 Presence::Leaves => ("leaves", ""),
+                _ => ("stays", ""),
             };
             call.arg(author).arg(line).arg(presence).arg(parting);
         }

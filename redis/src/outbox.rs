@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::services::chat::backplane::{Message, Presence};
+use socketserver::services::{Message, Presence};
 
 /// What a message costs besides its text, about.
 const OVERHEAD: usize = 128;
@@ -13,7 +13,7 @@ const OVERHEAD: usize = 128;
 /// not know who is in it: newcomers are announced as soon as there is room, and for whoever was
 /// announced there is room to say that they leave.
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     capacity: usize,
     bytes: usize,
     messages: VecDeque<Message>,
@@ -26,7 +26,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(capacity: usize) -> Outbox {
+    pub(crate) fn new(capacity: usize) -> Outbox {
         Outbox {
             capacity,
             bytes: 0,
@@ -38,43 +38,44 @@ impl Outbox {
     }
 
     /// Takes a message, or gives it back where there is no room for it.
-    pub(super) fn put(&mut self, message: Message) -> Result<(), Message> {
+    pub(crate) fn put(&mut self, message: Message) -> Result<(), Message> {
         let is_full = self.is_full();
         match &message.presence {
-            Presence::Stays if is_full => return Err(message),
             Presence::Joins { .. } if is_full => {
                 self.newcomers.insert(message.author, message);
             }
             Presence::Leaves if self.newcomers.remove(&message.author).is_some() => {}
+            Presence::Joins { .. } | Presence::Leaves => self.push(message),
+            _ if is_full => return Err(message),
             _ => self.push(message),
         }
         Ok(())
     }
 
-    pub(super) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
     /// How many messages wait.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.messages.len()
     }
 
     /// The number of the first message.
-    pub(super) fn first(&self) -> u64 {
+    pub(crate) fn first(&self) -> u64 {
         self.first
     }
 
-    pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
         self.messages.iter()
     }
 
     /// The broker has all up to this number.
-    pub(super) fn acknowledge(&mut self, last: u64) {
+    pub(crate) fn acknowledge(&mut self, last: u64) {
         while self.first <= last
             && let Some(message) = self.messages.pop_front()
         {
@@ -87,7 +88,7 @@ impl Outbox {
                 Presence::Leaves => {
                     self.announced.remove(&message.author);
                 }
-                Presence::Stays => {}
+                _ => {}
             }
         }
         while !self.is_full()
@@ -98,7 +99,7 @@ impl Outbox {
     }
 
     /// For whoever thinks that this server was dead: its members, as messages of their joining.
-    pub(super) fn announced(&self) -> impl Iterator<Item = &Message> {
+    pub(crate) fn announced(&self) -> impl Iterator<Item = &Message> {
         self.announced.values()
     }
 
@@ -126,16 +127,16 @@ mod tests {
     use super::*;
 
     fn joins(author: u64) -> Message {
-        let presence = Presence::Joins { parting: format!("{author} left") };
-        Message { author, line: format!("{author} joined"), presence }
+        let parting = format!("{author} left");
+        Message::new(author, format!("{author} joined"), Presence::Joins { parting })
     }
 
     fn says(author: u64, line: &str) -> Message {
-        Message { author, line: line.to_owned(), presence: Presence::Stays }
+        Message::new(author, line, Presence::Stays)
     }
 
     fn leaves(author: u64) -> Message {
-        Message { author, line: format!("{author} left"), presence: Presence::Leaves }
+        Message::new(author, format!("{author} left"), Presence::Leaves)
     }
 
     fn lines(outbox: &Outbox) -> (u64, Vec<&str>) {

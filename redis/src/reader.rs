@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use redis::{Connection, RedisResult};
+use socketserver::services::printable;
 
-use super::Settings;
-use super::shared::{Shared, Side, losing};
-use crate::services::chat::printable::printable;
+use crate::config::RoomConfig;
+use crate::shared::{Shared, Side, losing};
 
 /// For how many milliseconds Redis waits for something new; then it is asked again.
 const BLOCK: &str = "2000";
@@ -17,8 +17,8 @@ const BATCH: &str = "256";
 /// A place in a stream: milliseconds, and a number within one.
 type EntryId = (u64, u64);
 
-pub(super) struct Reader {
-    settings: Arc<Settings>,
+pub(crate) struct Reader {
+    config: Arc<RoomConfig>,
     shared: Arc<Shared>,
     /// The last entry that was delivered.
     last: EntryId,
@@ -31,37 +31,37 @@ type Entry = (String, Vec<Vec<u8>>);
 
 impl Reader {
     /// Reads what comes from now on.
-    pub(super) fn new(
-        settings: Arc<Settings>,
+    pub(crate) fn new(
+        config: Arc<RoomConfig>,
         shared: Arc<Shared>,
         connection: &mut Connection,
     ) -> RedisResult<Reader> {
         let (entries, number): (Vec<Entry>, Option<u64>) = redis::pipe()
             .atomic()
             .cmd("XREVRANGE")
-            .arg(&[&settings.keys.stream, "+", "-", "COUNT", "1"])
+            .arg(&[&config.keys.stream, "+", "-", "COUNT", "1"])
             .cmd("GET")
-            .arg(&settings.keys.count)
+            .arg(&config.keys.count)
             .query(connection)?;
         let last = entries.first().map_or((0, 0), |(id, _)| parse(id));
-        Ok(Reader { settings, shared, last, number: number.unwrap_or(0) })
+        Ok(Reader { config, shared, last, number: number.unwrap_or(0) })
     }
 
-    pub(super) fn run(mut self) {
+    pub(crate) fn run(mut self) {
         let shared = self.shared.clone();
         shared.keep_connected(Side::Reading, || self.session());
     }
 
     /// Until the end, or an error.
     fn session(&mut self) -> RedisResult<()> {
-        let mut connection = self.settings.connect()?;
+        let mut connection = self.config.connect()?;
         self.find_place(&mut connection)?;
         self.shared.reader_is(redis::cmd("CLIENT").arg("ID").query(&mut connection)?);
         self.shared.connected(Side::Reading);
         while !self.shared.is_ending() {
             let (milliseconds, number) = self.last;
             let streams: Option<Vec<(String, Vec<Entry>)>> = redis::cmd("XREAD")
-                .arg(&["COUNT", BATCH, "BLOCK", BLOCK, "STREAMS", &self.settings.keys.stream])
+                .arg(&["COUNT", BATCH, "BLOCK", BLOCK, "STREAMS", &self.config.keys.stream])
                 .arg(format!("{milliseconds}-{number}"))
                 .query(&mut connection)?;
             for (id, fields) in streams.unwrap_or_default().into_iter().flat_map(|(_, list)| list) {
@@ -75,7 +75,7 @@ impl Reader {
     /// A Redis that has lost its last entries, or all, goes on before the last one that was seen.
     /// What it still has was seen, too.
     fn find_place(&mut self, connection: &mut Connection) -> RedisResult<()> {
-        let now = Reader::new(self.settings.clone(), self.shared.clone(), connection)?;
+        let now = Reader::new(self.config.clone(), self.shared.clone(), connection)?;
         self.last = self.last.min(now.last);
         self.number = self.number.min(now.number);
         Ok(())
@@ -98,7 +98,7 @@ impl Reader {
             // They were trimmed off the stream before they were read.
             self.shared.notice(losing(missed));
         }
-        let author = author.split_once(':').filter(|(server, _)| *server == self.settings.server);
+        let author = author.split_once(':').filter(|(server, _)| *server == self.config.server);
         let author = author.and_then(|(_, member)| member.parse().ok());
         self.shared.audience.deliver(&printable(line.as_bytes()), author);
     }

@@ -4,10 +4,9 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use socketserver::services::{Audience, Message};
 
-use super::outbox::Outbox;
-use crate::services::chat::audience::Audience;
-use crate::services::chat::backplane::Message;
+use crate::outbox::Outbox;
 
 /// Between two attempts to connect; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -18,8 +17,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) audience: Audience,
+pub(crate) struct Shared {
+    pub(crate) audience: Audience,
     state: Mutex<State>,
     /// There is something to say, or it is all over.
     more: Condvar,
@@ -30,10 +29,10 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) outbox: Outbox,
+pub(crate) struct State {
+    pub(crate) outbox: Outbox,
     /// What Redis calls the connection that reads.
-    pub(super) reader_client: u64,
+    pub(crate) reader_client: u64,
     /// Which sides are cut off, or may be.
     cut: Vec<Side>,
     /// How much of what was said while they were did not fit.
@@ -46,13 +45,13 @@ pub(super) struct State {
 
 /// Each has a connection of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Appending,
     Reading,
 }
 
 impl Shared {
-    pub(super) fn new(audience: Audience, capacity: usize) -> Shared {
+    pub(crate) fn new(audience: Audience, capacity: usize) -> Shared {
         let outbox = Outbox::new(capacity);
         let state =
             State { outbox, reader_client: 0, cut: Vec::new(), lost: 0, ends: None, done: 0 };
@@ -67,7 +66,7 @@ impl Shared {
 
     /// Takes a message to be appended. Where messages come faster than Redis takes them, this
     /// waits; where there is no Redis, and no room, the message is lost, and the room is told.
-    pub(super) fn publish(&self, mut message: Message) {
+    pub(crate) fn publish(&self, mut message: Message) {
         let mut state = self.state.lock();
         while let Err(refused) = state.outbox.put(message) {
             if state.cut.contains(&Side::Appending) {
@@ -87,7 +86,7 @@ impl Shared {
 
     /// Waits until there is something to say, `until` comes, or the end; or a doubt whether Redis
     /// is there.
-    pub(super) fn wait(&self, until: Instant) -> MutexGuard<'_, State> {
+    pub(crate) fn wait(&self, until: Instant) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
         let is_sure = |state: &State| !state.cut.contains(&Side::Appending);
         while state.outbox.is_empty() && !state.is_ending() && is_sure(&state) {
@@ -99,14 +98,14 @@ impl Shared {
     }
 
     /// Redis has all messages up to this number.
-    pub(super) fn acknowledge(&self, last: u64) {
+    pub(crate) fn acknowledge(&self, last: u64) {
         self.state.lock().outbox.acknowledge(last);
         self.room.notify_all();
     }
 
     /// Calls `session` again and again until one ends without an error, with longer and longer
     /// pauses. A session says when it is [`connected`](Shared::connected).
-    pub(super) fn keep_connected(
+    pub(crate) fn keep_connected(
         &self,
         side: Side,
         mut session: impl FnMut() -> redis::RedisResult<()>,
@@ -131,11 +130,11 @@ impl Shared {
     }
 
     /// As what Redis knows the connection that reads, to end its waiting by.
-    pub(super) fn reader_is(&self, client: u64) {
+    pub(crate) fn reader_is(&self, client: u64) {
         self.state.lock().reader_client = client;
     }
 
-    pub(super) fn connected(&self, side: Side) {
+    pub(crate) fn connected(&self, side: Side) {
         let mut state = self.state.lock();
         let was_cut = !state.cut.is_empty();
         state.cut.retain(|cut| *cut != side);
@@ -173,14 +172,14 @@ impl Shared {
     }
 
     /// For everybody at this server, and the log.
-    pub(super) fn notice(&self, text: impl fmt::Display) {
+    pub(crate) fn notice(&self, text: impl fmt::Display) {
         log::warn!("chat: {text}");
         self.audience.deliver(&format!("* {text}"), None);
     }
 
     /// From now on nothing is waited for but that what was said reaches Redis. Whether so many
     /// threads were done with that in time.
-    pub(super) fn end(&self, threads: usize) -> bool {
+    pub(crate) fn end(&self, threads: usize) -> bool {
         let ends = Instant::now() + FAREWELL;
         let mut state = self.state.lock();
         state.ends = Some(ends);
@@ -191,22 +190,22 @@ impl Shared {
     }
 
     /// One of the threads is done.
-    pub(super) fn done(&self) {
+    pub(crate) fn done(&self) {
         self.state.lock().done += 1;
         self.ended.notify_all();
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    pub(super) fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         self.state.lock().is_ending()
     }
 }
 
 /// What a notice says of so many lines.
-pub(super) fn losing(lines: u64) -> String {
+pub(crate) fn losing(lines: u64) -> String {
     match lines {
         1 => "1 line was lost".to_owned(),
         _ => format!("{lines} lines were lost"),
@@ -215,12 +214,12 @@ pub(super) fn losing(lines: u64) -> String {
 
 impl State {
     /// Whether only last words are to be said.
-    pub(super) fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         self.ends.is_some()
     }
 
     /// Whether it is too late even for those.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.ends.is_some_and(|ends| ends <= Instant::now())
     }
 }

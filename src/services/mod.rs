@@ -5,8 +5,6 @@ mod chat;
 mod echo;
 mod hello;
 
-#[cfg(feature = "redis")]
-pub use chat::Redis;
 pub use chat::{Audience, Backplane, Chat, Local, Message, Presence, printable};
 pub use echo::Echo;
 pub use hello::Hello;

@@ -1,26 +1,32 @@
 //! What a chat's way through Redis holds when it is cut, slow, full, or loses its memory.
 
-mod common;
-#[path = "common/process.rs"]
-mod process;
-#[path = "common/redis.rs"]
-mod redis_server;
-#[path = "common/room.rs"]
-mod room;
-
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use common::{abstract_name, bounded, unix, wait_until};
-use redis_server::Redis;
-use room::{Guest, by, lines, number_in, server};
 use socketserver::ThreadingUnixStreamServer;
-use socketserver::services::{Chat, Redis as Backplane};
+use socketserver::services::Chat;
+use socketserver_redis::Redis;
 
-#[test]
+use crate::common::{abstract_name, unix, wait_until};
+use crate::harness::{Test, tests};
+use crate::support::redis::RedisServer;
+use crate::support::room::{Guest, by, lines, number_in, server};
+
+pub(crate) const TESTS: &[Test] = tests![
+    guests_of_two_servers_hear_each_other_and_not_themselves: ["redis-server"],
+    rooms_are_apart: ["redis-server"],
+    what_was_appended_is_not_appended_again_when_its_answer_is_lost: ["redis-server"],
+    what_does_not_fit_while_redis_is_away_is_lost_and_the_room_is_told_how_much: ["redis-server"],
+    what_redis_has_forgotten_before_it_was_read_is_counted: ["redis-server"],
+    a_redis_that_has_lost_its_memory_is_gone_on_with: ["redis-server"],
+    whoever_was_cut_off_together_with_all_others_is_not_taken_for_dead_by_the_first_to_be_back: ["redis-server"],
+    a_server_stops_in_time_though_its_redis_is_away: ["redis-server"],
+    what_was_said_last_is_said_before_a_server_is_gone: ["redis-server"],
+    a_room_has_a_name_without_braces,
+];
+
 fn guests_of_two_servers_hear_each_other_and_not_themselves() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let [here, there] = [server(by(&redis.url())), server(by(&redis.url()))];
     let ada = Guest::join(&here, &redis);
     let ben = Guest::join(&there, &redis);
@@ -36,12 +42,10 @@ fn guests_of_two_servers_hear_each_other_and_not_themselves() {
     assert_eq!(ada.hears(), cyd.joined());
 }
 
-#[test]
 fn rooms_are_apart() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let here = server(by(&redis.url()));
-    let elsewhere = server(Backplane::new(&redis.url(), "elsewhere").unwrap());
+    let elsewhere = server(Redis::new(&redis.url(), "elsewhere").unwrap());
     let ada = Guest::join(&here, &redis);
     let ben = Guest::enter(&elsewhere);
     ben.says("hello");
@@ -51,10 +55,8 @@ fn rooms_are_apart() {
     assert_eq!(lines(&redis), [ada.joined(), cyd.joined()]);
 }
 
-#[test]
 fn what_was_appended_is_not_appended_again_when_its_answer_is_lost() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let bridge = redis.bridge();
     let [here, there] = [server(by(bridge.url())), server(by(&redis.url()))];
     let ada = Guest::join(&here, &redis);
@@ -78,11 +80,9 @@ fn what_was_appended_is_not_appended_again_when_its_answer_is_lost() {
     assert_eq!(ben.hears(), again.joined());
 }
 
-#[test]
 fn what_does_not_fit_while_redis_is_away_is_lost_and_the_room_is_told_how_much() {
     const SAID: usize = 100;
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let bridge = redis.bridge();
     let here = server(by(bridge.url()).capacity(5000));
     let there = server(by(&redis.url()));
@@ -120,11 +120,9 @@ fn what_does_not_fit_while_redis_is_away_is_lost_and_the_room_is_told_how_much()
     assert!(heard.is_sorted_by_key(|line| number_in(line.rsplit(' ').next().unwrap())));
 }
 
-#[test]
 fn what_redis_has_forgotten_before_it_was_read_is_counted() {
     const SAID: usize = 2000;
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let bridge = redis.bridge();
     let here = server(by(bridge.url()));
     let there = server(by(&redis.url()).history(100));
@@ -148,10 +146,8 @@ fn what_redis_has_forgotten_before_it_was_read_is_counted() {
     }
 }
 
-#[test]
 fn a_redis_that_has_lost_its_memory_is_gone_on_with() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let [here, there] = [server(by(&redis.url())), server(by(&redis.url()))];
     let ada = Guest::join(&here, &redis);
     let ben = Guest::join(&there, &redis);
@@ -161,10 +157,8 @@ fn a_redis_that_has_lost_its_memory_is_gone_on_with() {
     assert_eq!(ben.hears_said(), ada.said("still there?"));
 }
 
-#[test]
 fn whoever_was_cut_off_together_with_all_others_is_not_taken_for_dead_by_the_first_to_be_back() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let bridges = [redis.bridge(), redis.bridge()];
     let [here, there] = bridges.each_ref().map(|bridge| server(by(bridge.url())));
     let ada = Guest::join(&here, &redis);
@@ -196,10 +190,8 @@ fn whoever_was_cut_off_together_with_all_others_is_not_taken_for_dead_by_the_fir
     assert_eq!(lines(&redis).len(), 4);
 }
 
-#[test]
 fn a_server_stops_in_time_though_its_redis_is_away() {
-    let _bound = bounded();
-    let mut redis = Redis::start();
+    let mut redis = RedisServer::start();
     let here = server(by(&redis.url()));
     let ada = Guest::join(&here, &redis);
     redis.kill();
@@ -211,10 +203,8 @@ fn a_server_stops_in_time_though_its_redis_is_away() {
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
 }
 
-#[test]
 fn what_was_said_last_is_said_before_a_server_is_gone() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let chat = Chat::with_backplane(by(&redis.url())).unwrap();
     let here = ThreadingUnixStreamServer::bind(format!("unix:{}", abstract_name()), chat).unwrap();
     let here = here.spawn().unwrap();
@@ -232,11 +222,10 @@ fn what_was_said_last_is_said_before_a_server_is_gone() {
     assert_eq!(left, 0);
 }
 
-#[test]
 fn a_room_has_a_name_without_braces() {
     for name in ["", "a}b", "{", &"x".repeat(65)] {
-        let error = Backplane::new("redis://127.0.0.1", name).unwrap_err();
+        let error = Redis::new("redis://127.0.0.1", name).unwrap_err();
         assert!(error.to_string().contains("a room's name"), "{error}");
     }
-    let _ = Backplane::new("redis://127.0.0.1", &"x".repeat(64)).unwrap();
+    let _ = Redis::new("redis://127.0.0.1", &"x".repeat(64)).unwrap();
 }

@@ -1,21 +1,28 @@
 //! What a chat's way through Redis holds when Redis itself is in trouble: when it stands still, is
 //! slow, has lost its last words, or holds what others wrote.
 
-mod common;
-#[path = "common/process.rs"]
-mod process;
-#[path = "common/redis.rs"]
-mod redis_server;
-#[path = "common/room.rs"]
-mod room;
-
 use std::time::{Duration, Instant};
 
-use common::{bounded, wait_until};
-use redis_server::Redis;
-use room::{Guest, ROOM, by, lines, server};
-use socketserver::services::{Audience, Backplane, Chat, Message, Presence, Redis as OverRedis};
-use socketserver::{Result, RunningServer};
+use socketserver::RunningServer;
+use socketserver::services::{Audience, Backplane, Chat, Message, Presence};
+use socketserver_redis::{Error, Redis};
+
+use crate::common::wait_until;
+use crate::harness::{Test, tests};
+use crate::support::redis::RedisServer;
+use crate::support::room::{Guest, ROOM, by, lines, server, serving};
+
+pub(crate) const TESTS: &[Test] = tests![
+    a_room_of_thousands_is_there_again_when_redis_is: ["redis-server"],
+    what_redis_forgot_and_what_was_heard_already_is_not_heard_again: ["redis-server"],
+    whoever_left_is_not_there_again_when_redis_hears_late_that_they_were: ["redis-server"],
+    nobody_is_taken_for_dead_because_redis_stood_still: ["redis-server"],
+    what_others_write_into_the_stream_is_nobodys: ["redis-server"],
+    a_redis_that_takes_nothing_is_refused_at_the_start: ["redis-server"],
+    the_extremes_of_its_settings_are_no_trouble: ["redis-server"],
+    a_server_stops_in_time_though_its_redis_stands_still: ["redis-server"],
+    a_server_stops_in_time_though_its_redis_is_slow: ["redis-server"],
+];
 
 /// How long a stop may take at most, with all that it waits for.
 const STOP: Duration = Duration::from_secs(5);
@@ -33,19 +40,21 @@ fn key(name: &str) -> String {
 }
 
 /// The keys of each server that have this name.
-fn keys(redis: &Redis, name: &str) -> Vec<String> {
+fn keys(redis: &RedisServer, name: &str) -> Vec<String> {
     let pattern = format!("chat:{{{ROOM}}}:{name}:*");
     redis::cmd("KEYS").arg(pattern).query(&mut redis.connect()).unwrap()
 }
 
 /// Everybody who joins brings thousands of friends.
 #[derive(Debug)]
-struct Crowd(OverRedis);
+struct Crowd(Redis);
 
 const FRIENDS: u64 = 3000;
 
 impl Backplane for Crowd {
-    fn open(&mut self, audience: Audience) -> Result<()> {
+    type Error = Error;
+
+    fn open(&mut self, audience: Audience) -> Result<(), Error> {
         self.0.open(audience)
     }
 
@@ -62,13 +71,11 @@ impl Backplane for Crowd {
     }
 }
 
-#[test]
 fn a_room_of_thousands_is_there_again_when_redis_is() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let bridge = redis.bridge();
     let chat = Chat::with_backplane(Crowd(by(bridge.url()))).unwrap().greeting("hello\r\n");
-    let here = room::serving(chat);
+    let here = serving(chat);
     let ada = Guest::join(&here, &redis);
     bridge.cut();
     ada.is_told("Cut off");
@@ -79,10 +86,8 @@ fn a_room_of_thousands_is_there_again_when_redis_is() {
     wait_until("they join again", || lines(&redis).len() as u64 == FRIENDS + 1);
 }
 
-#[test]
 fn what_redis_forgot_and_what_was_heard_already_is_not_heard_again() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let bridge = redis.bridge();
     let expiry = Duration::from_secs(1);
     let [here, there] = [bridge.url(), &redis.url()].map(|url| server(by(url).expiry(expiry)));
@@ -114,10 +119,8 @@ fn what_redis_forgot_and_what_was_heard_already_is_not_heard_again() {
     assert_eq!(ben.hears_said(), format!("Client left {}", ada.name));
 }
 
-#[test]
 fn whoever_left_is_not_there_again_when_redis_hears_late_that_they_were() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let bridge = redis.bridge();
     let expiry = Duration::from_secs(1);
     let [here, there] = [bridge.url(), &redis.url()].map(|url| server(by(url).expiry(expiry)));
@@ -151,10 +154,8 @@ fn whoever_left_is_not_there_again_when_redis_hears_late_that_they_were() {
     assert_eq!(left.len(), 1);
 }
 
-#[test]
 fn nobody_is_taken_for_dead_because_redis_stood_still() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let expiry = Duration::from_secs(1);
     let servers = [(); 3].map(|()| server(by(&redis.url()).expiry(expiry)));
     let guests = servers.each_ref().map(|server| Guest::join(server, &redis));
@@ -180,10 +181,8 @@ fn nobody_is_taken_for_dead_because_redis_stood_still() {
     assert_eq!(lines(&redis).len(), 6, "{:?}", lines(&redis));
 }
 
-#[test]
 fn what_others_write_into_the_stream_is_nobodys() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let write = |fields: &[&[u8]]| {
         let mut add = redis::cmd("XADD");
         add.arg(key("stream")).arg("*").arg(fields).exec(&mut redis.connect()).unwrap();
@@ -201,19 +200,15 @@ fn what_others_write_into_the_stream_is_nobodys() {
     assert_eq!(ada.hears(), ben.joined());
 }
 
-#[test]
 fn a_redis_that_takes_nothing_is_refused_at_the_start() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     redis::cmd("REPLICAOF").arg(&["127.0.0.1", "1"]).exec(&mut redis.connect()).unwrap();
     let error = Chat::with_backplane(by(&redis.url())).unwrap_err();
     assert!(format!("{error}").contains("read only"), "{error}");
 }
 
-#[test]
 fn the_extremes_of_its_settings_are_no_trouble() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let extreme = by(&redis.url()).capacity(0).history(usize::MAX).expiry(Duration::MAX);
     let here = server(extreme);
     let ada = Guest::join(&here, &redis);
@@ -224,10 +219,8 @@ fn the_extremes_of_its_settings_are_no_trouble() {
     stops_in_time(here);
 }
 
-#[test]
 fn a_server_stops_in_time_though_its_redis_stands_still() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let here = server(by(&redis.url()));
     let ada = Guest::join(&here, &redis);
     redis.freeze();
@@ -235,10 +228,8 @@ fn a_server_stops_in_time_though_its_redis_stands_still() {
     stops_in_time(here);
 }
 
-#[test]
 fn a_server_stops_in_time_though_its_redis_is_slow() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let bridge = redis.bridge();
     let here = server(by(bridge.url()));
     let ada = Guest::join(&here, &redis);

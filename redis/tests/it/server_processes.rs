@@ -1,29 +1,31 @@
 //! One chat room on several servers, each a process of its own, by way of a real Redis: one order
 //! everywhere, nothing lost and nothing twice, whoever is killed meanwhile.
 
-mod common;
-#[path = "common/process.rs"]
-mod process;
-#[path = "common/redis.rs"]
-mod redis_server;
-
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
 
-use common::{bounded, tcp_of_its_own, wait_until};
 use parking_lot::Mutex;
-use process::{Ended, Server, example, run};
-use redis_server::{Entry, Redis};
 use rustix::process::Signal;
+
+use crate::common::{tcp_of_its_own, wait_until};
+use crate::harness::{Test, tests};
+use crate::process::{Ended, Server, example, run};
+use crate::support::redis::{Entry, RedisServer};
+
+pub(crate) const TESTS: &[Test] = tests![
+    ninety_guests_on_three_servers_hear_one_order_though_redis_and_a_server_are_killed: ["redis-server"],
+    the_guests_of_a_server_that_was_taken_for_dead_join_again: ["redis-server"],
+    a_chat_without_its_redis_does_not_start: ["redis-server"],
+];
 
 const ROOM: &str = "lobby";
 
-fn chat(redis: &Redis) -> Server {
+fn chat(redis: &RedisServer) -> Server {
     let flags = ["--backplane", &redis.url(), "--room", ROOM, "--expiry", "2"];
-    Server::start("chat", "127.0.0.1:0", &flags)
+    Server::start("redis_chat", "127.0.0.1:0", &flags)
 }
 
 /// Somebody in the room, who remembers all that they hear.
@@ -115,11 +117,9 @@ fn stops(server: Server) -> Ended {
     ended
 }
 
-#[test]
 fn ninety_guests_on_three_servers_hear_one_order_though_redis_and_a_server_are_killed() {
     const LINES: usize = 20;
-    let _bound = bounded();
-    let mut redis = Redis::start();
+    let mut redis = RedisServer::start();
     let [ada, ben, cyd] = [chat(&redis), chat(&redis), chat(&redis)];
     let join = |server| (0..30).map(|_| Guest::join(server)).collect::<Vec<_>>();
     let [at_ada, at_ben, at_cyd] = [join(&ada), join(&ben), join(&cyd)];
@@ -170,10 +170,8 @@ fn ninety_guests_on_three_servers_hear_one_order_though_redis_and_a_server_are_k
     assert_eq!(redis.entries(ROOM).len(), entries.len() + 60);
 }
 
-#[test]
 fn the_guests_of_a_server_that_was_taken_for_dead_join_again() {
-    let _bound = bounded();
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let [ada, ben] = [chat(&redis), chat(&redis)];
     let [at_ada, at_ben] = [Guest::join(&ada), Guest::join(&ben)];
     wait_until("both are in", || redis.entries(ROOM).len() == 2);
@@ -202,9 +200,8 @@ fn the_guests_of_a_server_that_was_taken_for_dead_join_again() {
     stops(ben);
 }
 
-#[test]
 fn a_chat_without_its_redis_does_not_start() {
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     redis::cmd("SET")
         .arg(&["chat:{lobby}:stream", "something else"])
         .exec(&mut redis.connect())
@@ -213,10 +210,12 @@ fn a_chat_without_its_redis_does_not_start() {
     for (flags, status, message) in [
         (["--backplane", &nowhere], 1, "nowhere.sock: No such file"),
         (["--backplane", &redis.url()], 1, "WRONGTYPE"),
-        (["--backplane", "redis://user:secret@127.0.0.1:1/0"], 1, "127.0.0.1:1: "),
+        (["--backplane", "redis://user:secret@127.0.0.1:1/0"], 1, "127.0.0.1:1/0: "),
         (["--backplane", "tcp://127.0.0.1:1"], 1, "tcp://127.0.0.1:1: "),
+        (["--room", "{tea}"], 1, "a room's name"),
+        (["--expiry", "0"], 2, "--expiry 0"),
     ] {
-        let mut command = example("chat");
+        let mut command = example("redis_chat");
         command.args(["--listen", "127.0.0.1:0"]).args(flags);
         let ended = run(command, "");
         assert_eq!(ended.status, Some(status), "{}", ended.stderr);

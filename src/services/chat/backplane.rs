@@ -1,18 +1,18 @@
 //! What takes a line to everybody in a room, on whichever server they are: [`Backplane`].
 
+use std::convert::Infallible;
 use std::fmt;
 
 use super::audience::Audience;
-use crate::Result;
 
 /// Takes what is said in a room to everybody in it, on whichever server they are, in one and the
 /// same order.
 ///
-/// [`Local`] is for a room with one server, `Redis` (with the cargo feature `redis`) for one with
-/// many. One of your own, over another broker, is given each [`Message`] of this server's
+/// [`Local`] is for a room with one server, the crate `socketserver-redis` for one with many. One of your own, over another broker, is given each [`Message`] of this server's
 /// members, and hands the lines of all servers to its [`Audience`]:
 ///
 /// ```
+/// use std::convert::Infallible;
 /// use socketserver::services::{Audience, Backplane, Chat, Message};
 ///
 /// /// Everybody shouts.
@@ -20,7 +20,9 @@ use crate::Result;
 /// struct Shouting(Option<Audience>);
 ///
 /// impl Backplane for Shouting {
-///     fn open(&mut self, audience: Audience) -> socketserver::Result<()> {
+///     type Error = Infallible;
+///
+///     fn open(&mut self, audience: Audience) -> Result<(), Infallible> {
 ///         self.0 = Some(audience);
 ///         Ok(())
 ///     }
@@ -33,15 +35,18 @@ use crate::Result;
 /// }
 ///
 /// let chat = Chat::with_backplane(Shouting::default())?;
-/// # Ok::<(), socketserver::Error>(())
+/// # Ok::<(), Infallible>(())
 /// ```
 pub trait Backplane: fmt::Debug + Send + Sync + 'static {
+    /// Why it cannot be opened; [`Infallible`] where it always can.
+    type Error;
+
     /// Called once, before anything is published. From now on all that is said in the room, what
     /// this server's own members say included, is delivered to this audience.
     ///
     /// # Errors
-    /// When the backplane is not there: [`Error::Backplane`](crate::Error::Backplane).
-    fn open(&mut self, audience: Audience) -> Result<()>;
+    /// When the backplane is not there.
+    fn open(&mut self, audience: Audience) -> Result<(), Self::Error>;
 
     /// Takes a message of one of this server's members. Called on the thread of its connection,
     /// which should not wait for more than the backplane's being busy.
@@ -59,6 +64,13 @@ pub struct Message {
     pub line: String,
     /// Whether the member comes or goes with it.
     pub presence: Presence,
+}
+
+impl Message {
+    /// A message with these fields, to test a backplane with, or to publish by another one.
+    pub fn new(author: u64, line: impl Into<String>, presence: Presence) -> Message {
+        Message { author, line: line.into(), presence }
+    }
 }
 
 /// What a [`Message`] makes of its author.
@@ -90,7 +102,9 @@ impl Local {
 }
 
 impl Backplane for Local {
-    fn open(&mut self, audience: Audience) -> Result<()> {
+    type Error = Infallible;
+
+    fn open(&mut self, audience: Audience) -> Result<(), Infallible> {
         self.audience = audience;
         Ok(())
     }

@@ -3,17 +3,14 @@
 mod audience;
 mod backplane;
 mod printable;
-#[cfg(feature = "redis")]
-mod redis;
 
+use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 
 pub use audience::Audience;
 pub use backplane::{Backplane, Local, Message, Presence};
 pub use printable::printable;
-#[cfg(feature = "redis")]
-pub use redis::Redis;
 
 use crate::{
     Broadcast, Connection, Error, HandlerResult, Member, Result, StreamRequestHandler, is_hang_up,
@@ -48,7 +45,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Chat {
     audience: Audience,
-    backplane: Box<dyn Backplane>,
+    backplane: Box<dyn Publish>,
     greeting: Arc<[u8]>,
 }
 
@@ -69,7 +66,7 @@ impl Chat {
     ///
     /// # Errors
     /// When the backplane is not there.
-    pub fn with_backplane(mut backplane: impl Backplane) -> Result<Chat> {
+    pub fn with_backplane<B: Backplane>(mut backplane: B) -> Result<Chat, B::Error> {
         let audience = Audience::default();
         backplane.open(audience.clone())?;
         Ok(Chat::on(backplane, audience))
@@ -98,6 +95,17 @@ impl Chat {
     /// many there are.
     pub fn room(&self) -> &Broadcast {
         self.audience.members()
+    }
+}
+
+/// A [`Backplane`] that is open, whatever its errors are.
+trait Publish: fmt::Debug + Send + Sync {
+    fn publish(&self, message: Message);
+}
+
+impl<B: Backplane> Publish for B {
+    fn publish(&self, message: Message) {
+        Backplane::publish(self, message);
     }
 }
 

@@ -1,5 +1,4 @@
 //! A Redis of a test's own, and a way to it that can be cut.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -18,7 +17,7 @@ use crate::process::Process;
 
 /// A `redis-server`, with an append-only file and a Unix socket. Its data are there for the next
 /// one when it has been killed.
-pub(crate) struct Redis {
+pub(crate) struct RedisServer {
     directory: TempDir,
     process: Option<Process>,
 }
@@ -26,9 +25,9 @@ pub(crate) struct Redis {
 /// What is in a room's stream: whose it is, as `server:member`, and the line.
 pub(crate) type Entry = (String, String);
 
-impl Redis {
-    pub(crate) fn start() -> Redis {
-        let mut redis = Redis { directory: TempDir::new(), process: None };
+impl RedisServer {
+    pub(crate) fn start() -> RedisServer {
+        let mut redis = RedisServer { directory: TempDir::new(), process: None };
         redis.start_again();
         redis
     }

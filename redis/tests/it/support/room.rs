@@ -1,18 +1,18 @@
 //! A chat room by way of Redis, served by the test program itself, and those who are in it.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::io::Write;
 use std::net::TcpStream;
 
-use socketserver::services::{Chat, Redis as Backplane};
+use socketserver::services::Chat;
 use socketserver::{RunningServer, ThreadingTcpServer};
+use socketserver_redis::Redis;
 
+use super::redis::RedisServer;
 use crate::common::{line_of, tcp_of_its_own, wait_until};
-use crate::redis_server::Redis;
 
 pub(crate) const ROOM: &str = "lobby";
 
-pub(crate) fn server(backplane: Backplane) -> RunningServer {
+pub(crate) fn server(backplane: Redis) -> RunningServer {
     serving(Chat::with_backplane(backplane).unwrap().greeting("hello\r\n"))
 }
 
@@ -20,8 +20,8 @@ pub(crate) fn serving(chat: Chat) -> RunningServer {
     ThreadingTcpServer::bind("127.0.0.1:0", chat).unwrap().spawn().unwrap()
 }
 
-pub(crate) fn by(url: &str) -> Backplane {
-    Backplane::new(url, ROOM).unwrap()
+pub(crate) fn by(url: &str) -> Redis {
+    Redis::new(url, ROOM).unwrap()
 }
 
 /// Somebody in the room.
@@ -43,7 +43,7 @@ impl Guest {
 
     /// Is in the room, and Redis knows.
     #[track_caller]
-    pub(crate) fn join(server: &RunningServer, redis: &Redis) -> Guest {
+    pub(crate) fn join(server: &RunningServer, redis: &RedisServer) -> Guest {
         let guest = Guest::enter(server);
         wait_until("it joins", || lines(redis).contains(&guest.joined()));
         guest
@@ -97,6 +97,6 @@ pub(crate) fn number_in(text: &str) -> Option<usize> {
     digits.split(' ').next()?.parse().ok()
 }
 
-pub(crate) fn lines(redis: &Redis) -> Vec<String> {
+pub(crate) fn lines(redis: &RedisServer) -> Vec<String> {
     redis.entries(ROOM).into_iter().map(|(_, line)| line).collect()
 }
