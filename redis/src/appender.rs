@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use redis::{Connection, RedisResult, Script, ScriptInvocation};
-use socketserver::services::{Message, Presence};
+use socketserver::services::{Kind, Message};
 
 use crate::config::RoomConfig;
 use crate::shared::{Shared, Side};
@@ -35,34 +35,35 @@ impl Appender {
     /// Until the end, or an error.
     fn session(&self) -> RedisResult<()> {
         let mut connection = self.config.connect()?;
-        self.enter(&mut connection)?;
-        let mut beat = Instant::now();
+        self.register(&mut connection)?;
+        let mut next_heartbeat = Instant::now();
         loop {
-            self.shared.connected(Side::Appending);
-            let state = self.shared.wait(beat);
-            if state.is_over() {
+            self.shared.on_connected(Side::Appending);
+            let state = self.shared.wait_for_work(next_heartbeat);
+            if state.is_past_deadline() {
                 return Ok(());
             }
-            if state.is_ending() && state.outbox.is_empty() {
+            if state.is_shutting_down() && state.outbox.is_empty() {
                 drop(state);
-                return self.leave(&mut connection);
+                return self.unregister(&mut connection);
             }
-            let call = self.call(false, state.outbox.first(), state.outbox.messages().take(BATCH));
+            let call =
+                self.script_call(false, state.outbox.first(), state.outbox.messages().take(BATCH));
             drop(state);
-            beat = Instant::now() + self.config.expiry / 4;
+            next_heartbeat = Instant::now() + self.config.expiry / 4;
             if !self.invoke(&call, &mut connection)? {
                 log::warn!("chat: this server was taken for dead, or Redis has forgotten it");
-                self.enter(&mut connection)?;
+                self.register(&mut connection)?;
             }
         }
     }
 
     /// Makes this server one of the room's. If it was one, and was taken for dead, its members
     /// were said to have left: they join again.
-    pub(crate) fn enter(&self, connection: &mut Connection) -> RedisResult<()> {
+    pub(crate) fn register(&self, connection: &mut Connection) -> RedisResult<()> {
         loop {
             let state = self.shared.state();
-            let call = self.call(true, state.outbox.first(), state.outbox.announced());
+            let call = self.script_call(true, state.outbox.first(), state.outbox.announced());
             drop(state);
             if self.invoke(&call, connection)? {
                 return Ok(());
@@ -71,33 +72,33 @@ impl Appender {
     }
 
     /// Nobody has to find out that it is gone.
-    fn leave(&self, connection: &mut Connection) -> RedisResult<()> {
+    fn unregister(&self, connection: &mut Connection) -> RedisResult<()> {
         let RoomConfig { keys, server, .. } = &*self.config;
         let mut pipe = redis::pipe();
         pipe.cmd("ZREM").arg(&[&keys.servers, server]);
-        pipe.cmd("DEL").arg(&[&keys.members, &keys.sequence, &keys.watch]);
+        pipe.cmd("DEL").arg(&[&keys.members, &keys.sequence, &keys.alive_since]);
         pipe.cmd("CLIENT").arg("UNBLOCK").arg(self.shared.state().reader_client);
         pipe.exec(connection)
     }
 
-    fn call<'message>(
+    fn script_call<'message>(
         &self,
-        enters: bool,
+        registers: bool,
         first: u64,
         messages: impl Iterator<Item = &'message Message>,
     ) -> ScriptInvocation<'_> {
         let RoomConfig { keys, server, expiry, history, .. } = &*self.config;
         let mut call = self.script.prepare_invoke();
         call.key(&[&keys.stream, &keys.servers, &keys.count]);
-        call.key(&[&keys.members, &keys.sequence, &keys.watch]);
-        call.arg(server).arg(expiry.as_millis() as u64).arg(history).arg(enters).arg(first);
-        for Message { author, line, presence, .. } in messages {
-            let (presence, parting) = match presence {
-                Presence::Joins { parting, .. } => ("joins", parting.as_str()),
-                Presence::Leaves => ("leaves", ""),
-                _ => ("stays", ""),
+        call.key(&[&keys.members, &keys.sequence, &keys.alive_since]);
+        call.arg(server).arg(expiry.as_millis() as u64).arg(history).arg(registers).arg(first);
+        for Message { author, line, kind, .. } in messages {
+            let (kind, leave_message) = match kind {
+                Kind::Join { leave_message, .. } => ("join", leave_message.as_str()),
+                Kind::Leave => ("leave", ""),
+                _ => ("message", ""),
             };
-            call.arg(author).arg(line).arg(presence).arg(parting);
+            call.arg(author).arg(line).arg(kind).arg(leave_message);
         }
         call
     }
@@ -109,8 +110,8 @@ impl Appender {
         call: &ScriptInvocation<'_>,
         connection: &mut Connection,
     ) -> RedisResult<bool> {
-        let (is_in, last) = call.invoke(connection)?;
+        let (is_registered, last) = call.invoke(connection)?;
         self.shared.acknowledge(last);
-        Ok(is_in)
+        Ok(is_registered)
     }
 }

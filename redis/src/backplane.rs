@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socketserver::services::{Audience, Backplane, Message};
+use socketserver::services::{Backplane, LocalMembers, Message};
 
 use crate::Error;
 use crate::appender::Appender;
@@ -91,15 +91,15 @@ impl Redis {
 impl Backplane for Redis {
     type Error = Error;
 
-    fn open(&mut self, audience: Audience) -> Result<(), Error> {
+    fn open(&mut self, members: LocalMembers) -> Result<(), Error> {
         let config = Arc::new(self.config.clone());
-        let shared = Arc::new(Shared::new(audience, config.capacity));
+        let shared = Arc::new(Shared::new(members, config.capacity));
         let appender = Appender::new(config.clone(), shared.clone());
         let reader = config
             .connect()
             .and_then(|mut connection| {
                 // Whether it can be written to shows now, too.
-                appender.enter(&mut connection)?;
+                appender.register(&mut connection)?;
                 Reader::new(config.clone(), shared.clone(), &mut connection)
             })
             .map_err(|error| Error::Redis {
@@ -108,8 +108,8 @@ impl Backplane for Redis {
                 source: Box::new(error),
             })?;
         let mut threads = Threads { shared, handles: Vec::new() };
-        threads.start("chat-reads", move || reader.run())?;
-        threads.start("chat-appends", move || appender.run())?;
+        threads.start("chat-reader", move || reader.run())?;
+        threads.start("chat-appender", move || appender.run())?;
         self.threads = Some(threads);
         Ok(())
     }
@@ -134,7 +134,7 @@ impl Threads {
         let shared = self.shared.clone();
         let thread = builder.spawn(move || {
             work();
-            shared.done();
+            shared.thread_exited();
         });
         self.handles.push(thread.map_err(Error::system("start a thread of a chat's backplane"))?);
         Ok(())
@@ -145,7 +145,7 @@ impl Threads {
 /// waits, for an answer or for a name to be resolved, ends by itself when it has waited.
 impl Drop for Threads {
     fn drop(&mut self) {
-        if !self.shared.end(self.handles.len()) {
+        if !self.shared.shut_down(self.handles.len()) {
             log::warn!("chat: Redis is waited for no longer");
             return;
         }

@@ -37,7 +37,7 @@ pub(crate) struct Keys {
     /// The number of this server's last message.
     pub(crate) sequence: String,
     /// Since when this server has been heard of without a break.
-    pub(crate) watch: String,
+    pub(crate) alive_since: String,
 }
 
 impl RoomConfig {
@@ -85,7 +85,7 @@ impl Keys {
             servers: format!("chat:{{{room}}}:servers"),
             members: format!("chat:{{{room}}}:members:{server}"),
             sequence: format!("chat:{{{room}}}:sequence:{server}"),
-            watch: format!("chat:{{{room}}}:watch:{server}"),
+            alive_since: format!("chat:{{{room}}}:alive_since:{server}"),
         }
     }
 }

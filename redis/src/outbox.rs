@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use socketserver::services::{Message, Presence};
+use socketserver::services::{Kind, Message};
 
 /// What a message costs besides its text, about.
 const OVERHEAD: usize = 128;
@@ -10,7 +10,7 @@ const OVERHEAD: usize = 128;
 /// Messages in order, numbered from 1, up to a capacity in bytes.
 ///
 /// What members say is refused when it is full. Their coming and going is not, or the room would
-/// not know who is in it: newcomers are announced as soon as there is room, and for whoever was
+/// not know who is in it: deferred_joins are announced as soon as there is room, and for whoever was
 /// announced there is room to say that they leave.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -22,7 +22,7 @@ pub(crate) struct Outbox {
     /// Who is in the room, as far as the broker knows.
     announced: BTreeMap<u64, Message>,
     /// Who joined while it was full.
-    newcomers: BTreeMap<u64, Message>,
+    deferred_joins: BTreeMap<u64, Message>,
 }
 
 impl Outbox {
@@ -33,19 +33,19 @@ impl Outbox {
             messages: VecDeque::new(),
             first: 1,
             announced: BTreeMap::new(),
-            newcomers: BTreeMap::new(),
+            deferred_joins: BTreeMap::new(),
         }
     }
 
     /// Takes a message, or gives it back where there is no room for it.
-    pub(crate) fn put(&mut self, message: Message) -> Result<(), Message> {
+    pub(crate) fn try_push(&mut self, message: Message) -> Result<(), Message> {
         let is_full = self.is_full();
-        match &message.presence {
-            Presence::Joins { .. } if is_full => {
-                self.newcomers.insert(message.author, message);
+        match &message.kind {
+            Kind::Join { .. } if is_full => {
+                self.deferred_joins.insert(message.author, message);
             }
-            Presence::Leaves if self.newcomers.remove(&message.author).is_some() => {}
-            Presence::Joins { .. } | Presence::Leaves => self.push(message),
+            Kind::Leave if self.deferred_joins.remove(&message.author).is_some() => {}
+            Kind::Join { .. } | Kind::Leave => self.push(message),
             _ if is_full => return Err(message),
             _ => self.push(message),
         }
@@ -80,19 +80,19 @@ impl Outbox {
             && let Some(message) = self.messages.pop_front()
         {
             self.first += 1;
-            self.bytes -= weight(&message);
-            match message.presence {
-                Presence::Joins { .. } => {
+            self.bytes -= size(&message);
+            match message.kind {
+                Kind::Join { .. } => {
                     self.announced.insert(message.author, message);
                 }
-                Presence::Leaves => {
+                Kind::Leave => {
                     self.announced.remove(&message.author);
                 }
                 _ => {}
             }
         }
         while !self.is_full()
-            && let Some((_, message)) = self.newcomers.pop_first()
+            && let Some((_, message)) = self.deferred_joins.pop_first()
         {
             self.push(message);
         }
@@ -104,7 +104,7 @@ impl Outbox {
     }
 
     fn push(&mut self, message: Message) {
-        self.bytes += weight(&message);
+        self.bytes += size(&message);
         self.messages.push_back(message);
     }
 
@@ -113,13 +113,13 @@ impl Outbox {
     }
 }
 
-fn weight(message: &Message) -> usize {
-    let parting = match &message.presence {
+fn size(message: &Message) -> usize {
+    let leave_message = match &message.kind {
         // There will be room for it.
-        Presence::Joins { parting } => OVERHEAD + 2 * parting.len(),
+        Kind::Join { leave_message } => OVERHEAD + 2 * leave_message.len(),
         _ => 0,
     };
-    OVERHEAD + message.line.len() + parting
+    OVERHEAD + message.line.len() + leave_message
 }
 
 #[cfg(test)]
@@ -127,16 +127,16 @@ mod tests {
     use super::*;
 
     fn joins(author: u64) -> Message {
-        let parting = format!("{author} left");
-        Message::new(author, format!("{author} joined"), Presence::Joins { parting })
+        let leave_message = format!("{author} left");
+        Message::new(author, format!("{author} joined"), Kind::Join { leave_message })
     }
 
     fn says(author: u64, line: &str) -> Message {
-        Message::new(author, line, Presence::Stays)
+        Message::new(author, line, Kind::Message)
     }
 
     fn leaves(author: u64) -> Message {
-        Message::new(author, format!("{author} left"), Presence::Leaves)
+        Message::new(author, format!("{author} left"), Kind::Leave)
     }
 
     fn lines(outbox: &Outbox) -> (u64, Vec<&str>) {
@@ -149,14 +149,14 @@ mod tests {
 
     /// Everything that can be said until it is refused.
     fn fill(outbox: &mut Outbox) -> usize {
-        (1..).find(|_| outbox.put(says(1, "x")).is_err()).unwrap() - 1
+        (1..).find(|_| outbox.try_push(says(1, "x")).is_err()).unwrap() - 1
     }
 
     #[test]
-    fn what_is_acknowledged_is_forgotten_and_numbers_go_on() {
+    fn acknowledged_messages_are_removed_and_numbers_go_on() {
         let mut outbox = Outbox::new(10_000);
         for message in [joins(1), says(1, "a"), says(1, "b")] {
-            outbox.put(message).unwrap();
+            outbox.try_push(message).unwrap();
         }
         assert_eq!(lines(&outbox), (1, vec!["1 joined", "a", "b"]));
         outbox.acknowledge(2);
@@ -167,10 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_announced_is_known_until_their_leaving_is() {
+    fn a_member_is_announced_until_its_leaving_is_acknowledged() {
         let mut outbox = Outbox::new(10_000);
         for message in [joins(1), joins(2), leaves(1)] {
-            outbox.put(message).unwrap();
+            outbox.try_push(message).unwrap();
         }
         assert!(announced(&outbox).is_empty());
         outbox.acknowledge(2);
@@ -180,32 +180,32 @@ mod tests {
     }
 
     #[test]
-    fn a_full_one_refuses_what_is_said_and_no_coming_or_going() {
+    fn a_full_outbox_refuses_messages_but_no_joins_and_leaves() {
         let mut outbox = Outbox::new(1000);
-        outbox.put(joins(1)).unwrap();
+        outbox.try_push(joins(1)).unwrap();
         let said = fill(&mut outbox);
         assert!((1..10).contains(&said), "{said}");
         for message in [joins(2), joins(3), leaves(3), leaves(1)] {
-            outbox.put(message).unwrap();
+            outbox.try_push(message).unwrap();
         }
-        assert_eq!(outbox.put(says(2, "lost")).unwrap_err().line, "lost");
+        assert_eq!(outbox.try_push(says(2, "lost")).unwrap_err().line, "lost");
         // Not even a newcomer is kept twice; whoever came and went in the meantime was not there.
-        assert_eq!((outbox.len(), outbox.newcomers.len()), (said + 2, 1));
+        assert_eq!((outbox.len(), outbox.deferred_joins.len()), (said + 2, 1));
         outbox.acknowledge(u64::MAX);
         assert_eq!(lines(&outbox).1, ["2 joined"]);
-        outbox.put(says(2, "heard")).unwrap();
+        outbox.try_push(says(2, "heard")).unwrap();
         assert_eq!(lines(&outbox).1, ["2 joined", "heard"]);
     }
 
     #[test]
-    fn it_holds_no_more_than_its_capacity_whoever_comes_and_goes() {
+    fn joins_and_leaves_do_not_exceed_the_capacity() {
         let mut outbox = Outbox::new(1000);
         fill(&mut outbox);
         let full = outbox.bytes;
         for guest in 0..10_000 {
-            outbox.put(joins(guest)).unwrap();
-            outbox.put(leaves(guest)).unwrap();
+            outbox.try_push(joins(guest)).unwrap();
+            outbox.try_push(leaves(guest)).unwrap();
         }
-        assert_eq!((outbox.bytes, outbox.newcomers.len()), (full, 0));
+        assert_eq!((outbox.bytes, outbox.deferred_joins.len()), (full, 0));
     }
 }

@@ -6,7 +6,7 @@ use redis::{Connection, RedisResult};
 use socketserver::services::printable;
 
 use crate::config::RoomConfig;
-use crate::shared::{Shared, Side, losing};
+use crate::shared::{Shared, Side, lost_lines};
 
 /// For how many milliseconds Redis waits for something new; then it is asked again.
 const BLOCK: &str = "2000";
@@ -55,10 +55,10 @@ impl Reader {
     /// Until the end, or an error.
     fn session(&mut self) -> RedisResult<()> {
         let mut connection = self.config.connect()?;
-        self.find_place(&mut connection)?;
-        self.shared.reader_is(redis::cmd("CLIENT").arg("ID").query(&mut connection)?);
-        self.shared.connected(Side::Reading);
-        while !self.shared.is_ending() {
+        self.rewind(&mut connection)?;
+        self.shared.set_reader_client(redis::cmd("CLIENT").arg("ID").query(&mut connection)?);
+        self.shared.on_connected(Side::Reading);
+        while !self.shared.is_shutting_down() {
             let (milliseconds, number) = self.last;
             let streams: Option<Vec<(String, Vec<Entry>)>> = redis::cmd("XREAD")
                 .arg(&["COUNT", BATCH, "BLOCK", BLOCK, "STREAMS", &self.config.keys.stream])
@@ -74,7 +74,7 @@ impl Reader {
 
     /// A Redis that has lost its last entries, or all, goes on before the last one that was seen.
     /// What it still has was seen, too.
-    fn find_place(&mut self, connection: &mut Connection) -> RedisResult<()> {
+    fn rewind(&mut self, connection: &mut Connection) -> RedisResult<()> {
         let now = Reader::new(self.config.clone(), self.shared.clone(), connection)?;
         self.last = self.last.min(now.last);
         self.number = self.number.min(now.number);
@@ -96,11 +96,11 @@ impl Reader {
         self.number = number;
         if missed > 0 {
             // They were trimmed off the stream before they were read.
-            self.shared.notice(losing(missed));
+            self.shared.notice(lost_lines(missed));
         }
         let author = author.split_once(':').filter(|(server, _)| *server == self.config.server);
         let author = author.and_then(|(_, member)| member.parse().ok());
-        self.shared.audience.deliver(&printable(line.as_bytes()), author);
+        self.shared.members.deliver(&printable(line.as_bytes()), author);
     }
 }
 

@@ -5,6 +5,6 @@ mod chat;
 mod echo;
 mod hello;
 
-pub use chat::{Audience, Backplane, Chat, Local, Message, Presence, printable};
+pub use chat::{Backplane, Chat, Kind, Local, LocalMembers, Message, printable};
 pub use echo::Echo;
 pub use hello::Hello;

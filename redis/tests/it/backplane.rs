@@ -10,163 +10,163 @@ use socketserver_redis::Redis;
 use crate::common::{abstract_name, unix, wait_until};
 use crate::harness::{Test, tests};
 use crate::support::redis::RedisServer;
-use crate::support::room::{Guest, by, lines, number_in, server};
+use crate::support::room::{Client, backplane, lines, number_in, server};
 
 pub(crate) const TESTS: &[Test] = tests![
-    guests_of_two_servers_hear_each_other_and_not_themselves: ["redis-server"],
-    rooms_are_apart: ["redis-server"],
-    what_was_appended_is_not_appended_again_when_its_answer_is_lost: ["redis-server"],
-    what_does_not_fit_while_redis_is_away_is_lost_and_the_room_is_told_how_much: ["redis-server"],
-    what_redis_has_forgotten_before_it_was_read_is_counted: ["redis-server"],
-    a_redis_that_has_lost_its_memory_is_gone_on_with: ["redis-server"],
-    whoever_was_cut_off_together_with_all_others_is_not_taken_for_dead_by_the_first_to_be_back: ["redis-server"],
+    members_of_two_servers_read_each_others_lines_and_not_their_own: ["redis-server"],
+    rooms_are_separate: ["redis-server"],
+    a_message_whose_reply_is_lost_is_appended_once: ["redis-server"],
+    messages_over_the_capacity_are_lost_and_counted_while_redis_is_away: ["redis-server"],
+    lines_trimmed_before_they_were_read_are_counted: ["redis-server"],
+    servers_go_on_after_redis_has_lost_its_data: ["redis-server"],
+    the_first_server_to_reconnect_does_not_expire_the_others: ["redis-server"],
     a_server_stops_in_time_though_its_redis_is_away: ["redis-server"],
-    what_was_said_last_is_said_before_a_server_is_gone: ["redis-server"],
+    a_stopping_server_appends_its_last_messages: ["redis-server"],
     a_room_has_a_name_without_braces,
 ];
 
-fn guests_of_two_servers_hear_each_other_and_not_themselves() {
+fn members_of_two_servers_read_each_others_lines_and_not_their_own() {
     let redis = RedisServer::start();
-    let [here, there] = [server(by(&redis.url())), server(by(&redis.url()))];
-    let ada = Guest::join(&here, &redis);
-    let ben = Guest::join(&there, &redis);
-    assert_eq!(ada.hears(), ben.joined());
-    ada.says("hello");
-    assert_eq!(ben.hears_said(), ada.said("hello"));
-    ben.says("\x1b[2Jhello");
-    assert_eq!(ada.hears_said(), ben.said("\u{fffd}[2Jhello"));
-    drop(ben.stream);
-    assert_eq!(ada.hears(), format!("Client left {}", ben.name));
-    ada.says("gone?");
-    let cyd = Guest::join(&here, &redis);
-    assert_eq!(ada.hears(), cyd.joined());
+    let [here, there] = [server(backplane(&redis.url())), server(backplane(&redis.url()))];
+    let alice = Client::join(&here, &redis);
+    let bob = Client::join(&there, &redis);
+    assert_eq!(alice.next_line(), bob.join_line());
+    alice.send("hello");
+    assert_eq!(bob.next_message(), alice.message_line("hello"));
+    bob.send("\x1b[2Jhello");
+    assert_eq!(alice.next_message(), bob.message_line("\u{fffd}[2Jhello"));
+    drop(bob.stream);
+    assert_eq!(alice.next_line(), format!("Client left {}", bob.name));
+    alice.send("gone?");
+    let carol = Client::join(&here, &redis);
+    assert_eq!(alice.next_line(), carol.join_line());
 }
 
-fn rooms_are_apart() {
+fn rooms_are_separate() {
     let redis = RedisServer::start();
-    let here = server(by(&redis.url()));
+    let here = server(backplane(&redis.url()));
     let elsewhere = server(Redis::new(&redis.url(), "elsewhere").unwrap());
-    let ada = Guest::join(&here, &redis);
-    let ben = Guest::enter(&elsewhere);
-    ben.says("hello");
-    wait_until("it is said", || redis.entries("elsewhere").len() == 2);
-    let cyd = Guest::join(&here, &redis);
-    assert_eq!(ada.hears(), cyd.joined());
-    assert_eq!(lines(&redis), [ada.joined(), cyd.joined()]);
+    let alice = Client::join(&here, &redis);
+    let bob = Client::connect(&elsewhere);
+    bob.send("hello");
+    wait_until("it is appended", || redis.entries("elsewhere").len() == 2);
+    let carol = Client::join(&here, &redis);
+    assert_eq!(alice.next_line(), carol.join_line());
+    assert_eq!(lines(&redis), [alice.join_line(), carol.join_line()]);
 }
 
-fn what_was_appended_is_not_appended_again_when_its_answer_is_lost() {
+fn a_message_whose_reply_is_lost_is_appended_once() {
     let redis = RedisServer::start();
-    let bridge = redis.bridge();
-    let [here, there] = [server(by(bridge.url())), server(by(&redis.url()))];
-    let ada = Guest::join(&here, &redis);
-    let ben = Guest::join(&there, &redis);
+    let proxy = redis.proxy();
+    let [here, there] = [server(backplane(proxy.url())), server(backplane(&redis.url()))];
+    let alice = Client::join(&here, &redis);
+    let bob = Client::join(&there, &redis);
     for round in 0..5 {
         let (once, then) = (format!("once {round}"), format!("then {round}"));
-        bridge.cut_after(&once);
-        ada.says(&once);
-        bridge.was_cut();
-        ada.says(&then);
-        assert_eq!(ben.hears_said(), ada.said(&once));
-        assert_eq!(ben.hears_said(), ada.said(&then));
+        proxy.cut_after(&once);
+        alice.send(&once);
+        proxy.was_cut();
+        alice.send(&then);
+        assert_eq!(bob.next_message(), alice.message_line(&once));
+        assert_eq!(bob.next_message(), alice.message_line(&then));
     }
     // Nor when it reaches Redis long after it was said again.
-    let held = bridge.hold("thrice");
-    ada.says("thrice");
-    bridge.was_cut();
-    assert_eq!(ben.hears_said(), ada.said("thrice"));
+    let held = proxy.hold("thrice");
+    alice.send("thrice");
+    proxy.was_cut();
+    assert_eq!(bob.next_message(), alice.message_line("thrice"));
     drop(held);
-    let again = Guest::join(&there, &redis);
-    assert_eq!(ben.hears(), again.joined());
+    let again = Client::join(&there, &redis);
+    assert_eq!(bob.next_line(), again.join_line());
 }
 
-fn what_does_not_fit_while_redis_is_away_is_lost_and_the_room_is_told_how_much() {
-    const SAID: usize = 100;
+fn messages_over_the_capacity_are_lost_and_counted_while_redis_is_away() {
+    const SENT: usize = 100;
     let redis = RedisServer::start();
-    let bridge = redis.bridge();
-    let here = server(by(bridge.url()).capacity(5000));
-    let there = server(by(&redis.url()));
-    let ada = Guest::join(&here, &redis);
-    let ben = Guest::join(&there, &redis);
-    assert_eq!(ada.hears(), ben.joined());
-    bridge.cut();
-    assert!(ada.is_told("Cut off from the other servers").contains(" 5000 bytes"));
-    for line in 0..SAID {
-        ada.says(&format!("line {line}"));
+    let proxy = redis.proxy();
+    let here = server(backplane(proxy.url()).capacity(5000));
+    let there = server(backplane(&redis.url()));
+    let alice = Client::join(&here, &redis);
+    let bob = Client::join(&there, &redis);
+    assert_eq!(alice.next_line(), bob.join_line());
+    proxy.cut();
+    assert!(alice.notice_with("Cut off from the other servers").contains(" 5000 bytes"));
+    for line in 0..SENT {
+        alice.send(&format!("line {line}"));
     }
-    ada.is_told("Too much was said meanwhile");
+    alice.notice_with("Too much was said meanwhile");
     // Whoever comes and goes is not forgotten, though there is no room for it now.
-    let cyd = Guest::enter(&here);
-    let dot = Guest::enter(&here);
-    drop(dot.stream);
+    let carol = Client::connect(&here);
+    let dave = Client::connect(&here);
+    drop(dave.stream);
     wait_until("one has left", || here.stats().active == 2);
-    bridge.mend();
-    let notice = ada.is_told("Connected to the other servers again");
+    proxy.restore();
+    let notice = alice.notice_with("Connected to the other servers again");
     let lost = number_in(&notice).expect(&notice);
-    assert!((1..SAID).contains(&lost), "{lost}");
-    ada.says("heard again");
-    let mut heard = Vec::new();
-    while heard.last() != Some(&ada.said("heard again")) {
-        heard.push(ben.hears());
+    assert!((1..SENT).contains(&lost), "{lost}");
+    alice.send("heard again");
+    let mut received = Vec::new();
+    while received.last() != Some(&alice.message_line("heard again")) {
+        received.push(bob.next_line());
     }
-    // Which they may have heard, if they joined before Redis was read that far.
-    heard.retain(|line| *line != ada.joined());
-    assert_eq!(heard.len(), SAID - lost + 2);
-    heard.retain(|line| *line != cyd.joined());
-    assert_eq!(heard.len(), SAID - lost + 1);
+    // Which they may have received, if they joined before Redis was read that far.
+    received.retain(|line| *line != alice.join_line());
+    assert_eq!(received.len(), SENT - lost + 2);
+    received.retain(|line| *line != carol.join_line());
+    assert_eq!(received.len(), SENT - lost + 1);
     // What was said first is not what was lost.
-    assert_eq!(heard[0], ada.said("line 0"));
-    heard.pop();
-    assert!(heard.is_sorted_by_key(|line| number_in(line.rsplit(' ').next().unwrap())));
+    assert_eq!(received[0], alice.message_line("line 0"));
+    received.pop();
+    assert!(received.is_sorted_by_key(|line| number_in(line.rsplit(' ').next().unwrap())));
 }
 
-fn what_redis_has_forgotten_before_it_was_read_is_counted() {
-    const SAID: usize = 2000;
+fn lines_trimmed_before_they_were_read_are_counted() {
+    const SENT: usize = 2000;
     let redis = RedisServer::start();
-    let bridge = redis.bridge();
-    let here = server(by(bridge.url()));
-    let there = server(by(&redis.url()).history(100));
-    let ada = Guest::join(&here, &redis);
-    let ben = Guest::join(&there, &redis);
-    assert_eq!(ada.hears(), ben.joined());
-    bridge.cut();
-    ada.is_told("Cut off");
-    for line in 0..SAID {
-        ben.says(&format!("line {line}"));
+    let proxy = redis.proxy();
+    let here = server(backplane(proxy.url()));
+    let there = server(backplane(&redis.url()).history(100));
+    let alice = Client::join(&here, &redis);
+    let bob = Client::join(&there, &redis);
+    assert_eq!(alice.next_line(), bob.join_line());
+    proxy.cut();
+    alice.notice_with("Cut off");
+    for line in 0..SENT {
+        bob.send(&format!("line {line}"));
     }
-    let last = ben.said(&format!("line {}", SAID - 1));
-    wait_until("it is said", || lines(&redis).last() == Some(&last));
+    let last = bob.message_line(&format!("line {}", SENT - 1));
+    wait_until("it is appended", || lines(&redis).last() == Some(&last));
     let kept = lines(&redis);
-    assert!(kept.len() < SAID / 2, "{}", kept.len());
-    bridge.mend();
-    let lost = number_in(&ada.is_told("lines were lost"));
-    assert_eq!(lost, Some(SAID - kept.len()));
+    assert!(kept.len() < SENT / 2, "{}", kept.len());
+    proxy.restore();
+    let lost = number_in(&alice.notice_with("lines were lost"));
+    assert_eq!(lost, Some(SENT - kept.len()));
     for line in kept {
-        assert_eq!(ada.hears_said(), line);
+        assert_eq!(alice.next_message(), line);
     }
 }
 
-fn a_redis_that_has_lost_its_memory_is_gone_on_with() {
+fn servers_go_on_after_redis_has_lost_its_data() {
     let redis = RedisServer::start();
-    let [here, there] = [server(by(&redis.url())), server(by(&redis.url()))];
-    let ada = Guest::join(&here, &redis);
-    let ben = Guest::join(&there, &redis);
-    assert_eq!(ada.hears(), ben.joined());
+    let [here, there] = [server(backplane(&redis.url())), server(backplane(&redis.url()))];
+    let alice = Client::join(&here, &redis);
+    let bob = Client::join(&there, &redis);
+    assert_eq!(alice.next_line(), bob.join_line());
     redis::cmd("FLUSHALL").exec(&mut redis.connect()).unwrap();
-    ada.says("still there?");
-    assert_eq!(ben.hears_said(), ada.said("still there?"));
+    alice.send("still there?");
+    assert_eq!(bob.next_message(), alice.message_line("still there?"));
 }
 
-fn whoever_was_cut_off_together_with_all_others_is_not_taken_for_dead_by_the_first_to_be_back() {
+fn the_first_server_to_reconnect_does_not_expire_the_others() {
     let redis = RedisServer::start();
-    let bridges = [redis.bridge(), redis.bridge()];
-    let [here, there] = bridges.each_ref().map(|bridge| server(by(bridge.url())));
-    let ada = Guest::join(&here, &redis);
-    let ben = Guest::join(&there, &redis);
-    assert_eq!(ada.hears(), ben.joined());
-    for (bridge, guest) in bridges.iter().zip([&ada, &ben]) {
-        bridge.cut();
-        guest.is_told("Cut off");
+    let proxies = [redis.proxy(), redis.proxy()];
+    let [here, there] = proxies.each_ref().map(|proxy| server(backplane(proxy.url())));
+    let alice = Client::join(&here, &redis);
+    let bob = Client::join(&there, &redis);
+    assert_eq!(alice.next_line(), bob.join_line());
+    for (proxy, client) in proxies.iter().zip([&alice, &bob]) {
+        proxy.cut();
+        client.notice_with("Cut off");
     }
     // Long enough.
     let servers = "chat:{lobby}:servers";
@@ -176,42 +176,42 @@ fn whoever_was_cut_off_together_with_all_others_is_not_taken_for_dead_by_the_fir
     assert_eq!(names.len(), 2);
     for name in &names {
         redis::cmd("ZADD").arg(&[servers, "1", name]).exec(&mut connection).unwrap();
-        let watch = format!("chat:{{lobby}}:watch:{name}");
-        redis::cmd("SET").arg(&[&watch, "1"]).exec(&mut connection).unwrap();
+        let alive_since = format!("chat:{{lobby}}:alive_since:{name}");
+        redis::cmd("SET").arg(&[&alive_since, "1"]).exec(&mut connection).unwrap();
     }
-    bridges[0].mend();
-    ada.is_told("Connected");
-    ada.says("anybody there?");
-    wait_until("it is said", || lines(&redis).len() == 3);
-    bridges[1].mend();
-    assert_eq!(ben.hears_said(), ada.said("anybody there?"));
-    ben.says("of course");
-    assert_eq!(ada.hears_said(), ben.said("of course"));
+    proxies[0].restore();
+    alice.notice_with("Connected");
+    alice.send("anybody there?");
+    wait_until("it is appended", || lines(&redis).len() == 3);
+    proxies[1].restore();
+    assert_eq!(bob.next_message(), alice.message_line("anybody there?"));
+    bob.send("of course");
+    assert_eq!(alice.next_message(), bob.message_line("of course"));
     assert_eq!(lines(&redis).len(), 4);
 }
 
 fn a_server_stops_in_time_though_its_redis_is_away() {
     let mut redis = RedisServer::start();
-    let here = server(by(&redis.url()));
-    let ada = Guest::join(&here, &redis);
+    let here = server(backplane(&redis.url()));
+    let alice = Client::join(&here, &redis);
     redis.kill();
-    ada.is_told("Cut off");
-    ada.says("my last words");
+    alice.notice_with("Cut off");
+    alice.send("my last words");
     let begin = Instant::now();
     let report = here.stop(Duration::from_secs(5));
     assert_eq!((report.forced, report.stuck.len()), (0, 0));
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
 }
 
-fn what_was_said_last_is_said_before_a_server_is_gone() {
+fn a_stopping_server_appends_its_last_messages() {
     let redis = RedisServer::start();
-    let chat = Chat::with_backplane(by(&redis.url())).unwrap();
+    let chat = Chat::with_backplane(backplane(&redis.url())).unwrap();
     let here = ThreadingUnixStreamServer::bind(format!("unix:{}", abstract_name()), chat).unwrap();
     let here = here.spawn().unwrap();
     // What is written to a Unix socket has been received.
-    let mut ada = unix(here.local_addr());
-    let said: String = (0..1000).map(|line| format!("line {line}\n")).collect();
-    ada.write_all(said.as_bytes()).unwrap();
+    let mut alice = unix(here.local_addr());
+    let sent: String = (0..1000).map(|line| format!("line {line}\n")).collect();
+    alice.write_all(sent.as_bytes()).unwrap();
     wait_until("it is served", || here.stats().accepted == 1);
     here.stop(Duration::from_secs(10));
     let lines = lines(&redis);

@@ -4,22 +4,22 @@
 use std::time::{Duration, Instant};
 
 use socketserver::RunningServer;
-use socketserver::services::{Audience, Backplane, Chat, Message, Presence};
+use socketserver::services::{Backplane, Chat, Kind, LocalMembers, Message};
 use socketserver_redis::{Error, Redis};
 
 use crate::common::wait_until;
 use crate::harness::{Test, tests};
 use crate::support::redis::RedisServer;
-use crate::support::room::{Guest, ROOM, by, lines, server, serving};
+use crate::support::room::{Client, ROOM, backplane, lines, server, serving};
 
 pub(crate) const TESTS: &[Test] = tests![
-    a_room_of_thousands_is_there_again_when_redis_is: ["redis-server"],
-    what_redis_forgot_and_what_was_heard_already_is_not_heard_again: ["redis-server"],
-    whoever_left_is_not_there_again_when_redis_hears_late_that_they_were: ["redis-server"],
-    nobody_is_taken_for_dead_because_redis_stood_still: ["redis-server"],
-    what_others_write_into_the_stream_is_nobodys: ["redis-server"],
-    a_redis_that_takes_nothing_is_refused_at_the_start: ["redis-server"],
-    the_extremes_of_its_settings_are_no_trouble: ["redis-server"],
+    a_room_of_thousands_is_registered_again_when_redis_is_back: ["redis-server"],
+    a_line_that_redis_lost_after_it_was_read_is_not_delivered_again: ["redis-server"],
+    a_late_registration_does_not_bring_back_a_member_that_has_left: ["redis-server"],
+    no_server_expires_because_redis_stood_still: ["redis-server"],
+    foreign_entries_in_the_stream_are_ignored: ["redis-server"],
+    a_read_only_redis_is_an_error_at_the_start: ["redis-server"],
+    extreme_settings_work: ["redis-server"],
     a_server_stops_in_time_though_its_redis_stands_still: ["redis-server"],
     a_server_stops_in_time_though_its_redis_is_slow: ["redis-server"],
 ];
@@ -47,23 +47,23 @@ fn keys(redis: &RedisServer, name: &str) -> Vec<String> {
 
 /// Everybody who joins brings thousands of friends.
 #[derive(Debug)]
-struct Crowd(Redis);
+struct ExtraMembers(Redis);
 
-const FRIENDS: u64 = 3000;
+const EXTRA: u64 = 3000;
 
-impl Backplane for Crowd {
+impl Backplane for ExtraMembers {
     type Error = Error;
 
-    fn open(&mut self, audience: Audience) -> Result<(), Error> {
-        self.0.open(audience)
+    fn open(&mut self, members: LocalMembers) -> Result<(), Error> {
+        self.0.open(members)
     }
 
     fn publish(&self, message: Message) {
-        if matches!(message.presence, Presence::Joins { .. }) {
-            for friend in 1..=FRIENDS {
+        if matches!(message.kind, Kind::Join { .. }) {
+            for extra in 1..=EXTRA {
                 let mut joins = message.clone();
-                joins.author += friend;
-                joins.line = format!("friend {friend} joined");
+                joins.author += extra;
+                joins.line = format!("extra {extra} joined");
                 self.0.publish(joins);
             }
         }
@@ -71,35 +71,37 @@ impl Backplane for Crowd {
     }
 }
 
-fn a_room_of_thousands_is_there_again_when_redis_is() {
+fn a_room_of_thousands_is_registered_again_when_redis_is_back() {
     let redis = RedisServer::start();
-    let bridge = redis.bridge();
-    let chat = Chat::with_backplane(Crowd(by(bridge.url()))).unwrap().greeting("hello\r\n");
+    let proxy = redis.proxy();
+    let chat =
+        Chat::with_backplane(ExtraMembers(backplane(proxy.url()))).unwrap().greeting("hello\r\n");
     let here = serving(chat);
-    let ada = Guest::join(&here, &redis);
-    bridge.cut();
-    ada.is_told("Cut off");
-    bridge.mend();
-    ada.is_told("Connected to the other servers again");
+    let alice = Client::join(&here, &redis);
+    proxy.cut();
+    alice.notice_with("Cut off");
+    proxy.restore();
+    alice.notice_with("Connected to the other servers again");
     // And when it has forgotten them.
     redis::cmd("FLUSHALL").exec(&mut redis.connect()).unwrap();
-    wait_until("they join again", || lines(&redis).len() as u64 == FRIENDS + 1);
+    wait_until("they join again", || lines(&redis).len() as u64 == EXTRA + 1);
 }
 
-fn what_redis_forgot_and_what_was_heard_already_is_not_heard_again() {
+fn a_line_that_redis_lost_after_it_was_read_is_not_delivered_again() {
     let redis = RedisServer::start();
-    let bridge = redis.bridge();
+    let proxy = redis.proxy();
     let expiry = Duration::from_secs(1);
-    let [here, there] = [bridge.url(), &redis.url()].map(|url| server(by(url).expiry(expiry)));
-    let ada = Guest::join(&here, &redis);
-    let ben = Guest::join(&there, &redis);
-    assert_eq!(ada.hears(), ben.joined());
+    let [here, there] =
+        [proxy.url(), &redis.url()].map(|url| server(backplane(url).expiry(expiry)));
+    let alice = Client::join(&here, &redis);
+    let bob = Client::join(&there, &redis);
+    assert_eq!(alice.next_line(), bob.join_line());
     for text in ["one", "two", "three"] {
-        ben.says(text);
-        assert_eq!(ada.hears(), ben.said(text));
+        bob.send(text);
+        assert_eq!(alice.next_line(), bob.message_line(text));
     }
-    bridge.cut();
-    ada.is_told("Cut off");
+    proxy.cut();
+    alice.notice_with("Cut off");
     // As a replica that took over has: without what was said last, and who came last.
     let mut connection = redis.connect();
     let last: Vec<(String, Vec<String>)> = redis::cmd("XREVRANGE")
@@ -109,32 +111,33 @@ fn what_redis_forgot_and_what_was_heard_already_is_not_heard_again() {
     redis::cmd("XDEL").arg(&[&key("stream"), &last[0].0]).exec(&mut connection).unwrap();
     redis::cmd("DECR").arg(key("count")).exec(&mut connection).unwrap();
     redis::cmd("DEL").arg(keys(&redis, "members")).exec(&mut connection).unwrap();
-    bridge.mend();
-    ada.is_told("Connected to the other servers again");
-    ben.says("four");
-    assert_eq!(ada.hears(), ben.said("four"));
+    proxy.restore();
+    alice.notice_with("Connected to the other servers again");
+    bob.send("four");
+    assert_eq!(alice.next_line(), bob.message_line("four"));
     // The others still hear of it when the server is gone.
     wait_until("it is known who is there", || !keys(&redis, "members").is_empty());
-    bridge.cut();
-    assert_eq!(ben.hears_said(), format!("Client left {}", ada.name));
+    proxy.cut();
+    assert_eq!(bob.next_message(), format!("Client left {}", alice.name));
 }
 
-fn whoever_left_is_not_there_again_when_redis_hears_late_that_they_were() {
+fn a_late_registration_does_not_bring_back_a_member_that_has_left() {
     let redis = RedisServer::start();
-    let bridge = redis.bridge();
+    let proxy = redis.proxy();
     let expiry = Duration::from_secs(1);
-    let [here, there] = [bridge.url(), &redis.url()].map(|url| server(by(url).expiry(expiry)));
-    let [ada, ben] = [&here, &there].map(|server| Guest::join(server, &redis));
-    let cyd = Guest::join(&here, &redis);
-    bridge.cut();
-    ada.is_told("Cut off");
-    let left = format!("Client left {}", cyd.name);
-    let held = bridge.hold(&left);
-    bridge.mend();
-    bridge.was_cut();
-    drop(cyd.stream);
+    let [here, there] =
+        [proxy.url(), &redis.url()].map(|url| server(backplane(url).expiry(expiry)));
+    let [alice, bob] = [&here, &there].map(|server| Client::join(server, &redis));
+    let carol = Client::join(&here, &redis);
+    proxy.cut();
+    alice.notice_with("Cut off");
+    let left = format!("Client left {}", carol.name);
+    let held = proxy.hold(&left);
+    proxy.restore();
+    proxy.was_cut();
+    drop(carol.stream);
     let mut connection = redis.connect();
-    wait_until("it is said", || lines(&redis).contains(&left));
+    wait_until("it is appended", || lines(&redis).contains(&left));
     let mut clients = || -> usize {
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut connection).unwrap();
         list.lines().count()
@@ -142,10 +145,10 @@ fn whoever_left_is_not_there_again_when_redis_hears_late_that_they_were() {
     let before = clients();
     drop(held);
     wait_until("Redis has heard it", || clients() < before);
-    bridge.cut();
+    proxy.cut();
     loop {
-        let line = ben.hears_said();
-        if line == format!("Client left {}", ada.name) {
+        let line = bob.next_message();
+        if line == format!("Client left {}", alice.name) {
             break;
         }
     }
@@ -154,11 +157,11 @@ fn whoever_left_is_not_there_again_when_redis_hears_late_that_they_were() {
     assert_eq!(left.len(), 1);
 }
 
-fn nobody_is_taken_for_dead_because_redis_stood_still() {
+fn no_server_expires_because_redis_stood_still() {
     let redis = RedisServer::start();
     let expiry = Duration::from_secs(1);
-    let servers = [(); 3].map(|()| server(by(&redis.url()).expiry(expiry)));
-    let guests = servers.each_ref().map(|server| Guest::join(server, &redis));
+    let servers = [(); 3].map(|()| server(backplane(&redis.url()).expiry(expiry)));
+    let clients = servers.each_ref().map(|server| Client::join(server, &redis));
     // Until each would take others for dead.
     let dead = || -> usize {
         let mut connection = redis.connect();
@@ -167,75 +170,75 @@ fn nobody_is_taken_for_dead_because_redis_stood_still() {
     };
     wait_until("the dead are found", || dead() == 3);
     redis.freeze();
-    for guest in &guests {
-        guest.is_told("Cut off");
+    for client in &clients {
+        client.notice_with("Cut off");
     }
     redis.thaw();
-    for guest in &guests {
-        guest.is_told("Connected to the other servers again");
+    for client in &clients {
+        client.notice_with("Connected to the other servers again");
     }
-    for guest in &guests {
-        guest.says("still here");
+    for client in &clients {
+        client.send("still here");
     }
-    wait_until("it is said", || lines(&redis).len() >= 6);
+    wait_until("it is appended", || lines(&redis).len() >= 6);
     assert_eq!(lines(&redis).len(), 6, "{:?}", lines(&redis));
 }
 
-fn what_others_write_into_the_stream_is_nobodys() {
+fn foreign_entries_in_the_stream_are_ignored() {
     let redis = RedisServer::start();
     let write = |fields: &[&[u8]]| {
         let mut add = redis::cmd("XADD");
         add.arg(key("stream")).arg("*").arg(fields).exec(&mut redis.connect()).unwrap();
     };
     write(&[b"\xff", b"\xfe"]);
-    let here = server(by(&redis.url()));
-    let ada = Guest::enter(&here);
+    let here = server(backplane(&redis.url()));
+    let alice = Client::connect(&here);
     let entries =
         || -> usize { redis::cmd("XLEN").arg(key("stream")).query(&mut redis.connect()).unwrap() };
     wait_until("it joins", || entries() == 2);
     write(&[b"\xff", b"\xfe"]);
     write(&[b"number", b"\xff", b"author", b"\xff", b"line", b"\xff"]);
     write(&[b"number", b"many", b"author", b"me", b"line", b"psst"]);
-    let ben = Guest::enter(&here);
-    assert_eq!(ada.hears(), ben.joined());
+    let bob = Client::connect(&here);
+    assert_eq!(alice.next_line(), bob.join_line());
 }
 
-fn a_redis_that_takes_nothing_is_refused_at_the_start() {
+fn a_read_only_redis_is_an_error_at_the_start() {
     let redis = RedisServer::start();
     redis::cmd("REPLICAOF").arg(&["127.0.0.1", "1"]).exec(&mut redis.connect()).unwrap();
-    let error = Chat::with_backplane(by(&redis.url())).unwrap_err();
+    let error = Chat::with_backplane(backplane(&redis.url())).unwrap_err();
     assert!(format!("{error}").contains("read only"), "{error}");
 }
 
-fn the_extremes_of_its_settings_are_no_trouble() {
+fn extreme_settings_work() {
     let redis = RedisServer::start();
-    let extreme = by(&redis.url()).capacity(0).history(usize::MAX).expiry(Duration::MAX);
+    let extreme = backplane(&redis.url()).capacity(0).history(usize::MAX).expiry(Duration::MAX);
     let here = server(extreme);
-    let ada = Guest::join(&here, &redis);
+    let alice = Client::join(&here, &redis);
     for text in ["one", "two", "three"] {
-        ada.says(text);
+        alice.send(text);
     }
-    wait_until("it is said", || lines(&redis).len() == 4);
+    wait_until("it is appended", || lines(&redis).len() == 4);
     stops_in_time(here);
 }
 
 fn a_server_stops_in_time_though_its_redis_stands_still() {
     let redis = RedisServer::start();
-    let here = server(by(&redis.url()));
-    let ada = Guest::join(&here, &redis);
+    let here = server(backplane(&redis.url()));
+    let alice = Client::join(&here, &redis);
     redis.freeze();
-    ada.says("my last words");
+    alice.send("my last words");
     stops_in_time(here);
 }
 
 fn a_server_stops_in_time_though_its_redis_is_slow() {
     let redis = RedisServer::start();
-    let bridge = redis.bridge();
-    let here = server(by(bridge.url()));
-    let ada = Guest::join(&here, &redis);
-    bridge.slow_down(Duration::from_secs(1));
-    let said: Vec<String> = (0..10_000).map(|line| format!("line {line}")).collect();
-    ada.says(&said.join("\n"));
-    wait_until("it is being said", || lines(&redis).len() > 1);
+    let proxy = redis.proxy();
+    let here = server(backplane(proxy.url()));
+    let alice = Client::join(&here, &redis);
+    proxy.slow_down(Duration::from_secs(1));
+    let sent: Vec<String> = (0..10_000).map(|line| format!("line {line}")).collect();
+    alice.send(&sent.join("\n"));
+    wait_until("appending has begun", || lines(&redis).len() > 1);
     stops_in_time(here);
 }

@@ -3,33 +3,33 @@
 use std::convert::Infallible;
 use std::fmt;
 
-use super::audience::Audience;
+use super::local_members::LocalMembers;
 
 /// Takes what is said in a room to everybody in it, on whichever server they are, in one and the
 /// same order.
 ///
 /// [`Local`] is for a room with one server, the crate `socketserver-redis` for one with many. One of your own, over another broker, is given each [`Message`] of this server's
-/// members, and hands the lines of all servers to its [`Audience`]:
+/// members, and hands the lines of all servers to its [`LocalMembers`]:
 ///
 /// ```
 /// use std::convert::Infallible;
-/// use socketserver::services::{Audience, Backplane, Chat, Message};
+/// use socketserver::services::{LocalMembers, Backplane, Chat, Message};
 ///
 /// /// Everybody shouts.
 /// #[derive(Debug, Default)]
-/// struct Shouting(Option<Audience>);
+/// struct Shouting(Option<LocalMembers>);
 ///
 /// impl Backplane for Shouting {
 ///     type Error = Infallible;
 ///
-///     fn open(&mut self, audience: Audience) -> Result<(), Infallible> {
-///         self.0 = Some(audience);
+///     fn open(&mut self, members: LocalMembers) -> Result<(), Infallible> {
+///         self.0 = Some(members);
 ///         Ok(())
 ///     }
 ///
 ///     fn publish(&self, message: Message) {
-///         if let Some(audience) = &self.0 {
-///             audience.deliver(&message.line.to_uppercase(), Some(message.author));
+///         if let Some(members) = &self.0 {
+///             members.deliver(&message.line.to_uppercase(), Some(message.author));
 ///         }
 ///     }
 /// }
@@ -42,11 +42,11 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
     type Error;
 
     /// Called once, before anything is published. From now on all that is said in the room, what
-    /// this server's own members say included, is delivered to this audience.
+    /// this server's own members say included, is delivered to this members.
     ///
     /// # Errors
     /// When the backplane is not there.
-    fn open(&mut self, audience: Audience) -> Result<(), Self::Error>;
+    fn open(&mut self, members: LocalMembers) -> Result<(), Self::Error>;
 
     /// Takes a message of one of this server's members. Called on the thread of its connection,
     /// which should not wait for more than the backplane's being busy.
@@ -63,53 +63,53 @@ pub struct Message {
     /// What all others read, without its end.
     pub line: String,
     /// Whether the member comes or goes with it.
-    pub presence: Presence,
+    pub kind: Kind,
 }
 
 impl Message {
     /// A message with these fields, to test a backplane with, or to publish by another one.
-    pub fn new(author: u64, line: impl Into<String>, presence: Presence) -> Message {
-        Message { author, line: line.into(), presence }
+    pub fn new(author: u64, line: impl Into<String>, kind: Kind) -> Message {
+        Message { author, line: line.into(), kind }
     }
 }
 
 /// What a [`Message`] makes of its author.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Presence {
+pub enum Kind {
     /// Somebody new is in the room.
-    Joins {
+    Join {
         /// What the others are to read in case that its server vanishes, and cannot say itself
         /// that it left.
-        parting: String,
+        leave_message: String,
     },
     /// Who was there still is.
-    Stays,
+    Message,
     /// It is gone.
-    Leaves,
+    Leave,
 }
 
 /// The backplane of a room with one server: nothing at all.
 #[derive(Debug, Default)]
 pub struct Local {
-    audience: Audience,
+    members: LocalMembers,
 }
 
 impl Local {
-    pub(super) fn of(audience: Audience) -> Local {
-        Local { audience }
+    pub(super) fn new(members: LocalMembers) -> Local {
+        Local { members }
     }
 }
 
 impl Backplane for Local {
     type Error = Infallible;
 
-    fn open(&mut self, audience: Audience) -> Result<(), Infallible> {
-        self.audience = audience;
+    fn open(&mut self, members: LocalMembers) -> Result<(), Infallible> {
+        self.members = members;
         Ok(())
     }
 
     fn publish(&self, message: Message) {
-        self.audience.deliver(&message.line, Some(message.author));
+        self.members.deliver(&message.line, Some(message.author));
     }
 }

@@ -1,15 +1,15 @@
 //! A chat room, on one server or on many.
 
-mod audience;
 mod backplane;
+mod local_members;
 mod printable;
 
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 
-pub use audience::Audience;
-pub use backplane::{Backplane, Local, Message, Presence};
+pub use backplane::{Backplane, Kind, Local, Message};
+pub use local_members::LocalMembers;
 pub use printable::printable;
 
 use crate::{
@@ -44,7 +44,7 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Chat {
-    audience: Audience,
+    members: LocalMembers,
     backplane: Box<dyn Publish>,
     greeting: Arc<[u8]>,
 }
@@ -58,8 +58,8 @@ impl Default for Chat {
 impl Chat {
     /// An empty room.
     pub fn new() -> Chat {
-        let audience = Audience::default();
-        Chat::on(Local::of(audience.clone()), audience)
+        let members = LocalMembers::default();
+        Chat::on(Local::new(members.clone()), members)
     }
 
     /// A room that may have other servers too.
@@ -67,14 +67,14 @@ impl Chat {
     /// # Errors
     /// When the backplane is not there.
     pub fn with_backplane<B: Backplane>(mut backplane: B) -> Result<Chat, B::Error> {
-        let audience = Audience::default();
-        backplane.open(audience.clone())?;
-        Ok(Chat::on(backplane, audience))
+        let members = LocalMembers::default();
+        backplane.open(members.clone())?;
+        Ok(Chat::on(backplane, members))
     }
 
-    fn on(backplane: impl Backplane, audience: Audience) -> Chat {
+    fn on(backplane: impl Backplane, members: LocalMembers) -> Chat {
         let greeting = Arc::from(&b"You're connected to the chat server\r\n"[..]);
-        Chat { audience, backplane: Box::new(backplane), greeting }
+        Chat { members, backplane: Box::new(backplane), greeting }
     }
 
     /// What a client is told first, its end of line included; `You're connected to the chat
@@ -87,14 +87,14 @@ impl Chat {
     /// Sees every notice and message, without its end of line, in the order in which members see
     /// them. The room waits for it, so it should be quick.
     pub fn on_message(self, observer: impl FnMut(&str) + Send + 'static) -> Chat {
-        self.audience.observe(Box::new(observer));
+        self.members.observe(Box::new(observer));
         self
     }
 
     /// The broadcast behind the room: to say something to everybody at this server, or to ask how
     /// many there are.
     pub fn room(&self) -> &Broadcast {
-        self.audience.members()
+        self.members.broadcast()
     }
 }
 
@@ -112,13 +112,13 @@ impl<B: Backplane> Publish for B {
 impl StreamRequestHandler for Chat {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         connection.write_all(&self.greeting)?;
-        let guest = Guest::enter(self, connection)?;
+        let participant = Participant::join(self, connection)?;
         let mut line = Vec::new();
         loop {
             line.clear();
             match connection.read_line(&mut line) {
                 Ok(0) => return Ok(()),
-                Ok(_) => guest.say(&line),
+                Ok(_) => participant.send_line(&line),
                 Err(error) if matches!(Error::of(&error), Some(Error::LineTooLong { .. })) => {
                     return Ok(connection.write_all(b"line too long\r\n")?);
                 }
@@ -126,7 +126,7 @@ impl StreamRequestHandler for Chat {
                     // A client that closes with something unread resets the connection, behind
                     // its last words.
                     if is_hang_up(&error) && !line.is_empty() {
-                        guest.say(&line);
+                        participant.send_line(&line);
                     }
                     return Err(error.into());
                 }
@@ -136,39 +136,39 @@ impl StreamRequestHandler for Chat {
 }
 
 /// Somebody in the room; the others are told when this is dropped, however that happens.
-struct Guest<'chat> {
+struct Participant<'chat> {
     chat: &'chat Chat,
     member: Member,
     name: String,
 }
 
-impl Guest<'_> {
-    fn enter<'chat>(chat: &'chat Chat, connection: &mut Connection) -> Result<Guest<'chat>> {
+impl Participant<'_> {
+    fn join<'chat>(chat: &'chat Chat, connection: &mut Connection) -> Result<Participant<'chat>> {
         let name = match connection.peer_addr().socket_addr() {
             Some(address) => address.to_string(),
             None => format!("unix#{}", connection.id()),
         };
-        let guest = Guest { chat, member: chat.room().join(connection)?, name };
-        let presence = Presence::Joins { parting: guest.parting() };
-        guest.publish(format!("Client joined {}", guest.name), presence);
-        Ok(guest)
+        let participant = Participant { chat, member: chat.room().join(connection)?, name };
+        let kind = Kind::Join { leave_message: participant.leave_message() };
+        participant.publish(format!("Client joined {}", participant.name), kind);
+        Ok(participant)
     }
 
-    fn say(&self, line: &[u8]) {
-        self.publish(format!("[{}] {}", self.name, printable(line)), Presence::Stays);
+    fn send_line(&self, line: &[u8]) {
+        self.publish(format!("[{}] {}", self.name, printable(line)), Kind::Message);
     }
 
-    fn parting(&self) -> String {
+    fn leave_message(&self) -> String {
         format!("Client left {}", self.name)
     }
 
-    fn publish(&self, line: String, presence: Presence) {
-        self.chat.backplane.publish(Message { author: self.member.id(), line, presence });
+    fn publish(&self, line: String, kind: Kind) {
+        self.chat.backplane.publish(Message { author: self.member.id(), line, kind });
     }
 }
 
-impl Drop for Guest<'_> {
+impl Drop for Participant<'_> {
     fn drop(&mut self) {
-        self.publish(self.parting(), Presence::Leaves);
+        self.publish(self.leave_message(), Kind::Leave);
     }
 }

@@ -88,14 +88,14 @@ impl RedisServer {
     }
 
     /// A way to it that can be cut.
-    pub(crate) fn bridge(&self) -> Bridge {
+    pub(crate) fn proxy(&self) -> Proxy {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = self.directory.join(&format!("bridge-{number}.sock"));
-        let bridge =
-            Bridge { url: format!("redis+unix://{}", path.display()), traffic: Arc::default() };
+        let path = self.directory.join(&format!("proxy-{number}.sock"));
+        let proxy =
+            Proxy { url: format!("redis+unix://{}", path.display()), traffic: Arc::default() };
         let listener = UnixListener::bind(path).unwrap();
-        let (redis, traffic) = (self.directory.join("redis.sock"), bridge.traffic.clone());
+        let (redis, traffic) = (self.directory.join("redis.sock"), proxy.traffic.clone());
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 // Whoever is not among these is not cut off.
@@ -114,12 +114,12 @@ impl RedisServer {
                 known.extend(ends);
             }
         });
-        bridge
+        proxy
     }
 }
 
 /// Carries everything between servers and Redis.
-pub(crate) struct Bridge {
+pub(crate) struct Proxy {
     url: String,
     traffic: Arc<Traffic>,
 }
@@ -129,30 +129,30 @@ struct Traffic {
     is_cut: AtomicBool,
     ends: Mutex<Vec<UnixStream>>,
     /// Whoever sends this to Redis is cut off before the answer comes back.
-    fatal: Mutex<Option<Vec<u8>>>,
+    cut_trigger: Mutex<Option<Vec<u8>>>,
     /// What they sent waits for this to be free.
     held: Mutex<()>,
     /// How long every part of a request takes.
     delay: Mutex<Duration>,
 }
 
-impl Bridge {
+impl Proxy {
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     pub(crate) fn cut(&self) {
         self.traffic.is_cut.store(true, Ordering::SeqCst);
-        self.traffic.hang_up();
+        self.traffic.disconnect_all();
     }
 
-    pub(crate) fn mend(&self) {
+    pub(crate) fn restore(&self) {
         self.traffic.is_cut.store(false, Ordering::SeqCst);
     }
 
     /// Redis will get what has this in it, and its answer will not arrive: this happens once.
     pub(crate) fn cut_after(&self, bytes: &str) {
-        *self.traffic.fatal.lock() = Some(bytes.into());
+        *self.traffic.cut_trigger.lock() = Some(bytes.into());
     }
 
     /// What has this in it will be held up, and whoever sent it cut off: this happens once, and
@@ -170,7 +170,7 @@ impl Bridge {
     /// Waits until that has happened.
     #[track_caller]
     pub(crate) fn was_cut(&self) {
-        wait_until("the bridge is cut", || self.traffic.fatal.lock().is_none());
+        wait_until("the proxy is cut", || self.traffic.cut_trigger.lock().is_none());
     }
 }
 
@@ -184,7 +184,7 @@ impl Traffic {
                 let delay = *self.delay.lock();
                 thread::sleep(delay);
             }
-            if is_request && self.is_fatal(bytes) {
+            if is_request && self.triggers_cut(bytes) {
                 let _ = from.shutdown(Shutdown::Both);
                 let _held = self.held.lock();
                 let _ = to.write_all(bytes);
@@ -195,13 +195,15 @@ impl Traffic {
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     }
 
-    fn is_fatal(&self, bytes: &[u8]) -> bool {
-        let mut fatal = self.fatal.lock();
-        let has = |fatal: &Vec<u8>| bytes.windows(fatal.len()).any(|part| part == fatal);
-        fatal.take_if(|fatal| has(fatal)).is_some()
+    fn triggers_cut(&self, bytes: &[u8]) -> bool {
+        let mut cut_trigger = self.cut_trigger.lock();
+        let has = |cut_trigger: &Vec<u8>| {
+            bytes.windows(cut_trigger.len()).any(|part| part == cut_trigger)
+        };
+        cut_trigger.take_if(|cut_trigger| has(cut_trigger)).is_some()
     }
 
-    fn hang_up(&self) {
+    fn disconnect_all(&self) {
         for end in self.ends.lock().drain(..) {
             let _ = end.shutdown(Shutdown::Both);
         }

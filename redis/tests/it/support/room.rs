@@ -20,51 +20,51 @@ pub(crate) fn serving(chat: Chat) -> RunningServer {
     ThreadingTcpServer::bind("127.0.0.1:0", chat).unwrap().spawn().unwrap()
 }
 
-pub(crate) fn by(url: &str) -> Redis {
+pub(crate) fn backplane(url: &str) -> Redis {
     Redis::new(url, ROOM).unwrap()
 }
 
 /// Somebody in the room.
-pub(crate) struct Guest {
+pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     pub(crate) name: String,
 }
 
-impl Guest {
+impl Client {
     /// Is greeted; whether it is in the room yet, Redis knows.
     #[track_caller]
-    pub(crate) fn enter(server: &RunningServer) -> Guest {
+    pub(crate) fn connect(server: &RunningServer) -> Client {
         let stream = tcp_of_its_own(server.local_addr());
         let name = stream.local_addr().unwrap().to_string();
-        let guest = Guest { stream, name };
-        assert_eq!(guest.hears(), "hello");
-        guest
+        let client = Client { stream, name };
+        assert_eq!(client.next_line(), "hello");
+        client
     }
 
     /// Is in the room, and Redis knows.
     #[track_caller]
-    pub(crate) fn join(server: &RunningServer, redis: &RedisServer) -> Guest {
-        let guest = Guest::enter(server);
-        wait_until("it joins", || lines(redis).contains(&guest.joined()));
-        guest
+    pub(crate) fn join(server: &RunningServer, redis: &RedisServer) -> Client {
+        let client = Client::connect(server);
+        wait_until("it joins", || lines(redis).contains(&client.join_line()));
+        client
     }
 
-    pub(crate) fn says(&self, text: &str) {
+    pub(crate) fn send(&self, text: &str) {
         (&self.stream).write_all(format!("{text}\n").as_bytes()).unwrap();
     }
 
     /// The next line.
     #[track_caller]
-    pub(crate) fn hears(&self) -> String {
+    pub(crate) fn next_line(&self) -> String {
         line_of(&self.stream).trim_end().to_owned()
     }
 
     /// The next line that somebody said: not a notice, nor that somebody joined, which whoever
     /// came in after them at another server may hear or not.
     #[track_caller]
-    pub(crate) fn hears_said(&self) -> String {
+    pub(crate) fn next_message(&self) -> String {
         loop {
-            let line = self.hears();
+            let line = self.next_line();
             if !line.starts_with("* ") && !line.starts_with("Client joined ") {
                 return line;
             }
@@ -73,20 +73,20 @@ impl Guest {
 
     /// The next notice that has this in it.
     #[track_caller]
-    pub(crate) fn is_told(&self, part: &str) -> String {
+    pub(crate) fn notice_with(&self, part: &str) -> String {
         loop {
-            let line = self.hears();
+            let line = self.next_line();
             if line.starts_with("* ") && line.contains(part) {
                 return line;
             }
         }
     }
 
-    pub(crate) fn joined(&self) -> String {
+    pub(crate) fn join_line(&self) -> String {
         format!("Client joined {}", self.name)
     }
 
-    pub(crate) fn said(&self, text: &str) -> String {
+    pub(crate) fn message_line(&self, text: &str) -> String {
         format!("[{}] {text}", self.name)
     }
 }

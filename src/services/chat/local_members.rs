@@ -1,4 +1,4 @@
-//! Those who hear a room at this server: [`Audience`].
+//! Those who hear a room at this server: [`LocalMembers`].
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,26 +9,26 @@ use parking_lot::Mutex;
 use crate::Broadcast;
 
 /// Those who hear a room at this server: where a [`Backplane`](super::Backplane) delivers what was
-/// said. Clones are the same audience.
+/// said. Clones are the same members.
 #[derive(Clone, Default)]
-pub struct Audience {
+pub struct LocalMembers {
     members: Broadcast,
     observer: Arc<OnceLock<Mutex<Observer>>>,
 }
 
 pub(super) type Observer = Box<dyn FnMut(&str) + Send>;
 
-impl Audience {
+impl LocalMembers {
     /// Has everybody read a line, given without its end, but for the member of the number `author`,
     /// whose line it is. `None`: it is nobody's, or that of somebody at another server.
     pub fn deliver(&self, line: &str, author: Option<u64>) {
-        let with_its_end = [line, "\r\n"].concat();
+        let line_with_end = [line, "\r\n"].concat();
         // Sent under the observer's lock: it sees what the members see, in the same order. And sent
         // first: whoever joins after the observer has seen it is not told again.
         let mut observer = self.observer.get().map(Mutex::lock);
         match author {
-            Some(author) => self.members.send_except(author, with_its_end),
-            None => self.members.send(with_its_end),
+            Some(author) => self.members.send_except(author, line_with_end),
+            None => self.members.send(line_with_end),
         }
         if let Some(observer) = &mut observer
             && catch_unwind(AssertUnwindSafe(|| observer(line))).is_err()
@@ -39,7 +39,7 @@ impl Audience {
     }
 
     /// The broadcast behind it.
-    pub fn members(&self) -> &Broadcast {
+    pub fn broadcast(&self) -> &Broadcast {
         &self.members
     }
 
@@ -53,8 +53,8 @@ impl Audience {
     }
 }
 
-impl fmt::Debug for Audience {
+impl fmt::Debug for LocalMembers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Audience").field(&self.members).finish()
+        f.debug_tuple("LocalMembers").field(&self.members).finish()
     }
 }
