@@ -1,28 +1,28 @@
--- Appends what a server has to say to the room's stream, in order and each message once, and says
--- that the server is alive. Without messages it says only that.
+-- Appends a server's messages to the room's stream, in order and each once, and counts as its
+-- heartbeat. Returns whether the server is registered, and the number of its last appended message.
 --
--- A server `registers` when it is new, or connected again: then the messages are not its next ones,
--- which begin with number `first`, but who is there. Whoever is not in `servers` is new, or was
--- taken for expired, and has to enter first.
+-- A call either appends messages, the first of which has the number `first`, or registers a server
+-- that is new or has reconnected. The messages of a registration are the joins of all members of
+-- the server, and have no numbers. A server that is not in `servers` has to register first.
 local stream, servers, count, members, sequence, alive_since = unpack(KEYS)
--- Not all at once: there may be more than Lua's stack has room for.
+-- The messages follow. Unpacking all arguments at once could overflow Lua's stack.
 local FIXED = 5
-local server, expiry, length, registers, first = unpack(ARGV, 1, FIXED)
-expiry, registers, first = tonumber(expiry), registers == '1', tonumber(first)
+local server, expiry, length, is_registration, first = unpack(ARGV, 1, FIXED)
+expiry, is_registration, first = tonumber(expiry), is_registration == '1', tonumber(first)
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- The number, which no entry is without, shows to a reader whether it has missed one.
+-- Every entry has a number, so that a reader notices a gap.
 local function append(author, line)
     redis.call('XADD', stream, 'MAXLEN', '~', length, '*',
         'number', redis.call('INCR', count), 'author', author, 'line', line)
 end
 
--- Who has not been heard of left, and the members with it. This judges only who has been heard of
--- itself for all that time: where Redis was away or stood still, or its clock was set, all were
--- silent, and those who are about to speak again are not expired.
-local since = not registers and tonumber(redis.call('GET', alive_since)) or now
+-- Expires other servers, and appends the leave messages of their members. Only a server whose own
+-- heartbeats came without a gap for all that time does so: after Redis was down or stopped, or its
+-- clock was set, all servers seem silent, though they are about to send their next heartbeat.
+local since = not is_registration and tonumber(redis.call('GET', alive_since)) or now
 redis.call('SET', alive_since, since, 'PX', math.floor(expiry / 2))
 if now - since > expiry then
     for _, expired in ipairs(redis.call('ZRANGE', servers, '-inf', now, 'BYSCORE')) do
@@ -40,22 +40,22 @@ end
 
 local is_known = redis.call('ZSCORE', servers, server)
 local last = math.max(tonumber(redis.call('GET', sequence) or '0'), first - 1)
--- Who was there before the last message may have left with it.
-local is_outdated = registers and last >= first
-if is_outdated or not (registers or is_known) then
+-- An outdated registration: one of its members may have left with a message appended since.
+local is_outdated = is_registration and last >= first
+if is_outdated or not (is_registration or is_known) then
     return {0, last}
 end
 redis.call('ZADD', servers, now + expiry, server)
 
--- What came before, and only its answer was lost, is not said twice.
+-- Messages whose reply was lost are not appended again.
 local skip = last + 1 - first
-if registers then
-    -- A Redis that has lost its last words knows others.
+if is_registration then
+    -- They may be outdated, if Redis has lost its last writes.
     redis.call('DEL', members)
 end
 for index = FIXED + 1 + 4 * skip, #ARGV, 4 do
     local author, line, kind, leave_message = unpack(ARGV, index, index + 3)
-    if not (registers and is_known) then
+    if not (is_registration and is_known) then
         append(server .. ':' .. author, line)
     end
     if kind == 'join' then
@@ -63,10 +63,10 @@ for index = FIXED + 1 + 4 * skip, #ARGV, 4 do
     elseif kind == 'leave' then
         redis.call('HDEL', members, author)
     end
-    if not registers then
+    if not is_registration then
         last = last + 1
     end
 end
--- Kept for as long as a message may be on its way, and no longer than anybody asks.
+-- Kept for a day, longer than a message can be on its way.
 redis.call('SET', sequence, string.format('%.0f', last), 'PX', 86400000)
 return {1, last}

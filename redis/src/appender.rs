@@ -1,5 +1,4 @@
-//! The thread that appends what this server's members say to the room's stream, and says that the
-//! server is alive.
+//! The thread that appends this server's messages to the room's stream, and sends its heartbeat.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +9,7 @@ use socketserver::services::{Kind, Message};
 use crate::config::RoomConfig;
 use crate::shared::{Shared, Side};
 
-/// The most messages that are appended at a time: Redis does nothing else meanwhile.
+/// The most messages in one call of the script, during which Redis does nothing else.
 const BATCH: usize = 512;
 
 pub(crate) struct Appender {
@@ -28,11 +27,11 @@ impl Appender {
         self.shared.keep_connected(Side::Appending, || self.session());
         let state = self.shared.state();
         if !state.outbox.is_empty() {
-            log::error!("chat: {} messages never reached Redis", state.outbox.len());
+            log::error!("chat: {} messages did not reach Redis", state.outbox.len());
         }
     }
 
-    /// Until the end, or an error.
+    /// One connection, until the shutdown or an error.
     fn session(&self) -> RedisResult<()> {
         let mut connection = self.config.connect()?;
         self.register(&mut connection)?;
@@ -52,14 +51,14 @@ impl Appender {
             drop(state);
             next_heartbeat = Instant::now() + self.config.expiry / 4;
             if !self.invoke(&call, &mut connection)? {
-                log::warn!("chat: this server was taken for dead, or Redis has forgotten it");
+                log::warn!("chat: this server expired, or Redis lost its data; it registers again");
                 self.register(&mut connection)?;
             }
         }
     }
 
-    /// Makes this server one of the room's. If it was one, and was taken for dead, its members
-    /// were said to have left: they join again.
+    /// Registers this server and its members with the room. If the server had expired, its members
+    /// join again.
     pub(crate) fn register(&self, connection: &mut Connection) -> RedisResult<()> {
         loop {
             let state = self.shared.state();
@@ -71,7 +70,7 @@ impl Appender {
         }
     }
 
-    /// Nobody has to find out that it is gone.
+    /// Removes this server from the room, so that it need not expire.
     fn unregister(&self, connection: &mut Connection) -> RedisResult<()> {
         let RoomConfig { keys, server, .. } = &*self.config;
         let mut pipe = redis::pipe();
@@ -83,7 +82,7 @@ impl Appender {
 
     fn script_call<'message>(
         &self,
-        registers: bool,
+        is_registration: bool,
         first: u64,
         messages: impl Iterator<Item = &'message Message>,
     ) -> ScriptInvocation<'_> {
@@ -91,7 +90,11 @@ impl Appender {
         let mut call = self.script.prepare_invoke();
         call.key(&[&keys.stream, &keys.servers, &keys.count]);
         call.key(&[&keys.members, &keys.sequence, &keys.alive_since]);
-        call.arg(server).arg(expiry.as_millis() as u64).arg(history).arg(registers).arg(first);
+        call.arg(server)
+            .arg(expiry.as_millis() as u64)
+            .arg(history)
+            .arg(is_registration)
+            .arg(first);
         for Message { author, line, kind, .. } in messages {
             let (kind, leave_message) = match kind {
                 Kind::Join { leave_message, .. } => ("join", leave_message.as_str()),
@@ -103,8 +106,8 @@ impl Appender {
         call
     }
 
-    /// Whether this server is in the room. It is not if it was silent for too long, or entered
-    /// with members of whom Redis knows more.
+    /// Calls the script. False if this server is not registered: it has expired, or it registers
+    /// with members from before its last appended message.
     fn invoke(
         &self,
         call: &ScriptInvocation<'_>,

@@ -1,4 +1,4 @@
-//! A room over many servers, through Redis.
+//! The backplane itself: [`Redis`].
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -12,28 +12,29 @@ use crate::config::RoomConfig;
 use crate::reader::Reader;
 use crate::shared::Shared;
 
-/// A [`Backplane`] for a room over many servers, by way of a [Redis](https://redis.io) of version
+/// A [`Backplane`] for a room on several servers, by way of a [Redis](https://redis.io) of version
 /// 6.2 or newer.
 ///
-/// What is said is appended to a [stream](https://redis.io/docs/latest/develop/data-types/streams/)
-/// and read from there by each server, so that all members on all servers read the same lines in
-/// the same order, also who comes and who goes; a member reads its neighbour's line when it has
-/// been to Redis and back.
+/// Each server appends the messages of its members to a
+/// [stream](https://redis.io/docs/latest/develop/data-types/streams/) and reads all lines from
+/// there, so that all members on all servers receive the same lines in the same order, joins and
+/// leaves included. A line to a member on the same server takes the way through Redis, too.
 ///
-/// **When Redis is lost** the server goes on serving, and tries to reach it again, at least once a
-/// second. What its members say meanwhile is kept, up to a [`capacity`](Redis::capacity); beyond it
-/// is lost. The members are told when this begins, when it ends, and how much was lost, by lines
-/// that begin with `* `. With Redis back, what was kept is appended, each line once, and what others
-/// said is read from where this server was, as far as the stream's [`history`](Redis::history)
-/// goes back.
+/// **When Redis fails** the server goes on serving, and tries to reconnect, at least once a second.
+/// Meanwhile it keeps the messages of its members, up to a [`capacity`](Redis::capacity); further
+/// messages are lost. Lines that begin with `* ` tell the members when this begins, when it ends,
+/// and how many lines were lost. After it has reconnected, the server appends what it has kept,
+/// each line once, and reads the lines of others from where it was, as far as the stream's
+/// [`history`](Redis::history) goes back.
 ///
-/// **When a server is lost**, and was silent for its [`expiry`](Redis::expiry), the others say that
-/// its members left. If it was only cut off, they join again when it is back.
+/// **When a server fails**, and was silent for its [`expiry`](Redis::expiry), the others deliver
+/// the leave messages of its members. If it had only lost its connection, the members join again
+/// when it has reconnected.
 ///
-/// What Redis loses by itself is lost: let it write its
+/// Lines that Redis itself loses are lost. It should write its
 /// [append-only file](https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/),
 /// with `appendfsync always` if not even the last seconds may be lost, and evict nothing
-/// (`maxmemory-policy noeviction`, as by default). Whoever can write to it is trusted.
+/// (`maxmemory-policy noeviction`, the default). Every client that can write to it is trusted.
 ///
 /// ```no_run
 /// use socketserver::ThreadingTcpServer;
@@ -51,36 +52,37 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// A room of this name at a Redis, as in `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]` or
-    /// `redis+unix:///PATH`.
+    /// The room of this name in the Redis at `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]` or
+    /// `redis+unix:///PATH`. This does not connect yet:
+    /// [`Chat::with_backplane`](socketserver::services::Chat::with_backplane) does.
     ///
     /// # Errors
-    /// A text that is no such URL is an [`Error::Url`]; a room that has no name, or one with braces
-    /// or longer than 64 bytes, is an [`Error::RoomName`]. Whether Redis is there shows when the
-    /// [chat](socketserver::services::Chat::with_backplane) is made.
+    /// [`Error::Url`] for a text that is no such URL, [`Error::RoomName`] for a name that is empty,
+    /// has braces, or is longer than 64 bytes.
     pub fn new(url: &str, room: &str) -> Result<Redis, Error> {
         Ok(Redis { config: RoomConfig::new(url, room)?, threads: None })
     }
 
-    /// How many bytes of what was said here, and is not in Redis yet, are kept, with 128 bytes
-    /// for each line; 4 MiB by default. While Redis is there and only slow, members wait (on fibers,
-    /// whoever shares their worker does, too); while it is not, what they say beyond this is lost.
+    /// How many bytes of messages the server keeps until Redis has them, with 128 bytes for each
+    /// besides its text; 4 MiB by default. Beyond it, members wait while Redis is connected but
+    /// slow (on fibers, so do all others on the same worker), and messages are lost while it is
+    /// not.
     pub fn capacity(mut self, bytes: usize) -> Redis {
         self.config.capacity = bytes;
         self
     }
 
-    /// How many lines Redis keeps, about, for servers that were cut off; 100,000 by default. Each
+    /// Roughly how many lines Redis keeps for servers that reconnect; 100,000 by default. Each
     /// takes about 50 bytes of Redis's memory besides its text.
     pub fn history(mut self, lines: usize) -> Redis {
-        // The most that Redis takes for a length.
+        // The longest length that Redis accepts.
         self.config.history = lines.min(i64::MAX as usize);
         self
     }
 
-    /// How long a server may be silent before the others say that its members left; 10 seconds by
-    /// default, at least one, and at most a day. It speaks four times in that time, and should be
-    /// the same for all.
+    /// How long a server may be silent before the others count its members as gone; 10 seconds by
+    /// default, at least one second, and at most a day. A server sends four heartbeats in that
+    /// time. It should be the same for all servers of a room.
     pub fn expiry(mut self, expiry: Duration) -> Redis {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         self.config.expiry = expiry.clamp(Duration::from_secs(1), DAY);
@@ -98,7 +100,7 @@ impl Backplane for Redis {
         let reader = config
             .connect()
             .and_then(|mut connection| {
-                // Whether it can be written to shows now, too.
+                // Also shows whether Redis can be written to.
                 appender.register(&mut connection)?;
                 Reader::new(config.clone(), shared.clone(), &mut connection)
             })
@@ -121,7 +123,7 @@ impl Backplane for Redis {
     }
 }
 
-/// The two threads, from the opening to the end.
+/// The appender and the reader, from `open` to the drop.
 #[derive(Debug)]
 struct Threads {
     shared: Arc<Shared>,
@@ -141,12 +143,12 @@ impl Threads {
     }
 }
 
-/// What was said is appended, if that is possible within a few seconds. A thread that then still
-/// waits, for an answer or for a name to be resolved, ends by itself when it has waited.
+/// Appends what is in the outbox, if that is possible within a few seconds. A thread that still
+/// waits then, for a reply or for a name to be resolved, exits later by itself.
 impl Drop for Threads {
     fn drop(&mut self) {
         if !self.shared.shut_down(self.handles.len()) {
-            log::warn!("chat: Redis is waited for no longer");
+            log::warn!("chat: Redis did not reply in time to the shutdown");
             return;
         }
         for thread in self.handles.drain(..) {

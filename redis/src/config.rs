@@ -1,4 +1,4 @@
-//! Which room at which Redis, and its limits: [`RoomConfig`].
+//! The settings of a room over Redis: [`RoomConfig`].
 
 use std::io;
 use std::time::Duration;
@@ -14,8 +14,7 @@ pub(crate) struct RoomConfig {
     pub(crate) room: String,
     client: Client,
     pub(crate) keys: Keys,
-    /// The name of this server among the room's: random, so that one that is started again is
-    /// another one.
+    /// The name of this server in the room. It is random, so that a restarted server has another.
     pub(crate) server: String,
     pub(crate) history: usize,
     pub(crate) expiry: Duration,
@@ -23,26 +22,26 @@ pub(crate) struct RoomConfig {
     pub(crate) capacity: usize,
 }
 
-/// All of them are in one slot of a cluster: the part in braces decides.
+/// The room's keys in Redis. The part in braces puts all of them into one slot of a cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
-    /// What is said.
+    /// The stream of lines.
     pub(crate) stream: String,
-    /// How many entries there have ever been.
+    /// How many entries were ever appended to the stream.
     pub(crate) count: String,
-    /// The servers, each with the time at which it is taken for dead.
+    /// The servers, each with the time at which it expires.
     pub(crate) servers: String,
-    /// Who is at this server, each with what is said when it is dead.
+    /// The members on this server, each with its leave message.
     pub(crate) members: String,
-    /// The number of this server's last message.
+    /// The number of this server's last appended message.
     pub(crate) sequence: String,
-    /// Since when this server has been heard of without a break.
+    /// Since when the heartbeats of this server have come without a gap.
     pub(crate) alive_since: String,
 }
 
 impl RoomConfig {
     const CONNECT: Duration = Duration::from_secs(2);
-    /// How long Redis may take for an answer; more than it may wait for something to read.
+    /// How long a reply may take; longer than the reader's `XREAD` blocks.
     const RESPONSE: Duration = Duration::from_secs(5);
 
     pub(crate) fn new(url: &str, room: &str) -> Result<RoomConfig, Error> {

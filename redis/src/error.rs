@@ -28,15 +28,15 @@ pub enum Error {
         url: String,
         /// The name of the room.
         room: String,
-        /// What Redis or the system said.
+        /// The error of Redis, or of the system.
         source: Box<dyn StdError + Send + Sync>,
     },
     /// The system refused something else.
     #[non_exhaustive]
     System {
-        /// What was being done.
+        /// What failed.
         doing: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

@@ -1,27 +1,26 @@
-//! What this server's members have said, and the broker has not said that it has.
+//! The messages of this server's members that Redis has not acknowledged: [`Outbox`].
 
 use std::collections::{BTreeMap, VecDeque};
 
 use socketserver::services::{Kind, Message};
 
-/// What a message costs besides its text, about.
+/// What a message costs besides its text, roughly.
 const OVERHEAD: usize = 128;
 
 /// Messages in order, numbered from 1, up to a capacity in bytes.
 ///
-/// What members say is refused when it is full. Their coming and going is not, or the room would
-/// not know who is in it: deferred_joins are announced as soon as there is room, and for whoever was
-/// announced there is room to say that they leave.
+/// A full outbox refuses lines, but neither joins nor leaves, which the other servers must know of.
+/// A join waits in `deferred_joins` until there is space, and reserves the space for its leave.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     capacity: usize,
     bytes: usize,
     messages: VecDeque<Message>,
-    /// The number of the first of them.
+    /// The number of the first message.
     first: u64,
-    /// Who is in the room, as far as the broker knows.
+    /// The joins of the members that Redis has in the room, by their numbers.
     announced: BTreeMap<u64, Message>,
-    /// Who joined while it was full.
+    /// The joins that came while the outbox was full.
     deferred_joins: BTreeMap<u64, Message>,
 }
 
@@ -37,7 +36,7 @@ impl Outbox {
         }
     }
 
-    /// Takes a message, or gives it back where there is no room for it.
+    /// Takes a message, or returns it if there is no space.
     pub(crate) fn try_push(&mut self, message: Message) -> Result<(), Message> {
         let is_full = self.is_full();
         match &message.kind {
@@ -60,7 +59,6 @@ impl Outbox {
         self.messages.is_empty()
     }
 
-    /// How many messages wait.
     pub(crate) fn len(&self) -> usize {
         self.messages.len()
     }
@@ -74,7 +72,7 @@ impl Outbox {
         self.messages.iter()
     }
 
-    /// The broker has all up to this number.
+    /// Removes the messages up to this number, which Redis has.
     pub(crate) fn acknowledge(&mut self, last: u64) {
         while self.first <= last
             && let Some(message) = self.messages.pop_front()
@@ -98,7 +96,7 @@ impl Outbox {
         }
     }
 
-    /// For whoever thinks that this server was dead: its members, as messages of their joining.
+    /// The joins of all members that Redis has in the room, to register them again.
     pub(crate) fn announced(&self) -> impl Iterator<Item = &Message> {
         self.announced.values()
     }
@@ -115,7 +113,7 @@ impl Outbox {
 
 fn size(message: &Message) -> usize {
     let leave_message = match &message.kind {
-        // There will be room for it.
+        // Includes the leave.
         Kind::Join { leave_message } => OVERHEAD + 2 * leave_message.len(),
         _ => 0,
     };
@@ -131,7 +129,7 @@ mod tests {
         Message::new(author, format!("{author} joined"), Kind::Join { leave_message })
     }
 
-    fn says(author: u64, line: &str) -> Message {
+    fn sends(author: u64, line: &str) -> Message {
         Message::new(author, line, Kind::Message)
     }
 
@@ -147,15 +145,15 @@ mod tests {
         outbox.announced().map(|message| message.author).collect()
     }
 
-    /// Everything that can be said until it is refused.
+    /// How many lines fit.
     fn fill(outbox: &mut Outbox) -> usize {
-        (1..).find(|_| outbox.try_push(says(1, "x")).is_err()).unwrap() - 1
+        (1..).find(|_| outbox.try_push(sends(1, "x")).is_err()).unwrap() - 1
     }
 
     #[test]
     fn acknowledged_messages_are_removed_and_numbers_go_on() {
         let mut outbox = Outbox::new(10_000);
-        for message in [joins(1), says(1, "a"), says(1, "b")] {
+        for message in [joins(1), sends(1, "a"), sends(1, "b")] {
             outbox.try_push(message).unwrap();
         }
         assert_eq!(lines(&outbox), (1, vec!["1 joined", "a", "b"]));
@@ -183,18 +181,18 @@ mod tests {
     fn a_full_outbox_refuses_messages_but_no_joins_and_leaves() {
         let mut outbox = Outbox::new(1000);
         outbox.try_push(joins(1)).unwrap();
-        let said = fill(&mut outbox);
-        assert!((1..10).contains(&said), "{said}");
+        let sent = fill(&mut outbox);
+        assert!((1..10).contains(&sent), "{sent}");
         for message in [joins(2), joins(3), leaves(3), leaves(1)] {
             outbox.try_push(message).unwrap();
         }
-        assert_eq!(outbox.try_push(says(2, "lost")).unwrap_err().line, "lost");
-        // Not even a newcomer is kept twice; whoever came and went in the meantime was not there.
-        assert_eq!((outbox.len(), outbox.deferred_joins.len()), (said + 2, 1));
+        assert_eq!(outbox.try_push(sends(2, "lost")).unwrap_err().line, "lost");
+        // The join of 2 is deferred, and that of 3 cancelled by its leave.
+        assert_eq!((outbox.len(), outbox.deferred_joins.len()), (sent + 2, 1));
         outbox.acknowledge(u64::MAX);
         assert_eq!(lines(&outbox).1, ["2 joined"]);
-        outbox.try_push(says(2, "heard")).unwrap();
-        assert_eq!(lines(&outbox).1, ["2 joined", "heard"]);
+        outbox.try_push(sends(2, "kept")).unwrap();
+        assert_eq!(lines(&outbox).1, ["2 joined", "kept"]);
     }
 
     #[test]
@@ -202,9 +200,9 @@ mod tests {
         let mut outbox = Outbox::new(1000);
         fill(&mut outbox);
         let full = outbox.bytes;
-        for guest in 0..10_000 {
-            outbox.try_push(joins(guest)).unwrap();
-            outbox.try_push(leaves(guest)).unwrap();
+        for member in 0..10_000 {
+            outbox.try_push(joins(member)).unwrap();
+            outbox.try_push(leaves(member)).unwrap();
         }
         assert_eq!((outbox.bytes, outbox.deferred_joins.len()), (full, 0));
     }

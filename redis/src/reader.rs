@@ -1,4 +1,4 @@
-//! The thread that reads the room's stream, and delivers it to this server's members.
+//! The thread that reads the room's stream and delivers its lines to this server's members.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use socketserver::services::printable;
 use crate::config::RoomConfig;
 use crate::shared::{Shared, Side, lost_lines};
 
-/// For how many milliseconds Redis waits for something new; then it is asked again.
+/// How many milliseconds `XREAD` blocks; then the thread checks for a shutdown.
 const BLOCK: &str = "2000";
 
-/// The most entries that are read at a time.
+/// The most entries in one reply.
 const BATCH: &str = "256";
 
-/// A place in a stream: milliseconds, and a number within one.
+/// The position of an entry in a stream: milliseconds, and a number within a millisecond.
 type EntryId = (u64, u64);
 
 pub(crate) struct Reader {
@@ -22,15 +22,15 @@ pub(crate) struct Reader {
     shared: Arc<Shared>,
     /// The last entry that was delivered.
     last: EntryId,
-    /// And its number: they have no gaps.
+    /// Its number. Numbers have no gaps.
     number: u64,
 }
 
-/// An entry's fields, each behind its name. What others wrote there need not be text.
+/// An entry's id, and its names and values in turn. Foreign entries need not be text.
 type Entry = (String, Vec<Vec<u8>>);
 
 impl Reader {
-    /// Reads what comes from now on.
+    /// A reader of the entries to come.
     pub(crate) fn new(
         config: Arc<RoomConfig>,
         shared: Arc<Shared>,
@@ -52,7 +52,7 @@ impl Reader {
         shared.keep_connected(Side::Reading, || self.session());
     }
 
-    /// Until the end, or an error.
+    /// One connection, until the shutdown or an error.
     fn session(&mut self) -> RedisResult<()> {
         let mut connection = self.config.connect()?;
         self.rewind(&mut connection)?;
@@ -72,8 +72,8 @@ impl Reader {
         Ok(())
     }
 
-    /// A Redis that has lost its last entries, or all, goes on before the last one that was seen.
-    /// What it still has was seen, too.
+    /// Moves back to the end of the stream, if Redis has lost its last entries. Those that it still
+    /// has were delivered.
     fn rewind(&mut self, connection: &mut Connection) -> RedisResult<()> {
         let now = Reader::new(self.config.clone(), self.shared.clone(), connection)?;
         self.last = self.last.min(now.last);
@@ -87,7 +87,7 @@ impl Reader {
             str::from_utf8(&pair[1]).ok()
         };
         let number = field("number").and_then(|number| number.parse::<u64>().ok());
-        // What is not ours is nobody's.
+        // A foreign entry.
         let (Some(number), Some(author), Some(line)) = (number, field("author"), field("line"))
         else {
             return;
@@ -95,7 +95,7 @@ impl Reader {
         let missed = number.saturating_sub(self.number + 1);
         self.number = number;
         if missed > 0 {
-            // They were trimmed off the stream before they were read.
+            // Redis trimmed the stream before this thread had read them.
             self.shared.notice(lost_lines(missed));
         }
         let author = author.split_once(':').filter(|(server, _)| *server == self.config.server);

@@ -1,4 +1,4 @@
-//! What the members' threads and the two threads that talk to Redis have in common.
+//! What the members' threads share with the appender and the reader: [`Shared`].
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -8,42 +8,44 @@ use socketserver::services::{LocalMembers, Message};
 
 use crate::outbox::Outbox;
 
-/// Between two attempts to connect; doubled each time.
+/// The pause after a failed connection; doubled each time.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// How long the last words may take at the end, and how much longer whoever speaks them.
+/// How long a shutdown waits for the outbox to be appended.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much longer it waits for the two threads to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) members: LocalMembers,
     state: Mutex<State>,
-    /// There is something to say, or it is all over.
+    /// The outbox is not empty, a connection has failed, or the shutdown begins.
     to_append: Condvar,
-    /// It is all over, or a thread is done.
+    /// The shutdown begins, or a thread exits.
     shutdown: Condvar,
-    /// There is room in the outbox, or nobody who would make it.
+    /// The outbox has space, or a connection has failed.
     space: Condvar,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) outbox: Outbox,
-    /// What Redis calls the connection that reads.
+    /// The id of the reader's connection in Redis.
     pub(crate) reader_client: u64,
-    /// Which sides are cut off, or may be.
+    /// The sides whose connections have failed. The appender is among them, too, when the reader
+    /// has failed, until it has checked its own connection.
     disconnected: Vec<Side>,
-    /// How much of what was said while they were did not fit.
+    /// How many messages were lost for want of space meanwhile.
     lost: u64,
-    /// When the last words are to have been said.
+    /// When a shutdown gives up appending. `None` before the shutdown.
     deadline: Option<Instant>,
-    /// How many threads are done.
+    /// How many threads have exited.
     exited: usize,
 }
 
-/// Each has a connection of its own.
+/// The two connections to Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Appending,
@@ -70,8 +72,8 @@ impl Shared {
         }
     }
 
-    /// Takes a message to be appended. Where messages come faster than Redis takes them, this
-    /// waits; where there is no Redis, and no room, the message is lost, and the room is told.
+    /// Puts a message into the outbox. If that is full, this waits while Redis is connected; else
+    /// the message is lost, and the members receive a notice.
     pub(crate) fn publish(&self, mut message: Message) {
         let mut state = self.state.lock();
         while let Err(refused) = state.outbox.try_push(message) {
@@ -90,12 +92,12 @@ impl Shared {
         self.to_append.notify_one();
     }
 
-    /// Waits until there is something to say, `until` comes, or the end; or a doubt whether Redis
-    /// is there.
+    /// Waits until there are messages to append or the shutdown begins, at most until `deadline`.
+    /// Also returns when the reader's connection has failed, so that the appender checks its own.
     pub(crate) fn wait_for_work(&self, deadline: Instant) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
-        let is_sure = |state: &State| !state.disconnected.contains(&Side::Appending);
-        while state.outbox.is_empty() && !state.is_shutting_down() && is_sure(&state) {
+        let is_connected = |state: &State| !state.disconnected.contains(&Side::Appending);
+        while state.outbox.is_empty() && !state.is_shutting_down() && is_connected(&state) {
             if self.to_append.wait_until(&mut state, deadline).timed_out() {
                 break;
             }
@@ -103,14 +105,14 @@ impl Shared {
         state
     }
 
-    /// Redis has all messages up to this number.
+    /// Removes the messages up to this number, which Redis has, from the outbox.
     pub(crate) fn acknowledge(&self, last: u64) {
         self.state.lock().outbox.acknowledge(last);
         self.space.notify_all();
     }
 
-    /// Calls `session` again and again until one ends without an error, with longer and longer
-    /// pauses. A session says when it is [`connected`](Shared::on_connected).
+    /// Calls `session` until it returns without an error, with exponential backoff. A session calls
+    /// [`on_connected`](Shared::on_connected) once it is.
     pub(crate) fn keep_connected(
         &self,
         side: Side,
@@ -121,7 +123,7 @@ impl Shared {
             let begin = Instant::now();
             let Err(error) = session() else { break };
             self.on_disconnected(side, &error);
-            // One that fails as soon as it is connected is not to be hurried.
+            // A session that fails soon after it has connected does not reset the backoff.
             if begin.elapsed() > MAX_BACKOFF {
                 pause = MIN_BACKOFF;
             }
@@ -135,7 +137,7 @@ impl Shared {
         }
     }
 
-    /// As what Redis knows the connection that reads, to end its waiting by.
+    /// Sets the id of the reader's connection, whose `XREAD` the shutdown unblocks.
     pub(crate) fn set_reader_client(&self, client: u64) {
         self.state.lock().reader_client = client;
     }
@@ -156,8 +158,8 @@ impl Shared {
     fn on_disconnected(&self, side: Side, error: &redis::RedisError) {
         let mut state = self.state.lock();
         let is_first = state.disconnected.is_empty();
-        let is_news = !state.disconnected.contains(&side);
-        // The other side may have nothing to say for a while, and so not notice.
+        let was_connected = !state.disconnected.contains(&side);
+        // The appender may be idle, and notice only at its next heartbeat.
         for side in [side, Side::Appending] {
             if !state.disconnected.contains(&side) {
                 state.disconnected.push(side);
@@ -167,8 +169,8 @@ impl Shared {
         drop(state);
         self.to_append.notify_one();
         self.space.notify_all();
-        if is_news {
-            log::warn!("chat: {side:?} on Redis failed, and is tried again: {error}");
+        if was_connected {
+            log::warn!("chat: {side:?} failed, and is tried again: {error}");
         }
         if is_first {
             self.notice(format!(
@@ -177,25 +179,28 @@ impl Shared {
         }
     }
 
-    /// For everybody at this server, and the log.
+    /// Logs a notice, and delivers it to this server's members.
     pub(crate) fn notice(&self, text: impl fmt::Display) {
         log::warn!("chat: {text}");
         self.members.deliver(&format!("* {text}"), None);
     }
 
-    /// From now on nothing is waited for but that what was said reaches Redis. Whether so many
-    /// threads were done with that in time.
+    /// Has the threads append what is in the outbox and exit. Returns whether this many threads
+    /// have exited in time.
     pub(crate) fn shut_down(&self, threads: usize) -> bool {
         let deadline = Instant::now() + FLUSH_TIMEOUT;
         let mut state = self.state.lock();
         state.deadline = Some(deadline);
         self.to_append.notify_all();
         self.shutdown.notify_all();
-        let works = |state: &mut State| state.exited < threads;
-        !self.shutdown.wait_while_until(&mut state, works, deadline + EXIT_TIMEOUT).timed_out()
+        let are_running = |state: &mut State| state.exited < threads;
+        !self
+            .shutdown
+            .wait_while_until(&mut state, are_running, deadline + EXIT_TIMEOUT)
+            .timed_out()
     }
 
-    /// One of the threads is done.
+    /// Called by each thread at its end.
     pub(crate) fn thread_exited(&self) {
         self.state.lock().exited += 1;
         self.shutdown.notify_all();
@@ -210,7 +215,7 @@ impl Shared {
     }
 }
 
-/// What a notice says of so many lines.
+/// As in `2 lines were lost`.
 pub(crate) fn lost_lines(lines: u64) -> String {
     match lines {
         1 => "1 line was lost".to_owned(),
@@ -219,12 +224,11 @@ pub(crate) fn lost_lines(lines: u64) -> String {
 }
 
 impl State {
-    /// Whether only last words are to be said.
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.deadline.is_some()
     }
 
-    /// Whether it is too late even for those.
+    /// Whether the shutdown has given up appending.
     pub(crate) fn is_past_deadline(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }

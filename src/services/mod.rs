@@ -1,5 +1,4 @@
-//! Services on top of the framework, using nothing that a user could not: to run as they are, or
-//! to read as examples.
+//! Ready-made handlers, to run as they are or to read as examples. They use the public API only.
 
 mod chat;
 mod echo;

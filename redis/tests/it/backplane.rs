@@ -1,4 +1,4 @@
-//! What a chat's way through Redis holds when it is cut, slow, full, or loses its memory.
+//! A room whose connections to Redis are cut, or whose Redis loses its data.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -70,7 +70,7 @@ fn a_message_whose_reply_is_lost_is_appended_once() {
         assert_eq!(bob.next_message(), alice.message_line(&once));
         assert_eq!(bob.next_message(), alice.message_line(&then));
     }
-    // Nor when it reaches Redis long after it was said again.
+    // Also when the first request reaches Redis long after the second.
     let held = proxy.hold("thrice");
     alice.send("thrice");
     proxy.was_cut();
@@ -95,7 +95,7 @@ fn messages_over_the_capacity_are_lost_and_counted_while_redis_is_away() {
         alice.send(&format!("line {line}"));
     }
     alice.notice_with("Too much was said meanwhile");
-    // Whoever comes and goes is not forgotten, though there is no room for it now.
+    // A join that does not fit is not lost, unless its leave follows.
     let carol = Client::connect(&here);
     let dave = Client::connect(&here);
     drop(dave.stream);
@@ -104,17 +104,17 @@ fn messages_over_the_capacity_are_lost_and_counted_while_redis_is_away() {
     let notice = alice.notice_with("Connected to the other servers again");
     let lost = number_in(&notice).expect(&notice);
     assert!((1..SENT).contains(&lost), "{lost}");
-    alice.send("heard again");
+    alice.send("kept again");
     let mut received = Vec::new();
-    while received.last() != Some(&alice.message_line("heard again")) {
+    while received.last() != Some(&alice.message_line("kept again")) {
         received.push(bob.next_line());
     }
-    // Which they may have received, if they joined before Redis was read that far.
+    // Bob's server may or may not deliver the joins from just before his.
     received.retain(|line| *line != alice.join_line());
     assert_eq!(received.len(), SENT - lost + 2);
     received.retain(|line| *line != carol.join_line());
     assert_eq!(received.len(), SENT - lost + 1);
-    // What was said first is not what was lost.
+    // The first lines were kept.
     assert_eq!(received[0], alice.message_line("line 0"));
     received.pop();
     assert!(received.is_sorted_by_key(|line| number_in(line.rsplit(' ').next().unwrap())));
@@ -168,7 +168,7 @@ fn the_first_server_to_reconnect_does_not_expire_the_others() {
         proxy.cut();
         client.notice_with("Cut off");
     }
-    // Long enough.
+    // As if both had been silent for longer than their expiry.
     let servers = "chat:{lobby}:servers";
     let mut connection = redis.connect();
     let names: Vec<String> =
@@ -208,7 +208,7 @@ fn a_stopping_server_appends_its_last_messages() {
     let chat = Chat::with_backplane(backplane(&redis.url())).unwrap();
     let here = ThreadingUnixStreamServer::bind(format!("unix:{}", abstract_name()), chat).unwrap();
     let here = here.spawn().unwrap();
-    // What is written to a Unix socket has been received.
+    // On a Unix socket, written bytes are in the receiver's buffer at once.
     let mut alice = unix(here.local_addr());
     let sent: String = (0..1000).map(|line| format!("line {line}\n")).collect();
     alice.write_all(sent.as_bytes()).unwrap();

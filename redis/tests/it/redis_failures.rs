@@ -1,5 +1,4 @@
-//! What a chat's way through Redis holds when Redis itself is in trouble: when it stands still, is
-//! slow, has lost its last words, or holds what others wrote.
+//! A room whose Redis stands still, is slow, has lost its last writes, or has foreign entries.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,7 @@ pub(crate) const TESTS: &[Test] = tests![
     a_server_stops_in_time_though_its_redis_is_slow: ["redis-server"],
 ];
 
-/// How long a stop may take at most, with all that it waits for.
+/// How long a stop may take.
 const STOP: Duration = Duration::from_secs(5);
 
 #[track_caller]
@@ -39,13 +38,13 @@ fn key(name: &str) -> String {
     format!("chat:{{{ROOM}}}:{name}")
 }
 
-/// The keys of each server that have this name.
+/// The keys of this name, one for each server.
 fn keys(redis: &RedisServer, name: &str) -> Vec<String> {
     let pattern = format!("chat:{{{ROOM}}}:{name}:*");
     redis::cmd("KEYS").arg(pattern).query(&mut redis.connect()).unwrap()
 }
 
-/// Everybody who joins brings thousands of friends.
+/// Publishes thousands of extra joins with each join.
 #[derive(Debug)]
 struct ExtraMembers(Redis);
 
@@ -82,7 +81,7 @@ fn a_room_of_thousands_is_registered_again_when_redis_is_back() {
     alice.notice_with("Cut off");
     proxy.restore();
     alice.notice_with("Connected to the other servers again");
-    // And when it has forgotten them.
+    // Also after Redis has lost its data.
     redis::cmd("FLUSHALL").exec(&mut redis.connect()).unwrap();
     wait_until("they join again", || lines(&redis).len() as u64 == EXTRA + 1);
 }
@@ -102,7 +101,7 @@ fn a_line_that_redis_lost_after_it_was_read_is_not_delivered_again() {
     }
     proxy.cut();
     alice.notice_with("Cut off");
-    // As a replica that took over has: without what was said last, and who came last.
+    // The data of a replica that took over, without the last line and the last joins.
     let mut connection = redis.connect();
     let last: Vec<(String, Vec<String>)> = redis::cmd("XREVRANGE")
         .arg(&[&key("stream"), "+", "-", "COUNT", "1"])
@@ -115,8 +114,8 @@ fn a_line_that_redis_lost_after_it_was_read_is_not_delivered_again() {
     alice.notice_with("Connected to the other servers again");
     bob.send("four");
     assert_eq!(alice.next_line(), bob.message_line("four"));
-    // The others still hear of it when the server is gone.
-    wait_until("it is known who is there", || !keys(&redis, "members").is_empty());
+    // The member is registered again, so that the other server delivers its leave message.
+    wait_until("the member is registered", || !keys(&redis, "members").is_empty());
     proxy.cut();
     assert_eq!(bob.next_message(), format!("Client left {}", alice.name));
 }
@@ -144,7 +143,7 @@ fn a_late_registration_does_not_bring_back_a_member_that_has_left() {
     };
     let before = clients();
     drop(held);
-    wait_until("Redis has heard it", || clients() < before);
+    wait_until("Redis has handled the late registration", || clients() < before);
     proxy.cut();
     loop {
         let line = bob.next_message();
@@ -152,7 +151,7 @@ fn a_late_registration_does_not_bring_back_a_member_that_has_left() {
             break;
         }
     }
-    // All of whom Redis knew were said to have left at once.
+    // The leave messages of an expired server are appended at once: carol's is not among them.
     let left: Vec<String> = lines(&redis).into_iter().filter(|line| *line == left).collect();
     assert_eq!(left.len(), 1);
 }
@@ -162,13 +161,13 @@ fn no_server_expires_because_redis_stood_still() {
     let expiry = Duration::from_secs(1);
     let servers = [(); 3].map(|()| server(backplane(&redis.url()).expiry(expiry)));
     let clients = servers.each_ref().map(|server| Client::join(server, &redis));
-    // Until each would take others for dead.
-    let dead = || -> usize {
+    // Until a server expires one that is silent, and so would expire the others.
+    let registered = || -> usize {
         let mut connection = redis.connect();
-        redis::cmd("ZADD").arg(&[&key("servers"), "1", "dead"]).exec(&mut connection).unwrap();
+        redis::cmd("ZADD").arg(&[&key("servers"), "1", "silent"]).exec(&mut connection).unwrap();
         redis::cmd("ZCARD").arg(key("servers")).query(&mut connection).unwrap()
     };
-    wait_until("the dead are found", || dead() == 3);
+    wait_until("the silent server has expired", || registered() == 3);
     redis.freeze();
     for client in &clients {
         client.notice_with("Cut off");

@@ -1,5 +1,4 @@
-//! One chat room on several servers, each a process of its own, by way of a real Redis: one order
-//! everywhere, nothing lost and nothing twice, whoever is killed meanwhile.
+//! A room on several processes of the example `redis_chat`, some of which are killed.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -28,7 +27,7 @@ fn start_chat(redis: &RedisServer) -> Server {
     Server::start("redis_chat", "127.0.0.1:0", &flags)
 }
 
-/// Somebody in the room, who remembers all that they hear.
+/// A client that keeps all lines that it receives.
 struct RecordingClient {
     stream: TcpStream,
     name: String,
@@ -53,7 +52,7 @@ impl RecordingClient {
         (&self.stream).write_all(format!("{text}\n").as_bytes()).unwrap();
     }
 
-    /// How many lines they have received that have this in them.
+    /// How many of the received lines contain `part`.
     fn count(&self, part: &str) -> usize {
         self.received.lock().iter().filter(|line| line.contains(part)).count()
     }
@@ -63,8 +62,8 @@ impl RecordingClient {
         wait_until(part, || self.count(part) > 0);
     }
 
-    /// What they were to hear of all this: everything from some time before their own joining on,
-    /// in this order, but for what is their own.
+    /// The client has received the lines of these entries in their order, from its own join or a
+    /// little earlier, without its own lines.
     #[track_caller]
     fn assert_received_all(&self, entries: &[Entry]) {
         let is_own =
@@ -76,12 +75,12 @@ impl RecordingClient {
         let due = others(&entries[begin..]);
         let before = others(&entries[..begin]);
         let received = self.received.lock();
-        // The greeting, and what the server says by itself.
+        // Without the greeting and the notices.
         let received: Vec<String> =
             received[1..].iter().filter(|line| !line.starts_with("* ")).cloned().collect();
-        let early = received.len().checked_sub(due.len()).expect("they have not received all");
+        let early = received.len().checked_sub(due.len()).expect("lines are missing");
         assert!(before.ends_with(&received[..early]), "{}: {:?}", self.name, &received[..early]);
-        assert!(received[early..] == due, "{} has received something else", self.name);
+        assert!(received[early..] == due, "{} has received other lines", self.name);
     }
 
     fn join_line(&self) -> String {
@@ -93,7 +92,7 @@ impl RecordingClient {
     }
 }
 
-/// All of these say so many lines, in turns.
+/// Each of the clients sends so many lines, in turns.
 fn all_send(clients: &[&RecordingClient], topic: &str, lines: usize) {
     for line in 0..lines {
         for client in clients {
@@ -102,7 +101,7 @@ fn all_send(clients: &[&RecordingClient], topic: &str, lines: usize) {
     }
 }
 
-/// Each of them has received so much of that.
+/// Waits until each client has received at least so many lines of a topic.
 #[track_caller]
 fn all_receive(clients: &[&RecordingClient], topic: &str, lines: usize) {
     for client in clients {
@@ -130,7 +129,7 @@ fn ninety_members_on_three_servers_read_one_order_though_redis_and_a_server_are_
     all_send(&all, "before", LINES);
     all_receive(&all, "before", 89 * LINES);
 
-    // What was said, and perhaps not yet appended, is not lost with Redis.
+    // Lines that are not appended yet when Redis is killed are not lost.
     all_send(&all, "while it dies", LINES);
     redis.kill();
     for client in &all {
@@ -159,7 +158,7 @@ fn ninety_members_on_three_servers_read_one_order_though_redis_and_a_server_are_
         client.assert_received_all(&entries);
     }
     let different: HashSet<&String> = entries.iter().map(|(_, line)| line).collect();
-    assert_eq!(different.len(), entries.len(), "something is there twice");
+    assert_eq!(different.len(), entries.len(), "a line was appended twice");
     assert_eq!(entries.len(), 90 + 90 * 3 * LINES + 60 * 2 * LINES + 30);
     for client in &at_third {
         assert!(different.contains(&client.leave_line()), "{} has not left", client.name);
@@ -180,7 +179,7 @@ fn the_members_of_an_expired_server_join_again() {
     at_second.send("are you there?");
     at_first.waits_for(&at_second.leave_line());
     at_first.send("they have left");
-    wait_until("it is said", || redis.entries(ROOM).len() == 4);
+    wait_until("it is appended", || redis.entries(ROOM).len() == 4);
     second.signal(Signal::CONT);
     at_first.waits_for("are you there?");
     at_second.waits_for("they have left");

@@ -1,25 +1,25 @@
-//! What takes a line to everybody in a room, on whichever server they are: [`Backplane`].
+//! How lines reach all members of a room, on one server or on several: [`Backplane`].
 
 use std::convert::Infallible;
 use std::fmt;
 
 use super::local_members::LocalMembers;
 
-/// Takes what is said in a room to everybody in it, on whichever server they are, in one and the
-/// same order.
+/// Delivers each line of a room to the members on all of its servers, in one order.
 ///
-/// [`Local`] is for a room with one server, the crate `socketserver-redis` for one with many. One of your own, over another broker, is given each [`Message`] of this server's
-/// members, and hands the lines of all servers to its [`LocalMembers`]:
+/// [`Local`] is for a room on one server, the crate `socketserver-redis` for one on several. A
+/// backplane over another broker sends each [`Message`] of this server's members there, and
+/// delivers the lines of all servers to its [`LocalMembers`]:
 ///
 /// ```
 /// use std::convert::Infallible;
-/// use socketserver::services::{LocalMembers, Backplane, Chat, Message};
+/// use socketserver::services::{Backplane, Chat, LocalMembers, Message};
 ///
-/// /// Everybody shouts.
+/// /// Delivers lines in upper case.
 /// #[derive(Debug, Default)]
-/// struct Shouting(Option<LocalMembers>);
+/// struct UpperCase(Option<LocalMembers>);
 ///
-/// impl Backplane for Shouting {
+/// impl Backplane for UpperCase {
 ///     type Error = Infallible;
 ///
 ///     fn open(&mut self, members: LocalMembers) -> Result<(), Infallible> {
@@ -34,62 +34,64 @@ use super::local_members::LocalMembers;
 ///     }
 /// }
 ///
-/// let chat = Chat::with_backplane(Shouting::default())?;
+/// let chat = Chat::with_backplane(UpperCase::default())?;
 /// # Ok::<(), Infallible>(())
 /// ```
 pub trait Backplane: fmt::Debug + Send + Sync + 'static {
-    /// Why it cannot be opened; [`Infallible`] where it always can.
+    /// Why the backplane cannot be opened; [`Infallible`] if it always can.
     type Error;
 
-    /// Called once, before anything is published. From now on all that is said in the room, what
-    /// this server's own members say included, is delivered to this members.
+    /// Called once, before the first message is published. From then on the backplane delivers all
+    /// lines of the room to these members, those that they publish themselves included.
     ///
     /// # Errors
-    /// When the backplane is not there.
+    /// When the backplane cannot be reached, or refuses.
     fn open(&mut self, members: LocalMembers) -> Result<(), Self::Error>;
 
-    /// Takes a message of one of this server's members. Called on the thread of its connection,
-    /// which should not wait for more than the backplane's being busy.
+    /// Takes a message of one of this server's members. Called on the thread of the member's
+    /// connection, which should wait only while the backplane has too much to send.
     fn publish(&self, message: Message);
 }
 
-/// What a member of a chat at this server says, or what is said of its coming and going.
+/// A line of a member on this server, or a notice that it joined or left.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Message {
-    /// The member's number at this server, [`Member::id`](crate::Member::id). It is not told
-    /// itself.
+    /// The number of the member on this server, [`Member::id`](crate::Member::id). The member
+    /// itself does not receive the line.
     pub author: u64,
-    /// What all others read, without its end.
+    /// The line for all others, without its end.
     pub line: String,
-    /// Whether the member comes or goes with it.
+    /// What the line is.
     pub kind: Kind,
 }
 
 impl Message {
-    /// A message with these fields, to test a backplane with, or to publish by another one.
+    /// A message with these fields, for a backplane that publishes through another one, and for
+    /// tests of a backplane.
     pub fn new(author: u64, line: impl Into<String>, kind: Kind) -> Message {
         Message { author, line: line.into(), kind }
     }
 }
 
-/// What a [`Message`] makes of its author.
+/// What a [`Message`] is. A backplane treats a kind that it does not know as
+/// [`Message`](Kind::Message).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// Somebody new is in the room.
+    /// The author has joined the room.
     Join {
-        /// What the others are to read in case that its server vanishes, and cannot say itself
-        /// that it left.
+        /// The line that the others receive if the author's server fails, and cannot publish a
+        /// [`Leave`](Kind::Leave).
         leave_message: String,
     },
-    /// Who was there still is.
+    /// The author has sent a line.
     Message,
-    /// It is gone.
+    /// The author has left the room.
     Leave,
 }
 
-/// The backplane of a room with one server: nothing at all.
+/// The backplane of a room on one server. It delivers each line at once.
 #[derive(Debug, Default)]
 pub struct Local {
     members: LocalMembers,

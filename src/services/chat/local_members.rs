@@ -1,4 +1,4 @@
-//! Those who hear a room at this server: [`LocalMembers`].
+//! The members of a room on this server: [`LocalMembers`].
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use crate::Broadcast;
 
-/// Those who hear a room at this server: where a [`Backplane`](super::Backplane) delivers what was
-/// said. Clones are the same members.
+/// The members of a room on this server, to whom a [`Backplane`](super::Backplane) delivers lines.
+/// Clones share the same members.
 #[derive(Clone, Default)]
 pub struct LocalMembers {
     members: Broadcast,
@@ -19,12 +19,14 @@ pub struct LocalMembers {
 pub(super) type Observer = Box<dyn FnMut(&str) + Send>;
 
 impl LocalMembers {
-    /// Has everybody read a line, given without its end, but for the member of the number `author`,
-    /// whose line it is. `None`: it is nobody's, or that of somebody at another server.
+    /// Sends a line, given without its end, to all members but its author.
+    ///
+    /// `author` is the author's number on this server, [`Member::id`](crate::Member::id). `None`:
+    /// the line has no author, or one on another server.
     pub fn deliver(&self, line: &str, author: Option<u64>) {
         let line_with_end = [line, "\r\n"].concat();
-        // Sent under the observer's lock: it sees what the members see, in the same order. And sent
-        // first: whoever joins after the observer has seen it is not told again.
+        // Sent under the observer's lock, so that it sees lines in the members' order. Sent before
+        // the observer is called, so that a member that joins after the call does not receive it.
         let mut observer = self.observer.get().map(Mutex::lock);
         match author {
             Some(author) => self.members.send_except(author, line_with_end),
@@ -33,17 +35,17 @@ impl LocalMembers {
         if let Some(observer) = &mut observer
             && catch_unwind(AssertUnwindSafe(|| observer(line))).is_err()
         {
-            // This may be running because of a panic, and a second one would end the process.
+            // `deliver` may run while a panic unwinds, where a second panic aborts the process.
             log::error!("the chat's observer panicked at {line:?}");
         }
     }
 
-    /// The broadcast behind it.
+    /// The broadcast that sends to the members.
     pub fn broadcast(&self) -> &Broadcast {
         &self.members
     }
 
-    /// Whoever was set last observes.
+    /// Sets the observer. A later one replaces it.
     pub(super) fn observe(&self, observer: Observer) {
         if let Err(later) = self.observer.set(Mutex::new(observer))
             && let Some(earlier) = self.observer.get()

@@ -1,4 +1,4 @@
-//! A chat room by way of Redis, served by the test program itself, and those who are in it.
+//! A room over Redis on servers of the test program itself, and its clients.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -24,14 +24,14 @@ pub(crate) fn backplane(url: &str) -> Redis {
     Redis::new(url, ROOM).unwrap()
 }
 
-/// Somebody in the room.
+/// A client of the room.
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     pub(crate) name: String,
 }
 
 impl Client {
-    /// Is greeted; whether it is in the room yet, Redis knows.
+    /// A client that was greeted. Its join may not be in Redis yet.
     #[track_caller]
     pub(crate) fn connect(server: &RunningServer) -> Client {
         let stream = tcp_of_its_own(server.local_addr());
@@ -41,7 +41,7 @@ impl Client {
         client
     }
 
-    /// Is in the room, and Redis knows.
+    /// A client whose join is in Redis.
     #[track_caller]
     pub(crate) fn join(server: &RunningServer, redis: &RedisServer) -> Client {
         let client = Client::connect(server);
@@ -53,14 +53,13 @@ impl Client {
         (&self.stream).write_all(format!("{text}\n").as_bytes()).unwrap();
     }
 
-    /// The next line.
     #[track_caller]
     pub(crate) fn next_line(&self) -> String {
         line_of(&self.stream).trim_end().to_owned()
     }
 
-    /// The next line that somebody said: not a notice, nor that somebody joined, which whoever
-    /// came in after them at another server may hear or not.
+    /// The next line that is neither a notice nor a join. A client may or may not receive the joins
+    /// from just before its own.
     #[track_caller]
     pub(crate) fn next_message(&self) -> String {
         loop {
@@ -71,7 +70,7 @@ impl Client {
         }
     }
 
-    /// The next notice that has this in it.
+    /// Skips to the next notice that contains `part`.
     #[track_caller]
     pub(crate) fn notice_with(&self, part: &str) -> String {
         loop {
