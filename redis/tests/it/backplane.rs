@@ -9,8 +9,8 @@ use socketserver_redis::Redis;
 
 use crate::common::{abstract_name, unix, wait_until};
 use crate::harness::{Test, tests};
-use crate::support::redis::RedisServer;
-use crate::support::room::{Client, backplane, lines, number_in, server};
+use crate::redis_server::RedisServer;
+use crate::room::{Client, backplane, lines, number_in, server};
 
 pub(crate) const TESTS: &[Test] = tests![
     members_of_two_servers_read_each_others_lines_and_not_their_own: ["redis-server"],

@@ -9,8 +9,9 @@ mod process;
 
 mod backplane;
 mod redis_failures;
+mod redis_server;
+mod room;
 mod server_processes;
-mod support;
 
 use std::process::ExitCode;
 

@@ -8,8 +8,8 @@ use socketserver_redis::{Error, Redis};
 
 use crate::common::wait_until;
 use crate::harness::{Test, tests};
-use crate::support::redis::RedisServer;
-use crate::support::room::{Client, ROOM, backplane, lines, server, serving};
+use crate::redis_server::RedisServer;
+use crate::room::{Client, ROOM, backplane, lines, server, serving};
 
 pub(crate) const TESTS: &[Test] = tests![
     a_room_of_thousands_is_registered_again_when_redis_is_back: ["redis-server"],

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::common::{tcp_of_its_own, wait_until};
 use crate::harness::{Test, tests};
 use crate::process::{Ended, Server, example, run};
-use crate::support::redis::{Entry, RedisServer};
+use crate::redis_server::{Entry, RedisServer};
 
 pub(crate) const TESTS: &[Test] = tests![
     ninety_members_on_three_servers_read_one_order_though_redis_and_a_server_are_killed: ["redis-server"],

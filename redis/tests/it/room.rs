@@ -7,8 +7,8 @@ use socketserver::services::Chat;
 use socketserver::{RunningServer, ThreadingTcpServer};
 use socketserver_redis::Redis;
 
-use super::redis::RedisServer;
 use crate::common::{line_of, tcp_of_its_own, wait_until};
+use crate::redis_server::RedisServer;
 
 pub(crate) const ROOM: &str = "lobby";
 
