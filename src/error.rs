@@ -87,13 +87,6 @@ pub enum Error {
         /// How many threads the process has besides the one that serves.
         count: usize,
     },
-    /// The [backplane](crate::services::Backplane) of a chat cannot be reached, or refuses.
-    Backplane {
-        /// Where it was looked for.
-        address: String,
-        /// What it, or the system, said.
-        source: io::Error,
-    },
     /// The server was shut down before; it serves no more.
     ShutDown,
     /// The system refused something else.
@@ -156,9 +149,6 @@ impl fmt::Display for Error {
                 "refusing to fork: the process has {count} other thread{}",
                 if *count == 1 { "" } else { "s" }
             ),
-            Error::Backplane { address, source } => {
-                write!(f, "cannot use the backplane {address}: {source}")
-            }
             Error::ShutDown => f.write_str("the server has been shut down"),
             Error::System { doing, source } => write!(f, "cannot {doing}: {source}"),
         }
@@ -170,7 +160,6 @@ impl std::error::Error for Error {
         match self {
             Error::Resolve { source, .. }
             | Error::Bind { source, .. }
-            | Error::Backplane { source, .. }
             | Error::System { source, .. } => Some(source),
             _ => None,
         }
@@ -183,7 +172,6 @@ impl From<Error> for io::Error {
         let kind = match &error {
             Error::Resolve { source, .. }
             | Error::Bind { source, .. }
-            | Error::Backplane { source, .. }
             | Error::System { source, .. } => source.kind(),
             Error::Address { .. } => io::ErrorKind::InvalidInput,
             Error::LineTooLong { .. } | Error::MessageTooLong { .. } | Error::Truncated { .. } => {

@@ -289,7 +289,6 @@
 //! # Cargo features
 //!
 //! - `fibers`, on by default: the mixin [`Fibers`].
-//! - `redis`: `services::Redis`, by which a [`Chat`](services::Chat) is one room on many servers.
 //!
 //! # Platforms
 //!

@@ -90,10 +90,6 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
         is_told(name, &["--listen", "two\nlines"], 2, &[r"two\nlines"]);
     }
     is_told("chat", &["--greeting"], 2, &["--greeting"]);
-    is_told("chat", &["--room", "tea"], 2, &["--room needs --backplane"]);
-    if cfg!(not(feature = "redis")) {
-        is_told("chat", &["--backplane", "redis://127.0.0.1"], 2, &["--features redis"]);
-    }
     for name in ["chat", "named_chat", "embed"] {
         is_told(name, &["--mixin", "forking"], 2, &["--mixin forking", "share"]);
     }

@@ -181,7 +181,7 @@ fn measure(options: &Options) -> Result<Results, String> {
 fn compare(options: &Options, measured: Duration) -> Result<Vec<CaseResults>, String> {
     let cases = chosen_cases(options)?;
     let servers = chosen_servers(options);
-    let examples = build_examples(&["hello", "echo", "chat"], &[])?;
+    let examples = build_examples(&["socketserver"], &["hello", "echo", "chat"])?;
     let measuring = Measuring { servers, rounds: options.rounds, measured, examples };
     let count = cases.len();
     let numbered = cases.into_iter().enumerate();

@@ -77,15 +77,14 @@ pub(crate) fn in_rounds<T>(
     CaseResults { case, runs }
 }
 
-/// Builds some of the library's examples with some of its features besides those it has anyhow,
-/// and returns their directory.
-pub(crate) fn build_examples(names: &[&str], features: &[&str]) -> Result<PathBuf, String> {
+/// Builds some examples of some packages, and returns their directory.
+pub(crate) fn build_examples(packages: &[&str], names: &[&str]) -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     command.args(["build", "--release", "--message-format=json-render-diagnostics"]);
+    command.args(packages.iter().flat_map(|package| ["--package", package]));
     command.args(names.iter().flat_map(|name| ["--example", name]));
-    command.args(features.iter().flat_map(|feature| ["--features", feature]));
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("cannot run cargo: {error}"))?;
     if !output.status.success() {

@@ -28,13 +28,14 @@ struct Spread {
 }
 
 pub(crate) fn measure(rounds: usize, measured: Duration) -> Result<Vec<CaseResults>, String> {
-    let chat = build_examples(&["chat"], &["redis"])?.join("chat");
+    let packages = ["socketserver", "socketserver-redis"];
+    let examples = build_examples(&packages, &["chat", "redis_chat"])?;
     let cases = cases();
     let count = cases.len();
     let numbered = cases.into_iter().zip(1..);
     let results = numbered.map(|(case, number)| {
         in_rounds(rounds, case, &format!("[{number}/{count}]"), &SPREADS, |case, spread| {
-            run_once(&case.load, *spread, &chat, measured)
+            run_once(&case.load, *spread, &examples, measured)
         })
     });
     Ok(results.collect())
@@ -59,9 +60,9 @@ fn cases() -> [Case; 2] {
     })
 }
 
-fn run_once(load: &Load, spread: Spread, chat: &Path, measured: Duration) -> Outcome {
+fn run_once(load: &Load, spread: Spread, examples: &Path, measured: Duration) -> Outcome {
     let mut redis = if spread.through_redis { Some(Redis::start()?) } else { None };
-    let command = command(chat, redis.as_ref());
+    let command = command(examples, redis.as_ref());
     let started = (0..spread.servers).map(|_| Server::start(&command));
     let mut servers = started.collect::<Result<Vec<Server>, String>>()?;
     let outcome = load::spawn(load, &servers, redis.as_ref().map(Redis::pid), measured);
@@ -72,8 +73,9 @@ fn run_once(load: &Load, spread: Spread, chat: &Path, measured: Duration) -> Out
     outcome
 }
 
-fn command(chat: &Path, redis: Option<&Redis>) -> Command {
-    let mut command = Command::new(chat);
+fn command(examples: &Path, redis: Option<&Redis>) -> Command {
+    let program = if redis.is_some() { "redis_chat" } else { "chat" };
+    let mut command = Command::new(examples.join(program));
     command.args(["--listen", "127.0.0.1:0", "--mixin", "threading"]);
     if let Some(redis) = redis {
         command.args(["--backplane", &redis.url(), "--room", "benches"]);

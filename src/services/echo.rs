@@ -7,7 +7,7 @@ use crate::{
     Connection, DatagramRequest, DatagramRequestHandler, HandlerResult, StreamRequestHandler,
 };
 
-/// Sends back each line, any bytes, a last line without its end included; or each datagram.
+/// Sends back each line, of any bytes, or each datagram. A last line may lack its end.
 ///
 /// ```
 /// use socketserver::{Connection, StreamRequestHandler, services::Echo};

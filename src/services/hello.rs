@@ -4,7 +4,7 @@ use std::io::Write;
 
 use crate::{Connection, HandlerResult, StreamRequestHandler};
 
-/// Says `Hello World!` to each client, and closes.
+/// Sends `Hello World!` to each client, and closes the connection.
 ///
 /// ```
 /// use socketserver::{Connection, StreamRequestHandler, services::Hello};

@@ -1,12 +1,9 @@
-//! Services on top of the framework, using nothing that a user could not: to run as they are, or
-//! to read as examples.
+//! Ready-made handlers, to run as they are or to read as examples. They use the public API only.
 
 mod chat;
 mod echo;
 mod hello;
 
-#[cfg(feature = "redis")]
-pub use chat::Redis;
-pub use chat::{Audience, Backplane, Chat, Local, Message, Presence, printable};
+pub use chat::{Backplane, Chat, Kind, Local, LocalMembers, Message, printable};
 pub use echo::Echo;
 pub use hello::Hello;

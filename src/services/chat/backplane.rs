@@ -1,101 +1,117 @@
-//! What takes a line to everybody in a room, on whichever server they are: [`Backplane`].
+//! How lines reach all members of a room, on one server or on several: [`Backplane`].
 
+use std::convert::Infallible;
 use std::fmt;
 
-use super::audience::Audience;
-use crate::Result;
+use super::local_members::LocalMembers;
 
-/// Takes what is said in a room to everybody in it, on whichever server they are, in one and the
-/// same order.
+/// Delivers each line of a room to the members on all of its servers, in one order.
 ///
-/// [`Local`] is for a room with one server, `Redis` (with the cargo feature `redis`) for one with
-/// many. One of your own, over another broker, is given each [`Message`] of this server's
-/// members, and hands the lines of all servers to its [`Audience`]:
+/// [`Local`] is for a room on one server, the crate `socketserver-redis` for one on several. A
+/// backplane over another broker sends each [`Message`] of this server's members there, and
+/// delivers the lines of all servers to its [`LocalMembers`]:
 ///
 /// ```
-/// use socketserver::services::{Audience, Backplane, Chat, Message};
+/// use std::convert::Infallible;
+/// use socketserver::services::{Backplane, Chat, LocalMembers, Message};
 ///
-/// /// Everybody shouts.
+/// /// Delivers lines in upper case.
 /// #[derive(Debug, Default)]
-/// struct Shouting(Option<Audience>);
+/// struct UpperCase(Option<LocalMembers>);
 ///
-/// impl Backplane for Shouting {
-///     fn open(&mut self, audience: Audience) -> socketserver::Result<()> {
-///         self.0 = Some(audience);
+/// impl Backplane for UpperCase {
+///     type Error = Infallible;
+///
+///     fn open(&mut self, members: LocalMembers) -> Result<(), Infallible> {
+///         self.0 = Some(members);
 ///         Ok(())
 ///     }
 ///
 ///     fn publish(&self, message: Message) {
-///         if let Some(audience) = &self.0 {
-///             audience.deliver(&message.line.to_uppercase(), Some(message.author));
+///         if let Some(members) = &self.0 {
+///             members.deliver(&message.line.to_uppercase(), Some(message.author));
 ///         }
 ///     }
 /// }
 ///
-/// let chat = Chat::with_backplane(Shouting::default())?;
-/// # Ok::<(), socketserver::Error>(())
+/// let chat = Chat::with_backplane(UpperCase::default())?;
+/// # Ok::<(), Infallible>(())
 /// ```
 pub trait Backplane: fmt::Debug + Send + Sync + 'static {
-    /// Called once, before anything is published. From now on all that is said in the room, what
-    /// this server's own members say included, is delivered to this audience.
+    /// Why the backplane cannot be opened; [`Infallible`] if it always can.
+    type Error;
+
+    /// Called once, before the first message is published. From then on the backplane delivers all
+    /// lines of the room to these members, those that they publish themselves included.
     ///
     /// # Errors
-    /// When the backplane is not there: [`Error::Backplane`](crate::Error::Backplane).
-    fn open(&mut self, audience: Audience) -> Result<()>;
+    /// When the backplane cannot be reached, or refuses.
+    fn open(&mut self, members: LocalMembers) -> Result<(), Self::Error>;
 
-    /// Takes a message of one of this server's members. Called on the thread of its connection,
-    /// which should not wait for more than the backplane's being busy.
+    /// Takes a message of one of this server's members. Called on the thread of the member's
+    /// connection, which should wait only while the backplane has too much to send.
     fn publish(&self, message: Message);
 }
 
-/// What a member of a chat at this server says, or what is said of its coming and going.
+/// A line of a member on this server, or a notice that it joined or left.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Message {
-    /// The member's number at this server, [`Member::id`](crate::Member::id). It is not told
-    /// itself.
+    /// The number of the member on this server, [`Member::id`](crate::Member::id). The member
+    /// itself does not receive the line.
     pub author: u64,
-    /// What all others read, without its end.
+    /// The line for all others, without its end.
     pub line: String,
-    /// Whether the member comes or goes with it.
-    pub presence: Presence,
+    /// What the line is.
+    pub kind: Kind,
 }
 
-/// What a [`Message`] makes of its author.
+impl Message {
+    /// A message with these fields, for a backplane that publishes through another one, and for
+    /// tests of a backplane.
+    pub fn new(author: u64, line: impl Into<String>, kind: Kind) -> Message {
+        Message { author, line: line.into(), kind }
+    }
+}
+
+/// What a [`Message`] is. A backplane treats a kind that it does not know as
+/// [`Message`](Kind::Message).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Presence {
-    /// Somebody new is in the room.
-    Joins {
-        /// What the others are to read in case that its server vanishes, and cannot say itself
-        /// that it left.
-        parting: String,
+pub enum Kind {
+    /// The author has joined the room.
+    Join {
+        /// The line that the others receive if the author's server fails, and cannot publish a
+        /// [`Leave`](Kind::Leave).
+        leave_message: String,
     },
-    /// Who was there still is.
-    Stays,
-    /// It is gone.
-    Leaves,
+    /// The author has sent a line.
+    Message,
+    /// The author has left the room.
+    Leave,
 }
 
-/// The backplane of a room with one server: nothing at all.
+/// The backplane of a room on one server. It delivers each line at once.
 #[derive(Debug, Default)]
 pub struct Local {
-    audience: Audience,
+    members: LocalMembers,
 }
 
 impl Local {
-    pub(super) fn of(audience: Audience) -> Local {
-        Local { audience }
+    pub(super) fn new(members: LocalMembers) -> Local {
+        Local { members }
     }
 }
 
 impl Backplane for Local {
-    fn open(&mut self, audience: Audience) -> Result<()> {
-        self.audience = audience;
+    type Error = Infallible;
+
+    fn open(&mut self, members: LocalMembers) -> Result<(), Infallible> {
+        self.members = members;
         Ok(())
     }
 
     fn publish(&self, message: Message) {
-        self.audience.deliver(&message.line, Some(message.author));
+        self.members.deliver(&message.line, Some(message.author));
     }
 }

@@ -1,40 +1,38 @@
-//! A chat room, on one server or on many.
+//! A chat room, on one server or on several.
 
-mod audience;
 mod backplane;
+mod local_members;
 mod printable;
-#[cfg(feature = "redis")]
-mod redis;
 
+use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 
-pub use audience::Audience;
-pub use backplane::{Backplane, Local, Message, Presence};
+pub use backplane::{Backplane, Kind, Local, Message};
+pub use local_members::LocalMembers;
 pub use printable::printable;
-#[cfg(feature = "redis")]
-pub use redis::Redis;
 
 use crate::{
     Broadcast, Connection, Error, HandlerResult, Member, Result, StreamRequestHandler, is_hang_up,
 };
 
-/// Passes on what each client types to all others, line by line.
+/// Sends each line of a client to all others.
 ///
-/// A client is greeted; everyone else is told `Client joined HOST:PORT`. A line from it goes to
-/// everyone else as `[HOST:PORT] line`, and when it is gone they are told `Client left HOST:PORT`.
-/// Lines end with `\r\n`. A client on a Unix socket, which has no address or one of its own choice,
-/// goes by its number, as `unix#3`.
+/// A client first receives a greeting, and all others `Client joined HOST:PORT`. A line of the
+/// client goes to the others as `[HOST:PORT] line`; when it has left they receive
+/// `Client left HOST:PORT`. Lines end with `\r\n`. The name of a client on a Unix socket is its
+/// number, as in `unix#3`: such a socket has no address, or one that the client has chosen.
 ///
-/// What a client sends is made [`printable`] first, so that nobody can forge another's line or
-/// drive another's terminal. A line over [`max_line_length`](crate::Builder::max_line_length) is
-/// answered `line too long`, and the connection closed.
+/// Lines are made [`printable`], so that a client can neither forge another's line nor control
+/// another's terminal. The answer to a line over
+/// [`max_line_length`](crate::Builder::max_line_length) is `line too long`, and the end of the
+/// connection.
 ///
-/// The room is this server's own, unless it has a [`Backplane`]: then it is one room on many
-/// servers, and all members read all lines in the same order, on whichever server they are.
+/// The room is on this server alone, unless it has a [`Backplane`]: then it is one room on several
+/// servers, and all members receive all lines in the same order.
 ///
-/// Members must share memory, so there is no chat under [`Forking`](crate::Forking), nor a useful
-/// one under [`Sequential`](crate::Sequential).
+/// Members share memory, so the chat does not work under [`Forking`](crate::Forking). Under
+/// [`Sequential`](crate::Sequential) it has one member at a time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,8 +45,8 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Chat {
-    audience: Audience,
-    backplane: Box<dyn Backplane>,
+    members: LocalMembers,
+    backplane: Box<dyn Publish>,
     greeting: Arc<[u8]>,
 }
 
@@ -61,64 +59,74 @@ impl Default for Chat {
 impl Chat {
     /// An empty room.
     pub fn new() -> Chat {
-        let audience = Audience::default();
-        Chat::on(Local::of(audience.clone()), audience)
+        let members = LocalMembers::default();
+        Chat::on(Local::new(members.clone()), members)
     }
 
-    /// A room that may have other servers too.
+    /// An empty room with a backplane, which may share it with other servers.
     ///
     /// # Errors
-    /// When the backplane is not there.
-    pub fn with_backplane(mut backplane: impl Backplane) -> Result<Chat> {
-        let audience = Audience::default();
-        backplane.open(audience.clone())?;
-        Ok(Chat::on(backplane, audience))
+    /// When the backplane cannot be opened.
+    pub fn with_backplane<B: Backplane>(mut backplane: B) -> Result<Chat, B::Error> {
+        let members = LocalMembers::default();
+        backplane.open(members.clone())?;
+        Ok(Chat::on(backplane, members))
     }
 
-    fn on(backplane: impl Backplane, audience: Audience) -> Chat {
+    fn on(backplane: impl Backplane, members: LocalMembers) -> Chat {
         let greeting = Arc::from(&b"You're connected to the chat server\r\n"[..]);
-        Chat { audience, backplane: Box::new(backplane), greeting }
+        Chat { members, backplane: Box::new(backplane), greeting }
     }
 
-    /// What a client is told first, its end of line included; `You're connected to the chat
+    /// What a client receives first, including the end of the line; `You're connected to the chat
     /// server` by default. Empty: nothing.
     pub fn greeting(mut self, greeting: impl AsRef<[u8]>) -> Chat {
         self.greeting = greeting.as_ref().into();
         self
     }
 
-    /// Sees every notice and message, without its end of line, in the order in which members see
-    /// them. The room waits for it, so it should be quick.
+    /// Calls this with every line, without its end, in the order in which the members receive them.
+    /// The room waits for each call, so it should be quick.
     pub fn on_message(self, observer: impl FnMut(&str) + Send + 'static) -> Chat {
-        self.audience.observe(Box::new(observer));
+        self.members.observe(Box::new(observer));
         self
     }
 
-    /// The broadcast behind the room: to say something to everybody at this server, or to ask how
-    /// many there are.
+    /// The broadcast to the members on this server, to send them a line or to count them.
     pub fn room(&self) -> &Broadcast {
-        self.audience.members()
+        self.members.broadcast()
+    }
+}
+
+/// A [`Backplane`] without its error type, once it is open.
+trait Publish: fmt::Debug + Send + Sync {
+    fn publish(&self, message: Message);
+}
+
+impl<B: Backplane> Publish for B {
+    fn publish(&self, message: Message) {
+        Backplane::publish(self, message);
     }
 }
 
 impl StreamRequestHandler for Chat {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         connection.write_all(&self.greeting)?;
-        let guest = Guest::enter(self, connection)?;
+        let participant = Participant::join(self, connection)?;
         let mut line = Vec::new();
         loop {
             line.clear();
             match connection.read_line(&mut line) {
                 Ok(0) => return Ok(()),
-                Ok(_) => guest.say(&line),
+                Ok(_) => participant.send_line(&line),
                 Err(error) if matches!(Error::of(&error), Some(Error::LineTooLong { .. })) => {
                     return Ok(connection.write_all(b"line too long\r\n")?);
                 }
                 Err(error) => {
-                    // A client that closes with something unread resets the connection, behind
-                    // its last words.
+                    // A client that closes its socket with unread input sends RST after its last
+                    // line, which may lack its end.
                     if is_hang_up(&error) && !line.is_empty() {
-                        guest.say(&line);
+                        participant.send_line(&line);
                     }
                     return Err(error.into());
                 }
@@ -127,40 +135,40 @@ impl StreamRequestHandler for Chat {
     }
 }
 
-/// Somebody in the room; the others are told when this is dropped, however that happens.
-struct Guest<'chat> {
+/// A client in the room. The drop publishes that it left, also when the handler panics.
+struct Participant<'chat> {
     chat: &'chat Chat,
     member: Member,
     name: String,
 }
 
-impl Guest<'_> {
-    fn enter<'chat>(chat: &'chat Chat, connection: &mut Connection) -> Result<Guest<'chat>> {
+impl Participant<'_> {
+    fn join<'chat>(chat: &'chat Chat, connection: &mut Connection) -> Result<Participant<'chat>> {
         let name = match connection.peer_addr().socket_addr() {
             Some(address) => address.to_string(),
             None => format!("unix#{}", connection.id()),
         };
-        let guest = Guest { chat, member: chat.room().join(connection)?, name };
-        let presence = Presence::Joins { parting: guest.parting() };
-        guest.publish(format!("Client joined {}", guest.name), presence);
-        Ok(guest)
+        let participant = Participant { chat, member: chat.room().join(connection)?, name };
+        let kind = Kind::Join { leave_message: participant.leave_message() };
+        participant.publish(format!("Client joined {}", participant.name), kind);
+        Ok(participant)
     }
 
-    fn say(&self, line: &[u8]) {
-        self.publish(format!("[{}] {}", self.name, printable(line)), Presence::Stays);
+    fn send_line(&self, line: &[u8]) {
+        self.publish(format!("[{}] {}", self.name, printable(line)), Kind::Message);
     }
 
-    fn parting(&self) -> String {
+    fn leave_message(&self) -> String {
         format!("Client left {}", self.name)
     }
 
-    fn publish(&self, line: String, presence: Presence) {
-        self.chat.backplane.publish(Message { author: self.member.id(), line, presence });
+    fn publish(&self, line: String, kind: Kind) {
+        self.chat.backplane.publish(Message { author: self.member.id(), line, kind });
     }
 }
 
-impl Drop for Guest<'_> {
+impl Drop for Participant<'_> {
     fn drop(&mut self) {
-        self.publish(self.parting(), Presence::Leaves);
+        self.publish(self.leave_message(), Kind::Leave);
     }
 }

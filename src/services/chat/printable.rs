@@ -1,8 +1,9 @@
-//! What somebody typed, as others may see it.
+//! [`printable`]: a client's line as text that is safe to show.
 
-/// A line as text that is safe to show to others: without its end, and with each control character
-/// other than tab, each that turns the direction of writing or begins a line, and whatever is not
-/// UTF-8, replaced by U+FFFD.
+/// A line as text that is safe to show to others, without its end.
+///
+/// U+FFFD takes the place of each control character except tab, of each line or paragraph
+/// separator, of each bidirectional control, and of bytes that are not UTF-8.
 ///
 /// ```
 /// use socketserver::services::printable;
@@ -21,7 +22,7 @@ pub fn printable(line: &[u8]) -> String {
         c => c,
     };
     match str::from_utf8(line) {
-        // Nearly every line: nothing in it to look at one by one.
+        // The fast path, for nearly every line.
         Ok(text) if line.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) => text.to_owned(),
         _ => String::from_utf8_lossy(line).chars().map(shown).collect(),
     }

@@ -1,5 +1,4 @@
-//! A Redis of a test's own, and a way to it that can be cut.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+//! A `redis-server` of a test's own, and a proxy to it that can fail.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -16,19 +15,18 @@ use rustix::process::Signal;
 use crate::common::{TempDir, wait_until};
 use crate::process::Process;
 
-/// A `redis-server`, with an append-only file and a Unix socket. Its data are there for the next
-/// one when it has been killed.
-pub(crate) struct Redis {
+/// A `redis-server` on a Unix socket, with an append-only file: its data outlive the process.
+pub(crate) struct RedisServer {
     directory: TempDir,
     process: Option<Process>,
 }
 
-/// What is in a room's stream: whose it is, as `server:member`, and the line.
+/// An entry of a room's stream: its author, as `server:member`, and the line.
 pub(crate) type Entry = (String, String);
 
-impl Redis {
-    pub(crate) fn start() -> Redis {
-        let mut redis = Redis { directory: TempDir::new(), process: None };
+impl RedisServer {
+    pub(crate) fn start() -> RedisServer {
+        let mut redis = RedisServer { directory: TempDir::new(), process: None };
         redis.start_again();
         redis
     }
@@ -36,7 +34,7 @@ impl Redis {
     pub(crate) fn start_again(&mut self) {
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""]);
-        // Otherwise it answers before it has written, where the disk is busy.
+        // With `everysec` it may reply before it has written.
         command.args(["--appendonly", "yes", "--appendfsync", "always"]);
         command.current_dir(self.directory.path());
         let process = Process::spawn(command);
@@ -44,14 +42,14 @@ impl Redis {
         self.process = Some(process);
     }
 
-    /// As a failing machine would.
+    /// With SIGKILL.
     pub(crate) fn kill(&mut self) {
         let process = self.process.take().expect("it runs");
         process.signal(Signal::KILL);
         process.wait();
     }
 
-    /// As a machine that swaps, or is moved.
+    /// Stops it until [`thaw`](RedisServer::thaw).
     pub(crate) fn freeze(&self) {
         self.process.as_ref().expect("it runs").freeze();
     }
@@ -68,7 +66,7 @@ impl Redis {
         redis::Client::open(self.url()).unwrap().get_connection().unwrap()
     }
 
-    /// All that was said in a room, in its order.
+    /// All entries of a room, in their order.
     pub(crate) fn entries(&self, room: &str) -> Vec<Entry> {
         let entries: Vec<(String, Vec<(String, String)>)> = redis::cmd("XRANGE")
             .arg(&[&format!("chat:{{{room}}}:stream"), "-", "+"])
@@ -88,20 +86,19 @@ impl Redis {
         entries.into_iter().map(|(_, fields)| entry(fields)).collect()
     }
 
-    /// A way to it that can be cut.
-    pub(crate) fn bridge(&self) -> Bridge {
+    /// A proxy to it, on a socket of its own.
+    pub(crate) fn proxy(&self) -> Proxy {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = self.directory.join(&format!("bridge-{number}.sock"));
-        let bridge =
-            Bridge { url: format!("redis+unix://{}", path.display()), traffic: Arc::default() };
+        let path = self.directory.join(&format!("proxy-{number}.sock"));
+        let proxy =
+            Proxy { url: format!("redis+unix://{}", path.display()), traffic: Arc::default() };
         let listener = UnixListener::bind(path).unwrap();
-        let (redis, traffic) = (self.directory.join("redis.sock"), bridge.traffic.clone());
+        let (redis, traffic) = (self.directory.join("redis.sock"), proxy.traffic.clone());
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                // Whoever is not among these is not cut off.
+                // Locked before the check, so that `cut` misses no connection.
                 let mut known = traffic.ends.lock();
-                // Whom nobody serves is hung up on.
                 if traffic.is_cut.load(Ordering::SeqCst) {
                     continue;
                 }
@@ -115,12 +112,12 @@ impl Redis {
                 known.extend(ends);
             }
         });
-        bridge
+        proxy
     }
 }
 
-/// Carries everything between servers and Redis.
-pub(crate) struct Bridge {
+/// Forwards all bytes between chat servers and Redis, until it is told to fail.
+pub(crate) struct Proxy {
     url: String,
     traffic: Arc<Traffic>,
 }
@@ -129,54 +126,53 @@ pub(crate) struct Bridge {
 struct Traffic {
     is_cut: AtomicBool,
     ends: Mutex<Vec<UnixStream>>,
-    /// Whoever sends this to Redis is cut off before the answer comes back.
-    fatal: Mutex<Option<Vec<u8>>>,
-    /// What they sent waits for this to be free.
+    /// A request with these bytes cuts its connection before the reply.
+    cut_trigger: Mutex<Option<Vec<u8>>>,
+    /// Locked while such a request is held back.
     held: Mutex<()>,
-    /// How long every part of a request takes.
+    /// The delay of each part of a request.
     delay: Mutex<Duration>,
 }
 
-impl Bridge {
+impl Proxy {
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     pub(crate) fn cut(&self) {
         self.traffic.is_cut.store(true, Ordering::SeqCst);
-        self.traffic.hang_up();
+        self.traffic.disconnect_all();
     }
 
-    pub(crate) fn mend(&self) {
+    pub(crate) fn restore(&self) {
         self.traffic.is_cut.store(false, Ordering::SeqCst);
     }
 
-    /// Redis will get what has this in it, and its answer will not arrive: this happens once.
+    /// Forwards the next request with these bytes, and cuts its connection before the reply.
     pub(crate) fn cut_after(&self, bytes: &str) {
-        *self.traffic.fatal.lock() = Some(bytes.into());
+        *self.traffic.cut_trigger.lock() = Some(bytes.into());
     }
 
-    /// What has this in it will be held up, and whoever sent it cut off: this happens once, and
-    /// lasts as long as what is returned.
+    /// Cuts the connection of the next request with these bytes, and forwards the request when the
+    /// guard is dropped.
     pub(crate) fn hold(&self, bytes: &str) -> MutexGuard<'_, ()> {
         self.cut_after(bytes);
         self.traffic.held.lock()
     }
 
-    /// From now on every part of a request takes so long.
     pub(crate) fn slow_down(&self, delay: Duration) {
         *self.traffic.delay.lock() = delay;
     }
 
-    /// Waits until that has happened.
+    /// Waits for the request of [`cut_after`](Proxy::cut_after) or [`hold`](Proxy::hold).
     #[track_caller]
     pub(crate) fn was_cut(&self) {
-        wait_until("the bridge is cut", || self.traffic.fatal.lock().is_none());
+        wait_until("the proxy is cut", || self.traffic.cut_trigger.lock().is_none());
     }
 }
 
 impl Traffic {
-    /// Until either end is done.
+    /// Forwards one direction, until either end is closed.
     fn carry(&self, mut from: UnixStream, mut to: UnixStream, is_request: bool) {
         let mut buffer = vec![0; 1 << 16];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
@@ -185,7 +181,7 @@ impl Traffic {
                 let delay = *self.delay.lock();
                 thread::sleep(delay);
             }
-            if is_request && self.is_fatal(bytes) {
+            if is_request && self.triggers_cut(bytes) {
                 let _ = from.shutdown(Shutdown::Both);
                 let _held = self.held.lock();
                 let _ = to.write_all(bytes);
@@ -196,13 +192,15 @@ impl Traffic {
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     }
 
-    fn is_fatal(&self, bytes: &[u8]) -> bool {
-        let mut fatal = self.fatal.lock();
-        let has = |fatal: &Vec<u8>| bytes.windows(fatal.len()).any(|part| part == fatal);
-        fatal.take_if(|fatal| has(fatal)).is_some()
+    fn triggers_cut(&self, bytes: &[u8]) -> bool {
+        let mut cut_trigger = self.cut_trigger.lock();
+        let has = |cut_trigger: &Vec<u8>| {
+            bytes.windows(cut_trigger.len()).any(|part| part == cut_trigger)
+        };
+        cut_trigger.take_if(|cut_trigger| has(cut_trigger)).is_some()
     }
 
-    fn hang_up(&self) {
+    fn disconnect_all(&self) {
         for end in self.ends.lock().drain(..) {
             let _ = end.shutdown(Shutdown::Both);
         }

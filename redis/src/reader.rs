@@ -1,67 +1,67 @@
-//! The thread that reads the room's stream, and delivers it to this server's members.
+//! The thread that reads the room's stream and delivers its lines to this server's members.
 
 use std::sync::Arc;
 
 use redis::{Connection, RedisResult};
+use socketserver::services::printable;
 
-use super::Settings;
-use super::shared::{Shared, Side, losing};
-use crate::services::chat::printable::printable;
+use crate::config::RoomConfig;
+use crate::shared::{Shared, Side, lost_lines};
 
-/// For how many milliseconds Redis waits for something new; then it is asked again.
+/// How many milliseconds `XREAD` blocks; then the thread checks for a shutdown.
 const BLOCK: &str = "2000";
 
-/// The most entries that are read at a time.
+/// The most entries in one reply.
 const BATCH: &str = "256";
 
-/// A place in a stream: milliseconds, and a number within one.
+/// The position of an entry in a stream: milliseconds, and a number within a millisecond.
 type EntryId = (u64, u64);
 
-pub(super) struct Reader {
-    settings: Arc<Settings>,
+pub(crate) struct Reader {
+    config: Arc<RoomConfig>,
     shared: Arc<Shared>,
     /// The last entry that was delivered.
     last: EntryId,
-    /// And its number: they have no gaps.
+    /// Its number. Numbers have no gaps.
     number: u64,
 }
 
-/// An entry's fields, each behind its name. What others wrote there need not be text.
+/// An entry's id, and its names and values in turn. Foreign entries need not be text.
 type Entry = (String, Vec<Vec<u8>>);
 
 impl Reader {
-    /// Reads what comes from now on.
-    pub(super) fn new(
-        settings: Arc<Settings>,
+    /// A reader of the entries to come.
+    pub(crate) fn new(
+        config: Arc<RoomConfig>,
         shared: Arc<Shared>,
         connection: &mut Connection,
     ) -> RedisResult<Reader> {
         let (entries, number): (Vec<Entry>, Option<u64>) = redis::pipe()
             .atomic()
             .cmd("XREVRANGE")
-            .arg(&[&settings.keys.stream, "+", "-", "COUNT", "1"])
+            .arg(&[&config.keys.stream, "+", "-", "COUNT", "1"])
             .cmd("GET")
-            .arg(&settings.keys.count)
+            .arg(&config.keys.count)
             .query(connection)?;
         let last = entries.first().map_or((0, 0), |(id, _)| parse(id));
-        Ok(Reader { settings, shared, last, number: number.unwrap_or(0) })
+        Ok(Reader { config, shared, last, number: number.unwrap_or(0) })
     }
 
-    pub(super) fn run(mut self) {
+    pub(crate) fn run(mut self) {
         let shared = self.shared.clone();
         shared.keep_connected(Side::Reading, || self.session());
     }
 
-    /// Until the end, or an error.
+    /// One connection, until the shutdown or an error.
     fn session(&mut self) -> RedisResult<()> {
-        let mut connection = self.settings.connect()?;
-        self.find_place(&mut connection)?;
-        self.shared.reader_is(redis::cmd("CLIENT").arg("ID").query(&mut connection)?);
-        self.shared.connected(Side::Reading);
-        while !self.shared.is_ending() {
+        let mut connection = self.config.connect()?;
+        self.rewind(&mut connection)?;
+        self.shared.set_reader_client(redis::cmd("CLIENT").arg("ID").query(&mut connection)?);
+        self.shared.on_connected(Side::Reading);
+        while !self.shared.is_shutting_down() {
             let (milliseconds, number) = self.last;
             let streams: Option<Vec<(String, Vec<Entry>)>> = redis::cmd("XREAD")
-                .arg(&["COUNT", BATCH, "BLOCK", BLOCK, "STREAMS", &self.settings.keys.stream])
+                .arg(&["COUNT", BATCH, "BLOCK", BLOCK, "STREAMS", &self.config.keys.stream])
                 .arg(format!("{milliseconds}-{number}"))
                 .query(&mut connection)?;
             for (id, fields) in streams.unwrap_or_default().into_iter().flat_map(|(_, list)| list) {
@@ -72,10 +72,10 @@ impl Reader {
         Ok(())
     }
 
-    /// A Redis that has lost its last entries, or all, goes on before the last one that was seen.
-    /// What it still has was seen, too.
-    fn find_place(&mut self, connection: &mut Connection) -> RedisResult<()> {
-        let now = Reader::new(self.settings.clone(), self.shared.clone(), connection)?;
+    /// Moves back to the end of the stream, if Redis has lost its last entries. Those that it still
+    /// has were delivered.
+    fn rewind(&mut self, connection: &mut Connection) -> RedisResult<()> {
+        let now = Reader::new(self.config.clone(), self.shared.clone(), connection)?;
         self.last = self.last.min(now.last);
         self.number = self.number.min(now.number);
         Ok(())
@@ -87,7 +87,7 @@ impl Reader {
             str::from_utf8(&pair[1]).ok()
         };
         let number = field("number").and_then(|number| number.parse::<u64>().ok());
-        // What is not ours is nobody's.
+        // A foreign entry.
         let (Some(number), Some(author), Some(line)) = (number, field("author"), field("line"))
         else {
             return;
@@ -95,12 +95,12 @@ impl Reader {
         let missed = number.saturating_sub(self.number + 1);
         self.number = number;
         if missed > 0 {
-            // They were trimmed off the stream before they were read.
-            self.shared.notice(losing(missed));
+            // Redis trimmed the stream before this thread had read them.
+            self.shared.notice(lost_lines(missed));
         }
-        let author = author.split_once(':').filter(|(server, _)| *server == self.settings.server);
+        let author = author.split_once(':').filter(|(server, _)| *server == self.config.server);
         let author = author.and_then(|(_, member)| member.parse().ok());
-        self.shared.audience.deliver(&printable(line.as_bytes()), author);
+        self.shared.members.deliver(&printable(line.as_bytes()), author);
     }
 }
 
