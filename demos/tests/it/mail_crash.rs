@@ -1,12 +1,6 @@
 //! The example `mail` is killed a hundred times while several senders leave mail with it. What it
 //! has acknowledged is there in the end, whole, and nothing else is that was not sent.
 
-mod common;
-#[path = "common/mail.rs"]
-mod mail;
-#[path = "common/process.rs"]
-mod process;
-
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::TcpStream;
@@ -14,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{PATIENCE, TempDir, bounded};
+use crate::common::{PATIENCE, TempDir, bounded};
+use crate::demos::mail::{Mail, messages};
 use fastrand::Rng;
-use mail::{Mail, messages};
 use parking_lot::{Condvar, Mutex};
 
 const KILLS: u64 = 100;

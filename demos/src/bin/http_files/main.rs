@@ -3,10 +3,10 @@
 //! takes.
 //!
 //! ```sh
-//! cargo run --example http_files -- --root .
+//! cargo run -p socketserver-demos --bin http_files -- --root .
 //! curl -i http://127.0.0.1:8000/
 //! curl -r 0-99 http://127.0.0.1:8000/README.md
-//! cargo run --example http_get -- http://127.0.0.1:8000/README.md
+//! cargo run -p socketserver-demos --bin http_get -- http://127.0.0.1:8000/README.md
 //! ```
 //!
 //! It answers GET and HEAD, one range at a time, `If-Modified-Since` and `If-Unmodified-Since`;
@@ -19,7 +19,7 @@
 //! worker wait meanwhile. Under `--mixin sequential` a client has the server to itself for as long
 //! as its connection stays open: at most `--idle-timeout` beyond its last request.
 
-#[path = "../common/mod.rs"]
+#[path = "../../../../examples/common/mod.rs"]
 mod common;
 mod files;
 mod pages;

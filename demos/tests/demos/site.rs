@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::common::{TempDir, line_of, rest_of, tcp};
-use crate::process::{Server, example, run};
+use crate::demos::demo;
+use crate::process::{Server, run};
 
 pub(crate) const HELLO: &str = "Hello, world!\n";
 
@@ -42,7 +43,7 @@ impl Site {
         ] {
             std::fs::write(root.join(name), content).unwrap();
         }
-        let mut command = example("http_files");
+        let mut command = demo("http_files");
         command.arg("--root").arg(&root).args(["--listen", address]).args(flags);
         Site { server: Server::spawn(command), folder }
     }

@@ -3,16 +3,16 @@
 //! as the files under `/etc` have the answer.
 //!
 //! ```sh
-//! cargo run --example lookup -- host --all localhost
-//! cargo run --example lookup -- addr 127.0.0.1
-//! cargo run --example lookup -- fqdn
-//! cargo run --example lookup -- service http
-//! cargo run --example lookup -- port 53/udp
-//! cargo run --example lookup -- protocol icmp
-//! cargo run --example lookup -- addrinfo localhost http
-//! cargo run --example lookup -- pack ::1
-//! cargo run --example lookup -- unpack 7f000001
-//! cargo run --example lookup -- sockopt
+//! cargo run -p socketserver-demos --bin lookup -- host --all localhost
+//! cargo run -p socketserver-demos --bin lookup -- addr 127.0.0.1
+//! cargo run -p socketserver-demos --bin lookup -- fqdn
+//! cargo run -p socketserver-demos --bin lookup -- service http
+//! cargo run -p socketserver-demos --bin lookup -- port 53/udp
+//! cargo run -p socketserver-demos --bin lookup -- protocol icmp
+//! cargo run -p socketserver-demos --bin lookup -- addrinfo localhost http
+//! cargo run -p socketserver-demos --bin lookup -- pack ::1
+//! cargo run -p socketserver-demos --bin lookup -- unpack 7f000001
+//! cargo run -p socketserver-demos --bin lookup -- sockopt
 //! ```
 
 mod answer;

@@ -2,14 +2,15 @@
 
 use std::process::Command;
 
-use crate::process::{Ended, example, run};
+use crate::demos::demo;
+use crate::process::{Ended, run};
 
 /// A resolver that does ask a server, for this machine's own name, say, is not waited for long.
 const RESOLVER: (&str, &str) = ("RES_OPTIONS", "timeout:1 attempts:1");
 
 #[track_caller]
 fn lookup(words: &[&str]) -> Ended {
-    let mut command = example("lookup");
+    let mut command = demo("lookup");
     command.args(words).env(RESOLVER.0, RESOLVER.1);
     run(command, "")
 }

@@ -2,8 +2,8 @@
 //! SMTP server that needs neither a password nor encryption.
 //!
 //! ```sh
-//! cargo run --example mail -- --maildir /tmp/mail --user ada:secret &
-//! echo 'See you at noon.' | cargo run --example send_mail -- --to ada@example.test --subject Lunch
+//! cargo run -p socketserver-demos --bin mail -- --maildir /tmp/mail --user ada:secret &
+//! echo 'See you at noon.' | cargo run -p socketserver-demos --bin send_mail -- --to ada@example.test --subject Lunch
 //! ```
 
 use std::error::Error;

@@ -2,12 +2,13 @@
 //! output, piece by piece, what it says about that to standard error.
 //!
 //! ```sh
-//! cargo run --example http_files
-//! cargo run --example http_get -- http://127.0.0.1:8000/README.md
-//! cargo run --example http_get -- --range 0-99 http://127.0.0.1:8000/README.md
+//! cargo run -p socketserver-demos --bin http_files
+//! cargo run -p socketserver-demos --bin http_get -- http://127.0.0.1:8000/README.md
+//! cargo run -p socketserver-demos --bin http_get -- --range 0-99 http://127.0.0.1:8000/README.md
 //! ```
 
 #[expect(dead_code, reason = "its command line is that of other clients")]
+#[path = "../../../examples/client/mod.rs"]
 mod client;
 
 use std::io;

@@ -2,12 +2,6 @@
 //! (Python's smtplib and poplib, curl, and the examples `send_mail` and `read_mail`); and what is
 //! on disk meanwhile. What it refuses is in `mail_smtp.rs` and `mail_pop3.rs`.
 
-mod common;
-#[path = "common/mail.rs"]
-mod mail;
-#[path = "common/process.rs"]
-mod process;
-
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpListener;
@@ -16,10 +10,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use common::{PATIENCE, TempDir, line_of, wait_until};
+use crate::common::{PATIENCE, TempDir, line_of, wait_until};
+use crate::demos::demo;
+use crate::demos::mail::{Mail, files, messages};
+use crate::process::{Ended, run};
 use jiff::fmt::rfc2822;
-use mail::{Mail, files, messages};
-use process::{Ended, example, run};
 use rustix::process::Signal;
 
 const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];
@@ -97,14 +92,14 @@ fn what_smtplib_sends_poplib_reads_byte_for_byte() {
 fn what_send_mail_sends_read_mail_shows_and_removes() {
     let folder = TempDir::new();
     let mail = Mail::start(folder.path(), &[]);
-    let mut send = example("send_mail");
+    let mut send = demo("send_mail");
     send.args(["--server", mail.address(), "--from", "me@here.test", "--subject", "Lunch?"]);
     send.args(["--to", "ada@example.test", "--to", "Ben <ben@example.test>"]);
     let ended = run(send, ".\nSee you at noon.\n..\n");
     assert_eq!((ended.status, &*ended.stderr), (Some(0), ""));
 
     let read = |user: &str, password: &str, flags: &[&str]| {
-        let mut read = example("read_mail");
+        let mut read = demo("read_mail");
         read.args(["--server", mail.pop3_address(), "--user", user, "--password", password]);
         read.args(flags);
         run(read, "")
@@ -124,7 +119,7 @@ fn what_send_mail_sends_read_mail_shows_and_removes() {
     assert_eq!((ended.status, ended.text()), (Some(1), ""));
     assert!(ended.stderr.starts_with("read_mail: the server says: -ERR [AUTH]"));
 
-    let mut send = example("send_mail");
+    let mut send = demo("send_mail");
     send.args(["--server", mail.address(), "--to", "ada@elsewhere.test"]);
     let ended = run(send, "");
     assert_eq!(ended.status, Some(1));
@@ -137,7 +132,7 @@ fn a_text_with_crlf_is_sent_as_one_without() {
     let folder = TempDir::new();
     let mail = Mail::start(folder.path(), &[]);
     for text in ["one\r\ntwo\r\n", "one\r\ntwo", "one\ntwo\r\n", "one\ntwo"] {
-        let mut send = example("send_mail");
+        let mut send = demo("send_mail");
         send.args(["--server", mail.address(), "--to", "ada@example.test"]);
         let ended = run(send, text);
         assert_eq!((ended.status, &*ended.stderr), (Some(0), ""), "{text:?}");
@@ -147,7 +142,7 @@ fn a_text_with_crlf_is_sent_as_one_without() {
     }
     mail.stops();
     for flags in [&[][..], &["--to", "a@b.test", "--server", "x"]] {
-        let mut send = example("send_mail");
+        let mut send = demo("send_mail");
         send.args(flags);
         assert_eq!(run(send, "").status, Some(2), "{flags:?}");
     }
@@ -168,7 +163,7 @@ fn what_a_server_says_does_not_drive_the_terminal_of_read_mail() {
             line_of(&stream);
         }
     });
-    let mut read = example("read_mail");
+    let mut read = demo("read_mail");
     read.args(["--server", &address, "--user", "ada", "--password", "secret"]);
     let ended = run(read, "");
     assert_eq!(ended.text(), "--- 1 of 1: \u{fffd}[2J\nhello\r\n");
@@ -314,7 +309,7 @@ fn a_disk_that_is_full_costs_one_message() {
         // Writing fails beyond 8 KiB, as on a full disk: but for the signal, which is ignored.
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$@\"", "sh"]);
-        command.arg(example("mail").get_program()).args(["--mixin", mixin]);
+        command.arg(demo("mail").get_program()).args(["--mixin", mixin]);
         let mail = Mail::spawn(command, folder.path());
         let mut smtp = mail.hello();
         let text = "QUIT\r\n".repeat(20_000);
@@ -367,7 +362,7 @@ fn help_says_what_flags_there_are() {
         ("send_mail", &["--to", "--from", "--subject", "--server"]),
         ("read_mail", &["--user", "--password", "--delete", "--server"]),
     ] {
-        let mut command = example(name);
+        let mut command = demo(name);
         command.arg("--help");
         let ended = run(command, "");
         assert_eq!((ended.status, &*ended.stderr), (Some(0), ""), "{name}");
@@ -375,7 +370,7 @@ fn help_says_what_flags_there_are() {
             assert!(ended.text().contains(word), "{name}, {word}: {}", ended.text());
         }
         assert!(!ended.text().contains("forking"));
-        let mut command = example(name);
+        let mut command = demo(name);
         command.arg("--nonsense");
         assert_eq!(run(command, "").status, Some(2), "{name}");
     }
@@ -397,7 +392,7 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
         (&["--maildir", path, "--user", "a:b", "--pop3", "x"], "bad address"),
         (&["--mixin", "forking"], "one process"),
     ] {
-        let mut command = example("mail");
+        let mut command = demo("mail");
         command.args(["--listen", "127.0.0.1:0"]).args(flags);
         let ended = run(command, "");
         assert_eq!((ended.status, ended.text()), (Some(2), ""), "{flags:?}");

@@ -11,7 +11,8 @@ use rustix::process::Signal;
 use socketserver::Endpoint;
 
 use crate::common::{TempDir, tcp};
-use crate::process::{Server, example};
+use crate::demos::demo;
+use crate::process::Server;
 
 /// The flags of a server for Ada and Ben, of example.test.
 pub(crate) const USERS: [&str; 4] = ["--user", "ada:secret", "--user", "ben:two words"];
@@ -31,7 +32,7 @@ impl Mail {
     /// The same for both servers at another address.
     #[track_caller]
     pub(crate) fn listen(address: &str, folder: &Path, flags: &[&str]) -> Mail {
-        let mut command = example("mail");
+        let mut command = demo("mail");
         command.args(flags);
         Mail::spawn_at(address, command, folder)
     }

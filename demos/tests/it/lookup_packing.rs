@@ -1,7 +1,7 @@
 //! Addresses in binary: what `lookup` packs, unpacks and refuses is what CPython does.
 
-use crate::asking::{answer, complaint, pairs, python};
 use crate::common::bounded;
+use crate::demos::lookup::{answer, complaint, pairs, python};
 
 #[test]
 fn an_address_is_packed_as_python_packs_it_or_refused() {

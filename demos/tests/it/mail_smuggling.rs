@@ -1,17 +1,11 @@
 //! What the example `mail` takes for a command over SMTP, and what for a part of a message,
 //! whatever somebody else may have taken for the end of either.
 
-mod common;
-#[path = "common/mail.rs"]
-mod mail;
-#[path = "common/process.rs"]
-mod process;
-
 use std::process::Command;
 
-use common::TempDir;
-use mail::{Mail, files, messages};
-use process::run;
+use crate::common::TempDir;
+use crate::demos::mail::{Mail, files, messages};
+use crate::process::run;
 
 const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];
 

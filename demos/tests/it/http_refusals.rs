@@ -1,20 +1,14 @@
 //! What the example `http_files` refuses, and how: requests that are malformed, ambiguous, too
 //! long or too slow.
 
-mod common;
-#[path = "common/process.rs"]
-mod process;
-#[path = "common/site.rs"]
-mod site;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, TempDir, rest_of};
-use process::{example, run};
+use crate::common::{PATIENCE, rest_of};
+use crate::demos::site::{Answer, HELLO, Site, curl};
+use crate::process::run;
 use rustix::process::Signal;
-use site::{Answer, HELLO, Site, curl};
 
 /// A whole request, to follow others.
 const NEXT: &str = "GET /sub/inner.txt HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -324,23 +318,4 @@ fn a_target_may_name_the_host_too() {
     command.args(["--noproxy", "", "--proxy", &site.url(""), "http://elsewhere.test/hello.txt"]);
     assert_eq!(run(command, "").text(), HELLO);
     site.stops();
-}
-
-#[test]
-fn a_wrong_command_line_is_one_line() {
-    let folder = TempDir::new();
-    let nowhere = folder.join("nowhere").display().to_string();
-    for (flags, status) in [
-        (&["--root", &*nowhere][..], 1),
-        (&["--head-deadline", "0"], 2),
-        (&["--head-deadline", "soon"], 2),
-        (&["--idle-timeout", "-1"], 2),
-        (&["--min-rate", "fast"], 2),
-    ] {
-        let mut command = example("http_files");
-        command.args(["--listen", "127.0.0.1:0"]).args(flags);
-        let ended = run(command, "");
-        assert_eq!((ended.status, ended.stderr.lines().count()), (Some(status), 1), "{ended:?}");
-        assert!(ended.stderr.contains(flags[1]), "{ended:?}");
-    }
 }

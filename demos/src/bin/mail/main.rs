@@ -2,14 +2,14 @@
 //! out, over one folder of Maildirs.
 //!
 //! ```sh
-//! cargo run --example mail -- --maildir /tmp/mail --user ada:secret --user ben:hunter2
-//! cargo run --example send_mail -- --from ben@example.test --to ada@example.test --subject Hi
-//! cargo run --example read_mail -- --user ada --password secret
+//! cargo run -p socketserver-demos --bin mail -- --maildir /tmp/mail --user ada:secret --user ben:hunter2
+//! cargo run -p socketserver-demos --bin send_mail -- --from ben@example.test --to ada@example.test --subject Hi
+//! cargo run -p socketserver-demos --bin read_mail -- --user ada --password secret
 //! ```
 //!
 //! Neither connection is encrypted, so this is for one machine, or a test that needs a mail server.
 
-#[path = "../common/mod.rs"]
+#[path = "../../../../examples/common/mod.rs"]
 mod common;
 
 mod command;

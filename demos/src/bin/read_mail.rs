@@ -2,8 +2,8 @@
 //! encryption.
 //!
 //! ```sh
-//! cargo run --example mail -- --maildir /tmp/mail --user ada:secret &
-//! cargo run --example read_mail -- --user ada --password secret
+//! cargo run -p socketserver-demos --bin mail -- --maildir /tmp/mail --user ada:secret &
+//! cargo run -p socketserver-demos --bin read_mail -- --user ada --password secret
 //! ```
 //!
 //! It speaks the protocol itself, which is little more than lines.

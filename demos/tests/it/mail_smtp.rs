@@ -1,16 +1,10 @@
 //! How strict the example `mail` is with what it is sent over SMTP: its order, its form, its length
 //! and its time. That no part of a message is ever a command is in `mail_smuggling.rs`.
 
-mod common;
-#[path = "common/mail.rs"]
-mod mail;
-#[path = "common/process.rs"]
-mod process;
-
 use std::time::{Duration, Instant};
 
-use common::{TempDir, wait_until};
-use mail::{Mail, files, messages};
+use crate::common::{TempDir, wait_until};
+use crate::demos::mail::{Mail, files, messages};
 use rustix::process::Signal;
 
 const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];

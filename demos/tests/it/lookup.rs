@@ -2,23 +2,13 @@
 //! other calls. Nothing here needs a network: what is asked is in the files of this machine, or
 //! cannot be a name at all.
 
-#[path = "lookup/asking.rs"]
-mod asking;
-mod common;
-#[path = "lookup/packing.rs"]
-mod packing;
-#[path = "common/process.rs"]
-mod process;
-#[path = "lookup/reading.rs"]
-mod reading;
-
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::process::Command;
 
-use asking::{answer, complaint, pairs, python};
-use common::bounded;
-use process::run;
+use crate::common::bounded;
+use crate::demos::lookup::{answer, complaint, pairs, python};
+use crate::process::run;
 
 /// What follows a label in the three parts of `--all`.
 fn labelled<'a>(text: &'a str, label: &str) -> Vec<&'a str> {

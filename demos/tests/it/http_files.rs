@@ -1,12 +1,6 @@
 //! The example `http_files`: what curl is sent of a folder, and that nothing is sent from outside
 //! of it. Other clients are in `http_clients.rs`, what is refused in `http_refusals.rs`.
 
-mod common;
-#[path = "common/process.rs"]
-mod process;
-#[path = "common/site.rs"]
-mod site;
-
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -16,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use common::{abstract_name, bounded};
-use process::run;
+use crate::common::{abstract_name, bounded};
+use crate::demos::site::{Answer, HELLO, SECRET, Site, curl};
+use crate::process::run;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
-use site::{Answer, HELLO, SECRET, Site, curl};
 
 #[test]
 fn curl_reads_files_and_pages_under_every_mixin() {

@@ -1,16 +1,10 @@
 //! What the example `mail` promises over POP3: who gets in, what a session sees, and when a message
 //! is removed.
 
-mod common;
-#[path = "common/mail.rs"]
-mod mail;
-#[path = "common/process.rs"]
-mod process;
-
 use std::time::Duration;
 
-use common::{TempDir, wait_until};
-use mail::{Mail, Pop3, as_sent, files, messages};
+use crate::common::{TempDir, wait_until};
+use crate::demos::mail::{Mail, Pop3, as_sent, files, messages};
 use socket2::SockRef;
 
 const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];

@@ -1,22 +1,17 @@
 //! The example `http_files` as clients other than curl meet it: Python, a browser, the example
 //! `http_get`, and some that take their time.
 
-mod common;
-#[path = "common/process.rs"]
-mod process;
-#[path = "common/site.rs"]
-mod site;
-
 use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::mpsc::{self, RecvTimeoutError::Timeout};
 use std::thread;
 use std::time::Duration;
 
-use common::{TempDir, bounded, rest_of};
-use process::{Ended, Server, example, run};
+use crate::common::{TempDir, bounded, rest_of};
+use crate::demos::demo;
+use crate::demos::site::{Answer, HELLO, Site};
+use crate::process::{Ended, Server, run};
 use rustix::process::Signal;
-use site::{Answer, HELLO, Site};
 
 const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
 
@@ -77,7 +72,7 @@ fn python_keeps_its_connection_and_reads_pipelined_answers_in_order() {
 
 #[track_caller]
 fn http_get(arguments: &[&str]) -> Ended {
-    let mut command = example("http_get");
+    let mut command = demo("http_get");
     command.args(arguments);
     // Whatever proxy whoever runs this may have.
     command.envs([("NO_PROXY", "*"), ("no_proxy", "*")]);
@@ -127,12 +122,12 @@ fn a_file_larger_than_all_memory_goes_through_both() {
     };
     let root = TempDir::new();
     std::fs::File::create(root.join("zeros")).unwrap().set_len(LENGTH).unwrap();
-    let mut command = limited(example("http_files"), r#"exec "$@""#);
+    let mut command = limited(demo("http_files"), r#"exec "$@""#);
     command.args(["--listen", "127.0.0.1:0", "--root"]).arg(root.path());
     let server = Server::spawn(command);
 
     let count = r#"set -o pipefail; "$@" 2> /dev/null | wc -c"#;
-    let mut command = limited(example("http_get"), count);
+    let mut command = limited(demo("http_get"), count);
     command.arg(format!("http://{}/zeros", server.address()));
     command.envs([("NO_PROXY", "*"), ("no_proxy", "*")]);
     let ended = run(command, "");

@@ -4,7 +4,7 @@
 //! left.
 //!
 //! ```sh
-//! cargo run --release --example soak -- --minutes 1
+//! cargo run --release -p socketserver-demos --bin soak -- --minutes 1
 //! ```
 //!
 //! Each second it prints how far it is, at the end a table. The exit status is 1, with the reason,

@@ -1,6 +1,6 @@
 //! What `lookup` reads in the files below `/etc`, where this machine's have too little in them.
 
-#[path = "../../examples/lookup/files.rs"]
+#[path = "../../src/bin/lookup/files.rs"]
 mod files;
 
 use crate::common::TempDir;

@@ -1,0 +1,23 @@
+//! The demos as processes of their own, over real sockets: what they print, what they answer, what
+//! they refuse, and how they stop.
+
+#[path = "../../../tests/common/mod.rs"]
+mod common;
+#[path = "../demos/mod.rs"]
+mod demos;
+#[path = "../../../tests/common/process.rs"]
+mod process;
+
+mod http_clients;
+mod http_command_line;
+mod http_files;
+mod http_refusals;
+
+mod lookup;
+mod lookup_files;
+mod lookup_packing;
+mod mail;
+mod mail_crash;
+mod mail_pop3;
+mod mail_smtp;
+mod mail_smuggling;
