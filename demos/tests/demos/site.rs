@@ -4,11 +4,12 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Command;
+
+use rustix::process::Pid;
 
 use crate::common::{TempDir, line_of, rest_of, tcp};
 use crate::demos::demo;
-use crate::process::{Server, run};
+use crate::process::Server;
 
 pub(crate) const HELLO: &str = "Hello, world!\n";
 
@@ -68,20 +69,29 @@ impl Site {
         format!("http://{}{path}", self.server.address())
     }
 
+    pub(crate) fn pid(&self) -> Pid {
+        self.server.pid()
+    }
+
     #[track_caller]
     pub(crate) fn connect(&self) -> TcpStream {
         tcp(self.server.endpoint())
     }
 
-    /// Asks with curl, which leaves the path as it is.
+    /// The answer to a request for this path, sent as it is, on a connection of its own.
     #[track_caller]
-    pub(crate) fn curl(&self, arguments: &[&str], path: &str) -> Answer {
-        let mut command = curl();
-        command.args(["--include", "--path-as-is", "--globoff"]).args(arguments);
-        command.arg(self.url(path));
-        let ended = run(command, "");
-        assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{path}");
-        Answer::of(&ended.stdout)
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[])
+    }
+
+    /// The answer to a request with these header fields and no body.
+    #[track_caller]
+    pub(crate) fn ask(&self, method: &str, path: &str, fields: &[&str]) -> Answer {
+        let mut stream = self.connect();
+        let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        Answer::next(stream)
     }
 
     /// Sends this as it is, and reads until the server closes.
@@ -101,13 +111,6 @@ impl Site {
     pub(crate) fn into_server(self) -> (Server, TempDir) {
         (self.server, self.folder)
     }
-}
-
-/// curl without the settings of whoever runs this.
-pub(crate) fn curl() -> Command {
-    let mut command = Command::new("curl");
-    command.args(["--disable", "--silent", "--show-error", "--noproxy", "*", "--max-time", "30"]);
-    command
 }
 
 /// What a server has answered.

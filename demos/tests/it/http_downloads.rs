@@ -1,82 +1,29 @@
-//! The example `http_files` as clients other than curl meet it: Python, a browser, the example
-//! `http_get`, and some that take their time.
+//! `http_files` and `http_get`, and downloads that are large, slow, or overtaken by a stop.
 
-use std::io::{Read, Write};
-use std::process::Command;
+use std::io::{self, Read, Write};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError::Timeout};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{TempDir, bounded, rest_of};
+use crate::common::rest_of;
 use crate::demos::demo;
 use crate::demos::site::{Answer, HELLO, Site};
-use crate::process::{Ended, Server, run};
-use rustix::process::Signal;
+use crate::process::{Ended, run};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
 
-const PYTHON: &str = r#"
-import http.client, socket, sys
-host, port = sys.argv[1], int(sys.argv[2])
-BODIES = {"/hello.txt": b"Hello, world!\n", "/sub/inner.txt": b"inside\n", "/empty.txt": b""}
-
-def check(path, answer):
-    body = answer.read()
-    assert answer.status == (200 if path in BODIES else 404), (path, answer.status)
-    assert BODIES.get(path, body) == body, (path, body)
-
-connection = http.client.HTTPConnection(host, port, timeout=30)
-connection.connect()
-first = connection.sock
-for path in ["/hello.txt", "/nothing", "/sub/inner.txt", "/empty.txt"]:
-    connection.request("GET", path)
-    check(path, connection.getresponse())
-connection.request("HEAD", "/hello.txt")
-answer = connection.getresponse()
-assert (answer.status, answer.read(), answer.length) == (200, b"", 0), answer.status
-# A short body is dropped, and what follows it is the next request.
-connection.request("GET", "/hello.txt", body=b"x" * 60_000)
-check("/hello.txt", connection.getresponse())
-assert connection.sock is first, "another connection"
-connection.close()
-
-def request(path, more=""):
-    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()
-
-with socket.create_connection((host, port), timeout=30) as pipeline:
-    paths = ["/hello.txt", "/nothing", "/sub/inner.txt", "/empty.txt"] * 50
-    last = request("/hello.txt", "Connection: close\r\n")
-    pipeline.sendall(b"".join(map(request, paths)) + last)
-    for path in paths + ["/hello.txt"]:
-        answer = http.client.HTTPResponse(pipeline, method="GET")
-        # Without a buffer, it takes nothing that belongs to the next one.
-        answer.fp = pipeline.makefile("rb", buffering=0)
-        answer.begin()
-        check(path, answer)
-    assert pipeline.recv(1) == b"", "not closed"
-print("well")
-"#;
-
-#[test]
-fn python_keeps_its_connection_and_reads_pipelined_answers_in_order() {
-    for mixin in MIXINS {
-        let site = Site::start(&["--mixin", mixin]);
-        let (server, _folder) = site.into_server();
-        let mut command = Command::new("python3");
-        command.args(["-c", PYTHON]).args(server.host_and_port());
-        let ended = run(command, "");
-        assert_eq!((ended.text(), ended.stderr.as_str()), ("well\n", ""), "{mixin}");
-        server.stops();
-    }
+fn http_get_command(arguments: &[&str]) -> Command {
+    let mut command = demo("http_get");
+    // The environment may name a proxy.
+    command.args(arguments).envs([("NO_PROXY", "*"), ("no_proxy", "*")]);
+    command
 }
 
 #[track_caller]
 fn http_get(arguments: &[&str]) -> Ended {
-    let mut command = demo("http_get");
-    command.args(arguments);
-    // Whatever proxy whoever runs this may have.
-    command.envs([("NO_PROXY", "*"), ("no_proxy", "*")]);
-    run(command, "")
+    run(http_get_command(arguments), "")
 }
 
 #[test]
@@ -113,64 +60,21 @@ fn http_get_writes_the_body_apart_from_the_head() {
 #[test]
 fn a_file_larger_than_all_memory_goes_through_both() {
     const LENGTH: u64 = 1 << 28;
-    let limited = |program: Command, then: &str| {
-        let mut command = Command::new("bash");
-        // In KiB: less than the file has.
-        let script = format!("ulimit -v 200000; {then}");
-        command.args(["-c", &script, "bash"]).arg(program.get_program());
-        command
+    // Less than the file has, in bytes.
+    const MEMORY: u64 = 200_000 << 10;
+    let limit = |pid| {
+        let limit = Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) };
+        prlimit(Some(pid), Resource::As, limit).unwrap();
     };
-    let root = TempDir::new();
-    std::fs::File::create(root.join("zeros")).unwrap().set_len(LENGTH).unwrap();
-    let mut command = limited(demo("http_files"), r#"exec "$@""#);
-    command.args(["--listen", "127.0.0.1:0", "--root"]).arg(root.path());
-    let server = Server::spawn(command);
-
-    let count = r#"set -o pipefail; "$@" 2> /dev/null | wc -c"#;
-    let mut command = limited(demo("http_get"), count);
-    command.arg(format!("http://{}/zeros", server.address()));
-    command.envs([("NO_PROXY", "*"), ("no_proxy", "*")]);
-    let ended = run(command, "");
-    assert_eq!((ended.status, ended.text().trim()), (Some(0), &*LENGTH.to_string()));
-    server.stops();
-}
-
-#[test]
-fn a_browser_shows_a_page_with_its_style_its_image_and_its_script() {
-    let _bound = bounded();
-    for mixin in MIXINS {
-        // A browser opens several connections, which is a long wait where they take turns.
-        let site = Site::start(&["--mixin", mixin, "--idle-timeout", "0.3"]);
-        site.write(
-            "page/index.html",
-            "<!DOCTYPE html><link rel=stylesheet href=style.css><img src=../image.svg>\
-             <p>Nothing yet</p><script src=/script.js></script>",
-        );
-        site.write("page/style.css", "p { color: rgb(1, 2, 3) }");
-        site.write(
-            "image.svg",
-            r#"<svg xmlns="http://www.w3.org/2000/svg" width="7" height="5"/>"#,
-        );
-        site.write(
-            "script.js",
-            "addEventListener('load', () => {
-                const text = document.querySelector('p');
-                const width = document.querySelector('img').naturalWidth;
-                text.textContent = `${getComputedStyle(text).color}, ${width} wide`;
-            })",
-        );
-        let own = TempDir::new();
-        let mut command = Command::new("chromium");
-        command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]);
-        command.args(["--no-first-run", "--disable-background-networking", "--disable-sync"]);
-        command.args(["--disable-component-update", "--no-proxy-server", "--dump-dom"]);
-        command.arg(format!("--user-data-dir={}", own.path().display())).arg(site.url("/page"));
-        // What else it leaves, it leaves there too.
-        command.env("HOME", own.path()).env("TMPDIR", own.path());
-        let ended = run(command, "");
-        assert!(ended.text().contains("<p>rgb(1, 2, 3), 7 wide</p>"), "{mixin}: {ended:?}");
-        site.stops();
-    }
+    let site = Site::start(&[]);
+    site.write_zeros("zeros", LENGTH);
+    limit(site.pid());
+    let mut command = http_get_command(&[&site.url("/zeros")]);
+    let mut client = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    limit(Pid::from_child(&client));
+    let length = io::copy(&mut client.stdout.take().unwrap(), &mut io::sink()).unwrap();
+    assert_eq!((length, client.wait().unwrap().code()), (LENGTH, Some(0)));
+    site.stops();
 }
 
 #[test]
@@ -233,7 +137,7 @@ fn a_file_that_shrinks_while_it_is_sent_ends_its_connection_and_no_other() {
     assert_eq!(answer.field("content-length"), Some(&*LENGTH.to_string()));
     assert!((answer.body.len() as u64) < LENGTH);
 
-    assert_eq!(site.curl(&[], "/zeros").text(), "short");
+    assert_eq!(site.get("/zeros").text(), "short");
     let (server, _folder) = site.into_server();
     assert!(server.error_line().contains("has shrunk"));
     server.stops();

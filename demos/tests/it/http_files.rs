@@ -10,65 +10,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use crate::common::{abstract_name, bounded};
-use crate::demos::site::{Answer, HELLO, SECRET, Site, curl};
-use crate::process::run;
+use crate::demos::site::{Answer, HELLO, SECRET, Site};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
 
 #[test]
-fn curl_reads_files_and_pages_under_every_mixin() {
+fn files_and_pages_are_served_under_every_mixin() {
     for mixin in ["sequential", "threading", "forking", "fibers"] {
         let site = Site::start(&["--mixin", mixin]);
-        let file = site.curl(&[], "/hello.txt");
+        let file = site.get("/hello.txt");
         assert_eq!((file.status, file.text()), (200, HELLO), "{mixin}");
         assert_eq!(file.field("content-type"), Some("text/plain; charset=utf-8"));
         assert_eq!(file.field("content-length"), Some("14"));
         assert!(httpdate::parse_http_date(file.field("date").unwrap()).is_ok(), "{file:?}");
-
-        let head = site.curl(&["--head"], "/hello.txt");
-        assert_eq!((head.status, head.text()), (200, ""), "{mixin}");
-        assert_eq!(head.field("content-length"), Some("14"));
-
-        assert_eq!(site.curl(&[], "/sub/inner.txt?a=b").text(), "inside\n", "{mixin}");
-        assert_eq!(site.curl(&[], "/empty.txt").text(), "", "{mixin}");
-        assert_eq!(site.curl(&["--range", "7-11"], "/hello.txt").text(), "world", "{mixin}");
-        let page = site.curl(&[], "/page/");
+        assert_eq!(site.get("/sub/inner.txt?a=b").text(), "inside\n", "{mixin}");
+        assert_eq!(site.get("/empty.txt").text(), "", "{mixin}");
+        let page = site.get("/page/");
         assert_eq!((page.status, page.text()), (200, "<p>A page"), "{mixin}");
         assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
-        let listing = site.curl(&[], "/");
+        let listing = site.get("/");
         assert!(listing.text().contains("<a href=\"hello.txt\">hello.txt</a>"), "{listing:?}");
-        site.curl(&[], "/nothing.txt").is_error(404, "keep-alive");
-        site.curl(&[], "/hello.txt/").is_error(404, "keep-alive");
-
-        let refused = site.curl(&["--data", "a=b"], "/hello.txt");
-        refused.is_error(405, "keep-alive");
-        assert_eq!(refused.field("allow"), Some("GET, HEAD"));
+        site.get("/nothing.txt").is_error(404, "keep-alive");
+        site.get("/hello.txt/").is_error(404, "keep-alive");
         site.stops();
     }
-}
-
-#[test]
-fn curl_reads_through_a_unix_socket() {
-    let name = abstract_name();
-    let site = Site::listen(&format!("unix:{name}"), &[]);
-    let mut command = curl();
-    command.args(["--abstract-unix-socket", &name[1..], "http://localhost/hello.txt"]);
-    assert_eq!(run(command, "").text(), HELLO);
-    site.stops();
 }
 
 #[test]
 fn a_folder_without_its_slash_is_redirected_to_where_its_links_work() {
     let site = Site::start(&[]);
     for (path, place) in [("/sub", "/sub/"), ("/sub?a=/b", "/sub/?a=/b"), ("/s%75b", "/s%75b/")] {
-        let answer = site.curl(&[], path);
+        let answer = site.get(path);
         assert_eq!((answer.status, answer.field("location")), (301, Some(place)), "{path}");
     }
-    let mut command = curl();
-    command.args(["--location", &site.url("/sub")]);
-    assert!(run(command, "").text().contains("<a href=\"inner.txt\">inner.txt</a>"));
+    assert!(site.get("/sub/").text().contains("<a href=\"inner.txt\">inner.txt</a>"));
     // Not to another host.
-    site.curl(&[], "//sub").is_error(404, "keep-alive");
+    site.get("//sub").is_error(404, "keep-alive");
     site.stops();
 }
 
@@ -94,7 +70,7 @@ fn a_listing_is_escaped_and_each_of_its_links_leads_to_its_file() {
     std::fs::create_dir(site.path("sub/folder")).unwrap();
     mknodat(CWD, site.path("sub/fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
 
-    let listing = site.curl(&[], "/sub/");
+    let listing = site.get("/sub/");
     let text = listing.text();
     assert!(text.contains(">&lt;script&gt;alert(1)&lt;</a>"), "{text}");
     assert!(text.contains("<a href=\"folder/\">folder/</a>"), "{text}");
@@ -104,7 +80,7 @@ fn a_listing_is_escaped_and_each_of_its_links_leads_to_its_file() {
     let links = text.split("<a href=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
     let mut found: Vec<Vec<u8>> = links
         .filter(|link| !link.ends_with('/') && *link != "inner.txt")
-        .map(|link| site.curl(&[], &format!("/sub/{link}")).body)
+        .map(|link| site.get(&format!("/sub/{link}")).body)
         .collect();
     found.sort();
     let mut expected = names.map(<[u8]>::to_vec);
@@ -124,39 +100,41 @@ fn a_range_is_a_part_of_the_file_and_its_place() {
         ("-99", HELLO, "bytes 0-13/14"),
         ("12-99999999999999999999999", "!\n", "bytes 12-13/14"),
     ] {
-        let answer = site.curl(&["--range", range], "/hello.txt");
+        let answer = site.ask("GET", "/hello.txt", &[&format!("Range: bytes={range}")]);
         assert_eq!((answer.status, answer.text()), (206, part), "{range}");
         assert_eq!(answer.field("content-range"), Some(place));
     }
     for range in ["14-", "99-100", "-0", "99999999999999999999999-"] {
-        let answer = site.curl(&["--range", range], "/hello.txt");
+        let answer = site.ask("GET", "/hello.txt", &[&format!("Range: bytes={range}")]);
         answer.is_error(416, "keep-alive");
         assert_eq!(answer.field("content-range"), Some("bytes */14"), "{range}");
     }
     // Several ranges, and nonsense, are answered by the whole.
     for field in ["bytes=0-1,3-4", "bytes=4-1", "bytes=-", "bytes=a-b", "bytes=+1-2", "lines=1-2"] {
-        let answer = site.curl(&["--header", &format!("Range: {field}")], "/hello.txt");
+        let answer = site.ask("GET", "/hello.txt", &[&format!("Range: {field}")]);
         assert_eq!((answer.status, answer.text()), (200, HELLO), "{field}");
         assert_eq!(answer.field("content-range"), None);
     }
     let only_if = "If-Range: Tue, 01 Jan 2030 00:00:00 GMT";
-    let answer = site.curl(&["--range", "0-4", "--header", only_if], "/hello.txt");
+    let answer = site.ask("GET", "/hello.txt", &["Range: bytes=0-4", only_if]);
     assert_eq!((answer.status, answer.text()), (200, HELLO));
-    let answer = site.curl(&["--range", "0-4", "--head"], "/hello.txt");
+    let head =
+        "HEAD /hello.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-4\r\nConnection: close\r\n\r\n";
+    let answer = site.send(head);
     assert_eq!((answer.status, answer.field("content-length")), (200, Some("14")));
-    assert_eq!(site.curl(&["--range", "-5"], "/empty.txt").status, 200);
-    site.curl(&["--range", "0-"], "/empty.txt").is_error(416, "keep-alive");
+    assert_eq!(site.ask("GET", "/empty.txt", &["Range: bytes=-5"]).status, 200);
+    site.ask("GET", "/empty.txt", &["Range: bytes=0-"]).is_error(416, "keep-alive");
     site.stops();
 }
 
 #[test]
-fn curl_is_not_sent_again_what_has_not_changed() {
+fn a_file_that_has_not_changed_is_not_sent_again() {
     let site = Site::start(&[]);
     let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000_000_700);
     let file = std::fs::File::options().append(true).open(site.path("hello.txt")).unwrap();
     file.set_modified(modified).unwrap();
     assert_eq!(
-        site.curl(&[], "/hello.txt").field("last-modified"),
+        site.get("/hello.txt").field("last-modified"),
         Some("Sun, 09 Sep 2001 01:46:40 GMT")
     );
     for (since, status) in [
@@ -164,28 +142,28 @@ fn curl_is_not_sent_again_what_has_not_changed() {
         ("Sun, 09 Sep 2001 01:46:40 GMT", 304),
         ("Sunday, 09-Sep-01 01:46:41 GMT", 304),
     ] {
-        let answer = site.curl(&["--time-cond", since], "/hello.txt");
+        let answer = site.ask("GET", "/hello.txt", &[&format!("If-Modified-Since: {since}")]);
         let text = if status == 304 { "" } else { HELLO };
         assert_eq!((answer.status, answer.text()), (status, text), "{since}");
     }
     for field in ["If-Modified-Since: never", "If-None-Match: \"tag\""] {
-        let since = ["--time-cond", "Sun, 09 Sep 2001 01:46:41 GMT", "--header", field];
-        assert_eq!(site.curl(&since, "/hello.txt").status, 200, "{field}");
+        let since = "If-Modified-Since: Sun, 09 Sep 2001 01:46:41 GMT";
+        assert_eq!(site.ask("GET", "/hello.txt", &[since, field]).status, 200, "{field}");
     }
     // A file from the future has changed now at the latest.
     file.set_modified(SystemTime::now() + Duration::from_secs(1_000_000)).unwrap();
-    let answer = site.curl(&[], "/hello.txt");
+    let answer = site.get("/hello.txt");
     let of = |name| httpdate::parse_http_date(answer.field(name).unwrap()).unwrap();
     assert!(of("last-modified") <= of("date"), "{answer:?}");
     // Times that HTTP has no words for harm nobody.
     file.set_modified(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).unwrap();
-    let answer = site.curl(&[], "/hello.txt");
+    let answer = site.get("/hello.txt");
     assert_eq!((answer.status, answer.field("last-modified")), (200, None));
     site.stops();
 }
 
 #[test]
-fn curl_does_not_go_on_with_a_file_that_has_changed() {
+fn a_part_of_a_file_that_has_changed_is_not_sent() {
     let site = Site::start(&[]);
     let file = std::fs::File::options().append(true).open(site.path("hello.txt")).unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
@@ -200,32 +178,13 @@ fn curl_does_not_go_on_with_a_file_that_has_changed() {
         // Any file will do, and where there are tags, the time does not count.
         (&["If-Match: *", before], 206),
     ] {
-        let headers = fields.iter().flat_map(|field| ["--header", field]);
-        let arguments: Vec<&str> = ["--range", "7-11"].into_iter().chain(headers).collect();
-        let answer = site.curl(&arguments, "/hello.txt");
+        let answer = site.ask("GET", "/hello.txt", &[&["Range: bytes=7-11"], fields].concat());
         match status {
             206 => assert_eq!((answer.status, answer.text()), (206, "world"), "{fields:?}"),
             _ => answer.is_error(status, "keep-alive"),
         }
     }
-    site.curl(&["--header", before], "/nothing").is_error(404, "keep-alive");
-    site.stops();
-}
-
-#[test]
-fn curl_keeps_its_connection_as_its_version_of_http_has_it() {
-    let site = Site::start(&[]);
-    let connects = |arguments: &[&str]| {
-        let mut command = curl();
-        command.args(["--write-out", "%{num_connects} ", "--output", "/dev/null"]).args(arguments);
-        command.args(["--output", "/dev/null", "--output", "/dev/null"]);
-        command.args(["/hello.txt", "/nothing", "/sub/"].map(|path| site.url(path)));
-        run(command, "").text().to_owned()
-    };
-    assert_eq!(connects(&[]), "1 0 0 ");
-    assert_eq!(connects(&["--header", "Connection: close"]), "1 1 1 ");
-    assert_eq!(connects(&["--http1.0"]), "1 1 1 ");
-    assert_eq!(connects(&["--http1.0", "--header", "Connection: Keep-Alive"]), "1 0 0 ");
+    site.ask("GET", "/nothing", &[before]).is_error(404, "keep-alive");
     site.stops();
 }
 
@@ -288,7 +247,7 @@ fn no_path_leads_out_of_the_root() {
         "/chain",
         "/loop",
     ] {
-        let answer = site.curl(&[], path);
+        let answer = site.get(path);
         assert_eq!(answer.status, 404, "{path}");
         assert!(!answer.text().contains(SECRET), "{path}");
     }
@@ -302,28 +261,27 @@ fn links_that_stay_inside_lead_there() {
     symlink("sub", site.path("folder")).unwrap();
     symlink("../hello.txt", site.path("page/again.html")).unwrap();
     for (path, text) in [("/sub/link", HELLO), ("/folder/inner.txt", "inside\n")] {
-        assert_eq!(site.curl(&[], path).text(), text, "{path}");
+        assert_eq!(site.get(path).text(), text, "{path}");
     }
     std::fs::remove_file(site.path("page/index.html")).unwrap();
     symlink("../sub/inner.txt", site.path("page/index.html")).unwrap();
-    assert_eq!(site.curl(&[], "/page/").text(), "inside\n");
+    assert_eq!(site.get("/page/").text(), "inside\n");
     std::fs::remove_file(site.path("page/index.html")).unwrap();
     symlink("../../secret.txt", site.path("page/index.html")).unwrap();
-    assert!(!site.curl(&[], "/page/").text().contains(SECRET));
+    assert!(!site.get("/page/").text().contains(SECRET));
     site.stops();
 }
 
 #[test]
 fn what_is_neither_file_nor_folder_is_not_there_and_holds_nobody_up() {
-    let _bound = bounded();
     for mixin in ["sequential", "fibers"] {
         let site = Site::start(&["--mixin", mixin]);
         mknodat(CWD, site.path("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
         let _listener = UnixListener::bind(site.path("socket")).unwrap();
         for path in ["/fifo", "/socket", "/fifo/", "/socket/"] {
-            site.curl(&[], path).is_error(404, "keep-alive");
+            site.get(path).is_error(404, "keep-alive");
         }
-        assert_eq!(site.curl(&[], "/hello.txt").text(), HELLO);
+        assert_eq!(site.get("/hello.txt").text(), HELLO);
         site.stops();
     }
 }

@@ -6,8 +6,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use crate::common::{PATIENCE, rest_of};
-use crate::demos::site::{Answer, HELLO, Site, curl};
-use crate::process::run;
+use crate::demos::site::{Answer, HELLO, Site};
 use rustix::process::Signal;
 
 /// A whole request, to follow others.
@@ -161,10 +160,10 @@ fn a_body_that_is_not_read_ends_its_connection() {
     }
     answers(&site, &[405, 200], &format!("{}{}{NEXT}", length("65535"), "x".repeat(65_535)));
 
-    // curl waits to be told whether to send it.
-    let body = site.path("hello.txt").display().to_string();
-    let answer = site.curl(&["--upload-file", &body, "--header", "Expect: 100-continue"], "/x");
-    answer.is_error(405, "close");
+    // The client waits to be told whether to send it.
+    let expecting =
+        "PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 14\r\nExpect: 100-continue\r\n\r\n";
+    site.send(expecting).is_error(405, "close");
     site.stops();
 }
 
@@ -177,12 +176,12 @@ fn other_codings_methods_and_versions_are_named() {
         refuses(&site, 505, &format!("GET / {version}\r\nHost: a\r\n\r\n"));
     }
     for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE"] {
-        let answer = site.curl(&["--request", method], "/hello.txt");
+        let answer = site.ask(method, "/hello.txt", &[]);
         answer.is_error(405, "keep-alive");
         assert_eq!(answer.field("allow"), Some("GET, HEAD"));
     }
     for method in ["get", "PROPFIND", "BREW"] {
-        site.curl(&["--request", method], "/hello.txt").is_error(501, "keep-alive");
+        site.ask(method, "/hello.txt", &[]).is_error(501, "keep-alive");
     }
     answers(&site, &[405, 200], &format!("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n{NEXT}"));
     answers(&site, &[405, 200], &format!("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n{NEXT}"));
@@ -313,9 +312,5 @@ fn a_target_may_name_the_host_too() {
     ] {
         assert_eq!(site.send(get(target)).status, status, "{target}");
     }
-    // As curl sends it to a proxy.
-    let mut command = curl();
-    command.args(["--noproxy", "", "--proxy", &site.url(""), "http://elsewhere.test/hello.txt"]);
-    assert_eq!(run(command, "").text(), HELLO);
     site.stops();
 }

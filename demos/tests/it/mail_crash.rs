@@ -26,7 +26,9 @@ fn what_was_acknowledged_survives_a_hundred_kills() {
         |_| fastrand::u64(..),
         |seed| seed.parse().expect("MAIL_CRASH_SEED is no number"),
     );
-    println!("once more: MAIL_CRASH_SEED={seed} cargo test --test mail_crash");
+    println!(
+        "once more: MAIL_CRASH_SEED={seed} cargo test -p socketserver-demos --test it mail_crash"
+    );
     let mut random = Rng::with_seed(seed);
     let folder = TempDir::new();
     let place = Place::default();

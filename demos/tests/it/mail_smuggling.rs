@@ -1,11 +1,8 @@
 //! What the example `mail` takes for a command over SMTP, and what for a part of a message,
 //! whatever somebody else may have taken for the end of either.
 
-use std::process::Command;
-
 use crate::common::TempDir;
 use crate::demos::mail::{Mail, files, messages};
-use crate::process::run;
 
 const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];
 
@@ -121,22 +118,6 @@ fn text_behind_a_refused_data_is_no_command() {
     smtp.reads(250);
     drop(smtp);
     mail.stops();
-}
-
-#[test]
-fn a_request_of_a_browser_is_no_mail() {
-    let body = "EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<ada@example.test>\r\nDATA\r\nhello\r\n.\r\n";
-    for mixin in MIXINS {
-        let folder = TempDir::new();
-        let mail = Mail::start(folder.path(), &["--mixin", mixin]);
-        let mut command = Command::new("curl");
-        command.args(["--disable", "--silent", "--noproxy", "*", "--max-time", "30", "--http0.9"]);
-        command.args(["--data-binary", body]).arg(format!("http://{}/", mail.address()));
-        let ended = run(command, "");
-        assert!(ended.text().ends_with("\r\n421 this is SMTP\r\n"), "{ended:?}");
-        assert!(messages(&folder, "ada").is_empty());
-        mail.stops();
-    }
 }
 
 #[test]

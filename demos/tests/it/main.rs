@@ -8,14 +8,13 @@ mod demos;
 #[path = "../../../tests/common/process.rs"]
 mod process;
 
-mod http_clients;
 mod http_command_line;
+mod http_downloads;
 mod http_files;
 mod http_refusals;
 
 mod lookup;
 mod lookup_files;
-mod lookup_packing;
 mod mail;
 mod mail_crash;
 mod mail_pop3;
