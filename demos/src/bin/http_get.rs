@@ -1,5 +1,5 @@
-//! A client for `http_files`, and for any other server of HTTP: what it sends goes to standard
-//! output, piece by piece, what it says about that to standard error.
+//! A client for `http_files`, and for any other HTTP server: it streams the body to standard
+//! output, and prints the head to standard error.
 //!
 //! ```sh
 //! cargo run -p socketserver-demos --bin http_files
@@ -7,7 +7,7 @@
 //! cargo run -p socketserver-demos --bin http_get -- --range 0-99 http://127.0.0.1:8000/README.md
 //! ```
 
-#[expect(dead_code, reason = "its command line is that of other clients")]
+#[expect(dead_code, reason = "its command line is not that of the other clients")]
 #[path = "../../../examples/client/mod.rs"]
 mod client;
 
@@ -31,13 +31,13 @@ to standard error. The exit status is 1 unless the answer is a success (2xx).
   -h, --help     this text
 ";
 
-/// How long the server may take to be reached, or to go on with what it sends.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// For connecting, for the head of the response, and for each read of its body.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 const SHOWN: [&str; 6] =
     ["content-type", "content-length", "content-range", "last-modified", "location", "allow"];
 
-struct Wanted {
+struct Request {
     url: String,
     head: bool,
     range: Option<String>,
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     client::exit("http_get", arguments().and_then(get))
 }
 
-fn arguments() -> Result<Wanted, Failure> {
+fn arguments() -> Result<Request, Failure> {
     let (mut url, mut head, mut range) = (None, false, None);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
@@ -63,19 +63,19 @@ fn arguments() -> Result<Wanted, Failure> {
         }
     }
     let url = url.ok_or_else(|| Failure::Usage("no URL".into()))?;
-    Ok(Wanted { url, head, range })
+    Ok(Request { url, head, range })
 }
 
-fn get(wanted: Wanted) -> Result<(), Failure> {
+fn get(Request { url, head, range }: Request) -> Result<(), Failure> {
     let agent: Agent = Agent::config_builder()
-        .timeout_connect(Some(PATIENCE))
-        .timeout_recv_response(Some(PATIENCE))
-        .timeout_per_read(Some(PATIENCE))
-        // What an error says is an answer too.
+        .timeout_connect(Some(TIMEOUT))
+        .timeout_recv_response(Some(TIMEOUT))
+        .timeout_per_read(Some(TIMEOUT))
+        // The body of an error is printed too.
         .http_status_as_error(false)
         .build()
         .into();
-    let Wanted { url, head, range } = wanted;
+
     let mut request = if head { agent.head(&url) } else { agent.get(&url) };
     if let Some(range) = range {
         request = request.header("Range", format!("bytes={range}"));

@@ -1,12 +1,10 @@
-//! Shows the mail in a POP3 mailbox: a client for `mail`, and for any other server that needs no
-//! encryption.
+//! A POP3 client for `mail`, and for any other server that needs no encryption. It prints the mail
+//! in a mailbox, and implements the protocol itself.
 //!
 //! ```sh
 //! cargo run -p socketserver-demos --bin mail -- --maildir /tmp/mail --user ada:secret &
 //! cargo run -p socketserver-demos --bin read_mail -- --user ada --password secret
 //! ```
-//!
-//! It speaks the protocol itself, which is little more than lines.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
@@ -29,8 +27,8 @@ Shows all messages in a mailbox, each below a line with its number and length.
   --help               this text
 ";
 
-/// How long the server may take, and how long a line of its may be.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// For each read and write.
+const TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_LINE_LENGTH: u64 = 64 * 1024;
 
 fn main() -> ExitCode {
@@ -70,7 +68,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     for number in 1..=if delete { count } else { 0 } {
         mailbox.ask(&format!("DELE {number}"))?;
     }
-    // Only this removes what was deleted.
+    // The server removes deleted messages only after QUIT.
     mailbox.ask("QUIT")?;
     Ok(())
 }
@@ -80,8 +78,8 @@ struct Mailbox(BufReader<TcpStream>);
 impl Mailbox {
     fn connect(server: &str) -> Result<Mailbox, Box<dyn Error>> {
         let stream = TcpStream::connect(server).map_err(|error| format!("{server}: {error}"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         let mut mailbox = Mailbox(BufReader::new(stream));
         mailbox.answer()?;
         Ok(mailbox)
@@ -95,7 +93,7 @@ impl Mailbox {
         self.answer()
     }
 
-    /// What comes behind `+OK`; anything else is an error.
+    /// The text after `+OK`; any other answer is an error.
     fn answer(&mut self) -> Result<String, Box<dyn Error>> {
         let line = self.line()?;
         let line = String::from_utf8_lossy(line.trim_ascii_end());
@@ -105,7 +103,7 @@ impl Mailbox {
         }
     }
 
-    /// Writes out the lines up to one that is a dot.
+    /// Writes the lines before the one that is a dot.
     fn copy_text(&mut self, output: &mut (impl Write + IsTerminal)) -> Result<(), Box<dyn Error>> {
         loop {
             let line = self.line()?;
@@ -113,7 +111,7 @@ impl Mailbox {
                 return Ok(output.flush()?);
             }
             let text = line.strip_prefix(b".").unwrap_or(&line);
-            // A message does not drive the terminal.
+            // A message must not send control characters to the terminal.
             match output.is_terminal() {
                 true => writeln!(output, "{}", printable(text))?,
                 false => output.write_all(text)?,

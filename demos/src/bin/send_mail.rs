@@ -1,9 +1,10 @@
-//! Sends standard input as a mail, with the crate `lettre`: a client for `mail`, and for any other
-//! SMTP server that needs neither a password nor encryption.
+//! An SMTP client for `mail`, and for any other server that needs neither a password nor
+//! encryption. It sends standard input as a mail, with the crate `lettre`.
 //!
 //! ```sh
 //! cargo run -p socketserver-demos --bin mail -- --maildir /tmp/mail --user ada:secret &
-//! echo 'See you at noon.' | cargo run -p socketserver-demos --bin send_mail -- --to ada@example.test --subject Lunch
+//! echo 'See you at noon.' | cargo run -p socketserver-demos --bin send_mail -- \
+//!     --to ada@example.test --subject Lunch
 //! ```
 
 use std::error::Error;
@@ -63,7 +64,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         message = message.to(mailbox(recipient)?);
     }
     let body = io::read_to_string(io::stdin())?;
-    // The end of the last line comes from lettre, and its CR too.
+    // lettre adds the CRLF of the last line.
     let lines = body.strip_suffix('\n').unwrap_or(&body);
     let message = message.body(lines.strip_suffix('\r').unwrap_or(lines).to_owned())?;
 

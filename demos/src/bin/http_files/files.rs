@@ -24,7 +24,7 @@ pub(crate) enum Found {
 pub(crate) struct File {
     file: std::fs::File,
     pub(crate) length: u64,
-    /// `None` where HTTP has no words for it: before 1970, or after 9999.
+    /// `None` if an HTTP date cannot express it: before 1970, or after 9999.
     pub(crate) modified: Option<SystemTime>,
 }
 
@@ -36,15 +36,15 @@ impl Root {
         Ok(Root(folder.map_err(|errno| named(errno.into()))?))
     }
 
-    /// Opens what a path beneath the root leads to; the empty one leads to the root itself.
+    /// Opens a path beneath the root; the empty path is the root itself.
     ///
-    /// The system sees to it that the way never leaves the root
-    /// ([openat2](https://man7.org/linux/man-pages/man2/openat2.2.html), Linux 5.6 or newer), by a
-    /// symbolic link or otherwise, though somebody move folders at this moment. A link that stays
+    /// The kernel resolves the path beneath the root
+    /// ([openat2](https://man7.org/linux/man-pages/man2/openat2.2.html), Linux 5.6 or newer), so
+    /// neither a symbolic link nor a rename during the call leads out of it. A link that stays
     /// inside is followed.
     pub(crate) fn find(&self, path: &[u8]) -> Result<Found, StatusCode> {
         let path = OsStr::from_bytes(if path.is_empty() { b"." } else { path });
-        // A FIFO would else block until somebody writes to it.
+        // Without O_NONBLOCK, opening a FIFO blocks until a writer opens it.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         openat2(&self.0, path, flags, Mode::empty(), beneath)
@@ -68,14 +68,14 @@ impl Found {
     }
 }
 
-/// What cannot be reached is not there, as far as anybody is told.
+/// The status for a path that cannot be opened. A path out of the root is reported as missing.
 fn refusal(errno: Errno, path: &OsStr) -> StatusCode {
     match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => StatusCode::NOT_FOUND,
-        // A way out of the root; too many links; a socket or another thing that is no file.
+        // A path out of the root; too many links; a socket, or another type of file.
         Errno::XDEV | Errno::LOOP | Errno::NXIO | Errno::NODEV => StatusCode::NOT_FOUND,
         Errno::ACCESS | Errno::PERM => StatusCode::FORBIDDEN,
-        // Somebody moves folders on the way; descriptors or memory are lacking.
+        // A rename during the lookup; no descriptors or memory left.
         Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -93,7 +93,7 @@ fn http_time(seconds: i64) -> Option<SystemTime> {
 }
 
 impl File {
-    /// Reads some bytes from this place on; none at the end.
+    /// Reads bytes at this offset; 0 at the end of the file.
     pub(crate) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         loop {
             match self.file.read_at(buffer, at) {

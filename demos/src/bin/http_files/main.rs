@@ -1,6 +1,5 @@
 //! A directory tree over HTTP/1.1 ([RFC 9110](https://www.rfc-editor.org/rfc/rfc9110),
-//! [RFC 9112](https://www.rfc-editor.org/rfc/rfc9112)): small enough to read, strict in what it
-//! takes.
+//! [RFC 9112](https://www.rfc-editor.org/rfc/rfc9112)), strict in what it accepts.
 //!
 //! ```sh
 //! cargo run -p socketserver-demos --bin http_files -- --root .
@@ -9,15 +8,14 @@
 //! cargo run -p socketserver-demos --bin http_get -- http://127.0.0.1:8000/README.md
 //! ```
 //!
-//! It answers GET and HEAD, one range at a time, `If-Modified-Since` and `If-Unmodified-Since`;
-//! connections stay open for more requests, which may come before they are answered. It makes no
-//! entity tags, and decodes no bodies: a small one is dropped, and whatever else comes with a body
-//! ends its connection.
+//! It serves GET and HEAD, single ranges, `If-Modified-Since` and `If-Unmodified-Since`.
+//! Connections are persistent, and requests may be pipelined. It has no entity tags and decodes no
+//! bodies: it discards a small body, and closes the connection after a request with any other.
 //!
-//! Under `--mixin fibers` it reads files in place. A piece of a file that the system has at hand is
-//! there sooner than `Fibers::offload` could hand it over; on a disk that is slow, all clients of a
-//! worker wait meanwhile. Under `--mixin sequential` a client has the server to itself for as long
-//! as its connection stays open: at most `--idle-timeout` beyond its last request.
+//! Under `--mixin fibers` it reads files without `Fibers::offload`: a read from the page cache is
+//! faster than the hand-over to another thread. A read from a slow disk blocks all clients of that
+//! worker. Under `--mixin sequential` a connection occupies the server until it is closed, at most
+//! `--idle-timeout` after its last request.
 
 #[path = "../../../../examples/common/mod.rs"]
 mod common;
@@ -44,16 +42,16 @@ use target::Target;
 
 struct Files {
     root: Root,
-    head_deadline: Duration,
+    head_timeout: Duration,
     idle_timeout: Duration,
-    /// In bytes a second.
+    /// In bytes per second.
     min_rate: u32,
 }
 
 impl StreamRequestHandler for Files {
     fn setup(&self, connection: &mut Connection) -> HandlerResult {
-        connection.set_message_deadline(Some(self.head_deadline));
-        let (bytes_per_second, grace) = (self.min_rate, self.head_deadline);
+        connection.set_message_deadline(Some(self.head_timeout));
+        let (bytes_per_second, grace) = (self.min_rate, self.head_timeout);
         connection.set_min_rate(Some(MinRate { bytes_per_second, grace }));
         Ok(connection.set_idle_timeout(Some(self.idle_timeout))?)
     }
@@ -66,7 +64,7 @@ impl StreamRequestHandler for Files {
                 Err(Failure::Broken(error)) => return Err(error.into()),
                 Err(Failure::Refused(status)) => {
                     log::info!("{}: refused: {status}", connection.peer_addr());
-                    // Nobody knows where the next request would begin.
+                    // Where the next request begins is unknown, so the connection is closed.
                     return Ok(Response::error(status).send(connection, false, false)?);
                 }
             };
@@ -88,7 +86,7 @@ impl Files {
         }
         let target = Target::parse(&request.target)?;
         match self.root.find(&target.path)? {
-            // Without the slash, the links of the page would lead elsewhere.
+            // Without the slash, the page's relative links would be resolved in its parent.
             Found::Folder(_) if !target.is_folder() => {
                 Ok(Response::error(StatusCode::MOVED_PERMANENTLY)
                     .with("Location", target.with_slash()))
@@ -106,7 +104,7 @@ impl Files {
     }
 }
 
-/// A method that others serve is not allowed here; of any else nothing is known.
+/// 405 for a known method that is not served, 501 for an unknown one.
 fn other_method(method: &Method) -> Result<Response, StatusCode> {
     const OTHERS: [Method; 7] = [
         Method::CONNECT,
@@ -124,7 +122,7 @@ fn other_method(method: &Method) -> Result<Response, StatusCode> {
 }
 
 fn file_response(file: File, path: &[u8], request: &Request) -> Response {
-    // Nothing is told to have changed after it was sent.
+    // `Last-Modified` must not be later than `Date` (RFC 9110, 8.8.2.1).
     let modified = file.modified.map(|modified| modified.min(SystemTime::now()));
     let response = |status, body| {
         let response = Response::new(status, body).with("Accept-Ranges", "bytes");
@@ -157,7 +155,7 @@ fn file_response(file: File, path: &[u8], request: &Request) -> Response {
     }
 }
 
-/// By the name. Text is taken to be UTF-8, as browsers would not by themselves.
+/// By the extension of the name. Text is declared as UTF-8, which browsers do not assume.
 fn media_type(path: &[u8]) -> String {
     let guess = mime_guess::from_path(OsStr::from_bytes(path)).first_raw();
     let guess = guess.unwrap_or("application/octet-stream");
@@ -167,7 +165,7 @@ fn media_type(path: &[u8]) -> String {
 fn serve(options: Options) -> Outcome {
     let files = Files {
         root: Root::open(options.value("root").unwrap_or("."))?,
-        head_deadline: options.seconds("head-deadline")?.unwrap_or(Duration::from_secs(10)),
+        head_timeout: options.seconds("head-deadline")?.unwrap_or(Duration::from_secs(10)),
         idle_timeout: options.seconds("idle-timeout")?.unwrap_or(Duration::from_secs(5)),
         min_rate: rate(&options)?,
     };

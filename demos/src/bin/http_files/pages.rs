@@ -1,4 +1,4 @@
-//! The pages that the server makes by itself.
+//! Generated pages: errors and listings.
 
 use std::fmt::Write;
 use std::os::fd::OwnedFd;
@@ -9,13 +9,13 @@ use rustix::fs::{Dir, FileType};
 
 use crate::target::Target;
 
-/// How many names a listing has at most; a page has to fit in memory.
+/// The most names in a listing, since the page is built in memory.
 const MAX_NAMES: usize = 10_000;
 
-/// What stays as it is in a link. Without a colon, no name is taken for a scheme (`javascript:`).
+/// What is not escaped in a link. A colon is, so that no name reads as a scheme (`javascript:`).
 const LINK: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The status, for people.
+/// A page that shows the status.
 pub(crate) fn error(status: StatusCode) -> String {
     page(&status.to_string(), "")
 }
@@ -31,7 +31,7 @@ pub(crate) fn listing(target: &Target, folder: OwnedFd) -> Result<String, Status
         items.push_str("<li><a href=\"../\">../</a></li>\n");
     }
     for name in names {
-        // The slash of a folder is no part of its name.
+        // The slash marks a folder, and is not part of its name.
         let (name, slash) = match name.strip_suffix(b"/") {
             Some(name) => (name, "/"),
             None => (&name[..], ""),
@@ -45,7 +45,8 @@ pub(crate) fn listing(target: &Target, folder: OwnedFd) -> Result<String, Status
     Ok(page(&title, &format!("<ul>\n{items}</ul>\n{note}")))
 }
 
-/// Sorted, those of folders with a slash; and whether there are more.
+/// The names in a folder, sorted, with a slash behind those of folders; and whether there are more
+/// than a listing has.
 fn names(folder: OwnedFd) -> rustix::io::Result<(Vec<Vec<u8>>, bool)> {
     let mut names = Vec::new();
     let mut entries = Dir::new(folder)?;
@@ -55,7 +56,7 @@ fn names(folder: OwnedFd) -> rustix::io::Result<(Vec<Vec<u8>>, bool)> {
             _ if matches!(name, b"." | b"..") => continue,
             FileType::Directory => b"/",
             FileType::RegularFile | FileType::Symlink | FileType::Unknown => b"",
-            // It would not be served.
+            // Other types of file are not served.
             _ => continue,
         };
         names.push([name, slash].concat());

@@ -1,15 +1,13 @@
-//! Which part of a file is asked for
-//! ([RFC 9110, 14](https://www.rfc-editor.org/rfc/rfc9110#section-14)).
+//! The `Range` field ([RFC 9110, 14](https://www.rfc-editor.org/rfc/rfc9110#section-14)).
 
 use std::ops::Range;
 
-/// What a `Range` field comes to.
+/// The part of a file that a `Range` field selects.
 pub(crate) enum Selection {
-    /// The field is none that this server follows: another unit, several ranges, or nonsense. All
-    /// of these may be ignored.
+    /// The field is ignored: another unit, several ranges, or not valid.
     Whole,
     Part(Range<u64>),
-    /// It begins behind the end.
+    /// The range begins after the end of the file.
     Unsatisfiable,
 }
 
@@ -21,7 +19,7 @@ pub(crate) fn select(field: &str, length: u64) -> Selection {
     };
     match (first.is_empty(), number(first), number(last)) {
         (true, _, Some(0)) => Selection::Unsatisfiable,
-        // The end of nothing is all of it, and cannot be said in a `Content-Range`.
+        // `Content-Range` cannot express a part of an empty file.
         (true, _, Some(_)) if length == 0 => Selection::Whole,
         (true, _, Some(suffix)) => Selection::Part(length.saturating_sub(suffix)..length),
         (_, Some(first), None) if last.is_empty() => part(first, u64::MAX, length),
@@ -37,7 +35,7 @@ fn part(first: u64, last: u64, length: u64) -> Selection {
     Selection::Part(first..last.saturating_add(1).min(length))
 }
 
-/// Digits alone; a number beyond all files is beyond this one too.
+/// Digits only; a number that does not fit is beyond the end of any file.
 fn number(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u64::MAX))

@@ -1,8 +1,8 @@
-//! From bytes to a request that can be answered, or to why it is refused.
+//! Reads and parses requests.
 //!
-//! It is strict where leniency helps those who smuggle one request within another: a line ends with
-//! `\r\n` and nothing else, a field is not continued on the next line, a length is said once, and
-//! not beside `Transfer-Encoding`.
+//! The parser is strict where leniency allows request smuggling: a line ends with `\r\n` only, a
+//! field is not continued on the next line, a length is given once, and not beside
+//! `Transfer-Encoding`.
 
 use std::io::{self, Read};
 use std::time::SystemTime;
@@ -19,18 +19,19 @@ const MAX_HEAD: usize = 16 * 1024;
 
 const MAX_FIELDS: usize = 100;
 
-/// No request that is answered needs a body. One of less than this is dropped.
+/// The length from which a body is refused. No method that is served needs one, so a shorter body
+/// is discarded.
 const MAX_BODY: u64 = 64 * 1024;
 
-/// What of a request has a bearing on the answer.
+/// The parts of a request that the response depends on.
 pub(crate) struct Request {
     pub(crate) method: Method,
-    /// As it came.
+    /// As it was sent.
     pub(crate) target: String,
     pub(crate) range: Option<String>,
     pub(crate) if_modified_since: Option<SystemTime>,
     pub(crate) if_unmodified_since: Option<SystemTime>,
-    /// Whether it is only for a file with a certain entity tag, which none has.
+    /// Whether `If-Match` names an entity tag, which no file has.
     pub(crate) if_tagged: bool,
     /// Whether another request may follow.
     pub(crate) keep_alive: bool,
@@ -38,7 +39,7 @@ pub(crate) struct Request {
 
 /// Why there is no request.
 pub(crate) enum Failure {
-    /// To be answered so, after which the connection is closed.
+    /// The status of the response, after which the connection is closed.
     Refused(StatusCode),
     Broken(io::Error),
 }
@@ -61,10 +62,10 @@ impl From<io::Error> for Failure {
 }
 
 impl Request {
-    /// Reads the next one; `None` when there is none: the client has closed, or been silent for the
-    /// idle timeout.
+    /// Reads the next request; `None` if the client has closed, or sent nothing for the idle
+    /// timeout.
     pub(crate) fn read(connection: &mut Connection) -> Result<Option<Request>, Failure> {
-        // One deadline for all of it.
+        // One deadline for the head and a body that is discarded.
         connection.one_message(|connection| {
             let Some(head) = read_head(connection)? else { return Ok(None) };
             let (mut request, body) = parse(&head)?;
@@ -77,7 +78,7 @@ impl Request {
     }
 }
 
-/// All lines up to the empty one, and that one.
+/// All lines up to and including the empty one.
 fn read_head(connection: &mut Connection) -> Result<Option<Vec<u8>>, Failure> {
     let mut head = Vec::new();
     let mut skipped = false;
@@ -109,7 +110,8 @@ fn read_head(connection: &mut Connection) -> Result<Option<Vec<u8>>, Failure> {
             if begin > 0 || skipped {
                 return Ok(Some(head));
             }
-            // One is let pass before a request: some clients end a body with it.
+            // One before a request is skipped: some clients send it after a body
+            // (https://www.rfc-editor.org/rfc/rfc9112#section-2.2).
             skipped = true;
             head.clear();
         }
@@ -123,7 +125,7 @@ fn drop_body(connection: &mut Connection, length: u64) -> Result<(), Failure> {
     }
 }
 
-/// Why a request has no end: it is for its client to answer for, unless this side has cut it off.
+/// The status for a request that ends early: 503 if a stop of this server has cut it off, else 400.
 fn early_end(connection: &Connection) -> StatusCode {
     match connection.is_stopping() {
         true => StatusCode::SERVICE_UNAVAILABLE,
@@ -133,10 +135,10 @@ fn early_end(connection: &Connection) -> StatusCode {
 
 /// What follows the head.
 enum Body {
-    /// To be dropped; most often nothing.
+    /// Discarded; mostly of length 0.
     Short(u64),
-    /// To be left where it is, so that the connection ends with the answer: it has no length yet,
-    /// or the client waits to be told whether to send it.
+    /// Not read, so the connection is closed after the response: the body is chunked, or the client
+    /// waits for a `100 Continue`.
     Unread,
 }
 
@@ -170,15 +172,14 @@ fn parse(head: &[u8]) -> Result<(Request, Body), StatusCode> {
     Ok((request, body))
 }
 
-/// Whether the first line ends with a version, though none of ours.
+/// Whether the first line ends with the number of a version, supported or not.
 fn has_version(head: &[u8]) -> bool {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let last = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
     matches!(last, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
 }
 
-/// [RFC 9112, 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2). Which host it is makes no
-/// difference here.
+/// [RFC 9112, 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2). Any host is accepted.
 fn check_host(fields: &Fields, is_1_1: bool) -> Result<(), StatusCode> {
     let is_of_a_host =
         |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte);
@@ -212,7 +213,7 @@ fn framing(fields: &Fields, is_1_1: bool) -> Result<Body, StatusCode> {
     }
 }
 
-/// Digits alone; one that is beyond all numbers is too long all the more.
+/// Digits only; a number that does not fit is too long in any case.
 fn number(digits: &[u8]) -> Result<u64, StatusCode> {
     match str::from_utf8(digits) {
         Ok(text) if !text.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
@@ -222,13 +223,13 @@ fn number(digits: &[u8]) -> Result<u64, StatusCode> {
     }
 }
 
-/// A part that is asked for only `If-Range` of an unchanged file is not: a time in whole seconds
-/// cannot tell, so the answer is the whole file.
+/// The `Range` field. It is ignored beside `If-Range`: a modification time in whole seconds cannot
+/// prove that the file is unchanged.
 fn asked_range<'a>(fields: &Fields<'a>) -> Option<&'a str> {
     fields.all("if-range").next().is_none().then(|| fields.only("range")).flatten()
 }
 
-/// Where there are entity tags, the time does not count.
+/// The time in a field, which is ignored beside entity tags.
 fn time_unless(fields: &Fields, name: &str, tags: &str) -> Option<SystemTime> {
     let has_tags = fields.all(tags).next().is_some();
     let time = fields.only(name).filter(|_| !has_tags)?;
@@ -243,14 +244,14 @@ impl<'a> Fields<'a> {
         named.map(|field| field.value)
     }
 
-    /// The value of a field that is there once.
+    /// The value of a field that occurs once.
     fn only(&self, name: &str) -> Option<&'a str> {
         let mut values = self.all(name);
         let value = values.next().filter(|_| values.next().is_none())?;
         str::from_utf8(value).ok()
     }
 
-    /// The members of a list, which may be spread over several fields.
+    /// The members of a list, which several fields may share.
     fn list(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let members = self.all(name).flat_map(|value| value.split(|byte| *byte == b','));
         members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())

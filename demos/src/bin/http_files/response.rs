@@ -1,4 +1,4 @@
-//! Answers, and how they are sent.
+//! Responses, and how they are sent.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use socketserver::Connection;
 use crate::files::File;
 use crate::pages;
 
-/// How much of a file is in memory at a time.
+/// The size of the buffer that a file is sent through.
 const PIECE: u64 = 64 * 1024;
 
 pub(crate) struct Response {
@@ -36,18 +36,18 @@ impl Response {
         Response::new(status, Body::Page(html)).with("Content-Type", "text/html; charset=utf-8")
     }
 
-    /// A page that says little more than the status does.
+    /// A page that shows the status.
     pub(crate) fn error(status: StatusCode) -> Response {
         Response::page(status, pages::error(status))
     }
 
-    /// One more field.
+    /// Adds a header field.
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.fields.push((name, value.into()));
         self
     }
 
-    /// Sends it; what it is without its body, to a HEAD.
+    /// Sends the response, without its body if the request was HEAD.
     pub(crate) fn send(
         self,
         connection: &mut Connection,
@@ -87,8 +87,8 @@ impl Response {
     }
 }
 
-/// Sends a part of a file, a piece at a time. If the file has become shorter meanwhile, an error
-/// ends the connection: the length was promised, and nothing else could be told from the body.
+/// Sends a range of a file. If the file was truncated meanwhile, the error closes the connection:
+/// that is the only way to tell the client that the body is shorter than its `Content-Length`.
 fn copy(file: &File, range: Range<u64>, connection: &mut Connection) -> io::Result<()> {
     let length = range.end - range.start;
     let mut piece = vec![0; length.min(PIECE) as usize];

@@ -1,19 +1,20 @@
-//! What a request asks for: the target of its first line, taken apart and decoded.
+//! The target of a request, parsed and decoded.
 
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
 
-/// A target that may name something beneath the root.
+/// A target that is a path.
 pub(crate) struct Target<'a> {
-    /// The path as it came, beginning with a slash.
+    /// The path as it was sent, which begins with a slash.
     pub(crate) raw_path: &'a str,
     query: Option<&'a str>,
-    /// The path decoded, without its first slash; the root's is empty.
+    /// The decoded path without its first slash; empty for the root.
     pub(crate) path: Vec<u8>,
 }
 
 impl Target<'_> {
-    /// Takes both forms that a server has to: `/path`, and `http://host/path` as sent to proxies.
+    /// Parses both forms that a server must accept: `/path`, and `http://host/path` as proxies are
+    /// sent it.
     pub(crate) fn parse(text: &str) -> Result<Target<'_>, StatusCode> {
         if !text.bytes().all(is_of_a_uri) {
             return Err(StatusCode::BAD_REQUEST);
@@ -23,30 +24,30 @@ impl Target<'_> {
             Some((path, query)) => (path, Some(query)),
             None => (local, None),
         };
-        // `http://host` and `http://host?query` mean its root.
+        // In `http://host` and `http://host?query`, the empty path is the root.
         let raw_path = if raw_path.is_empty() { "/" } else { raw_path };
         Ok(Target { raw_path, query, path: decode(raw_path)? })
     }
 
-    /// Whether it ends as a folder's does.
+    /// Whether the path ends with a slash.
     pub(crate) fn is_folder(&self) -> bool {
         self.raw_path.ends_with('/')
     }
 
-    /// The same as a folder, for a redirect.
+    /// The path with a slash added, and the query: where a folder is redirected to.
     pub(crate) fn with_slash(&self) -> String {
         let query = self.query.map(|query| format!("?{query}")).unwrap_or_default();
         format!("{}/{query}", self.raw_path)
     }
 }
 
-/// [RFC 3986, 2](https://www.rfc-editor.org/rfc/rfc3986#section-2), but for the brackets of an
-/// address and the `#` that no request has.
+/// [RFC 3986, 2](https://www.rfc-editor.org/rfc/rfc3986#section-2), without `#`, which is never
+/// sent.
 fn is_of_a_uri(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte)
 }
 
-/// This server answers for any host, since it knows none of its names.
+/// What follows the host. Any host is accepted: the server does not know its own names.
 fn without_host(text: &str) -> Result<&str, StatusCode> {
     const SCHEME: &str = "http://";
     let rest = match text.split_at_checked(SCHEME.len()) {
@@ -60,10 +61,9 @@ fn without_host(text: &str) -> Result<&str, StatusCode> {
     Ok(local)
 }
 
-/// A name at a time, so that a `%2f` is no separator; and no name that means another place.
+/// Decodes each name by itself, so that `%2f` does not become a separator. Refuses `.` and `..`.
 ///
-/// Without empty names there is no path like `//elsewhere`, which as a `Location` would lead to
-/// another host.
+/// Empty names are refused as well: `//name` as a `Location` would redirect to another host.
 fn decode(raw_path: &str) -> Result<Vec<u8>, StatusCode> {
     let raw_path = raw_path.strip_prefix('/').unwrap_or(raw_path);
     let mut path = Vec::with_capacity(raw_path.len());
@@ -88,7 +88,7 @@ fn decode(raw_path: &str) -> Result<Vec<u8>, StatusCode> {
     Ok(path)
 }
 
-/// Each `%` has its two digits.
+/// Whether each `%` is followed by two hexadecimal digits.
 fn is_well_encoded(raw: &str) -> bool {
     raw.split('%')
         .skip(1)

@@ -1,4 +1,4 @@
-//! What each command returns.
+//! The results of commands.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -6,12 +6,12 @@ use std::fmt::Display;
 /// The lines to print. A [`usage_error`] makes the status 2, other errors 1.
 pub(crate) type Answer = Result<Vec<String>, Box<dyn Error>>;
 
-/// For what cannot be a question.
+/// For an invalid question.
 pub(crate) fn usage_error(message: impl Into<String>) -> Box<dyn Error> {
     lexopt::Error::from(message.into()).into()
 }
 
-/// For a question without an answer.
+/// For a question that has no answer.
 pub(crate) fn failed(question: &str, why: impl Display) -> Box<dyn Error> {
     format!("{question}: {why}").into()
 }

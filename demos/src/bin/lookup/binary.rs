@@ -1,6 +1,6 @@
 //! Addresses in binary, as C's `inet_pton` and `inet_ntop`.
 //!
-//! std reads what `inet_pton` reads, and nothing else: no `127.1`, no leading zeros, no scope.
+//! std parses the same addresses as `inet_pton`: not `127.1`, no leading zeros, no scope.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,11 +14,11 @@ pub(crate) fn pack(address: &str) -> Answer {
     }
 }
 
-/// Text as [RFC 5952](https://www.rfc-editor.org/rfc/rfc5952) wants it, which differs from
-/// `inet_ntop` in one kind of address that is no longer used: `::102:304` is `::1.2.3.4` there.
+/// Prints the form of [RFC 5952](https://www.rfc-editor.org/rfc/rfc5952). It differs from
+/// `inet_ntop` for one obsolete kind of address: `::102:304` is `::1.2.3.4` there.
 pub(crate) fn unpack(hex: &str) -> Answer {
     let refused = || usage_error(format!("{hex:?} is not 8 or 32 hexadecimal digits"));
-    // `from_str_radix` would take a sign, too.
+    // `from_str_radix` would also accept a sign.
     if !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(refused());
     }

@@ -1,11 +1,11 @@
-//! What the resolver reads below `/etc`, for what no safe call asks it: a host's aliases, and
-//! protocols. A resolver that has been told to look elsewhere than there knows more of these.
+//! The files of the resolver in `/etc`, for the questions that have no safe call: the aliases of a
+//! host, and protocols. A resolver that is configured to use other sources may know more.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 
-/// A whole file; where it is missing, the error says where it is to be had.
+/// Reads a file; the error for a missing one names the package that it is in.
 pub(crate) fn read(path: &str) -> io::Result<String> {
     match fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -56,7 +56,7 @@ pub(crate) fn names_beside(hosts: &str, name: &str) -> Vec<String> {
     names
 }
 
-/// What a line has before its comment.
+/// The words of a line before its comment.
 fn words(line: &str) -> impl Iterator<Item = &str> + Clone {
     line.split('#').next().unwrap_or_default().split_ascii_whitespace()
 }

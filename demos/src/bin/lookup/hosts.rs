@@ -15,7 +15,7 @@ const HOSTS: &str = "/etc/hosts";
 
 pub(crate) fn host(name: &str, all: bool) -> Answer {
     let found = resolve(name, None).map_err(|error| failed(name, error))?;
-    // Each comes once for each type of socket.
+    // getaddrinfo returns an address once for each type of socket.
     let addresses = without_repetitions(found.iter().map(|info| info.sockaddr.ip()));
     if !all {
         return Ok(addresses.iter().map(IpAddr::to_string).collect());
@@ -25,7 +25,7 @@ pub(crate) fn host(name: &str, all: bool) -> Answer {
     names.extend(names_in_file(|hosts| files::names_beside(hosts, name)));
     let is_in_file = names.len() > 1;
     if !is_in_file && !canonical.eq_ignore_ascii_case(name) {
-        // The DNS knows this one as an alias (a CNAME).
+        // The name is an alias in the DNS (a CNAME).
         names.push(name.to_owned());
     }
     Ok(triple(names, &addresses))
@@ -38,8 +38,8 @@ pub(crate) fn addr(address: &str, all: bool) -> Answer {
     Ok(if all { triple(names, &[parsed]) } else { names.into_iter().take(1).collect() })
 }
 
-/// The first of a host's names that has a dot, as CPython's `socket.getfqdn`. A host that is not
-/// found keeps the name it has.
+/// The first of a host's names that has a dot, as CPython's `socket.getfqdn`. For a host that is
+/// not found, the name itself.
 pub(crate) fn fqdn(name: &str) -> Answer {
     let name = match name.trim() {
         "" | "0.0.0.0" | "::" => get_hostname()?,
@@ -52,7 +52,7 @@ pub(crate) fn fqdn(name: &str) -> Answer {
 
 /// A row for each way to connect, as CPython's `socket.getaddrinfo`.
 pub(crate) fn addrinfo(host: &str, service: &str) -> Answer {
-    // getaddrinfo takes the rest of such a number for the port.
+    // getaddrinfo would reduce a larger number modulo 65536.
     let is_number = !service.is_empty() && service.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && service.parse::<u16>().is_err() {
         return Err(usage_error(format!("{service:?} is not a port number")));
@@ -75,31 +75,31 @@ fn row(info: &AddrInfo) -> String {
         number if number == SockType::Raw => "SOCK_RAW".to_owned(),
         number => number.to_string(),
     };
-    // The first row alone has it.
+    // Only the first row has one.
     let canonical = info.canonname.as_deref().unwrap_or("-");
     format!("{family:<8} {socket_type:<11} {:<3} {canonical} {}", info.protocol, info.sockaddr)
 }
 
-/// All there is for these, the canonical name with the first.
+/// All addresses of a host and service; the first has the canonical name.
 fn resolve(host: &str, service: Option<&str>) -> Result<Vec<AddrInfo>, LookupError> {
     let hints = AddrInfoHints { flags: libc::AI_CANONNAME, ..AddrInfoHints::default() };
     Ok(getaddrinfo(Some(host), service, Some(hints))?.collect::<io::Result<_>>()?)
 }
 
-/// The name of an address, and then its aliases, where it has its name from the file that has them.
+/// The name of an address, followed by its aliases if the name is from `/etc/hosts`.
 fn names_of(address: IpAddr) -> Result<Vec<String>, LookupError> {
     let hostname = lookup_addr(&address)?;
     let names = names_in_file(|hosts| files::names_of(hosts, address));
     Ok(if names.first() == Some(&hostname) { names } else { vec![hostname] })
 }
 
-/// A machine need not have the file.
+/// The names found in `/etc/hosts`; none if there is no such file.
 fn names_in_file(find: impl FnOnce(&str) -> Vec<String>) -> Vec<String> {
     files::read(HOSTS).map_or_else(|_| Vec::new(), |hosts| find(&hosts))
 }
 
-/// What CPython's `gethostbyname_ex` and `gethostbyaddr` return: the hostname, which is the first of
-/// the names, the aliases, and the addresses.
+/// The result of CPython's `gethostbyname_ex` and `gethostbyaddr`: the hostname, which is the first
+/// of the names, the aliases, and the addresses.
 fn triple(names: Vec<String>, addresses: &[IpAddr]) -> Vec<String> {
     let labels = iter::once("hostname").chain(iter::repeat("alias"));
     let names = without_repetitions(names.into_iter()).into_iter();
@@ -110,11 +110,11 @@ fn triple(names: Vec<String>, addresses: &[IpAddr]) -> Vec<String> {
 }
 
 fn without_repetitions<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
-    let mut once = Vec::new();
+    let mut unique = Vec::new();
     for item in items {
-        if !once.contains(&item) {
-            once.push(item);
+        if !unique.contains(&item) {
+            unique.push(item);
         }
     }
-    once
+    unique
 }

@@ -1,6 +1,6 @@
-//! Questions to the system's resolver, as CPython's `socket` module asks them: hosts, services,
-//! protocols, addresses in binary, and two options of a socket. It works without a network, as far
-//! as the files under `/etc` have the answer.
+//! Asks the system's resolver, as CPython's `socket` module does: hosts, services, protocols,
+//! addresses in binary, and two options of a socket. It needs no network if the answer is in a file
+//! in `/etc`.
 //!
 //! ```sh
 //! cargo run -p socketserver-demos --bin lookup -- host --all localhost

@@ -5,7 +5,7 @@ use crate::files;
 
 const PROTOCOLS: &str = "/etc/protocols";
 
-/// From the file that `getprotobyname` reads, since no safe call asks the system itself.
+/// From the file that `getprotobyname` reads, since there is no safe wrapper of that call.
 pub(crate) fn protocol(name: &str) -> Answer {
     let protocols = files::read(PROTOCOLS).map_err(|error| failed(name, error))?;
     let number = files::protocol(&protocols, name);

@@ -1,7 +1,7 @@
 //! Services and their ports, as C's `getservbyname` and `getservbyport`.
 //!
-//! `getaddrinfo` and `getnameinfo` translate services as well as hosts, and unlike the older calls
-//! they have a safe wrapper.
+//! `getaddrinfo` and `getnameinfo` translate services as well as hosts, and have a safe wrapper,
+//! unlike the older calls.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +15,7 @@ const SERVICES: &str = "/etc/services";
 
 pub(crate) fn service(text: &str) -> Answer {
     let (name, transport) = name_and_transport(text)?;
-    // getaddrinfo takes a number for the port that it is; a name has at least one letter:
+    // getaddrinfo would accept a number. A name has at least one letter:
     // https://www.rfc-editor.org/rfc/rfc6335#section-5.1
     if !name.contains(|letter: char| letter.is_ascii_alphabetic()) {
         return Err(usage_error(format!("{name:?} is not the name of a service")));
@@ -24,7 +24,7 @@ pub(crate) fn service(text: &str) -> Answer {
     let hints = AddrInfoHints { socktype, ..AddrInfoHints::default() };
     let found = getaddrinfo(None, Some(name), Some(hints));
     let found = found.map_err(|error| failed(text, why(error)))?;
-    // One is enough: a service has the same port with each transport.
+    // The first is enough: a service has the same port with each transport.
     found.take(1).map(|info| Ok(info?.sockaddr.port().to_string())).collect()
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn port(text: &str) -> Answer {
             continue;
         }
         let (_, name) = getnameinfo(&address, libc::NI_NUMERICHOST | flag)?;
-        // A port where nothing is known to be has its number for a name.
+        // The name of an unknown port is its number.
         if name != port.to_string() {
             return Ok(vec![name]);
         }
@@ -46,7 +46,7 @@ pub(crate) fn port(text: &str) -> Answer {
     Err(failed(text, format!("port/proto not found{}", what_is_missing())))
 }
 
-/// What getaddrinfo says of an error, and why no service has a name where that is so.
+/// The message of getaddrinfo, and a note if `/etc/services` is missing.
 pub(crate) fn why(error: LookupError) -> String {
     match error.kind() {
         LookupErrorKind::Service => format!("{error}{}", what_is_missing()),

@@ -1,5 +1,5 @@
-//! Two options of a TCP socket: how many bytes it takes before a write has to wait, and whether it
-//! may bind where an earlier connection has not quite ended.
+//! Two options of a TCP socket: the size of its send buffer, and whether it may bind to an address
+//! with connections in TIME_WAIT.
 
 use socket2::{Domain, Socket, Type};
 

@@ -1,4 +1,4 @@
-//! SMTP's commands, read from a line
+//! Parses the commands of SMTP
 //! ([RFC 5321, 4.1.1](https://www.rfc-editor.org/rfc/rfc5321#section-4.1.1)).
 
 use crate::envelope::{self, Path};
@@ -16,7 +16,7 @@ pub(crate) enum Command<'a> {
     Quit,
 }
 
-/// The reply to what cannot be done.
+/// The reply to a command that is refused.
 pub(crate) type Refusal = &'static str;
 
 const SYNTAX: Refusal = "501 syntax error in the argument";
@@ -24,7 +24,7 @@ const NO_SUCH_PARAMETER: Refusal = "555 parameter not known here";
 
 impl Command<'_> {
     pub(crate) fn parse(line: &str) -> Result<Command<'_>, Refusal> {
-        // The RFC asks to bear with spaces at the end.
+        // Trailing spaces are tolerated (RFC 5321, 4.1.1).
         let line = line.trim_end_matches(' ');
         let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
         let alone = |command| if argument.is_empty() { Ok(command) } else { Err(SYNTAX) };
@@ -47,8 +47,8 @@ impl Command<'_> {
         }
     }
 
-    /// Whether a client that sends this line is about to send a message, in which nothing is a
-    /// command, even where this one is refused.
+    /// Whether a client that sends this line may send a message next, even if the command is
+    /// refused. No line of that message is a command.
     pub(crate) fn announces_text(line: &str) -> bool {
         let verb = line.split(' ').next().unwrap_or(line);
         ["DATA", "BDAT"].iter().any(|data| verb.eq_ignore_ascii_case(data))
@@ -98,17 +98,17 @@ fn after<'a>(keyword: &str, argument: &'a str) -> Result<&'a str, Refusal> {
     }
 }
 
-/// What ` NAME=VALUE NAME` says; a value that is not there is empty.
+/// The parameters in ` NAME=VALUE NAME`; a missing value is empty.
 fn parameters(text: &str) -> Result<impl Iterator<Item = (&str, &str)>, Refusal> {
     let mut words = text.split(' ');
-    // Nothing stands between the path and the first space.
+    // The text begins with the space after the path.
     if words.next() != Some("") || words.clone().any(|word| word.is_empty()) {
         return Err(SYNTAX);
     }
     Ok(words.map(|word| word.split_once('=').unwrap_or((word, ""))))
 }
 
-/// Up to 20 digits (RFC 1870); more than fits is as good as the most that does.
+/// Up to 20 digits (RFC 1870); a number that does not fit is the largest that does.
 fn number(text: &str) -> Option<u64> {
     let is_number = (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u64::MAX))

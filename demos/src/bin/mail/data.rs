@@ -1,30 +1,30 @@
-//! The text of a message on its way in and out: dots, line ends and limits
+//! Receives and sends the text of a message: dots, line ends and limits
 //! ([RFC 5321, 4.5.2](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.2),
 //! [RFC 1939, 3](https://www.rfc-editor.org/rfc/rfc1939#section-3)).
 
 use std::io::{self, BufRead, ErrorKind, Write};
 
-/// How long a line may be, its CRLF included, and a dot that was put before it not.
+/// With its CRLF, and without a dot that was added before it.
 const MAX_LINE_LENGTH: usize = 1000;
 
-/// Why a message cannot be taken.
+/// Why a message is refused.
 pub(crate) enum Defect {
     BareLineEnd,
     Nul,
     LineTooLong,
     TooLarge,
-    /// The error is that of the writer that the text went to.
+    /// The error of the writer of the text.
     NotWritten(io::Error),
 }
 
-/// Reads a message to its end, whatever it contains, and writes its text as far as that is good.
+/// Reads a message to its end, and writes its text up to the first defect.
 ///
-/// The end is CRLF, dot, CRLF and nothing else. A reader that took a bare LF or CR for a line's end
-/// would find commands in what the sender meant for text ("SMTP smuggling"), so a message that has
-/// any is refused, after its true end.
+/// The end is CRLF, dot, CRLF and nothing else. If a bare CR or LF ended a line, a part of the text
+/// could be read as commands ("SMTP smuggling"), so a message with one is refused, but read to its
+/// end first.
 ///
 /// # Errors
-/// Those of the input, whose early end is one.
+/// Those of the input; an early end is one.
 pub(crate) fn receive(
     input: &mut impl BufRead,
     output: &mut impl Write,
@@ -49,21 +49,21 @@ pub(crate) fn receive(
     }
 }
 
-/// Goes through what comes, a byte at a time.
+/// Decodes a message byte by byte.
 struct Decoder {
     state: State,
-    /// What it has made of it, to be taken away now and then.
+    /// The decoded text that has not been written yet.
     text: Vec<u8>,
     line_length: usize,
     left: u64,
-    /// The first one; after it there is no more text.
+    /// The first defect; the text after it is dropped.
     defect: Option<Defect>,
 }
 
 #[derive(Clone, Copy)]
 enum State {
     LineStart,
-    /// After a dot that begins a line: one too many, or the begin of the end.
+    /// After a dot at the start of a line: an added one, or the first byte of the end.
     Dot,
     DotCr,
     Text,
@@ -72,12 +72,12 @@ enum State {
 
 impl Decoder {
     fn new(max_size: u64) -> Decoder {
-        // The line that said DATA is what the first one follows.
+        // The line `DATA` precedes the first line of the message.
         let state = State::LineStart;
         Decoder { state, text: Vec::new(), line_length: 0, left: max_size, defect: None }
     }
 
-    /// Takes the next byte; whether it is the last one.
+    /// Decodes the next byte; whether it is the last one.
     fn is_end(&mut self, byte: u8) -> bool {
         self.state = match (self.state, byte) {
             (State::DotCr, b'\n') => return true,
@@ -118,15 +118,15 @@ impl Decoder {
         }
     }
 
-    /// Whatever is wrong, it is not where a line ends.
+    /// A defect never ends a line, so the next state is within one.
     fn refuse(&mut self, defect: Defect) -> State {
         self.defect.get_or_insert(defect);
         State::Text
     }
 }
 
-/// Writes a message out, with a dot before each line that begins with one, and the last line, which
-/// is a dot: its head, and all of its body or so many lines of it.
+/// Writes a message with a dot added before each line that begins with one, and a dot as the last
+/// line: the head, and the body or this many lines of it.
 pub(crate) fn send(
     message: &mut impl BufRead,
     output: &mut impl Write,

@@ -1,4 +1,4 @@
-//! Addresses as MAIL and RCPT write them
+//! Parses the addresses of MAIL and RCPT
 //! ([RFC 5321, 4.1.2](https://www.rfc-editor.org/rfc/rfc5321#section-4.1.2)), and their limits
 //! ([4.5.3.1](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.1)).
 
@@ -8,23 +8,23 @@ const MAX_LOCAL_PART: usize = 64;
 const MAX_DOMAIN: usize = 255;
 const MAX_PATH: usize = 256;
 
-/// What stands between `<` and `>`.
+/// The text between `<` and `>`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Path<'a> {
-    /// `<>`, from whom mail comes that is not to be answered.
+    /// `<>`, the sender of mail that must not be answered.
     Null,
-    /// `<postmaster>`, who needs no domain.
+    /// `<postmaster>`, which needs no domain.
     Postmaster,
     Mailbox {
-        /// Without the quotes that it may have had.
+        /// Without quotes.
         local: String,
         domain: &'a str,
-        /// Both, with the quotes.
+        /// The address as it was sent, with quotes.
         written: &'a str,
     },
 }
 
-/// Reads a path; gives it with what follows it. A source route is read, and ignored.
+/// Parses a path; returns it and the rest of the text. A source route is ignored.
 pub(crate) fn path(text: &str) -> Option<(Path<'_>, &str)> {
     let inner = text.strip_prefix('<')?;
     if let Some(rest) = inner.strip_prefix('>') {
@@ -45,12 +45,12 @@ pub(crate) fn path(text: &str) -> Option<(Path<'_>, &str)> {
     fits.then_some((Path::Mailbox { local, domain, written }, rest))
 }
 
-/// Whether this is a domain, or an address in brackets.
+/// Whether the text is a domain, or an address in brackets.
 pub(crate) fn is_domain(text: &str) -> bool {
     domain(text).is_some_and(|(_, rest)| rest.is_empty())
 }
 
-/// What follows `@one.example,@two.example:`.
+/// The text after a source route such as `@one.example,@two.example:`.
 fn after_route(mut text: &str) -> Option<&str> {
     loop {
         let (_, rest) = domain(text.strip_prefix('@')?)?;
@@ -87,7 +87,7 @@ fn domain(text: &str) -> Option<(&str, &str)> {
         let (domain, rest) = text.split_at_checked(text.find(']')? + 1)?;
         return is_literal(domain).then_some((domain, rest));
     }
-    // An underscore is in no domain, but in the names of some machines.
+    // The underscore is not allowed in a domain, but some host names have one.
     let (domain, rest) = split_where(text, |c| !c.is_ascii_alphanumeric() && !"-_.".contains(c));
     let is_label = |label: &str| {
         (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')

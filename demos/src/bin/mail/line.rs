@@ -1,5 +1,4 @@
-//! The lines that clients of both protocols send, as strictly as they are defined: printable ASCII
-//! that ends in CRLF.
+//! The command lines of both protocols: printable ASCII that ends with CRLF.
 
 use std::io::{self, BufRead, ErrorKind};
 
@@ -9,21 +8,20 @@ pub(crate) enum Line {
     /// Without its end.
     Command {
         text: String,
-        /// Whether more had come with it already. More may be on its way where this is `false`.
+        /// Whether more input had been received with it. If not, more may still be on its way.
         is_followed: bool,
     },
-    /// It was longer than allowed, and is gone.
+    /// Longer than allowed, and discarded.
     TooLong,
-    /// It was no printable ASCII, and is gone.
+    /// Not printable ASCII, and discarded.
     NotText,
-    /// A CR or an LF by itself. Whoever relayed it may see one command where others see two, so
-    /// nothing that follows is to be trusted.
+    /// A bare CR or LF. A relay may see one command where this server sees two, so the rest of the
+    /// input cannot be trusted.
     BareLineEnd,
 }
 
-/// The next line, of at most so many bytes with its end. `None` at the end of the input, also where
-/// that comes within a line: half a command is none. So is silence, for longer than is allowed: it
-/// is no error, and [`Connection::close_reason`] tells it apart.
+/// Reads the next line, of at most `limit` bytes with its end. `None` at the end of the input, also
+/// within a line, and when a timeout has passed, which [`Connection::close_reason`] tells apart.
 pub(crate) fn read(connection: &mut Connection, limit: usize) -> io::Result<Option<Line>> {
     connection.one_message(|connection| {
         let mut text = String::new();

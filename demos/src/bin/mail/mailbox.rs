@@ -1,5 +1,5 @@
-//! A Maildir as POP3 sees it: the messages that were there when a session began, which nobody else
-//! removes meanwhile.
+//! A Maildir as POP3 sees it: the messages that were there when the session began. No other session
+//! can remove them.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufReader};
@@ -12,22 +12,22 @@ use crate::offloaded::Offloaded;
 
 pub(crate) struct Mailbox {
     pub(crate) messages: Vec<Message>,
-    /// The lock is on the folder itself, so that it leaves nothing behind, and keeps out sessions
-    /// of this process as well as of others.
+    /// A lock of the folder itself, so that no lock file is left. It excludes sessions of this
+    /// process and of others.
     _lock: File,
 }
 
 pub(crate) struct Message {
     path: PathBuf,
-    /// In bytes, as it is sent, without dots.
+    /// In bytes, as it is sent, without added dots.
     pub(crate) size: u64,
-    /// The same in each session (RFC 1939, `UIDL`).
+    /// Is the same in each session (RFC 1939, `UIDL`).
     pub(crate) unique_id: String,
     pub(crate) is_deleted: bool,
 }
 
 impl Mailbox {
-    /// `None` while another session has it.
+    /// `None` while another session has the lock.
     pub(crate) fn open(maildir: &Maildir) -> io::Result<Option<Mailbox>> {
         Fibers::offload(|| {
             let lock = File::open(&maildir.folder)?;
@@ -39,7 +39,7 @@ impl Mailbox {
         })
     }
 
-    /// Removes what was deleted, and lets others in.
+    /// Removes the messages marked as deleted, and releases the lock.
     pub(crate) fn update(self) -> io::Result<()> {
         Fibers::offload(|| {
             let deleted = self.messages.iter().filter(|message| message.is_deleted);
@@ -56,14 +56,14 @@ impl Message {
     }
 }
 
-/// In the order in which they came.
+/// In the order of arrival.
 fn messages(maildir: &Maildir) -> io::Result<Vec<Message>> {
     let mut messages = Vec::new();
     for folder in ["new", "cur"] {
         for entry in fs::read_dir(maildir.folder.join(folder))? {
             let (entry, metadata) = match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
                 Ok((metadata, entry)) => (entry, metadata),
-                // Another program has moved it.
+                // Another program has moved the file.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
@@ -82,8 +82,8 @@ fn messages(maildir: &Maildir) -> io::Result<Vec<Message>> {
     Ok(messages)
 }
 
-/// A message's name without what readers add behind a colon; where it is not what UIDL can say, a
-/// hash of it.
+/// The name of a message without the flags after the colon, or a hash of it if it is not valid for
+/// UIDL.
 fn unique_id(name: &str) -> String {
     let name = name.split(':').next().unwrap_or(name);
     let is_short =
@@ -91,7 +91,7 @@ fn unique_id(name: &str) -> String {
     if is_short { name.to_owned() } else { format!("{:016x}", fnv1a(name.as_bytes())) }
 }
 
-/// std's hashes may be others tomorrow.
+/// FNV-1a: std's hashes may change between versions.
 fn fnv1a(bytes: &[u8]) -> u64 {
     let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, add)

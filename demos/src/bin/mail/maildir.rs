@@ -1,8 +1,7 @@
-//! Mail on disk: a folder with a file for each message, which is whole or not there
+//! Mail on disk: a folder with a file for each message, which is complete or does not exist
 //! ([Maildir](https://cr.yp.to/proto/maildir.html)).
 //!
-//! Messages keep the line ends that they came with, CRLF, so that a file is as long as what POP3
-//! says of it.
+//! Messages keep their line ends, CRLF, so that the length of a file is the size that POP3 reports.
 
 use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -15,8 +14,8 @@ use socketserver::Fibers;
 
 use crate::offloaded::Offloaded;
 
-/// What has been in `tmp` for so long is left from a crash, as Maildir has it. Anything younger
-/// may be another program's.
+/// The age at which a file in `tmp` is left from a crash, by the rules of Maildir. A younger one
+/// may be in use by another program.
 const ABANDONED: Duration = Duration::from_secs(36 * 3600);
 
 pub(crate) struct Maildir {
@@ -24,7 +23,7 @@ pub(crate) struct Maildir {
 }
 
 impl Maildir {
-    /// Makes it, if it is not there.
+    /// Creates the folders that do not exist, and removes abandoned files.
     pub(crate) fn open(folder: &Path) -> io::Result<Maildir> {
         for name in ["tmp", "new", "cur"] {
             DirBuilder::new().recursive(true).mode(0o700).create(folder.join(name))?;
@@ -32,7 +31,7 @@ impl Maildir {
         [Some(folder), folder.parent()].into_iter().flatten().try_for_each(sync)?;
         for entry in fs::read_dir(folder.join("tmp"))? {
             match remove_abandoned(&entry?) {
-                // Another program has come to its end with it.
+                // Another program has removed it.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 removed => removed?,
             }
@@ -40,7 +39,7 @@ impl Maildir {
         Ok(Maildir { folder: folder.to_owned() })
     }
 
-    /// Begins a message, which is nobody's until it is delivered.
+    /// Begins a message, which is in no mailbox until it is delivered.
     pub(crate) fn spool(&self) -> io::Result<Spool> {
         let name = unique_name();
         let path = self.folder.join("tmp").join(&name);
@@ -57,7 +56,7 @@ fn remove_abandoned(entry: &DirEntry) -> io::Result<()> {
     if metadata.is_file() && age > ABANDONED { fs::remove_file(entry.path()) } else { Ok(()) }
 }
 
-/// A message that is being written. The file is gone when this is dropped.
+/// A message that is being written. Dropping it removes the file.
 pub(crate) struct Spool {
     name: String,
     path: PathBuf,
@@ -69,8 +68,8 @@ impl Spool {
         &self.name
     }
 
-    /// Puts it into each of these mailboxes. When this returns without an error it is on disk in
-    /// all of them, whatever happens to the machine; else it is in none, unless the machine fails.
+    /// Links the message into each of these mailboxes. On success it is on disk in all of them, and
+    /// survives a crash of the machine. On an error it is in none, unless the machine crashes.
     pub(crate) fn deliver(&mut self, mailboxes: &[&Maildir]) -> io::Result<()> {
         self.file.flush()?;
         Fibers::offload(|| {
@@ -78,7 +77,7 @@ impl Spool {
             let mut links = Vec::new();
             let delivered = self.link(mailboxes, &mut links);
             if delivered.is_err() {
-                // Whoever sent it is told so, and sends it again.
+                // The client is told of the error, and sends the message again.
                 for link in links {
                     let _ = fs::remove_file(link);
                 }
@@ -113,12 +112,12 @@ impl Drop for Spool {
     }
 }
 
-/// What a folder contains is on disk when this returns.
+/// Writes the entries of a folder to the disk.
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// A name that no other message ever has, on this machine or another.
+/// A name that no other message has, on this machine or another.
 fn unique_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

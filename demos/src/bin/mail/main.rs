@@ -1,13 +1,13 @@
-//! Mail: an SMTP server that takes messages for its own users, and a POP3 server that hands them
-//! out, over one folder of Maildirs.
+//! An SMTP server that accepts mail for its own users, and a POP3 server that delivers it to them,
+//! over one folder of Maildirs.
 //!
 //! ```sh
-//! cargo run -p socketserver-demos --bin mail -- --maildir /tmp/mail --user ada:secret --user ben:hunter2
-//! cargo run -p socketserver-demos --bin send_mail -- --from ben@example.test --to ada@example.test --subject Hi
+//! cargo run -p socketserver-demos --bin mail -- --maildir /tmp/mail --user ada:secret
+//! echo hello | cargo run -p socketserver-demos --bin send_mail -- --to ada@example.test
 //! cargo run -p socketserver-demos --bin read_mail -- --user ada --password secret
 //! ```
 //!
-//! Neither connection is encrypted, so this is for one machine, or a test that needs a mail server.
+//! Connections are not encrypted, so it is for one machine, or for a test that needs a mail server.
 
 #[path = "../../../../examples/common/mod.rs"]
 mod common;
@@ -37,15 +37,15 @@ use socketserver::transport::Tcp;
 use socketserver::{Builder, Overload, Spawnable, TcpServer};
 use users::Users;
 
-/// Of each server. A connection needs up to three descriptors, and a process has 1024 as a rule.
+/// Of each server. A connection needs up to three descriptors, and a process usually has 1024.
 const MAX_CONNECTIONS: usize = 150;
 
 fn run(options: Options) -> Outcome {
     let users = Arc::new(users(&options)?);
     let timeout = Duration::from_secs(number(&options, "timeout", 600)?);
     let max_size = number(&options, "max-size", 10 * 1024 * 1024)?;
-    let (mut wake_up, bell) = UnixStream::pair()?;
-    common::on_signals(|| Ok(bell.try_clone()?))?;
+    let (mut signals, signal_pipe) = UnixStream::pair()?;
+    common::on_signals(|| Ok(signal_pipe.try_clone()?))?;
 
     let smtp = builder(&options, timeout, "421 too many connections\r\n")
         .bind(options.listen(), Smtp { users: users.clone(), max_size })?;
@@ -55,10 +55,9 @@ fn run(options: Options) -> Outcome {
     options.announce(smtp.local_addr());
     common::announce(pop3.local_addr(), "nc -C {nc}");
 
-    // Until a signal rings.
-    wake_up.read_exact(&mut [0])?;
+    signals.read_exact(&mut [0])?;
     let deadline = Instant::now() + options.stop_deadline();
-    // Nobody is let in while the other server waits for its clients.
+    // It must not accept connections while the stop of the other server waits.
     pop3.handle().shutdown();
     for server in [smtp, pop3] {
         server.stop(deadline.saturating_duration_since(Instant::now()));
@@ -66,7 +65,7 @@ fn run(options: Options) -> Outcome {
     Ok(())
 }
 
-/// What both servers allow their clients.
+/// The limits of both servers.
 fn builder(
     options: &Options,
     timeout: Duration,
@@ -91,7 +90,7 @@ fn users(options: &Options) -> Result<Users, Box<dyn std::error::Error>> {
     let mut users = Users::new(domain);
     for user in options.values("user") {
         let (name, password) = user.split_once(':').unwrap_or((user, ""));
-        // Not the whole of it, since this ends up in logs.
+        // Without the password, since errors end up in logs.
         let refused = |reason| usage_error(format!("--user {name}: {reason}"));
         users.check(name, password).map_err(refused)?;
         users.add(name, password, &Path::new(folder).join(name))?;

@@ -1,11 +1,10 @@
-//! Files, for handlers that may be on a fiber: reading and writing them blocks.
+//! Files for handlers that may run on a fiber, where blocking I/O must be offloaded.
 
 use std::io::{self, Read, Write};
 
 use socketserver::Fibers;
 
-/// Reads and writes on another thread, where this one belongs to other fibers as well. It is meant
-/// to be wrapped in a buffer.
+/// Reads and writes by [`Fibers::offload`]. Wrap it in a buffer, since each call is a hand-over.
 pub(crate) struct Offloaded<F>(pub(crate) F);
 
 impl<R: Read + Send> Read for Offloaded<R> {

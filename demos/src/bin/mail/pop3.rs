@@ -15,17 +15,17 @@ use crate::users::Users;
 
 /// With its CRLF; RFC 2449, 4.
 const MAX_COMMAND_LINE: usize = 255;
-/// How many wrong passwords may be tried on one connection.
+/// The number of failed logins after which the connection is closed.
 const MAX_LOGINS: usize = 3;
-/// How many commands may be wrong before the connection is closed.
+/// The number of refused commands after which the connection is closed.
 const MAX_ERRORS: usize = 20;
 
 pub(crate) struct Pop3 {
     pub(crate) users: Arc<Users>,
 }
 
-/// A client that is silent for too long is told nothing, as RFC 1939, 3 asks; nothing is removed
-/// then, nor when the connection is lost.
+/// On a timeout nothing is sent and no message is removed, as RFC 1939, 3 requires. Nor is one
+/// removed when the connection is lost.
 impl StreamRequestHandler for Pop3 {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         connection.write_all(b"+OK POP3\r\n")?;
@@ -58,15 +58,15 @@ struct Session<'a> {
     failed_logins: usize,
 }
 
-/// RFC 1939 calls the first two AUTHORIZATION and TRANSACTION; UPDATE comes between the second and
-/// the last.
+/// RFC 1939 calls the first two AUTHORIZATION and TRANSACTION. UPDATE is the step from the second
+/// to the last.
 enum State {
     LoggedOut { name: Option<String> },
     LoggedIn(Mailbox),
     Over,
 }
 
-/// What comes behind `+OK`, and in the lines after it.
+/// The text after `+OK`, and the lines that follow.
 struct Answer {
     text: String,
     more: More,
@@ -75,11 +75,11 @@ struct Answer {
 enum More {
     Nothing,
     Lines(Vec<String>),
-    /// A message, with so many lines of its body.
+    /// A message, and how many lines of its body; `None` is all.
     Message(BufReader<Offloaded<File>>, Option<u64>),
 }
 
-/// What comes behind `-ERR`.
+/// The text after `-ERR`.
 type Refusal = &'static str;
 
 const CAPABILITIES: [&str; 6] =
@@ -106,11 +106,11 @@ impl Session<'_> {
         let State::LoggedOut { name } = &mut self.state else { return Err("logged in already") };
         match (verb, argument) {
             ("USER", Some(user)) => {
-                // Whether there is such a user is not for everybody to know.
+                // The answer is the same for a user that does not exist.
                 *name = Some(user.to_owned());
                 Ok(text("password?"))
             }
-            // All that follows is the password, spaces and all.
+            // The rest of the line is the password, spaces included.
             ("PASS", Some(password)) => {
                 let name = name.take().ok_or("USER first")?;
                 let Some(user) = self.users.log_in(&name, password) else {
@@ -131,7 +131,8 @@ impl Session<'_> {
         }
     }
 
-    /// Everything is over when this is answered: whoever reads the answer may log in again.
+    /// Removes the messages and releases the lock before the answer is sent, so that a client that
+    /// has read the answer can log in again.
     fn quit(&mut self) -> Result<Answer, Refusal> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::LoggedIn(mailbox) => {
@@ -218,7 +219,7 @@ fn find<'a>(mailbox: &'a mut Mailbox, text: &str) -> Result<&'a mut Message, Ref
 }
 
 fn number(text: &str) -> Result<u64, Refusal> {
-    // What `parse` takes besides is a plus sign.
+    // `parse` would also accept a plus sign.
     let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).ok_or(SYNTAX)
 }

@@ -1,5 +1,5 @@
-//! SMTP, the receiving side ([RFC 5321](https://www.rfc-editor.org/rfc/rfc5321)), with SIZE,
-//! 8BITMIME and PIPELINING: mail for the users of one domain, and for nobody else.
+//! An SMTP server ([RFC 5321](https://www.rfc-editor.org/rfc/rfc5321)) with SIZE, 8BITMIME and
+//! PIPELINING. It accepts mail for the users of one domain, and relays none.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ use crate::users::{User, Users};
 const MAX_COMMAND_LINE: usize = 512;
 /// RFC 5321, 4.5.3.1.8.
 const MAX_RECIPIENTS: usize = 100;
-/// How many commands may be wrong before the connection is closed.
+/// The number of refused commands after which the connection is closed.
 const MAX_ERRORS: usize = 20;
 
 pub(crate) struct Smtp {
@@ -49,18 +49,19 @@ impl StreamRequestHandler for Smtp {
     }
 }
 
-/// What one client has said so far.
+/// The state of one connection.
 struct Session<'a> {
     smtp: &'a Smtp,
     client: Option<Client>,
     envelope: Option<Envelope<'a>>,
-    /// Whether a client that does not wait for the go-ahead would send a message now.
+    /// Whether the last command announced a message and was refused. A client that does not wait
+    /// for the reply sends the message now.
     is_text_due: bool,
 }
 
 struct Client {
     name: String,
-    /// Whether it said EHLO, and so knows of parameters.
+    /// Whether it said EHLO, which allows parameters.
     is_extended: bool,
 }
 
@@ -69,7 +70,7 @@ struct Envelope<'a> {
     recipients: Vec<&'a User>,
 }
 
-/// A message that is coming in, and where it goes.
+/// A message that is being received, and its mailboxes.
 struct Message<'a> {
     spool: Spool,
     mailboxes: Vec<&'a Maildir>,
@@ -81,12 +82,12 @@ impl<'a> Session<'a> {
     fn serve(&mut self, connection: &mut Connection) -> io::Result<()> {
         let mut errors = 0;
         while let Some(line) = line::read(connection, MAX_COMMAND_LINE)? {
-            let (reply, farewell) = self.answer(&line, connection)?;
+            let (reply, last_reply) = self.answer(&line, connection)?;
             write!(connection, "{reply}\r\n")?;
             errors += usize::from(reply.starts_with('5'));
-            let too_much = (errors >= MAX_ERRORS).then_some("421 too many errors");
-            if let Some(farewell) = farewell.or(too_much) {
-                return write!(connection, "{farewell}\r\n");
+            let too_many = (errors >= MAX_ERRORS).then_some("421 too many errors");
+            if let Some(last_reply) = last_reply.or(too_many) {
+                return write!(connection, "{last_reply}\r\n");
             }
             if reply.starts_with("221") {
                 break;
@@ -95,7 +96,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The reply to a line; and what to say then, where nothing that follows is to be trusted.
+    /// The reply to a line; and a last one, if the rest of the input cannot be trusted.
     fn answer(
         &mut self,
         line: &Line,
@@ -116,13 +117,13 @@ impl<'a> Session<'a> {
             Line::BareLineEnd => Err("500 CR or LF by itself"),
         };
         let refusal = answer.as_ref().err();
-        let farewell = refusal.and_then(|refusal| self.farewell(line, refusal, was_text_due));
-        Ok((answer.unwrap_or_else(Cow::from), farewell))
+        let last_reply = refusal.and_then(|refusal| self.last_reply(line, refusal, was_text_due));
+        Ok((answer.unwrap_or_else(Cow::from), last_reply))
     }
 
-    /// What to say besides a refusal to a client that takes this for another protocol, or for
-    /// another moment: what it sends next may look like commands, and be none.
-    fn farewell(&mut self, line: &Line, refusal: &str, was_text_due: bool) -> Option<Refusal> {
+    /// The last reply, after a refusal, to a client that speaks another protocol, or sends a
+    /// message where none is expected: its next lines may look like commands, and are none.
+    fn last_reply(&mut self, line: &Line, refusal: &str, was_text_due: bool) -> Option<Refusal> {
         let is_no_command = refusal.starts_with("500");
         match line {
             Line::BareLineEnd => Some("421 lines end in CRLF"),
@@ -131,7 +132,7 @@ impl<'a> Session<'a> {
                 is_followed.then_some("421 text before the go-ahead")
             }
             _ if is_no_command && was_text_due => Some("421 text before the go-ahead"),
-            // As from a browser, the body of whose request anybody may have written.
+            // Such as from a browser: the body of its request may be an attacker's.
             _ if is_no_command && self.client.is_none() => Some("421 this is SMTP"),
             _ => None,
         }
@@ -205,7 +206,7 @@ impl<'a> Session<'a> {
         let spool = spool.map_err(|error| not_stored(&error))?;
         let mut mailboxes: Vec<&Maildir> = Vec::new();
         for recipient in &envelope.recipients {
-            // Named twice, it is still one.
+            // A recipient that is named twice has one copy.
             if !mailboxes.iter().any(|mailbox| std::ptr::eq(*mailbox, &recipient.maildir)) {
                 mailboxes.push(&recipient.maildir);
             }
@@ -214,7 +215,7 @@ impl<'a> Session<'a> {
         Ok(Message { spool, mailboxes })
     }
 
-    /// Takes a message and answers for it: with 250 it is on disk, in each of the mailboxes.
+    /// Receives a message and returns the reply. 250 says that it is on disk in each mailbox.
     fn receive(&self, message: Message, connection: &mut Connection) -> io::Result<Reply> {
         let Message { mut spool, mailboxes } = message;
         connection.write_all(b"354 end with CRLF, dot, CRLF\r\n")?;
@@ -233,7 +234,7 @@ impl<'a> Session<'a> {
         }))
     }
 
-    /// The header fields that tell where a message has come from (RFC 5321, 4.4).
+    /// The header fields that trace a message (RFC 5321, 4.4).
     fn trace(&self, client: &Client, sender: &str, id: &str, connection: &Connection) -> String {
         let ip = match connection.peer_addr().ip() {
             Some(IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),

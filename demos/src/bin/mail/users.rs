@@ -1,4 +1,4 @@
-//! Who has mail here.
+//! The users that have a mailbox.
 
 use std::io;
 use std::path::Path;
@@ -30,7 +30,7 @@ impl Users {
         self.users.is_empty()
     }
 
-    /// Whether there can be such a user, whose name is also that of a folder.
+    /// Whether a user can be added. The name is also that of a folder.
     pub(crate) fn check(&self, name: &str, password: &str) -> Result<(), String> {
         let is_safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(is_safe)
@@ -39,7 +39,7 @@ impl Users {
                 "a name has up to 64 letters, digits, -, _ and ., and begins with none".into()
             );
         }
-        // What fits on a line of POP3.
+        // A password has to fit into a command line of POP3.
         let is_typed = password.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         if password.is_empty() || password.len() > 200 || !is_typed {
             return Err("a password has from 1 to 200 characters of ASCII".into());
@@ -50,14 +50,14 @@ impl Users {
         }
     }
 
-    /// Adds one who was checked.
+    /// Adds a user that has passed [`check`](Users::check).
     pub(crate) fn add(&mut self, name: &str, password: &str, folder: &Path) -> io::Result<()> {
         let maildir = Maildir::open(folder)?;
         self.users.push(User { name: name.to_owned(), password: password.to_owned(), maildir });
         Ok(())
     }
 
-    /// Who gets what is sent to this address; nobody where it is not of this domain.
+    /// The user that receives mail for this address; `None` if it is of another domain.
     pub(crate) fn recipient(&self, path: &envelope::Path) -> Option<&User> {
         let name = match path {
             envelope::Path::Null => return None,
@@ -67,20 +67,20 @@ impl Users {
             }
         };
         let user = self.find(name);
-        // Somebody has to read what is for the postmaster (RFC 5321, 4.5.1).
+        // Mail for the postmaster must be accepted (RFC 5321, 4.5.1).
         let first = name.eq_ignore_ascii_case(POSTMASTER).then(|| self.users.first());
         user.or(first.flatten())
     }
 
     pub(crate) fn log_in(&self, name: &str, password: &str) -> Option<&User> {
         let user = self.find(name);
-        // It takes as long for a name that nobody has.
+        // The comparison takes the same time for a user that does not exist.
         let expected = user.map_or("", |user| &user.password);
         let is_right = constant_time_eq(password.as_bytes(), expected.as_bytes());
         user.filter(|_| is_right && !expected.is_empty())
     }
 
-    /// Upper and lower case are the same, as everywhere though not in the RFC.
+    /// Ignores case, as other servers do, although RFC 5321 does not.
     fn find(&self, name: &str) -> Option<&User> {
         self.users.iter().find(|user| user.name.eq_ignore_ascii_case(name))
     }

@@ -1,18 +1,18 @@
-//! Good clients of datagram servers: each datagram is sent once, and must be answered once.
+//! Good clients of datagram servers. Each datagram is sent once, and must be answered once.
 
 use std::io::{ErrorKind, Read};
 
 use fastrand::Rng;
 
 use crate::Soak;
-use crate::tally::Fate;
+use crate::tally::Outcome;
 use crate::target::Target;
 
-/// How many are under way at a time: so few that they, and their answers, fit into every buffer. A
-/// Unix datagram socket holds ten.
+/// The most datagrams in flight. They and their answers have to fit into every buffer; a Unix
+/// datagram socket holds ten.
 const WINDOW: usize = 4;
 
-/// Comes again and again until it is over.
+/// Runs sessions until the end.
 pub(crate) fn run(soak: &Soak, target: &Target, random: &mut Rng) {
     while !soak.is_over() {
         session(target, random);
@@ -21,7 +21,7 @@ pub(crate) fn run(soak: &Soak, target: &Target, random: &mut Rng) {
 
 fn session(target: &Target, random: &mut Rng) {
     let Some((mut socket, stopping)) = target.connect() else {
-        return target.count.add(Fate::Refused, 1);
+        return target.count.add(Outcome::Refused, 1);
     };
     let mut waiting: Vec<Vec<u8>> = Vec::new();
     let mut unsent = random.u32(1..500);
@@ -29,8 +29,8 @@ fn session(target: &Target, random: &mut Rng) {
     while unsent > 0 || !waiting.is_empty() {
         if unsent > 0 && waiting.len() < WINDOW {
             let (_gate, is_open) = target.gate(&stopping);
-            // No word to a server that may be gone: at that the system throws away the answers that
-            // a Unix socket has not read yet.
+            // Sending to a closed Unix socket would make the kernel drop the answers that have not
+            // been read yet.
             if !is_open {
                 unsent = 0;
                 continue;
@@ -39,7 +39,7 @@ fn session(target: &Target, random: &mut Rng) {
             let request = target.kind.request(&text);
             match socket.send(&request) {
                 Ok(_) => waiting.push(request),
-                Err(error) => target.complain(format!("cannot send: {error}")),
+                Err(error) => target.record_failure(format!("cannot send: {error}")),
             }
             unsent -= 1;
             continue;
@@ -48,13 +48,13 @@ fn session(target: &Target, random: &mut Rng) {
             Ok(length) => match waiting.iter().position(|sent| *sent == buffer[..length]) {
                 Some(at) => {
                     waiting.swap_remove(at);
-                    target.count.add(Fate::Answered, 1);
+                    target.count.add(Outcome::Answered, 1);
                 }
-                None => target.complain("an answer to nothing"),
+                None => target.record_failure("an answer to nothing"),
             },
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => break,
         }
     }
-    target.count.add(Fate::Lost, waiting.len() as u64);
+    target.count.add(Outcome::Lost, waiting.len() as u64);
 }

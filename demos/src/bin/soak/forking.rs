@@ -1,5 +1,5 @@
-//! The forking server: in a process of its own, since one with threads cannot safely fork. The
-//! program starts itself once more for it.
+//! The forking server, in a process of its own, since a process with threads cannot safely fork.
+//! The process runs the same program.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -12,18 +12,18 @@ use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::{pipe, raise};
 use socketserver::{Endpoint, Forking, HandlerError, TcpServer};
 
-use crate::servers::{KINDS, Lines, Who};
-use crate::target::DEADLINE;
-use crate::{PATIENCE, tally};
+use crate::servers::{Concurrency, KINDS, Lines};
+use crate::target::STOP_TIMEOUT;
+use crate::{TIMEOUT, tally};
 
-/// The flag for [`serve`], which `--help` does not tell of.
+/// The flag for [`serve`], which `--help` does not list.
 pub(crate) const FLAG: &str = "forking-server";
 
-/// Starts the server's process, and says where it listens.
+/// Starts the process of the server; returns it and its address.
 pub(crate) fn start(endpoint: &Endpoint) -> Result<(Child, Endpoint), HandlerError> {
     let mut child = Command::new(std::env::current_exe()?)
         .args([format!("--{FLAG}"), endpoint.to_string()])
-        // Ctrl-C at the terminal is for this process alone.
+        // Ctrl-C at the terminal must signal the parent process only.
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -33,13 +33,16 @@ pub(crate) fn start(endpoint: &Endpoint) -> Result<(Child, Endpoint), HandlerErr
     Ok((child, address.trim().parse()?))
 }
 
-/// What that process does.
+/// Runs the server, in its process.
 pub(crate) fn serve(endpoint: &str) -> Result<(), HandlerError> {
-    let kind = KINDS.iter().find(|kind| kind.who == Who::Processes).ok_or("no such kind")?;
+    let kind = KINDS
+        .iter()
+        .find(|kind| kind.concurrency == Concurrency::Processes)
+        .ok_or("no such kind")?;
     let parent = getppid();
     let server = kind
         .settings(TcpServer::builder().mixin(Forking::new()))
-        .stop_deadline(DEADLINE)
+        .stop_deadline(STOP_TIMEOUT)
         .service_actions(Duration::from_secs(1), move || {
             if getppid() != parent {
                 let _ = raise(SIGTERM);
@@ -50,16 +53,16 @@ pub(crate) fn serve(endpoint: &str) -> Result<(), HandlerError> {
     pipe::register(SIGTERM, handle.shutdown_pipe()?)?;
     println!("{}", server.local_addr());
     server.serve_forever()?;
-    // It is over: this only asks for the report.
+    // The server has stopped: this only returns the report.
     kind.audit(&handle.stop(Duration::ZERO), &handle);
-    if tally::all_is_well() { Ok(()) } else { Err("the forking server is not well".into()) }
+    if tally::has_no_failures() { Ok(()) } else { Err("the forking server is not well".into()) }
 }
 
-/// Stops that process, which says by its status whether all was well.
+/// Stops the process. Its exit status tells whether it has recorded a failure.
 pub(crate) fn stop(mut child: Child) -> Result<(), HandlerError> {
     kill_process(Pid::from_child(&child), Signal::TERM)?;
-    let give_up = Instant::now() + 2 * PATIENCE;
-    while Instant::now() < give_up {
+    let deadline = Instant::now() + 2 * TIMEOUT;
+    while Instant::now() < deadline {
         match child.try_wait()? {
             Some(status) if status.success() => return Ok(()),
             Some(status) => return Err(format!("the server's {status}").into()),

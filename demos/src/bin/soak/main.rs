@@ -1,15 +1,14 @@
-//! Everything at once, for as long as one likes: servers on all transports under mixed load,
-//! clients of the worst manners among good ones, limits that change, and servers that are stopped
-//! and started anew meanwhile. Whatever was promised an answer must get it, and nothing may be
-//! left.
+//! A soak test: servers on all transports under mixed load, with good and faulty clients, limits
+//! that change, and servers that are stopped and started again meanwhile. Each request that a
+//! server must answer has to be answered, and no thread or descriptor may leak.
 //!
 //! ```sh
 //! cargo run --release -p socketserver-demos --bin soak -- --minutes 1
 //! ```
 //!
-//! Each second it prints how far it is, at the end a table. The exit status is 1, with the reason,
-//! when an answer was lost, something leaked, or somebody was stuck. `--seed N` makes each client
-//! do what it did when that seed was printed, as far as the system plays along.
+//! It prints its progress each second, and a table at the end. The exit status is 1, with the
+//! reason, if an answer was lost, something leaked, or a client was stuck. `--seed N` repeats the
+//! random choices of the run that has printed this seed; the timing may still differ.
 
 mod chat;
 mod datagrams;
@@ -32,7 +31,7 @@ use lexopt::prelude::*;
 use servers::{KINDS, Service};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socketserver::{HandlerError, Scheme};
-use tally::{Fate, Resources};
+use tally::{Outcome, Resources};
 use target::Target;
 
 const USAGE: &str = "\
@@ -43,10 +42,10 @@ usage: soak [--minutes N] [--seed N]
   -h, --help   this text
 ";
 
-/// How long anything may take that should come soon, on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// For everything that should take milliseconds. It is generous, for a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What all threads share.
+/// The state that all threads share.
 struct Soak {
     targets: Vec<Target>,
     over: Arc<AtomicBool>,
@@ -59,13 +58,13 @@ impl Soak {
 }
 
 fn main() -> ExitCode {
-    // What handlers do on command needs no log.
+    // Errors that handlers return on command are not logged.
     let quiet = env_logger::Env::default().default_filter_or("warn,socketserver::handler=off");
     env_logger::init_from_env(quiet);
-    let complain = panic::take_hook();
+    let default_hook = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         if panic.payload().downcast_ref() != Some(&servers::ON_COMMAND) {
-            complain(panic);
+            default_hook(panic);
         }
     }));
     match run() {
@@ -78,7 +77,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all was well.
+/// Whether there was no failure.
 fn run() -> Result<bool, HandlerError> {
     let (mut minutes, mut seed) = (1.0, fastrand::u64(..));
     let mut parser = lexopt::Parser::from_env();
@@ -116,25 +115,25 @@ fn soak(time: Duration, over: Arc<AtomicBool>, random: &mut Rng) -> Result<bool,
     let targets = KINDS.iter().map(|kind| Target::start(*kind, &folder));
     let soak = Soak { targets: targets.collect::<Result<_, _>>()?, over };
     thread::scope(|scope| {
-        let crew = crew(scope, &soak, random);
-        watch(&soak, time);
-        dismiss(crew);
+        let threads = start_threads(scope, &soak, random);
+        report_progress(&soak, time);
+        join(threads);
     });
     for target in &soak.targets {
         target.stop();
     }
     if let Err(error) = std::fs::remove_dir(&folder) {
-        tally::complain(format!("a socket file is left in {}: {error}", folder.display()));
+        tally::record_failure(format!("a socket file is left in {}: {error}", folder.display()));
     }
     let after = settled(before);
     if after != before {
-        tally::complain(format!("something leaks: {before:?}, and after it all {after:?}"));
+        tally::record_failure(format!("something leaks: {before:?}, and after it all {after:?}"));
     }
     let dropped = tally::dropped_by_kernel() - dropped_before;
     for target in &soak.targets {
-        let lost = target.count.of(Fate::Lost);
+        let lost = target.count.of(Outcome::Lost);
         if lost > if target.kind.scheme == Scheme::Udp { dropped } else { 0 } {
-            target.complain(format!("{lost} lost"));
+            target.record_failure(format!("{lost} lost"));
         }
     }
     print_table(&soak.targets);
@@ -143,13 +142,13 @@ fn soak(time: Duration, over: Arc<AtomicBool>, random: &mut Rng) -> Result<bool,
     println!("UDP datagrams dropped by the kernel: {dropped}");
     println!("peak memory: {} MiB", tally::peak_memory());
     tally::print();
-    Ok(tally::all_is_well())
+    Ok(tally::has_no_failures())
 }
 
-/// What the process holds once threads that were joined are gone for the system too.
+/// The resources of the process, once the kernel has removed the threads that were joined.
 fn settled(expected: Resources) -> Resources {
-    let give_up = Instant::now() + PATIENCE;
-    while Resources::now() != expected && Instant::now() < give_up {
+    let deadline = Instant::now() + TIMEOUT;
+    while Resources::now() != expected && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(1));
     }
     Resources::now()
@@ -157,8 +156,8 @@ fn settled(expected: Resources) -> Resources {
 
 type Thread<'scope> = ScopedJoinHandle<'scope, ()>;
 
-/// Starts the clients, and whoever disturbs the servers.
-fn crew<'scope, 'env>(
+/// Starts the clients, and the thread that disturbs the servers.
+fn start_threads<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     soak: &'env Soak,
     random: &mut Rng,
@@ -168,24 +167,25 @@ fn crew<'scope, 'env>(
         let work = move || work(soak, target, &mut random);
         Builder::new().name(name.to_owned()).spawn_scoped(scope, work).expect("a thread")
     };
-    let mut crew = Vec::new();
+    let mut threads = Vec::new();
     for target in &soak.targets {
-        let (work, threads): (fn(&Soak, &Target, &mut Rng), _) = match target.kind.service {
-            // Parties that wait for each other's places would wait for ever.
+        let (work, count): (fn(&Soak, &Target, &mut Rng), _) = match target.kind.service {
+            // Two groups could each hold connections that the other waits for.
             Service::Chat => (chat::run, 1),
             _ if target.kind.is_stream() => (streams::run, 3),
             _ => (datagrams::run, 2),
         };
-        crew.extend((0..threads).map(|_| start(target.kind.name, work, target)));
+        threads.extend((0..count).map(|_| start(target.kind.name, work, target)));
     }
     let any = &soak.targets[0];
-    crew.extend((0..20).map(|_| start("faults", |soak, _, random| faults::run(soak, random), any)));
-    crew.push(start("disturb", |soak, _, random| target::disturb(soak, random), any));
-    crew
+    let faults = |soak: &Soak, _: &Target, random: &mut Rng| faults::run(soak, random);
+    threads.extend((0..20).map(|_| start("faults", faults, any)));
+    threads.push(start("disturb", |soak, _, random| target::disturb(soak, random), any));
+    threads
 }
 
-/// Prints each second how far it is, until it is over.
-fn watch(soak: &Soak, time: Duration) {
+/// Prints the progress each second, until the end.
+fn report_progress(soak: &Soak, time: Duration) {
     let begun = Instant::now();
     let (mut second, mut answered) = (0, 0);
     while !soak.is_over() {
@@ -195,39 +195,39 @@ fn watch(soak: &Soak, time: Duration) {
             let left = until.saturating_sub(begun.elapsed());
             thread::sleep(left.min(Duration::from_millis(50)));
         }
-        let all = |fate| soak.targets.iter().map(|target| target.count.of(fate)).sum::<u64>();
+        let all = |outcome| soak.targets.iter().map(|target| target.count.of(outcome)).sum::<u64>();
         let now = Resources::now();
         println!(
             "{second:4} s: {:6} answered, {} refused, {} lost; {} faults; \
              {} threads, {} descriptors",
-            all(Fate::Answered) - answered,
-            all(Fate::Refused),
-            all(Fate::Lost),
+            all(Outcome::Answered) - answered,
+            all(Outcome::Refused),
+            all(Outcome::Lost),
             tally::total("faults"),
             now.threads,
             now.descriptors,
         );
-        answered = all(Fate::Answered);
+        answered = all(Outcome::Answered);
         if begun.elapsed() >= time {
             soak.over.store(true, Relaxed);
         }
     }
 }
 
-/// Waits for all threads, but not for ever.
-fn dismiss(crew: Vec<Thread<'_>>) {
-    let give_up = Instant::now() + 3 * PATIENCE;
-    for thread in crew {
+/// Joins all threads; ends the process if one is stuck.
+fn join(threads: Vec<Thread<'_>>) {
+    let deadline = Instant::now() + 3 * TIMEOUT;
+    for thread in threads {
         let name = thread.thread().name().unwrap_or_default().to_owned();
         while !thread.is_finished() {
-            if Instant::now() > give_up {
+            if Instant::now() > deadline {
                 eprintln!("soak: FAILED: stuck: a client of {name:?}");
                 std::process::exit(1);
             }
             thread::sleep(Duration::from_millis(5));
         }
         if thread.join().is_err() {
-            tally::complain(format!("a client of {name:?} panicked"));
+            tally::record_failure(format!("a client of {name:?} panicked"));
         }
     }
 }
@@ -236,8 +236,8 @@ fn print_table(targets: &[Target]) {
     print!("\n{:<24}{:>10}{:>10}", "", "sent", "answered");
     println!("{:>9}{:>9}{:>6}", "refused", "excused", "lost");
     for target in targets {
-        let of = |fate| target.count.of(fate);
-        print!("{:<24}{:>10}{:>10}", target.kind.name, target.count.sent(), of(Fate::Answered));
-        println!("{:>9}{:>9}{:>6}", of(Fate::Refused), of(Fate::Excused), of(Fate::Lost));
+        let of = |outcome| target.count.of(outcome);
+        print!("{:<24}{:>10}{:>10}", target.kind.name, target.count.sent(), of(Outcome::Answered));
+        println!("{:>9}{:>9}{:>6}", of(Outcome::Refused), of(Outcome::Excused), of(Outcome::Lost));
     }
 }

@@ -1,4 +1,4 @@
-//! The servers: one of each kind, with limits that are small enough to be met.
+//! The servers: one of each kind, with limits that are small enough to be reached.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use socketserver::{
     Sequential, Server, ServerHandle, Spawnable, StopReport, StreamRequestHandler, Threading,
 };
 
-use crate::tally::{complain, note};
+use crate::tally::{count_event, record_failure};
 
-/// What a server that is full says.
+/// The message of a server that is full.
 pub(crate) const REFUSAL: &[u8] = b"so many are here already that you must come again later\n";
 
-/// Datagrams beyond it are dropped.
-pub(crate) const LONGEST_DATAGRAM: usize = 2048;
+/// Longer datagrams are dropped.
+pub(crate) const MAX_DATAGRAM: usize = 2048;
 
-/// What a handler says that was told to panic or to fail.
+/// The panic or error of a handler that was told to panic or to fail.
 pub(crate) const ON_COMMAND: &str = "on command";
 
 const FRAMES: LengthPrefixed = LengthPrefixed::new(Prefix::U32).max_length(16 * 1024);
@@ -31,24 +31,24 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) scheme: Scheme,
     pub(crate) service: Service,
-    pub(crate) who: Who,
-    /// Those who are too many are told so, instead of waiting.
+    pub(crate) concurrency: Concurrency,
+    /// Whether it refuses connections beyond its limit, instead of deferring them.
     pub(crate) refuses: bool,
 }
 
-/// What is spoken.
+/// The protocol of a server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Service {
-    /// Each line, or datagram, comes back.
+    /// Each line or datagram is echoed.
     Lines,
-    /// Each message behind its length comes back.
+    /// Each message after its length is echoed.
     Frames,
     Chat,
 }
 
-/// Who runs the requests.
+/// How requests are run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum Concurrency {
     OneAtATime,
     Threads,
     Processes,
@@ -56,11 +56,16 @@ pub(crate) enum Who {
 }
 
 pub(crate) const KINDS: [Kind; 23] = {
-    use {Scheme::*, Service::*, Who::*};
-    // `Fibers` is a mixin, too.
-    use Who::Fibers;
-    const fn kind(name: &'static str, scheme: Scheme, service: Service, who: Who) -> Kind {
-        Kind { name, scheme, service, who, refuses: false }
+    use {Concurrency::*, Scheme::*, Service::*};
+    // `Fibers` is the name of a mixin as well.
+    use Concurrency::Fibers;
+    const fn kind(
+        name: &'static str,
+        scheme: Scheme,
+        service: Service,
+        concurrency: Concurrency,
+    ) -> Kind {
+        Kind { name, scheme, service, concurrency, refuses: false }
     }
     [
         kind("tcp", Tcp, Lines, Threads),
@@ -90,7 +95,7 @@ pub(crate) const KINDS: [Kind; 23] = {
 };
 
 impl Kind {
-    /// Starts it, listening already when this returns.
+    /// Starts a server, which listens when this returns.
     pub(crate) fn spawn(&self, endpoint: &Endpoint) -> Result<RunningServer> {
         match self.scheme {
             Scheme::Tcp => self.spawn_on::<Tcp>(endpoint, self.stream_handler()),
@@ -105,11 +110,11 @@ impl Kind {
         endpoint: &Endpoint,
         handler: impl IntoHandler<T::Handler>,
     ) -> Result<RunningServer> {
-        let mixin: Box<dyn Spawnable> = match self.who {
-            Who::OneAtATime => Box::new(Sequential),
-            // More than one, so that they hand over to each other on any machine.
-            Who::Fibers => Box::new(Fibers::new().workers(2)),
-            Who::Threads | Who::Processes => Box::new(Threading::new()),
+        let mixin: Box<dyn Spawnable> = match self.concurrency {
+            Concurrency::OneAtATime => Box::new(Sequential),
+            // More than one on any machine, so that connections move between them.
+            Concurrency::Fibers => Box::new(Fibers::new().workers(2)),
+            Concurrency::Threads | Concurrency::Processes => Box::new(Threading::new()),
         };
         let builder = Server::<T, Sequential>::builder().mixin(mixin);
         self.settings(builder).bind(endpoint.clone(), handler)?.spawn()
@@ -125,12 +130,12 @@ impl Kind {
             .message_deadline(2 * limit)
             .min_rate(MinRate { bytes_per_second: 100, grace: limit })
             .write_timeout(3 * limit)
-            .max_packet_size(LONGEST_DATAGRAM)
+            .max_packet_size(MAX_DATAGRAM)
     }
 
-    /// A client that is never slower than this has nothing to fear from the limits.
+    /// A client that is never slower than this never exceeds the server's limits.
     pub(crate) fn limit(&self) -> Duration {
-        Duration::from_millis(if self.who == Who::OneAtATime { 100 } else { 500 })
+        Duration::from_millis(if self.concurrency == Concurrency::OneAtATime { 100 } else { 500 })
     }
 
     fn stream_handler(&self) -> Arc<dyn StreamRequestHandler> {
@@ -145,41 +150,41 @@ impl Kind {
         matches!(self.scheme, Scheme::Tcp | Scheme::Unix)
     }
 
-    /// The bytes that say this.
+    /// The bytes of a request with this text.
     pub(crate) fn request(&self, text: &str) -> Vec<u8> {
         let mut request = Vec::new();
         let written = match self.service {
             Service::Lines | Service::Chat => writeln!(request, "{text}"),
             Service::Frames => FRAMES.write(&mut request, text.as_bytes()),
         };
-        written.expect("a vector takes what is not too long");
+        written.expect("the text is not too long");
         request
     }
 
-    /// Once it has stopped: whether all that came in has ended, by itself and for a reason.
+    /// Checks, after a stop, that it was clean and that the counters of the server add up.
     pub(crate) fn audit(&self, report: &StopReport, server: &ServerHandle) {
         let stats = server.stats();
         let mut ended = 0;
         for reason in REASONS {
             ended += stats.ended_for(reason);
-            note("requests ended", reason, stats.ended_for(reason));
+            count_event("requests ended", reason, stats.ended_for(reason));
         }
         for (what, times) in [("refused", stats.refused), ("truncated", stats.truncated)] {
-            note("requests turned away", what, times);
+            count_event("requests turned away", what, times);
         }
-        note("stops", "connections drained", report.drained as u64);
+        count_event("stops", "connections drained", report.drained as u64);
         let name = self.name;
         if !report.is_clean() || !report.killed.is_empty() {
-            complain(format!("{name}: a stop was not clean: {report:?}"));
+            record_failure(format!("{name}: a stop was not clean: {report:?}"));
         } else if (stats.active, stats.accepted, ended) != (0, stats.finished, stats.finished) {
-            complain(format!("{name}: the counters do not add up: {stats:?}"));
+            record_failure(format!("{name}: the counters do not add up: {stats:?}"));
         } else if stats.accept_errors > 0 {
-            complain(format!("{name}: accepting has failed: {stats:?}"));
+            record_failure(format!("{name}: accepting has failed: {stats:?}"));
         }
     }
 }
 
-/// All but [`CloseReason::Denied`], of which nothing is accepted first.
+/// All but [`CloseReason::Denied`], whose connections are not counted as accepted.
 const REASONS: [CloseReason; 10] = [
     CloseReason::Completed,
     CloseReason::Eof,
@@ -199,7 +204,7 @@ impl StreamRequestHandler for Lines {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         let mut line = Vec::new();
         while connection.read_line(&mut line)? > 0 {
-            obey(&line)?;
+            run_command(&line)?;
             connection.write_all(&line)?;
             line.clear();
         }
@@ -209,7 +214,7 @@ impl StreamRequestHandler for Lines {
 
 impl DatagramRequestHandler for Lines {
     fn handle(&self, request: &mut DatagramRequest) -> HandlerResult {
-        obey(request.data())?;
+        run_command(request.data())?;
         Ok(request.reply(request.data())?)
     }
 }
@@ -220,14 +225,14 @@ impl StreamRequestHandler for Frames {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         let mut message = Vec::new();
         while connection.read_message(&FRAMES, &mut message)? {
-            obey(&message)?;
+            run_command(&message)?;
             FRAMES.write(connection, &message)?;
         }
         Ok(())
     }
 }
 
-fn obey(request: &[u8]) -> HandlerResult {
+fn run_command(request: &[u8]) -> HandlerResult {
     match request.trim_ascii_end() {
         b"panic" => std::panic::panic_any(ON_COMMAND),
         b"fail" => Err(ON_COMMAND.into()),

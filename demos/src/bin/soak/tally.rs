@@ -1,4 +1,4 @@
-//! What was counted, what went wrong, and what the process holds.
+//! Counters, failures, and the resources of the process.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy)]
-pub(crate) enum Fate {
-    /// Its answer came, byte by byte what it must be.
+pub(crate) enum Outcome {
+    /// The answer was received, and is correct.
     Answered,
-    /// The server said that it is full, or there was none between a stop and the next start.
+    /// The server was full, or had been stopped and not been started again.
     Refused,
-    /// Not answered, and never promised to be: it was sent when the server was stopping already,
-    /// or more slowly than the server's limits allow.
+    /// Not answered, and the server need not: it was already stopping, or the client was slower
+    /// than the limits allow.
     Excused,
-    /// Promised, and not answered.
+    /// Not answered, although the server must.
     Lost,
 }
 
@@ -25,12 +25,12 @@ pub(crate) enum Fate {
 pub(crate) struct Count([AtomicU64; 4]);
 
 impl Count {
-    pub(crate) fn add(&self, fate: Fate, requests: u64) {
-        self.0[fate as usize].fetch_add(requests, Relaxed);
+    pub(crate) fn add(&self, outcome: Outcome, requests: u64) {
+        self.0[outcome as usize].fetch_add(requests, Relaxed);
     }
 
-    pub(crate) fn of(&self, fate: Fate) -> u64 {
-        self.0[fate as usize].load(Relaxed)
+    pub(crate) fn of(&self, outcome: Outcome) -> u64 {
+        self.0[outcome as usize].load(Relaxed)
     }
 
     pub(crate) fn sent(&self) -> u64 {
@@ -38,21 +38,21 @@ impl Count {
     }
 }
 
-static COMPLAINTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static FAILURES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static EVENTS: Mutex<BTreeMap<&str, BTreeMap<String, u64>>> = Mutex::new(BTreeMap::new());
 
-/// Something that must not be.
-pub(crate) fn complain(what: String) {
+/// Records something that must not happen.
+pub(crate) fn record_failure(what: String) {
     eprintln!("soak: {what}");
-    COMPLAINTS.lock().push(what);
+    FAILURES.lock().push(what);
 }
 
-pub(crate) fn all_is_well() -> bool {
-    COMPLAINTS.lock().is_empty()
+pub(crate) fn has_no_failures() -> bool {
+    FAILURES.lock().is_empty()
 }
 
-/// Something else that happens, counted by its kind and name.
-pub(crate) fn note(kind: &'static str, name: impl ToString, times: u64) {
+/// Counts another event, by its kind and name.
+pub(crate) fn count_event(kind: &'static str, name: impl ToString, times: u64) {
     *EVENTS.lock().entry(kind).or_default().entry(name.to_string()).or_default() += times;
 }
 
@@ -65,12 +65,12 @@ pub(crate) fn print() {
         let events: Vec<_> = events.iter().map(|(name, times)| format!("{name} {times}")).collect();
         println!("{kind}: {}", events.join(", "));
     }
-    for complaint in COMPLAINTS.lock().iter().take(20) {
-        println!("FAILED: {complaint}");
+    for failure in FAILURES.lock().iter().take(20) {
+        println!("FAILED: {failure}");
     }
 }
 
-/// What the process holds that it must give back.
+/// The resources of the process that it has to release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Resources {
     /// Besides the main one.
@@ -93,8 +93,8 @@ pub(crate) fn peak_memory() -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0) / 1024
 }
 
-/// How many UDP datagrams this machine's kernel has dropped for want of room: the only ones that
-/// may be missing ([proc_pid_net(5)](https://man7.org/linux/man-pages/man5/proc_pid_net.5.html)).
+/// How many UDP datagrams the kernel has dropped because a buffer was full. No others may be
+/// missing ([proc_pid_net(5)](https://man7.org/linux/man-pages/man5/proc_pid_net.5.html)).
 pub(crate) fn dropped_by_kernel() -> u64 {
     let counters = fs::read_to_string("/proc/net/snmp").unwrap_or_default();
     let mut udp = counters.lines().filter_map(|line| line.strip_prefix("Udp: "));

@@ -1,4 +1,4 @@
-//! An address that outlives its servers, and what clients may expect of the one behind it now.
+//! An address whose server is stopped and started again, and what its clients may expect.
 
 use std::fmt::Display;
 use std::io;
@@ -16,12 +16,12 @@ use rustix::net::SocketAddrUnix;
 use socket2::{SockAddr, Socket, Type};
 use socketserver::{Endpoint, HandlerError, RunningServer, Scheme};
 
-use crate::servers::{Kind, Who};
-use crate::tally::{Count, complain, note};
-use crate::{PATIENCE, Soak, forking};
+use crate::servers::{Concurrency, Kind};
+use crate::tally::{Count, count_event, record_failure};
+use crate::{Soak, TIMEOUT, forking};
 
-/// How long a stop may take. That is much: no client can hold one up for more than some seconds.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+/// For a stop. It is generous: no client can delay one for more than some seconds.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Target {
     pub(crate) kind: Kind,
@@ -29,24 +29,24 @@ pub(crate) struct Target {
     endpoint: Endpoint,
     address: SockAddr,
     server: Mutex<Option<Running>>,
-    /// Read while a request is sent, written to before a stop: so each request was either sent
-    /// wholly before the stop began, or knows that it was not.
+    /// Locked for reading while a request is sent, and for writing before a stop. So each request
+    /// was sent completely before the stop began, or its client knows that it was not.
     gate: RwLock<Stopping>,
 }
 
 enum Running {
-    Here(RunningServer),
-    Elsewhere(Child),
+    InProcess(RunningServer),
+    ChildProcess(Child),
 }
 
-/// Whether one certain server has been told to stop.
+/// Whether a stop of one particular server has begun.
 pub(crate) type Stopping = Arc<AtomicBool>;
 
 impl Target {
     pub(crate) fn start(kind: Kind, folder: &Path) -> Result<Target, HandlerError> {
         let path = folder.join(kind.name.replace([',', ' '], "-"));
-        // Clients come from 127.0.0.1: so none of them can have a server's port while the server
-        // is being started anew.
+        // Clients connect from 127.0.0.1, so none of them can occupy the address of a server while
+        // the server is restarted.
         let endpoint: Endpoint = match kind.scheme {
             Scheme::Tcp => "tcp://127.0.0.2:0".parse()?,
             Scheme::Udp => "udp://127.0.0.2:0".parse()?,
@@ -61,14 +61,13 @@ impl Target {
         Ok(Target { kind, count: Count::default(), endpoint, address, server, gate })
     }
 
-    /// A socket that is connected to the server. `None` between a stop and the next start, when
-    /// there is nobody to connect to.
+    /// A socket that is connected to the server; `None` between a stop and the next start.
     pub(crate) fn connect(&self) -> Option<(Socket, Stopping)> {
         let stopping = self.gate.read();
         match self.socket().and_then(|socket| socket.connect(&self.address).map(|()| socket)) {
             Ok(socket) => return Some((socket, stopping.clone())),
             Err(_) if stopping.load(SeqCst) => {}
-            Err(error) => self.complain(format!("cannot connect: {error}")),
+            Err(error) => self.record_failure(format!("cannot connect: {error}")),
         }
         drop(stopping);
         thread::sleep(Duration::from_millis(5));
@@ -82,16 +81,16 @@ impl Target {
             Scheme::Tcp => socket.set_tcp_nodelay(true)?,
             Scheme::Udp => socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?,
             Scheme::Unix => {}
-            // Bound to no name it is given one, to be answered by.
+            // The kernel chooses the name (autobind), so that the server can reply.
             Scheme::UnixDatagram => rustix::net::bind(&socket, &SocketAddrUnix::new_unnamed())?,
         }
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.set_write_timeout(Some(TIMEOUT))?;
         Ok(socket)
     }
 
-    /// Holds up a stop for as long as the guard lives. Whether none has begun: what is sent now
-    /// must then be answered.
+    /// A guard that delays a stop until it is dropped, and whether none has begun: then a request
+    /// that is sent under the guard must be answered.
     pub(crate) fn gate(&self, stopping: &AtomicBool) -> (impl Drop, bool) {
         let gate = self.gate.read();
         (gate, !stopping.load(SeqCst))
@@ -100,49 +99,49 @@ impl Target {
     pub(crate) fn stop(&self) {
         let Some(server) = self.server.lock().take() else { return };
         self.gate.write().store(true, SeqCst);
-        note("stops", "servers stopped", 1);
+        count_event("stops", "servers stopped", 1);
         match server {
-            Running::Here(server) => {
+            Running::InProcess(server) => {
                 let (handle, begun) = (server.handle(), Instant::now());
-                self.kind.audit(&server.stop(DEADLINE), &handle);
-                if begun.elapsed() > DEADLINE {
-                    self.complain(format!("a stop took {:?}", begun.elapsed()));
+                self.kind.audit(&server.stop(STOP_TIMEOUT), &handle);
+                if begun.elapsed() > STOP_TIMEOUT {
+                    self.record_failure(format!("a stop took {:?}", begun.elapsed()));
                 }
             }
-            Running::Elsewhere(child) => {
+            Running::ChildProcess(child) => {
                 if let Err(error) = forking::stop(child) {
-                    self.complain(error);
+                    self.record_failure(error);
                 }
             }
         }
     }
 
-    fn start_anew(&self) {
+    fn restart(&self) {
         match start(&self.kind, &self.endpoint) {
             Ok((server, _)) => {
                 *self.server.lock() = Some(server);
                 *self.gate.write() = Stopping::default();
             }
-            Err(error) => self.complain(format!("no new start: {error}")),
+            Err(error) => self.record_failure(format!("no new start: {error}")),
         }
     }
 
-    pub(crate) fn complain(&self, what: impl Display) {
-        complain(format!("{}: {what}", self.kind.name));
+    pub(crate) fn record_failure(&self, what: impl Display) {
+        record_failure(format!("{}: {what}", self.kind.name));
     }
 }
 
 fn start(kind: &Kind, endpoint: &Endpoint) -> Result<(Running, Endpoint), HandlerError> {
-    if kind.who == Who::Processes {
+    if kind.concurrency == Concurrency::Processes {
         let (child, endpoint) = forking::start(endpoint)?;
-        return Ok((Running::Elsewhere(child), endpoint));
+        return Ok((Running::ChildProcess(child), endpoint));
     }
     let server = kind.spawn(endpoint)?;
     let endpoint = server.local_addr().into();
-    Ok((Running::Here(server), endpoint))
+    Ok((Running::InProcess(server), endpoint))
 }
 
-/// Keeps changing the servers, until it is over.
+/// Stops, restarts and reconfigures the servers until the end.
 pub(crate) fn disturb(soak: &Soak, random: &mut Rng) {
     while !soak.is_over() {
         thread::sleep(Duration::from_millis(random.u64(..300)));
@@ -150,16 +149,16 @@ pub(crate) fn disturb(soak: &Soak, random: &mut Rng) {
         let what = random.u8(..5);
         if what < 2 {
             target.stop();
-            target.start_anew();
-        } else if let Some(Running::Here(server)) = &*target.server.lock() {
+            target.restart();
+        } else if let Some(Running::InProcess(server)) = &*target.server.lock() {
             if what == 2 {
                 server.set_max_connections(random.usize(8..=40));
-                note("disturbances", "another limit", 1);
+                count_event("disturbances", "another limit", 1);
             } else {
                 server.suspend();
                 thread::sleep(Duration::from_millis(random.u64(..200)));
                 server.resume();
-                note("disturbances", "suspended", 1);
+                count_event("disturbances", "suspended", 1);
             }
         }
     }
