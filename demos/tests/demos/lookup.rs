@@ -3,7 +3,7 @@
 use crate::demos::demo;
 use crate::process::{Ended, run};
 
-/// A resolver that does ask a server, for this machine's own name, say, is not waited for long.
+/// Limits the wait for a name server, which the resolver may ask for the machine's own name.
 pub(crate) const RESOLVER: (&str, &str) = ("RES_OPTIONS", "timeout:1 attempts:1");
 
 #[track_caller]
@@ -13,7 +13,7 @@ fn lookup(words: &[&str]) -> Ended {
     run(command, "")
 }
 
-/// The answer, which there has to be.
+/// The answer to a question that has one.
 #[track_caller]
 pub(crate) fn answer(words: &[&str]) -> String {
     let ended = lookup(words);
@@ -22,7 +22,7 @@ pub(crate) fn answer(words: &[&str]) -> String {
     text.to_owned()
 }
 
-/// No answer: one line on standard error, and this status.
+/// The error for a question: one line on standard error, and this exit status.
 #[track_caller]
 pub(crate) fn complaint(words: &[&str], status: i32) -> String {
     let ended = lookup(words);

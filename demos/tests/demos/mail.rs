@@ -1,4 +1,4 @@
-//! The example `mail` as a process, and clients that say to it what they like.
+//! `mail` as a process, and clients that send any bytes.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -14,10 +14,10 @@ use crate::common::{TempDir, tcp};
 use crate::demos::demo;
 use crate::process::Server;
 
-/// The flags of a server for Ada and Ben, of example.test.
+/// Flags for the users `ada` and `ben`.
 pub(crate) const USERS: [&str; 4] = ["--user", "ada:secret", "--user", "ben:two words"];
 
-/// A server with a folder of its own, or somebody else's.
+/// A running server.
 pub(crate) struct Mail {
     server: Server,
     pop3: String,
@@ -29,7 +29,7 @@ impl Mail {
         Mail::listen("127.0.0.1:0", folder, flags)
     }
 
-    /// The same for both servers at another address.
+    /// The same, with both servers at this address.
     #[track_caller]
     pub(crate) fn listen(address: &str, folder: &Path, flags: &[&str]) -> Mail {
         let mut command = demo("mail");
@@ -37,7 +37,7 @@ impl Mail {
         Mail::spawn_at(address, command, folder)
     }
 
-    /// Starts a command that begins with the example and flags of its.
+    /// Starts a command that runs `mail`; adds flags.
     #[track_caller]
     pub(crate) fn spawn(command: Command, folder: &Path) -> Mail {
         Mail::spawn_at("127.0.0.1:0", command, folder)
@@ -57,12 +57,12 @@ impl Mail {
         &self.pop3
     }
 
-    /// Connects, whatever becomes of that.
+    /// Connects, and reads nothing.
     pub(crate) fn connect_smtp(&self) -> Smtp {
         Smtp(Client::connect(self.server.address()))
     }
 
-    /// Connects and is greeted.
+    /// Connects, and reads the greeting.
     #[track_caller]
     pub(crate) fn smtp(&self) -> Smtp {
         let mut smtp = self.connect_smtp();
@@ -70,7 +70,7 @@ impl Mail {
         smtp
     }
 
-    /// The same, and says EHLO.
+    /// The same, and sends EHLO.
     #[track_caller]
     pub(crate) fn hello(&self) -> Smtp {
         let mut smtp = self.smtp();
@@ -85,12 +85,12 @@ impl Mail {
         pop3
     }
 
-    /// Connects, whatever becomes of that.
+    /// Connects, and reads nothing.
     pub(crate) fn connect_pop3(&self) -> Pop3 {
         Pop3(Client::connect(&self.pop3))
     }
 
-    /// A session of Ada's.
+    /// Logs in as Ada.
     #[track_caller]
     pub(crate) fn ada(&self) -> Pop3 {
         let mut pop3 = self.pop3();
@@ -99,7 +99,7 @@ impl Mail {
         pop3
     }
 
-    /// The most that it has had at any time, in bytes.
+    /// The peak of its resident memory, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         let path = format!("/proc/{}/status", self.server.pid().as_raw_nonzero());
         let status = std::fs::read_to_string(path).unwrap();
@@ -111,19 +111,19 @@ impl Mail {
         self.server.stops();
     }
 
-    /// Kills it without notice.
+    /// Kills it by SIGKILL.
     pub(crate) fn dies(self) {
         self.server.signal(Signal::KILL);
         assert_eq!(self.server.ends().signal, Some(9));
     }
 
-    /// Ends it with a signal; something may be in its log.
+    /// Stops it by SIGTERM; returns its log.
     pub(crate) fn ends(self) -> String {
         self.server.signal(Signal::TERM);
         self.has_been_stopped()
     }
 
-    /// The same, once the signal has been sent.
+    /// Waits for the end of a stop that has begun; returns the log.
     pub(crate) fn has_been_stopped(self) -> String {
         let ended = self.server.ends();
         assert_eq!(ended.status, Some(0), "{ended:?}");
@@ -139,7 +139,7 @@ impl Deref for Mail {
     }
 }
 
-/// What is in a folder of a user's: `new`, `tmp` or `cur`.
+/// The files in a folder of a user's Maildir: `new`, `tmp` or `cur`.
 pub(crate) fn files(folder: &TempDir, user: &str, name: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder.join(user).join(name)).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -147,14 +147,14 @@ pub(crate) fn files(folder: &TempDir, user: &str, name: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The messages that a user has, without the header fields that the server adds.
+/// The new messages of a user, without the header fields that the server adds.
 #[track_caller]
 pub(crate) fn messages(folder: &TempDir, user: &str) -> Vec<Vec<u8>> {
     let files = files(folder, user, "new").into_iter();
     files.map(|file| as_sent(&std::fs::read(file).unwrap()).to_vec()).collect()
 }
 
-/// A message without the header fields that the server adds: four lines, of a known form.
+/// A message without the header fields that the server adds, which are four lines.
 #[track_caller]
 pub(crate) fn as_sent(message: &[u8]) -> &[u8] {
     let mut rest = message;
@@ -166,7 +166,7 @@ pub(crate) fn as_sent(message: &[u8]) -> &[u8] {
     rest
 }
 
-/// One end of a connection.
+/// A client's end of a connection.
 pub(crate) struct Client(BufReader<TcpStream>);
 
 impl Client {
@@ -181,7 +181,7 @@ impl Client {
         self.0.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
-    /// A line, with its end.
+    /// Reads a line, which ends with CRLF; returns it with its end.
     #[track_caller]
     pub(crate) fn line(&mut self) -> Vec<u8> {
         let mut line = Vec::new();
@@ -190,7 +190,7 @@ impl Client {
         line
     }
 
-    /// There is no more to read.
+    /// Reads EOF, or a RST after it.
     #[track_caller]
     pub(crate) fn reads_the_end(&mut self) {
         let mut rest = Vec::new();
@@ -213,7 +213,7 @@ impl Client {
 pub(crate) struct Smtp(Client);
 
 impl Smtp {
-    /// A reply, of one or more lines, which begins with this.
+    /// Reads a reply with this code; returns the text of its lines.
     #[track_caller]
     pub(crate) fn reads(&mut self, code: u16) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
@@ -229,14 +229,14 @@ impl Smtp {
         }
     }
 
-    /// Says something, and reads a reply that begins with this.
+    /// Sends a command, and reads a reply with this code.
     #[track_caller]
     pub(crate) fn asks(&mut self, line: &str, code: u16) -> Vec<String> {
         self.sends(format!("{line}\r\n"));
         self.reads(code)
     }
 
-    /// Comes to where the message is to be sent.
+    /// Sends the commands up to DATA, so that the message can follow.
     #[track_caller]
     pub(crate) fn begins(&mut self, recipients: &[&str]) {
         self.asks("MAIL FROM:<sender@client.test>", 250);
@@ -246,7 +246,7 @@ impl Smtp {
         self.asks("DATA", 354);
     }
 
-    /// Sends a message to Ada, as it is; it should contain its end.
+    /// Sends a message to Ada. The text is sent unchanged, so it must contain the end of the data.
     #[track_caller]
     pub(crate) fn mails_ada(&mut self, text: impl AsRef<[u8]>, code: u16) {
         self.begins(&["ada@example.test"]);
@@ -254,7 +254,7 @@ impl Smtp {
         self.reads(code);
     }
 
-    /// Is told of the end, and sees it.
+    /// Reads replies with these codes, and then EOF.
     #[track_caller]
     pub(crate) fn is_closed_with(&mut self, codes: &[u16]) {
         for code in codes {
@@ -274,14 +274,14 @@ impl Pop3 {
         text.trim().to_owned()
     }
 
-    /// Says something that works, and returns what is answered behind `+OK`.
+    /// Sends a command; returns the text after `+OK`.
     #[track_caller]
     pub(crate) fn ok(&mut self, line: &str) -> String {
         self.sends(format!("{line}\r\n"));
         self.reads_ok()
     }
 
-    /// The same for an answer of more lines than one, without the last one, unstuffed.
+    /// The same for an answer of several lines; returns them without added dots and the last line.
     #[track_caller]
     pub(crate) fn text(&mut self, line: &str) -> Vec<u8> {
         self.ok(line);
@@ -295,7 +295,7 @@ impl Pop3 {
         }
     }
 
-    /// Says something that does not; returns what is answered behind `-ERR`.
+    /// Sends a command; returns the text after `-ERR`.
     #[track_caller]
     pub(crate) fn fails(&mut self, line: &str) -> String {
         self.sends(format!("{line}\r\n"));

@@ -1,4 +1,4 @@
-//! The demos as processes, and clients of theirs.
+//! The demos as processes, and clients for them.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ pub(crate) mod lookup;
 pub(crate) mod mail;
 pub(crate) mod site;
 
-/// The program of a demo, which cargo has built for this test.
+/// A command that runs a demo.
 pub(crate) fn demo(name: &str) -> Command {
     let mut command = Command::new(match name {
         "http_files" => env!("CARGO_BIN_EXE_http_files"),

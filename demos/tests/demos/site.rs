@@ -1,4 +1,4 @@
-//! A folder of a test's own, and the example `http_files` that serves it.
+//! A folder, and `http_files` that serves it.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::io::{Read, Write};
@@ -13,11 +13,11 @@ use crate::process::Server;
 
 pub(crate) const HELLO: &str = "Hello, world!\n";
 
-/// What lies beside the root, and must never be sent.
+/// The content of a file beside the root, which must never be sent.
 pub(crate) const SECRET: &str = "not for you";
 
 pub(crate) struct Site {
-    // In this order: the folder goes when nobody serves it any more.
+    // In this order, so that the server has ended when the folder is removed.
     server: Server,
     folder: TempDir,
 }
@@ -49,7 +49,7 @@ impl Site {
         Site { server: Server::spawn(command), folder }
     }
 
-    /// A file or folder beneath the root.
+    /// The path of a file or folder beneath the root.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join("root").join(name)
     }
@@ -59,7 +59,7 @@ impl Site {
         std::fs::write(self.path(name), content).unwrap();
     }
 
-    /// A file that takes no room on the disk, however long it is.
+    /// Writes a sparse file, which uses no space on the disk.
     #[track_caller]
     pub(crate) fn write_zeros(&self, name: &str, length: u64) {
         std::fs::File::create(self.path(name)).unwrap().set_len(length).unwrap();
@@ -78,13 +78,13 @@ impl Site {
         tcp(self.server.endpoint())
     }
 
-    /// The answer to a request for this path, sent as it is, on a connection of its own.
+    /// Requests a path, which is sent unchanged, on a new connection.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[])
     }
 
-    /// The answer to a request with these header fields and no body.
+    /// Sends a request with these header fields and no body, on a new connection.
     #[track_caller]
     pub(crate) fn ask(&self, method: &str, path: &str, fields: &[&str]) -> Answer {
         let mut stream = self.connect();
@@ -94,7 +94,7 @@ impl Site {
         Answer::next(stream)
     }
 
-    /// Sends this as it is, and reads until the server closes.
+    /// Sends these bytes on a new connection, and reads until the server closes it.
     #[track_caller]
     pub(crate) fn send(&self, bytes: impl AsRef<[u8]>) -> Answer {
         let mut stream = self.connect();
@@ -102,7 +102,7 @@ impl Site {
         Answer::of(&rest_of(stream))
     }
 
-    /// Ends gracefully, with nothing on standard error.
+    /// Stops by SIGTERM, with nothing on standard error.
     #[track_caller]
     pub(crate) fn stops(self) {
         self.server.stops();
@@ -113,7 +113,7 @@ impl Site {
     }
 }
 
-/// What a server has answered.
+/// The response to a request.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -122,7 +122,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// All that came, which begins with an answer; what comes after its head is the body.
+    /// Splits bytes into a head and a body, which is all that follows the head.
     #[track_caller]
     pub(crate) fn of(bytes: &[u8]) -> Answer {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
@@ -130,7 +130,7 @@ impl Answer {
         Answer::new(str::from_utf8(&bytes[..end]).unwrap(), bytes[end + 4..].into())
     }
 
-    /// The next answer, and no byte more.
+    /// Reads the next response, and no byte more.
     #[track_caller]
     pub(crate) fn next(mut stream: impl Read) -> Answer {
         let mut head = String::new();
@@ -166,7 +166,7 @@ impl Answer {
         str::from_utf8(&self.body).unwrap()
     }
 
-    /// An error, told by a page that is all that came.
+    /// Asserts that this is an error with a page as its body.
     #[track_caller]
     pub(crate) fn is_error(&self, status: u16, connection: &str) {
         assert_eq!(self.status, status, "{self:?}");

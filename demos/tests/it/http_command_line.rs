@@ -32,7 +32,7 @@ fn help_says_what_flags_there_are() {
     assert!(!ended.text().contains("--greeting"));
 }
 
-/// One line on standard error, which names the program, and nothing on standard output.
+/// Asserts one line on standard error, which names the program, and nothing on standard output.
 #[track_caller]
 fn is_told(arguments: &[&str], status: i32, words: &[&str]) {
     let mut command = demo("http_files");
@@ -77,7 +77,7 @@ fn a_root_that_is_missing_is_one_line_and_status_1() {
 #[test]
 fn an_address_in_use_is_one_line_that_names_it() {
     let server = start("127.0.0.1:0", &[]);
-    // The form that is printed is the form that `--listen` takes.
+    // `--listen` accepts the form that is printed.
     let address = server.address().to_owned();
     assert!(address.starts_with("127.0.0.1:") && !address.ends_with(":0"), "{address}");
     is_told(&["--listen", &address], 1, &["cannot listen on", &address, "in use"]);

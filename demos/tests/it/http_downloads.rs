@@ -1,4 +1,4 @@
-//! `http_files` and `http_get`, and downloads that are large, slow, or overtaken by a stop.
+//! `http_get`, and downloads from `http_files` that are large, slow, or interrupted by a stop.
 
 use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
@@ -60,7 +60,7 @@ fn http_get_writes_the_body_apart_from_the_head() {
 #[test]
 fn a_file_larger_than_all_memory_goes_through_both() {
     const LENGTH: u64 = 1 << 28;
-    // Less than the file has, in bytes.
+    // Of address space: less than the length of the file.
     const MEMORY: u64 = 200_000 << 10;
     let limit = |pid| {
         let limit = Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) };
@@ -95,7 +95,7 @@ fn a_stop_lets_a_download_come_to_its_end() {
 }
 
 #[test]
-fn who_takes_its_answer_too_slowly_is_cut_off() {
+fn a_client_that_reads_too_slowly_is_cut_off() {
     const LENGTH: u64 = 64 << 20;
     for mixin in MIXINS {
         let site =
@@ -107,7 +107,7 @@ fn who_takes_its_answer_too_slowly_is_cut_off() {
         thread::scope(|scope| {
             let (over, is_over) = mpsc::channel::<()>();
             let mut stream = &stream;
-            // It takes something each time that it is looked at: only its rate is low.
+            // The client keeps reading, so that only its rate is too low.
             scope.spawn(move || {
                 while is_over.recv_timeout(Duration::from_millis(10)) == Err(Timeout) {
                     stream.read_exact(&mut [0; 100]).unwrap();
@@ -124,7 +124,7 @@ fn who_takes_its_answer_too_slowly_is_cut_off() {
 
 #[test]
 fn a_file_that_shrinks_while_it_is_sent_ends_its_connection_and_no_other() {
-    // More than the system takes while nobody reads.
+    // More than the socket buffers hold.
     const LENGTH: u64 = 64 << 20;
     let site = Site::start(&[]);
     site.write_zeros("zeros", LENGTH);

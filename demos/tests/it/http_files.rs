@@ -1,5 +1,5 @@
-//! The example `http_files`: what curl is sent of a folder, and that nothing is sent from outside
-//! of it. Other clients are in `http_clients.rs`, what is refused in `http_refusals.rs`.
+//! The files, listings, ranges and conditions of `http_files`, and that it sends nothing from
+//! outside its root.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -43,7 +43,7 @@ fn a_folder_without_its_slash_is_redirected_to_where_its_links_work() {
         assert_eq!((answer.status, answer.field("location")), (301, Some(place)), "{path}");
     }
     assert!(site.get("/sub/").text().contains("<a href=\"inner.txt\">inner.txt</a>"));
-    // Not to another host.
+    // A redirect to `//sub/` would lead to another host.
     site.get("//sub").is_error(404, "keep-alive");
     site.stops();
 }
@@ -90,7 +90,7 @@ fn a_listing_is_escaped_and_each_of_its_links_leads_to_its_file() {
 }
 
 #[test]
-fn a_range_is_a_part_of_the_file_and_its_place() {
+fn a_range_is_answered_with_that_part_of_the_file() {
     let site = Site::start(&[]);
     for (range, part, place) in [
         ("0-4", "Hello", "bytes 0-4/14"),
@@ -109,7 +109,7 @@ fn a_range_is_a_part_of_the_file_and_its_place() {
         answer.is_error(416, "keep-alive");
         assert_eq!(answer.field("content-range"), Some("bytes */14"), "{range}");
     }
-    // Several ranges, and nonsense, are answered by the whole.
+    // Several or invalid ranges are answered with the whole file.
     for field in ["bytes=0-1,3-4", "bytes=4-1", "bytes=-", "bytes=a-b", "bytes=+1-2", "lines=1-2"] {
         let answer = site.ask("GET", "/hello.txt", &[&format!("Range: {field}")]);
         assert_eq!((answer.status, answer.text()), (200, HELLO), "{field}");
@@ -150,12 +150,12 @@ fn a_file_that_has_not_changed_is_not_sent_again() {
         let since = "If-Modified-Since: Sun, 09 Sep 2001 01:46:41 GMT";
         assert_eq!(site.ask("GET", "/hello.txt", &[since, field]).status, 200, "{field}");
     }
-    // A file from the future has changed now at the latest.
+    // `Last-Modified` is not later than `Date`.
     file.set_modified(SystemTime::now() + Duration::from_secs(1_000_000)).unwrap();
     let answer = site.get("/hello.txt");
     let of = |name| httpdate::parse_http_date(answer.field(name).unwrap()).unwrap();
     assert!(of("last-modified") <= of("date"), "{answer:?}");
-    // Times that HTTP has no words for harm nobody.
+    // A time that HTTP cannot express is left out.
     file.set_modified(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).unwrap();
     let answer = site.get("/hello.txt");
     assert_eq!((answer.status, answer.field("last-modified")), (200, None));
@@ -175,7 +175,7 @@ fn a_part_of_a_file_that_has_changed_is_not_sent() {
         (&["If-Unmodified-Since: never"], 206),
         (&["If-Match: \"tag\""], 412),
         (&["If-Match: \"tag\"", then], 412),
-        // Any file will do, and where there are tags, the time does not count.
+        // `*` matches any file, and beside entity tags the time is ignored.
         (&["If-Match: *", before], 206),
     ] {
         let answer = site.ask("GET", "/hello.txt", &[&["Range: bytes=7-11"], fields].concat());
@@ -273,7 +273,7 @@ fn links_that_stay_inside_lead_there() {
 }
 
 #[test]
-fn what_is_neither_file_nor_folder_is_not_there_and_holds_nobody_up() {
+fn neither_a_fifo_nor_a_socket_is_served_or_blocks_the_server() {
     for mixin in ["sequential", "fibers"] {
         let site = Site::start(&["--mixin", mixin]);
         mknodat(CWD, site.path("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
@@ -287,7 +287,7 @@ fn what_is_neither_file_nor_folder_is_not_there_and_holds_nobody_up() {
 }
 
 #[test]
-fn a_folder_that_is_exchanged_for_a_link_meanwhile_leads_nowhere_else() {
+fn a_folder_that_is_exchanged_for_a_link_does_not_lead_outside() {
     let site = Site::start(&[]);
     std::fs::create_dir(site.path("../outside")).unwrap();
     std::fs::write(site.path("../outside/inner.txt"), SECRET).unwrap();
@@ -300,7 +300,7 @@ fn a_folder_that_is_exchanged_for_a_link_meanwhile_leads_nowhere_else() {
                 renameat_with(CWD, &folder, CWD, &other, RenameFlags::EXCHANGE).unwrap();
             }
         });
-        // Over also when an assertion fails.
+        // The flag is also set when an assertion fails.
         let _over = Over(&is_over);
         let stream = site.connect();
         let (mut asked, mut seen, mut unseen) = (0, 0, 0);
@@ -309,7 +309,7 @@ fn a_folder_that_is_exchanged_for_a_link_meanwhile_leads_nowhere_else() {
             let answer = Answer::next(&stream);
             match answer.status {
                 200 => assert_eq!(answer.text(), "inside\n"),
-                // The second is for a link that the system could not follow in time.
+                // 503: openat2 fails with EAGAIN when a rename interferes.
                 404 | 503 => unseen += 1,
                 _ => panic!("{answer:?}"),
             }

@@ -1,5 +1,4 @@
-//! What the example `http_files` refuses, and how: requests that are malformed, ambiguous, too
-//! long or too slow.
+//! Requests that `http_files` refuses: malformed, ambiguous, too long or too slow.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -9,11 +8,11 @@ use crate::common::{PATIENCE, rest_of};
 use crate::demos::site::{Answer, HELLO, Site};
 use rustix::process::Signal;
 
-/// A whole request, to follow others.
+/// A complete request that follows another one.
 const NEXT: &str = "GET /sub/inner.txt HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// The answer is this error, after which the connection is closed: what came in the same breath is
-/// taken for no request.
+/// Asserts that the answer is this error, after which the connection is closed: the bytes that
+/// follow are not read as a request.
 #[track_caller]
 fn refuses(site: &Site, status: u16, request: &str) {
     let answer = site.send(format!("{request}{NEXT}"));
@@ -21,7 +20,7 @@ fn refuses(site: &Site, status: u16, request: &str) {
     answer.is_error(status, "close");
 }
 
-/// As many requests are answered, with these, and then there is an end.
+/// Asserts that the requests are answered with these statuses, and that EOF follows.
 #[track_caller]
 fn answers(site: &Site, statuses: &[u16], requests: &str) {
     let stream = site.connect();
@@ -56,7 +55,7 @@ fn what_is_not_http_is_told_400() {
     ] {
         refuses(&site, 400, request);
     }
-    // One empty line is let pass.
+    // One empty line before a request is skipped.
     answers(&site, &[200, 200], &format!("{NEXT}\r\n{NEXT}"));
     site.stops();
 }
@@ -89,7 +88,7 @@ fn a_head_that_ends_early_is_told_400() {
 }
 
 #[test]
-fn there_is_one_host_and_it_could_be_one() {
+fn a_request_has_one_valid_host() {
     let site = Site::start(&[]);
     for fields in [
         "",
@@ -103,7 +102,7 @@ fn there_is_one_host_and_it_could_be_one() {
         refuses(&site, 400, &format!("GET /hello.txt HTTP/1.1\r\n{fields}\r\n"));
     }
     refuses(&site, 400, "GET /hello.txt HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n");
-    // Older clients need not say it, and IPv6 has its brackets.
+    // HTTP/1.0 does not require it, and an IPv6 address has brackets.
     assert_eq!(site.send("GET /hello.txt HTTP/1.0\r\n\r\n").text(), HELLO);
     answers(&site, &[200], "GET /hello.txt HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n");
     answers(&site, &[200], "GET /hello.txt HTTP/1.1\r\nHost:\r\n\r\n");
@@ -137,7 +136,7 @@ fn no_request_is_smuggled_within_another() {
         refuses(&site, 400, &format!("GET /hello.txt HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n"));
     }
     refuses(&site, 400, "GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
-    // What is said once is a body, whatever it looks like.
+    // With one valid length, the bytes are a body, even if they look like a request.
     let length = NEXT.len();
     let request = format!("GET /hello.txt HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
     answers(&site, &[200, 404], &format!("{request}{NEXT}GET /no HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -194,7 +193,7 @@ fn what_is_too_long_is_told_so() {
     let long = |length| "x".repeat(length);
     let request = |fields: &str| format!("GET /hello.txt HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     refuses(&site, 414, &format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(8192)));
-    // Which never ends, as far as anybody knows.
+    // A line that does not end.
     refuses(&site, 414, &long(9000));
     refuses(&site, 431, &request(&format!("X: {}\r\n", long(16_384))));
     refuses(&site, 431, &request(&format!("X: {}\r\n", long(1000)).repeat(17)));
@@ -217,7 +216,7 @@ fn a_client_that_stalls_is_told_408() {
             "GET /hello.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n12345678",
         ] {
             site.send(begin).is_error(408, "close");
-            // Behind another request too.
+            // The same after another request.
             let stream = site.connect();
             (&stream).write_all(format!("{NEXT}{begin}").as_bytes()).unwrap();
             assert_eq!(Answer::next(&stream).text(), "inside\n");
@@ -228,7 +227,7 @@ fn a_client_that_stalls_is_told_408() {
 }
 
 #[test]
-fn who_is_cut_off_by_a_stop_is_told_503() {
+fn a_request_that_a_stop_cuts_off_is_answered_503() {
     for mixin in ["sequential", "threading", "forking", "fibers"] {
         for begin in [
             "G",
@@ -249,7 +248,7 @@ fn who_is_cut_off_by_a_stop_is_told_503() {
 }
 
 #[test]
-fn bytes_that_drip_in_do_not_put_the_deadline_off() {
+fn bytes_that_drip_in_do_not_extend_the_deadline() {
     let site = Site::start(&["--head-deadline", "0.5"]);
     let stream = site.connect();
     stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -273,7 +272,7 @@ fn bytes_that_drip_in_do_not_put_the_deadline_off() {
 }
 
 #[test]
-fn a_client_that_asks_for_nothing_is_closed_without_a_word() {
+fn an_idle_client_is_closed_without_an_answer() {
     let site = Site::start(&["--idle-timeout", "0.3"]);
     assert_eq!(rest_of(site.connect()), b"");
     let stream = site.connect();

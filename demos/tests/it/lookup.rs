@@ -1,9 +1,9 @@
-//! What `lookup` answers on every machine, and what it takes for no question.
+//! Questions to `lookup` that every machine can answer, and invalid ones.
 
 use crate::demos::lookup::{answer, complaint};
 
 #[test]
-fn this_host_and_addresses_in_binary_are_known_everywhere() {
+fn localhost_and_addresses_in_binary_need_no_services_file() {
     for (question, expected) in [
         ("host 127.0.0.1", "127.0.0.1"),
         ("host ::1", "::1"),
@@ -20,7 +20,7 @@ fn this_host_and_addresses_in_binary_are_known_everywhere() {
 }
 
 #[test]
-fn a_question_that_is_none_is_a_usage_error() {
+fn an_invalid_question_is_a_usage_error() {
     const WRONG: &str = "\
         |nosuch|host|host a b|addr localhost|addr 127.1|fqdn a b|fqdn --all|service http/sctp|\
         service 80|service |port http|port 65536|port -1|port 80/|addrinfo localhost|\

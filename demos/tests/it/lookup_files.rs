@@ -1,4 +1,4 @@
-//! What `lookup` reads in the files below `/etc`, where this machine's have too little in them.
+//! How `lookup` parses the files in `/etc`, with more in them than a machine may have.
 
 #[path = "../../src/bin/lookup/files.rs"]
 mod files;
@@ -65,7 +65,7 @@ fn a_protocol_has_its_number_by_any_of_its_names() {
 }
 
 #[test]
-fn a_file_that_is_missing_is_said_to_be_and_where_to_have_it_from() {
+fn the_error_for_a_missing_file_names_its_package() {
     let directory = TempDir::new();
     let path = directory.join("protocols");
     let path = path.to_str().unwrap();

@@ -1,6 +1,5 @@
-//! The example `mail` and the clients that people have: what one sends another reads, byte for byte
-//! (Python's smtplib and poplib, curl, and the examples `send_mail` and `read_mail`); and what is
-//! on disk meanwhile. What it refuses is in `mail_smtp.rs` and `mail_pop3.rs`.
+//! `mail`, `send_mail` and `read_mail`, and the files on disk. The protocols are tested in
+//! `mail_smtp.rs` and `mail_pop3.rs`.
 
 use std::fs::File;
 use std::io::Write;
@@ -79,7 +78,7 @@ fn a_text_with_crlf_is_sent_as_one_without() {
 }
 
 #[test]
-fn what_a_server_says_does_not_drive_the_terminal_of_read_mail() {
+fn read_mail_replaces_control_characters_of_a_server() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = thread::spawn(move || {
@@ -148,7 +147,7 @@ fn what_is_abandoned_leaves_nothing() {
             drop(smtp);
             wait_until("that it is gone", || files(&folder, "ada", "tmp").is_empty());
         }
-        // Nor does a stop store what has not come to its end; the sender is told to come back.
+        // A stop discards an unfinished message, and the reply tells the client to retry.
         let mut smtp = mail.hello();
         smtp.begins(&["ada@example.test"]);
         smtp.sends("Subject: x\r\n\r\nhello\r\n");
@@ -183,7 +182,7 @@ fn a_message_that_cannot_be_stored_for_one_is_stored_for_none() {
     for user in ["ada", "ben"] {
         assert_eq!(messages(&folder, user), [b"hello\r\n"]);
     }
-    // Named twice it is one message; and a folder that is gone is told before the text.
+    // A user who is named twice has one copy. A missing folder is reported before the text is sent.
     smtp.begins(&["ada@example.test", "ADA@EXAMPLE.TEST", "postmaster@example.test"]);
     smtp.sends("twice\r\n.\r\n");
     smtp.reads(250);

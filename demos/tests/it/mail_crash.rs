@@ -1,5 +1,5 @@
-//! The example `mail` is killed a hundred times while several senders leave mail with it. What it
-//! has acknowledged is there in the end, whole, and nothing else is that was not sent.
+//! `mail` is killed a hundred times while several clients send messages. At the end, each message
+//! that was acknowledged is stored, complete, and no other text is.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
@@ -16,8 +16,8 @@ use parking_lot::{Condvar, Mutex};
 const KILLS: u64 = 100;
 const SENDERS: usize = 4;
 
-/// How long a server is left alive, at most.
-const LONGEST_LIFE: Duration = Duration::from_millis(60);
+/// The longest time before a server is killed.
+const MAX_LIFETIME: Duration = Duration::from_millis(60);
 
 #[test]
 fn what_was_acknowledged_survives_a_hundred_kills() {
@@ -31,25 +31,25 @@ fn what_was_acknowledged_survives_a_hundred_kills() {
     );
     let mut random = Rng::with_seed(seed);
     let folder = TempDir::new();
-    let place = Place::default();
+    let current = CurrentAddress::default();
     let is_over = AtomicBool::new(false);
     let sent: Vec<Sent> = thread::scope(|scope| {
         let senders: Vec<_> = (0..SENDERS)
             .map(|number| {
                 let random = random.fork();
-                let (place, is_over) = (&place, &is_over);
-                scope.spawn(move || Sender { number, random, place }.send_until(is_over))
+                let (current, is_over) = (&current, &is_over);
+                scope.spawn(move || Sender { number, random, current }.send_until(is_over))
             })
             .collect();
         for kill in 0..KILLS {
             let mail = Mail::start(folder.path(), &["--mixin", mixin(kill)]);
-            place.is_now(mail.address());
-            // The moment to strike at, and no time to wait for something.
-            thread::sleep(LONGEST_LIFE.mul_f64(random.f64()));
+            current.set(mail.address());
+            // A random moment to kill at, so there is no event to wait for.
+            thread::sleep(MAX_LIFETIME.mul_f64(random.f64()));
             mail.dies();
         }
         let mail = Mail::start(folder.path(), &[]);
-        place.is_now(mail.address());
+        current.set(mail.address());
         is_over.store(true, Ordering::Relaxed);
         let sent = senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect();
         mail.stops();
@@ -70,7 +70,7 @@ fn what_was_acknowledged_survives_a_hundred_kills() {
         let unknown = copies.keys().next().map(|text| text.escape_ascii().to_string());
         assert_eq!(unknown, None, "{user} has what was not sent");
     }
-    // It was a test of something.
+    // The kills must have interrupted some messages.
     let lost: usize = sent.iter().map(|message| message.unanswered).sum();
     println!("{} messages, of which {lost} answers were lost", sent.len());
     assert!(sent.len() >= KILLS as usize && lost > 0, "{} sent, {lost} lost", sent.len());
@@ -80,24 +80,24 @@ fn mixin(number: u64) -> &'static str {
     if number.is_multiple_of(2) { "threading" } else { "fibers" }
 }
 
-/// Where the server is to be found, each in its turn.
+/// The address of the current server.
 #[derive(Default)]
-struct Place {
+struct CurrentAddress {
     address: Mutex<String>,
-    has_changed: Condvar,
+    changed: Condvar,
 }
 
-impl Place {
-    fn is_now(&self, address: &str) {
+impl CurrentAddress {
+    fn set(&self, address: &str) {
         address.clone_into(&mut self.address.lock());
-        self.has_changed.notify_all();
+        self.changed.notify_all();
     }
 
-    /// Waits for another one than this.
-    fn other_than(&self, address: &str) -> String {
+    /// Waits for another address than this.
+    fn wait_for_other(&self, address: &str) -> String {
         let mut now = self.address.lock();
-        self.has_changed.wait_while_for(&mut now, |now| now == address, PATIENCE);
-        assert_ne!(*now, address, "no server comes");
+        self.changed.wait_while_for(&mut now, |now| now == address, PATIENCE);
+        assert_ne!(*now, address, "no other server was started");
         now.clone()
     }
 }
@@ -106,7 +106,7 @@ impl Place {
 struct Sent {
     text: Vec<u8>,
     recipients: Vec<&'static str>,
-    /// How many times it was sent before, to its end, and no answer came.
+    /// How many times it was sent completely without an answer. Each may have stored a copy.
     unanswered: usize,
 }
 
@@ -119,11 +119,11 @@ impl Sent {
 struct Sender<'a> {
     number: usize,
     random: Rng,
-    place: &'a Place,
+    current: &'a CurrentAddress,
 }
 
 impl Sender<'_> {
-    /// Sends one message after the other, each again until it is acknowledged.
+    /// Sends messages, each again until it is acknowledged.
     fn send_until(mut self, is_over: &AtomicBool) -> Vec<Sent> {
         let mut sent = Vec::new();
         let mut address = String::new();
@@ -131,10 +131,10 @@ impl Sender<'_> {
         while !is_over.load(Ordering::Relaxed) {
             let mut message = self.next_message(sent.len());
             while let Err(error) = deliver(&mut connection, &address, &mut message) {
-                // The end of a killed server, in all its forms.
+                // Any other error may come from the kill.
                 assert_ne!(error.kind(), ErrorKind::InvalidData, "{error}");
                 connection = None;
-                address = self.place.other_than(&address);
+                address = self.current.wait_for_other(&address);
             }
             sent.push(message);
         }
@@ -143,7 +143,7 @@ impl Sender<'_> {
 
     fn next_message(&mut self, number: usize) -> Sent {
         let mut text = format!("Message-ID: <{}-{number}@x>\r\n\r\n", self.number).into_bytes();
-        // Most of them are short, and some take more than one write.
+        // Most are short, and some take more than one write.
         let is_long = self.random.u8(..16) == 0;
         let lines = self.random.usize(..if is_long { 2000 } else { 20 });
         for _ in 0..lines {
@@ -160,7 +160,7 @@ impl Sender<'_> {
     }
 }
 
-/// Sends a message once; `InvalidData` is what no killed server answers.
+/// Sends a message once. `InvalidData` is an unexpected reply, which a kill cannot cause.
 fn deliver(
     connection: &mut Option<BufReader<TcpStream>>,
     address: &str,

@@ -1,5 +1,4 @@
-//! What the example `mail` promises over POP3: who gets in, what a session sees, and when a message
-//! is removed.
+//! POP3 as `mail` implements it: logins, what a session sees, and when a message is removed.
 
 use std::time::Duration;
 
@@ -37,7 +36,7 @@ fn commands_are_answered_as_the_rfc_says() {
     assert_eq!(as_sent(&ada.text("TOP 1 0")), b"Subject: 1\r\n\r\n");
     assert_eq!(as_sent(&ada.text("TOP 1 2")), b"Subject: 1\r\n\r\n.a\r\nb\r\n");
     assert_eq!(as_sent(&ada.text("TOP 1 99")), b"Subject: 1\r\n\r\n.a\r\nb\r\nc\r\n");
-    // A head without a body.
+    // A message without a body.
     assert_eq!(as_sent(&ada.text("TOP 2 1")), b"Subject: 2\r\n");
     let capabilities = ada.text("CAPA");
     for word in ["TOP", "USER", "UIDL", "PIPELINING", "RESP-CODES"] {
@@ -112,7 +111,7 @@ fn what_has_the_wrong_form_is_refused() {
     mail.stops();
 }
 
-/// A session of Ada's, as soon as the server has noticed that another one is over.
+/// Logs in as Ada, as soon as the server has noticed that another session has ended.
 fn login(mail: &Mail) -> Pop3 {
     let mut session = None;
     wait_until("the mailbox", || {
@@ -139,7 +138,7 @@ fn three_wrong_passwords_are_enough() {
         }
         pop3.reads_the_end();
     }
-    // Nothing tells whether there is such a user.
+    // The answers do not tell whether a user exists.
     told.sort();
     told.dedup();
     assert_eq!(told, ["[AUTH] wrong name or password", "password?"]);
@@ -158,7 +157,7 @@ fn three_wrong_passwords_are_enough() {
 fn a_mailbox_is_open_in_one_session() {
     let folder = TempDir::new();
     let mail = with_mail(&folder, &[], &["hello\r\n"]);
-    // A process of its own, at the same folder.
+    // Another process with the same folder.
     let other = Mail::start(folder.path(), &["--mixin", "fibers"]);
     let mut ada = mail.ada();
     for server in [&mail, &other] {
@@ -166,13 +165,13 @@ fn a_mailbox_is_open_in_one_session() {
         second.ok("USER ada");
         let told = second.fails("PASS secret");
         assert!(told.starts_with("[IN-USE] "), "{told}");
-        // Ben's is another one.
+        // Ben has another mailbox.
         second.ok("USER ben");
         second.ok("PASS two words");
         second.quits();
     }
     ada.ok("QUIT");
-    // When that is answered, it is over.
+    // After the answer, the lock is released.
     let mut ada = other.ada();
     ada.ok("DELE 1");
     ada.ok("QUIT");
@@ -209,10 +208,9 @@ fn only_quit_removes_what_was_deleted() {
             ada.ok("DELE 1");
             ada.ok("DELE 3");
             match number {
-                // Gone, in the ways there are to be gone.
                 0 => ada.half_closes(),
                 1 => SockRef::from(ada.stream()).set_linger(Some(Duration::ZERO)).unwrap(),
-                // Not all of it has come.
+                // An incomplete QUIT.
                 2 => ada.sends("QUIT"),
                 _ => ada.sends("RETR 2\r\n"),
             }
@@ -229,7 +227,7 @@ fn only_quit_removes_what_was_deleted() {
 }
 
 #[test]
-fn who_is_silent_is_left_without_a_word_and_nothing_is_removed() {
+fn a_timeout_closes_without_an_answer_and_removes_nothing() {
     let folder = TempDir::new();
     let mail = with_mail(&folder, &["--timeout", "1"], &["hello\r\n"]);
     let mut ada = mail.ada();
@@ -240,7 +238,7 @@ fn who_is_silent_is_left_without_a_word_and_nothing_is_removed() {
     ada.ok("DELE 1");
     mail.signal(rustix::process::Signal::TERM);
     ada.reads_the_end();
-    // All of which is as it should be.
+    // Nothing is logged.
     assert_eq!(mail.has_been_stopped(), "");
     assert_eq!(messages(&folder, "ada").len(), 1);
 }
@@ -253,7 +251,7 @@ fn a_message_keeps_its_unique_id() {
     let file = files(&folder, "ada", "new").remove(0);
     let name = file.file_name().unwrap().to_str().unwrap();
     assert!(first.starts_with(format!("1 {name}\r\n").as_bytes()));
-    // Somebody has read it, in another program; and others have come.
+    // Another program has marked it as read, and there are files with names that are not valid.
     std::fs::rename(&file, folder.join("ada").join("cur").join(format!("{name}:2,S"))).unwrap();
     let odd = ["9".repeat(71), "9 \u{e9}".to_owned(), ":2,S".to_owned()];
     for name in &odd {

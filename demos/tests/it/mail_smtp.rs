@@ -1,5 +1,4 @@
-//! How strict the example `mail` is with what it is sent over SMTP: its order, its form, its length
-//! and its time. That no part of a message is ever a command is in `mail_smuggling.rs`.
+//! SMTP as `mail` implements it: the order and syntax of commands, limits of length and time.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];
 const ADA: &str = "ada@example.test";
 
 #[test]
-fn what_is_no_text_is_refused() {
+fn commands_that_are_not_ascii_are_refused() {
     let folder = TempDir::new();
     let mail = Mail::start(folder.path(), &[]);
     let mut smtp = mail.hello();
@@ -36,7 +35,7 @@ fn lines_have_a_limit() {
         smtp.asks(&noop(length), 500);
         smtp.asks(&noop(512), 250);
     }
-    // Of a message: a dot that is put before a line is not of the line.
+    // In a message, an added dot does not count.
     for begin in ["x", ".."] {
         let line = |length: usize| format!("{begin}{}\r\n.\r\n", "x".repeat(length - 3));
         smtp.mails_ada(line(1000), 250);
@@ -75,7 +74,7 @@ fn commands_have_an_order() {
         ("HELO client.test", 250),
         ("RCPT TO:<ada@example.test>", 503),
         ("DATA", 503),
-        // Parameters are for those who said EHLO.
+        // Parameters need EHLO.
         ("MAIL FROM:<a@b.test> SIZE=1", 555),
         ("MAIL FROM:<a@b.test>", 250),
         ("MAIL FROM:<a@b.test>", 503),
@@ -85,7 +84,7 @@ fn commands_have_an_order() {
         ("DATA", 503),
         ("MAIL FROM:<a@b.test>", 250),
         ("RCPT TO:<ada@example.test>", 250),
-        // As good as RSET.
+        // EHLO resets like RSET.
         ("ehlo client.test", 250),
         ("DATA", 503),
         ("mail from:<a@b.test> body=8bitmime SIZE=10", 250),
@@ -106,7 +105,7 @@ fn commands_have_an_order() {
 }
 
 #[test]
-fn ehlo_says_what_there_is() {
+fn ehlo_lists_the_extensions() {
     let folder = TempDir::new();
     let mail = Mail::start(folder.path(), &["--max-size", "1234"]);
     let lines = mail.smtp().asks("EHLO client.test", 250);
@@ -186,7 +185,7 @@ fn what_has_the_wrong_form_is_refused() {
 }
 
 #[test]
-fn mail_is_for_the_users_and_for_nobody_else() {
+fn mail_is_accepted_for_the_users_only() {
     let folder = TempDir::new();
     let mail = Mail::start(folder.path(), &[]);
     let mut smtp = mail.hello();
@@ -238,13 +237,13 @@ fn a_message_has_a_size_and_a_number_of_recipients() {
     for number in 1..=101 {
         smtp.asks("RCPT TO:<ada@example.test>", if number <= 100 { 250 } else { 452 });
     }
-    // With its dots it is longer, on its way.
+    // Added dots do not count.
     let text = "..3456\r\n".repeat(1000 / 7) + "xxxx\r\n";
     smtp.asks("DATA", 354);
     smtp.sends(format!("{text}.\r\n"));
     smtp.reads(250);
     smtp.mails_ada(format!("x{text}.\r\n"), 552);
-    // What is too much is kept neither on disk nor in memory.
+    // The excess is stored neither on disk nor in memory.
     let before = mail.peak_memory();
     smtp.begins(&[ADA]);
     smtp.sends("x\r\n".repeat(10_000_000));
@@ -263,7 +262,7 @@ fn a_message_has_a_size_and_a_number_of_recipients() {
 }
 
 #[test]
-fn who_makes_too_many_mistakes_is_told_421() {
+fn a_client_that_makes_too_many_mistakes_is_told_421() {
     let folder = TempDir::new();
     let mail = Mail::start(folder.path(), &[]);
     let mut smtp = mail.hello();
@@ -294,7 +293,7 @@ fn a_client_that_stalls_is_told_421() {
 }
 
 #[test]
-fn who_comes_too_often_is_told_421_and_nobody_else_is() {
+fn a_client_with_too_many_connections_is_told_421() {
     for mixin in ["threading", "fibers"] {
         let folder = TempDir::new();
         let mail = Mail::start(folder.path(), &["--mixin", mixin]);
@@ -302,7 +301,7 @@ fn who_comes_too_often_is_told_421_and_nobody_else_is() {
         let _others: Vec<_> = (1..75).map(|_| mail.smtp()).collect();
         mail.connect_smtp().is_closed_with(&[421]);
         first.asks("NOOP", 250);
-        // Each of the two servers counts for itself.
+        // The two servers count separately.
         let _sessions: Vec<_> = (0..75).map(|_| mail.pop3()).collect();
         let mut pop3 = mail.connect_pop3();
         assert_eq!(pop3.reads_error(), "[SYS/TEMP] too many connections");
@@ -329,7 +328,7 @@ fn a_client_may_come_by_ipv6() {
 }
 
 #[test]
-fn a_stop_tells_who_is_there_421() {
+fn a_stop_tells_connected_clients_421() {
     for mixin in ["threading", "fibers"] {
         let folder = TempDir::new();
         let mail = Mail::start(folder.path(), &["--mixin", mixin]);

@@ -1,5 +1,5 @@
-//! What the example `mail` takes for a command over SMTP, and what for a part of a message,
-//! whatever somebody else may have taken for the end of either.
+//! SMTP smuggling: `mail` never reads a part of a message as a command, wherever another server
+//! would see the end of the message.
 
 use crate::common::TempDir;
 use crate::demos::mail::{Mail, files, messages};
@@ -9,8 +9,8 @@ const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];
 const ADA: &str = "ada@example.test";
 
 #[test]
-fn no_end_of_data_is_smuggled_in() {
-    // What somebody has taken for the end of a message, and what would have been a message then.
+fn only_crlf_dot_crlf_ends_a_message() {
+    // Bytes that some servers accept as the end of a message, and a message that could follow.
     let ends: [&[u8]; 16] = [
         b"\n.\n",
         b"\r.\r",
@@ -41,11 +41,11 @@ fn no_end_of_data_is_smuggled_in() {
             if number % 2 == 0 {
                 smtp.sends(&text);
             } else {
-                // However it is cut into pieces.
+                // The same, byte by byte.
                 text.iter().for_each(|byte| smtp.sends([*byte]));
             }
             smtp.reads(554);
-            // One reply it is, and no message.
+            // There is one reply, and no message is stored.
             smtp.asks("HELP", 214);
             assert_eq!(messages(&folder, "ada").len(), number, "{}", end.escape_ascii());
             smtp.mails_ada("good\r\n.\r\n", 250);
@@ -93,7 +93,7 @@ fn text_behind_a_refused_data_is_no_command() {
     }
     assert!(messages(&folder, "ada").is_empty());
 
-    // Nor is what comes later, by a client that does not heed the answer.
+    // The same for text in a later write, by a client that ignores the reply.
     for (line, code) in [("DATA", 503), ("BDAT 99 LAST", 502)] {
         for begin in ["Received: from x\r\n", "\r\n", "\u{e9}\r\n", &("x".repeat(600) + "\r\n")] {
             let mut smtp = mail.hello();
@@ -104,7 +104,7 @@ fn text_behind_a_refused_data_is_no_command() {
     }
     assert!(messages(&folder, "ada").is_empty());
 
-    // Who waits for the go-ahead may go on, whatever becomes of the message.
+    // A client that waits for 354 can go on after a refusal.
     let mut smtp = mail.hello();
     smtp.sends("MAIL FROM:<a@b.test>\r\nRCPT TO:<cyd@example.test>\r\nDATA\r\n");
     for code in [250, 550, 503] {
@@ -126,13 +126,13 @@ fn commands_may_come_in_one_write() {
         let folder = TempDir::new();
         let mail = Mail::start(folder.path(), &["--mixin", mixin]);
         let mut smtp = mail.smtp();
-        // RFC 2920 would have it in four writes; it is all the same.
+        // RFC 2920 requires four writes; one is accepted too.
         smtp.sends(
             "EHLO client.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<cyd@example.test>\r\n\
              RCPT TO:<ada@example.test>\r\nDATA\r\nQUIT\r\n\r\n..\r\n.\r\nMAIL FROM:<a@b.test>\r\n\
              RCPT TO:<ben@example.test>\r\nDATA\r\nto Ben\r\n.\r\nQUIT\r\nMAIL FROM:<a@b.test>\r\n",
         );
-        // Nothing behind QUIT is read.
+        // Commands after QUIT are not read.
         smtp.is_closed_with(&[220, 250, 250, 550, 250, 354, 250, 250, 250, 354, 250, 221][1..]);
         assert_eq!(messages(&folder, "ada"), [b"QUIT\r\n\r\n.\r\n"]);
         assert_eq!(messages(&folder, "ben"), [b"to Ben\r\n"]);

@@ -1,5 +1,4 @@
-//! The demos as processes of their own, over real sockets: what they print, what they answer, what
-//! they refuse, and how they stop.
+//! The demos as processes, over real sockets. These tests need no other program.
 
 #[path = "../../../tests/common/mod.rs"]
 mod common;

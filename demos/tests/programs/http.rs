@@ -24,14 +24,14 @@ pub(crate) const TESTS: &[Test] = tests![
 
 const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
 
-/// curl without the settings and proxies of the user who runs the tests.
+/// curl, without the settings and proxies of the user who runs the tests.
 fn curl() -> Command {
     let mut command = Command::new("curl");
     command.args(["--disable", "--silent", "--show-error", "--noproxy", "*", "--max-time", "30"]);
     command
 }
 
-/// The answer that curl is given; it sends the path as it is.
+/// The answer that curl receives. It sends the path unchanged.
 #[track_caller]
 fn curl_answer(site: &Site, arguments: &[&str], path: &str) -> Answer {
     let mut command = curl();
@@ -97,7 +97,7 @@ fn python_keeps_its_connection_and_reads_pipelined_answers_in_order() {
 
 fn a_browser_shows_a_page_with_its_style_its_image_and_its_script() {
     for mixin in MIXINS {
-        // A browser opens several connections, which is a long wait where they take turns.
+        // A browser opens several connections, which `sequential` serves one after the other.
         let site = Site::start(&["--mixin", mixin, "--idle-timeout", "0.3"]);
         site.write(
             "page/index.html",
@@ -123,7 +123,7 @@ fn a_browser_shows_a_page_with_its_style_its_image_and_its_script() {
         command.args(["--no-first-run", "--disable-background-networking", "--disable-sync"]);
         command.args(["--disable-component-update", "--no-proxy-server", "--dump-dom"]);
         command.arg(format!("--user-data-dir={}", own.path().display())).arg(site.url("/page"));
-        // What else it leaves, it leaves there too.
+        // All its files are in the folder that the test removes.
         command.env("HOME", own.path()).env("TMPDIR", own.path());
         let ended = run(command, "");
         assert!(ended.text().contains("<p>rgb(1, 2, 3), 7 wide</p>"), "{mixin}: {ended:?}");

@@ -24,7 +24,7 @@ pub(crate) const TESTS: &[Test] = tests![
     what_is_not_found_is_said_in_the_systems_words: ["python3", "/etc/services"],
 ];
 
-/// What a script prints, as lines of fields between tabs.
+/// Runs a Python script; returns the fields of each line that it prints.
 #[track_caller]
 pub(crate) fn python(script: &str, arguments: &[&str]) -> Vec<Vec<String>> {
     const BEFORE: &str = "
@@ -48,13 +48,13 @@ pub(crate) fn pairs(rows: &[Vec<String>]) -> impl Iterator<Item = (&str, &str)> 
     })
 }
 
-/// What follows a label in the three parts of `--all`.
+/// The values with this label in the output of `--all`.
 fn labelled<'a>(text: &'a str, label: &str) -> Vec<&'a str> {
     let parts = text.lines().filter_map(|line| line.split_once(' '));
     parts.filter(|part| part.0 == label).map(|part| part.1).collect()
 }
 
-/// Some of this machine's hosts: addresses with their names, as they are in its file.
+/// Some addresses in `/etc/hosts`, with their names.
 fn hosts() -> Vec<(String, Vec<String>)> {
     let text = std::fs::read_to_string("/etc/hosts").expect("/etc/hosts, with localhost in it");
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
@@ -94,7 +94,7 @@ for name in sys.argv[1:]:
     row(name, hostname, ' '.join(aliases), ' '.join(addresses), ' '.join(every))
 ";
     let hosts = hosts();
-    // An IPv6 name is not known to gethostbyname_ex, and it would ask the DNS.
+    // gethostbyname_ex would ask the DNS for a name that has only an IPv6 address.
     let hosts = hosts.iter().filter(|(address, _)| address.contains('.'));
     let names: BTreeSet<&str> = hosts.flat_map(|(_, names)| names).map(String::as_str).collect();
     assert!(names.contains("localhost"), "{names:?}");
@@ -111,7 +111,7 @@ for name in sys.argv[1:]:
         let ours = labelled(&all, "address").into_iter().filter(|address| address.contains('.'));
         assert_eq!(ours.collect::<BTreeSet<_>>(), of_ipv4, "{name}");
 
-        // gethostbyname_ex leaves out the aliases that only the IPv6 address has.
+        // gethostbyname_ex omits the aliases that only an IPv6 address has.
         let mut getent = Command::new("getent");
         getent.args(["-s", "files", "hosts", name]);
         let getent = run(getent, "");
@@ -139,7 +139,7 @@ for address in sys.argv[1:]:
         let all = answer(&["addr", address, "--all"]);
         assert_eq!(labelled(&all, "hostname"), [hostname], "{address}");
         assert_eq!(labelled(&all, "alias").join(" "), *aliases, "{address}");
-        // Perhaps not as it is written in the file.
+        // The file may have another form of the address.
         let parsed: IpAddr = address.parse().unwrap();
         assert_eq!(labelled(&all, "address"), [parsed.to_string()], "{address}");
     }
@@ -152,7 +152,7 @@ for name in sys.argv[1:]: row(repr(name), socket.getfqdn(name))
     let hosts = hosts();
     let names = hosts.iter().flat_map(|(address, names)| names.iter().chain([address]));
     let mut names: Vec<&str> = names.map(String::as_str).collect();
-    // The last of these is no host, and keeps the name it has.
+    // The last one is not a host, and is returned unchanged.
     names.extend(["", " localhost ", "0.0.0.0", "127.1", "fe80::1%nosuch"]);
     let rows = python(SCRIPT, &names);
     assert_eq!(rows.len(), names.len());
@@ -176,7 +176,7 @@ for line in lines[::3]:
     row(f'port {port}', socket.getservbyport(int(port)))
     row(f'port {port}/{transport}', socket.getservbyport(int(port), transport))
 ";
-    // Some of all lines, as a process for each takes its time.
+    // The script takes each third line, since each question is a process.
     let rows = python(SCRIPT, &[]);
     assert!(rows.len() > 200, "{} questions about /etc/services", rows.len());
     for (question, expected) in pairs(&rows) {
@@ -219,7 +219,7 @@ for line in filter(None, lines):
         assert_eq!(answer(&["protocol", name]), expected, "{name}");
     }
     assert_eq!(complaint(&["protocol", "nosuch"], 1), "lookup: nosuch: protocol not found");
-    // A number is no name.
+    // A number is not a name.
     assert!(complaint(&["protocol", "6"], 1).contains("protocol not found"));
 }
 
@@ -271,8 +271,7 @@ for host, service in zip(sys.argv[1::2], sys.argv[2::2]):
     try: socket.getaddrinfo(host.encode(), service)
     except OSError as error: row(host, error.strerror)
 ";
-    // Too long for a name, and an address on an interface that is not there: neither is asked of a
-    // server, which might be far away.
+    // A label that is too long, and an interface that does not exist: the resolver asks no server.
     let long = "x".repeat(64);
     let questions = [&*long, "http", "fe80::1%nosuch", "http", "127.0.0.1", "nosuch"];
     let rows = python(SCRIPT, &questions);

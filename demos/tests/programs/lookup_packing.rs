@@ -1,4 +1,4 @@
-//! Addresses in binary: what `lookup` packs, unpacks and refuses is what CPython does.
+//! Addresses in binary: `lookup` packs, unpacks and refuses the same as CPython.
 
 use crate::demos::lookup::{answer, complaint};
 use crate::harness::{Test, tests};
@@ -47,8 +47,8 @@ for packed in map(bytes.fromhex, sys.argv[1:]):
     let mut packed: Vec<String> =
         ["00000000", "ffffffff", "7f000001", "c0000201"].map(str::to_owned).to_vec();
     packed.extend((0..8).map(|_| format!("{:08x}", random.u32(..))));
-    // Groups that are often zero, so that some are left out, and never the first: an address that
-    // begins with six zero groups is shown in another way by `inet_ntop`.
+    // Many groups are zero, so that runs of them are shortened. The first is not: `inet_ntop` has
+    // another form for addresses that begin with six zero groups.
     packed.extend((0..24).map(|_| {
         let groups =
             (0..7).map(|_| if random.bool() { 0 } else { random.u16(..) >> random.u8(..16) });

@@ -9,15 +9,15 @@ use crate::harness::{Test, tests};
 use crate::process::{Ended, run};
 
 pub(crate) const TESTS: &[Test] = tests![
-    a_disk_that_is_full_costs_one_message: ["sh"],
-    a_request_of_a_browser_is_no_mail: ["curl"],
+    a_full_disk_fails_one_message_and_no_other: ["sh"],
+    the_body_of_a_browsers_request_is_not_read_as_commands: ["curl"],
     curl_sends_and_reads: ["curl"],
     what_smtplib_sends_poplib_reads_byte_for_byte: ["python3"],
 ];
 
 const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];
 
-/// Sends each of these messages to Ada and Ben, and reads them as each of the two.
+/// Sends messages to two users, and reads them as each of the two.
 const ROUND_TRIP: &str = r#"
 import poplib, smtplib, sys
 smtp_host, smtp_port, pop3_host, pop3_port, limit = sys.argv[1:]
@@ -42,8 +42,8 @@ assert len(messages[-1]) == limit
 
 with smtplib.SMTP(smtp_host, int(smtp_port), timeout=30) as smtp:
     for message in messages:
-        everybody = [f"{name}@example.test" for name in people]
-        refused = smtp.sendmail("me@here.test", everybody, message, ["BODY=8BITMIME"])
+        recipients = [f"{name}@example.test" for name in people]
+        refused = smtp.sendmail("me@here.test", recipients, message, ["BODY=8BITMIME"])
         assert refused == {}, refused
     assert int(smtp.esmtp_features["size"]) == limit, smtp.esmtp_features
 
@@ -109,33 +109,33 @@ fn curl_sends_and_reads() {
     mail.stops();
 }
 
-/// Runs curl with these flags on this address.
+/// Runs curl, without the proxies of the user who runs the tests.
 #[track_caller]
 fn curl(flags: &[&str], url: &str, input: &str) -> Ended {
     let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--max-time", "30"]).args(flags).arg(url);
+    command.args(["--disable", "--silent", "--show-error", "--noproxy", "*", "--max-time", "30"]);
+    command.args(flags).arg(url);
     run(command, input)
 }
 
-fn a_request_of_a_browser_is_no_mail() {
+fn the_body_of_a_browsers_request_is_not_read_as_commands() {
     let body = "EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<ada@example.test>\r\nDATA\r\nhello\r\n.\r\n";
     for mixin in MIXINS {
         let folder = TempDir::new();
         let mail = Mail::start(folder.path(), &["--mixin", mixin]);
-        let mut command = Command::new("curl");
-        command.args(["--disable", "--silent", "--noproxy", "*", "--max-time", "30", "--http0.9"]);
-        command.args(["--data-binary", body]).arg(format!("http://{}/", mail.address()));
-        let ended = run(command, "");
+        let url = format!("http://{}/", mail.address());
+        let ended = curl(&["--http0.9", "--data-binary", body], &url, "");
         assert!(ended.text().ends_with("\r\n421 this is SMTP\r\n"), "{ended:?}");
         assert!(messages(&folder, "ada").is_empty());
         mail.stops();
     }
 }
 
-fn a_disk_that_is_full_costs_one_message() {
+fn a_full_disk_fails_one_message_and_no_other() {
     for mixin in MIXINS {
         let folder = TempDir::new();
-        // Writing fails beyond 8 KiB, as on a full disk: but for the signal, which is ignored.
+        // Writes beyond 8 KiB fail, as on a full disk. SIGXFSZ is ignored, or it would end the
+        // process.
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$@\"", "sh"]);
         command.arg(demo("mail").get_program()).args(["--mixin", mixin]);

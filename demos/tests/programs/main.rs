@@ -1,5 +1,5 @@
-//! The demos beside programs that others have written. A test whose programs are not installed is
-//! ignored and counted; `SOCKETSERVER_TEST_CLIENTS=required` makes it fail.
+//! The demos and other programs: curl, nc, Python, a browser. A test whose programs are not
+//! installed is ignored and counted; with `SOCKETSERVER_TEST_CLIENTS=required` it fails.
 
 use std::process::ExitCode;
 
