@@ -112,19 +112,19 @@ impl Mail {
     }
 
     /// Kills it by SIGKILL.
-    pub(crate) fn dies(self) {
+    pub(crate) fn kill(self) {
         self.server.signal(Signal::KILL);
         assert_eq!(self.server.ends().signal, Some(9));
     }
 
     /// Stops it by SIGTERM; returns its log.
-    pub(crate) fn ends(self) -> String {
+    pub(crate) fn stop_and_read_log(self) -> String {
         self.server.signal(Signal::TERM);
-        self.has_been_stopped()
+        self.wait_and_read_log()
     }
 
     /// Waits for the end of a stop that has begun; returns the log.
-    pub(crate) fn has_been_stopped(self) -> String {
+    pub(crate) fn wait_and_read_log(self) -> String {
         let ended = self.server.ends();
         assert_eq!(ended.status, Some(0), "{ended:?}");
         ended.stderr

@@ -153,7 +153,7 @@ fn what_is_abandoned_leaves_nothing() {
         smtp.sends("Subject: x\r\n\r\nhello\r\n");
         mail.signal(Signal::TERM);
         smtp.is_closed_with(&[421]);
-        mail.has_been_stopped();
+        mail.wait_and_read_log();
         assert_eq!(messages(&folder, "ada").len() + messages(&folder, "ben").len(), 0);
         assert!(files(&folder, "ada", "tmp").is_empty());
     }
@@ -193,7 +193,7 @@ fn a_message_that_cannot_be_stored_for_one_is_stored_for_none() {
     smtp.asks("DATA", 451);
     smtp.asks("NOOP", 250);
     drop(smtp);
-    let log = mail.ends();
+    let log = mail.stop_and_read_log();
     assert_eq!(log.matches("not stored").count(), 2, "{log}");
 }
 

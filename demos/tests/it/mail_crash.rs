@@ -46,7 +46,7 @@ fn what_was_acknowledged_survives_a_hundred_kills() {
             current.set(mail.address());
             // A random moment to kill at, so there is no event to wait for.
             thread::sleep(MAX_LIFETIME.mul_f64(random.f64()));
-            mail.dies();
+            mail.kill();
         }
         let mail = Mail::start(folder.path(), &[]);
         current.set(mail.address());

@@ -239,7 +239,7 @@ fn a_timeout_closes_without_an_answer_and_removes_nothing() {
     mail.signal(rustix::process::Signal::TERM);
     ada.reads_the_end();
     // Nothing is logged.
-    assert_eq!(mail.has_been_stopped(), "");
+    assert_eq!(mail.wait_and_read_log(), "");
     assert_eq!(messages(&folder, "ada").len(), 1);
 }
 

@@ -288,7 +288,7 @@ fn a_client_that_stalls_is_told_421() {
         smtp.sends("Subject: x\r\n");
         smtp.is_closed_with(&[421]);
         assert!(messages(&folder, "ada").is_empty() && files(&folder, "ada", "tmp").is_empty());
-        mail.ends();
+        mail.stop_and_read_log();
     }
 }
 
@@ -337,7 +337,7 @@ fn a_stop_tells_connected_clients_421() {
         mail.signal(Signal::TERM);
         one.is_closed_with(&[421]);
         other.is_closed_with(&[421]);
-        assert_eq!(mail.has_been_stopped(), "");
+        assert_eq!(mail.wait_and_read_log(), "");
         assert_eq!(messages(&folder, "ada"), [b"hello\r\n"]);
     }
 }

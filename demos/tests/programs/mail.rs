@@ -147,7 +147,7 @@ fn a_full_disk_fails_one_message_and_no_other() {
         smtp.asks("QUIT", 221);
         assert_eq!(messages(&folder, "ada"), [b"QUIT\r\n"]);
         assert!(files(&folder, "ada", "tmp").is_empty());
-        let log = mail.ends();
+        let log = mail.stop_and_read_log();
         assert!(log.contains("not stored"), "{log}");
     }
 }
