@@ -24,7 +24,7 @@ use socketserver::Scheme;
 const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
 
 /// The example servers, with where they listen unless told otherwise.
-const SERVERS: [(&str, &str); 9] = [
+const SERVERS: [(&str, &str); 8] = [
     ("hello", "127.0.0.1:2525"),
     ("echo", "127.0.0.1:23000"),
     ("chat", "127.0.0.1:2626"),
@@ -32,7 +32,6 @@ const SERVERS: [(&str, &str); 9] = [
     ("greeter", "127.0.0.1:9999"),
     ("timestamp", "127.0.0.1:21568"),
     ("framed", "127.0.0.1:21569"),
-    ("http_files", "127.0.0.1:8000"),
     ("embed", "unix:@socketserver-embed"),
 ];
 
@@ -690,7 +689,6 @@ fn nc_does_what_the_examples_tell_to_try() {
                 let [host, port] = server.host_and_port();
                 let input = match name {
                     "framed" => "\0\0\0\x08\0\0\0\x01\0\0\0\x02",
-                    "http_files" => "GET / HTTP/1.0\r\n\r\n",
                     _ => "ada\n",
                 };
                 nc(&[&host, &port], input)
@@ -705,7 +703,6 @@ fn nc_does_what_the_examples_tell_to_try() {
             "greeter" => assert_eq!(text, "Welcome!\r\nHello, ada!\r\n"),
             "timestamp" => assert_eq!(without_time(&text), "ada\n"),
             "framed" => assert_eq!(answer, sum_frame(3)),
-            "http_files" => assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}"),
             _ => assert!(text.ends_with(" s\n") && text.contains(" ticks in "), "{text}"),
         }
         server.stops();

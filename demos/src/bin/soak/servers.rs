@@ -1,0 +1,241 @@
+//! The servers: one of each kind, with limits that are small enough to be reached.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socketserver::framing::{LengthPrefixed, Prefix};
+use socketserver::services::Chat;
+use socketserver::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
+use socketserver::{
+    Builder, CloseReason, Connection, DatagramRequest, DatagramRequestHandler, Endpoint, Fibers,
+    HandlerResult, IntoHandler, MinRate, Mixin, Overload, Result, RunningServer, Scheme,
+    Sequential, Server, ServerHandle, Spawnable, StopReport, StreamRequestHandler, Threading,
+};
+
+use crate::tally::{count_event, record_failure};
+
+/// The message of a server that is full.
+pub(crate) const REFUSAL: &[u8] = b"so many are here already that you must come again later\n";
+
+/// Longer datagrams are dropped.
+pub(crate) const MAX_DATAGRAM: usize = 2048;
+
+/// The panic or error of a handler that was told to panic or to fail.
+pub(crate) const ON_COMMAND: &str = "on command";
+
+const FRAMES: LengthPrefixed = LengthPrefixed::new(Prefix::U32).max_length(16 * 1024);
+
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) scheme: Scheme,
+    pub(crate) service: Service,
+    pub(crate) concurrency: Concurrency,
+    /// Whether it refuses connections beyond its limit, instead of deferring them.
+    pub(crate) refuses: bool,
+}
+
+/// The protocol of a server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// Each line or datagram is echoed.
+    Lines,
+    /// Each message after its length is echoed.
+    Frames,
+    Chat,
+}
+
+/// How requests are run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Concurrency {
+    OneAtATime,
+    Threads,
+    Processes,
+    Fibers,
+}
+
+pub(crate) const KINDS: [Kind; 23] = {
+    use {Concurrency::*, Scheme::*, Service::*};
+    // `Fibers` is the name of a mixin as well.
+    use Concurrency::Fibers;
+    const fn kind(
+        name: &'static str,
+        scheme: Scheme,
+        service: Service,
+        concurrency: Concurrency,
+    ) -> Kind {
+        Kind { name, scheme, service, concurrency, refuses: false }
+    }
+    [
+        kind("tcp", Tcp, Lines, Threads),
+        kind("tcp, one at a time", Tcp, Lines, OneAtATime),
+        kind("tcp, fibers", Tcp, Lines, Fibers),
+        kind("tcp, forking", Tcp, Lines, Processes),
+        Kind { refuses: true, ..kind("tcp, refusing", Tcp, Lines, Threads) },
+        Kind { refuses: true, ..kind("tcp, refusing, fibers", Tcp, Lines, Fibers) },
+        kind("tcp, frames", Tcp, Frames, Threads),
+        kind("tcp, frames, fibers", Tcp, Frames, Fibers),
+        kind("tcp, chat", Tcp, Chat, Threads),
+        kind("tcp, chat, fibers", Tcp, Chat, Fibers),
+        kind("unix", Unix, Lines, Threads),
+        kind("unix, fibers", Unix, Lines, Fibers),
+        kind("unix, one at a time", Unix, Frames, OneAtATime),
+        Kind { refuses: true, ..kind("unix, refusing", Unix, Lines, Threads) },
+        Kind { refuses: true, ..kind("unix, refusing, fibers", Unix, Lines, Fibers) },
+        kind("unix, chat", Unix, Chat, Threads),
+        kind("unix, chat, fibers", Unix, Chat, Fibers),
+        kind("udp", Udp, Lines, Threads),
+        kind("udp, fibers", Udp, Lines, Fibers),
+        kind("udp, one at a time", Udp, Lines, OneAtATime),
+        kind("unixgram", UnixDatagram, Lines, Threads),
+        kind("unixgram, fibers", UnixDatagram, Lines, Fibers),
+        kind("unixgram, one at a time", UnixDatagram, Lines, OneAtATime),
+    ]
+};
+
+impl Kind {
+    /// Starts a server, which listens when this returns.
+    pub(crate) fn spawn(&self, endpoint: &Endpoint) -> Result<RunningServer> {
+        match self.scheme {
+            Scheme::Tcp => self.spawn_on::<Tcp>(endpoint, self.stream_handler()),
+            Scheme::Unix => self.spawn_on::<UnixStream>(endpoint, self.stream_handler()),
+            Scheme::Udp => self.spawn_on::<Udp>(endpoint, Lines),
+            Scheme::UnixDatagram => self.spawn_on::<UnixDatagram>(endpoint, Lines),
+        }
+    }
+
+    fn spawn_on<T: Transport>(
+        &self,
+        endpoint: &Endpoint,
+        handler: impl IntoHandler<T::Handler>,
+    ) -> Result<RunningServer> {
+        let mixin: Box<dyn Spawnable> = match self.concurrency {
+            Concurrency::OneAtATime => Box::new(Sequential),
+            // More than one on any machine, so that connections move between them.
+            Concurrency::Fibers => Box::new(Fibers::new().workers(2)),
+            Concurrency::Threads | Concurrency::Processes => Box::new(Threading::new()),
+        };
+        let builder = Server::<T, Sequential>::builder().mixin(mixin);
+        self.settings(builder).bind(endpoint.clone(), handler)?.spawn()
+    }
+
+    pub(crate) fn settings<T: Transport, M: Mixin>(&self, mut it: Builder<T, M>) -> Builder<T, M> {
+        if self.refuses {
+            it = it.overload(Overload::Refuse(REFUSAL.into()));
+            it = it.max_connections(16).max_connections_per_peer(12);
+        }
+        let limit = self.limit();
+        it.idle_timeout(2 * limit)
+            .message_timeout(2 * limit)
+            .min_rate(MinRate { bytes_per_second: 100, grace: limit })
+            .write_timeout(3 * limit)
+            .max_packet_size(MAX_DATAGRAM)
+    }
+
+    /// A client that is never slower than this never exceeds the server's limits.
+    pub(crate) fn limit(&self) -> Duration {
+        Duration::from_millis(if self.concurrency == Concurrency::OneAtATime { 100 } else { 500 })
+    }
+
+    fn stream_handler(&self) -> Arc<dyn StreamRequestHandler> {
+        match self.service {
+            Service::Lines => Arc::new(Lines),
+            Service::Frames => Arc::new(Frames),
+            Service::Chat => Arc::new(Chat::new()),
+        }
+    }
+
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self.scheme, Scheme::Tcp | Scheme::Unix)
+    }
+
+    /// The bytes of a request with this text.
+    pub(crate) fn request(&self, text: &str) -> Vec<u8> {
+        let mut request = Vec::new();
+        let written = match self.service {
+            Service::Lines | Service::Chat => writeln!(request, "{text}"),
+            Service::Frames => FRAMES.write(&mut request, text.as_bytes()),
+        };
+        written.expect("the text is not too long");
+        request
+    }
+
+    /// Checks, after a stop, that it was clean and that the counters of the server add up.
+    pub(crate) fn audit(&self, report: &StopReport, server: &ServerHandle) {
+        let stats = server.stats();
+        let mut ended = 0;
+        for reason in REASONS {
+            ended += stats.ended_for(reason);
+            count_event("requests ended", reason, stats.ended_for(reason));
+        }
+        for (what, times) in [("refused", stats.refused), ("truncated", stats.truncated)] {
+            count_event("requests turned away", what, times);
+        }
+        count_event("stops", "connections drained", report.drained as u64);
+        let name = self.name;
+        if !report.is_clean() || !report.killed.is_empty() {
+            record_failure(format!("{name}: a stop was not clean: {report:?}"));
+        } else if (stats.active, stats.accepted, ended) != (0, stats.finished, stats.finished) {
+            record_failure(format!("{name}: the counters do not add up: {stats:?}"));
+        } else if stats.accept_errors > 0 {
+            record_failure(format!("{name}: accepting has failed: {stats:?}"));
+        }
+    }
+}
+
+/// All but [`CloseReason::Denied`], whose connections are not counted as accepted.
+const REASONS: [CloseReason; 10] = [
+    CloseReason::Completed,
+    CloseReason::Eof,
+    CloseReason::Reset,
+    CloseReason::IdleTimeout,
+    CloseReason::MessageTimeout,
+    CloseReason::WriteTimeout,
+    CloseReason::Limit,
+    CloseReason::Stopped,
+    CloseReason::Error,
+    CloseReason::Panic,
+];
+
+pub(crate) struct Lines;
+
+impl StreamRequestHandler for Lines {
+    fn handle(&self, connection: &mut Connection) -> HandlerResult {
+        let mut line = Vec::new();
+        while connection.read_line(&mut line)? > 0 {
+            run_command(&line)?;
+            connection.write_all(&line)?;
+            line.clear();
+        }
+        Ok(())
+    }
+}
+
+impl DatagramRequestHandler for Lines {
+    fn handle(&self, request: &mut DatagramRequest) -> HandlerResult {
+        run_command(request.data())?;
+        Ok(request.reply(request.data())?)
+    }
+}
+
+struct Frames;
+
+impl StreamRequestHandler for Frames {
+    fn handle(&self, connection: &mut Connection) -> HandlerResult {
+        let mut message = Vec::new();
+        while connection.read_message(&FRAMES, &mut message)? {
+            run_command(&message)?;
+            FRAMES.write(connection, &message)?;
+        }
+        Ok(())
+    }
+}
+
+fn run_command(request: &[u8]) -> HandlerResult {
+    match request.trim_ascii_end() {
+        b"panic" => std::panic::panic_any(ON_COMMAND),
+        b"fail" => Err(ON_COMMAND.into()),
+        _ => Ok(()),
+    }
+}

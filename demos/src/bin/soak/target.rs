@@ -1,0 +1,165 @@
+//! An address whose server is stopped and started again, and what its clients may expect.
+
+use std::fmt::Display;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use parking_lot::{Mutex, RwLock};
+use rustix::net::SocketAddrUnix;
+use socket2::{SockAddr, Socket, Type};
+use socketserver::{Endpoint, HandlerError, RunningServer, Scheme};
+
+use crate::servers::{Concurrency, Kind};
+use crate::tally::{Count, count_event, record_failure};
+use crate::{Soak, TIMEOUT, forking};
+
+/// For a stop. It is generous: no client can delay one for more than some seconds.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+pub(crate) struct Target {
+    pub(crate) kind: Kind,
+    pub(crate) count: Count,
+    endpoint: Endpoint,
+    address: SockAddr,
+    server: Mutex<Option<Running>>,
+    /// Locked for reading while a request is sent, and for writing before a stop. So each request
+    /// was sent completely before the stop began, or its client knows that it was not.
+    gate: RwLock<Stopping>,
+}
+
+enum Running {
+    InProcess(RunningServer),
+    ChildProcess(Child),
+}
+
+/// Whether a stop of one particular server has begun.
+pub(crate) type Stopping = Arc<AtomicBool>;
+
+impl Target {
+    pub(crate) fn start(kind: Kind, folder: &Path) -> Result<Target, HandlerError> {
+        let path = folder.join(kind.name.replace([',', ' '], "-"));
+        // Clients connect from 127.0.0.1, so none of them can occupy the address of a server while
+        // the server is restarted.
+        let endpoint: Endpoint = match kind.scheme {
+            Scheme::Tcp => "tcp://127.0.0.2:0".parse()?,
+            Scheme::Udp => "udp://127.0.0.2:0".parse()?,
+            Scheme::Unix | Scheme::UnixDatagram => path.as_path().try_into()?,
+        };
+        let (server, endpoint) = start(&kind, &endpoint)?;
+        let address = match kind.scheme {
+            Scheme::Tcp | Scheme::Udp => endpoint.resolve(kind.scheme)?[0].into(),
+            Scheme::Unix | Scheme::UnixDatagram => SockAddr::unix(path)?,
+        };
+        let (server, gate) = (Mutex::new(Some(server)), RwLock::default());
+        Ok(Target { kind, count: Count::default(), endpoint, address, server, gate })
+    }
+
+    /// A socket that is connected to the server; `None` between a stop and the next start.
+    pub(crate) fn connect(&self) -> Option<(Socket, Stopping)> {
+        let stopping = self.gate.read();
+        match self.socket().and_then(|socket| socket.connect(&self.address).map(|()| socket)) {
+            Ok(socket) => return Some((socket, stopping.clone())),
+            Err(_) if stopping.load(SeqCst) => {}
+            Err(error) => self.record_failure(format!("cannot connect: {error}")),
+        }
+        drop(stopping);
+        thread::sleep(Duration::from_millis(5));
+        None
+    }
+
+    fn socket(&self) -> io::Result<Socket> {
+        let kind = if self.kind.is_stream() { Type::STREAM } else { Type::DGRAM };
+        let socket = Socket::new(self.address.domain(), kind, None)?;
+        match self.kind.scheme {
+            Scheme::Tcp => socket.set_tcp_nodelay(true)?,
+            Scheme::Udp => socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?,
+            Scheme::Unix => {}
+            // The kernel chooses the name (autobind), so that the server can reply.
+            Scheme::UnixDatagram => rustix::net::bind(&socket, &SocketAddrUnix::new_unnamed())?,
+        }
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.set_write_timeout(Some(TIMEOUT))?;
+        Ok(socket)
+    }
+
+    /// A guard that delays a stop until it is dropped, and whether none has begun: then a request
+    /// that is sent under the guard must be answered.
+    pub(crate) fn gate(&self, stopping: &AtomicBool) -> (impl Drop, bool) {
+        let gate = self.gate.read();
+        (gate, !stopping.load(SeqCst))
+    }
+
+    pub(crate) fn stop(&self) {
+        let Some(server) = self.server.lock().take() else { return };
+        self.gate.write().store(true, SeqCst);
+        count_event("stops", "servers stopped", 1);
+        match server {
+            Running::InProcess(server) => {
+                let (handle, begun) = (server.handle(), Instant::now());
+                self.kind.audit(&server.stop(STOP_TIMEOUT), &handle);
+                if begun.elapsed() > STOP_TIMEOUT {
+                    self.record_failure(format!("a stop took {:?}", begun.elapsed()));
+                }
+            }
+            Running::ChildProcess(child) => {
+                if let Err(error) = forking::stop(child) {
+                    self.record_failure(error);
+                }
+            }
+        }
+    }
+
+    fn restart(&self) {
+        match start(&self.kind, &self.endpoint) {
+            Ok((server, _)) => {
+                *self.server.lock() = Some(server);
+                *self.gate.write() = Stopping::default();
+            }
+            Err(error) => self.record_failure(format!("no new start: {error}")),
+        }
+    }
+
+    pub(crate) fn record_failure(&self, what: impl Display) {
+        record_failure(format!("{}: {what}", self.kind.name));
+    }
+}
+
+fn start(kind: &Kind, endpoint: &Endpoint) -> Result<(Running, Endpoint), HandlerError> {
+    if kind.concurrency == Concurrency::Processes {
+        let (child, endpoint) = forking::start(endpoint)?;
+        return Ok((Running::ChildProcess(child), endpoint));
+    }
+    let server = kind.spawn(endpoint)?;
+    let endpoint = server.local_addr().into();
+    Ok((Running::InProcess(server), endpoint))
+}
+
+/// Stops, restarts and reconfigures the servers until the end.
+pub(crate) fn disturb(soak: &Soak, random: &mut Rng) {
+    while !soak.is_over() {
+        thread::sleep(Duration::from_millis(random.u64(..300)));
+        let target = &soak.targets[random.usize(..soak.targets.len())];
+        let what = random.u8(..5);
+        if what < 2 {
+            target.stop();
+            target.restart();
+        } else if let Some(Running::InProcess(server)) = &*target.server.lock() {
+            if what == 2 {
+                server.handle().set_max_connections(random.usize(8..=40));
+                count_event("disturbances", "another limit", 1);
+            } else {
+                server.suspend();
+                thread::sleep(Duration::from_millis(random.u64(..200)));
+                server.resume();
+                count_event("disturbances", "suspended", 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The files, listings, ranges and conditions of `http_files`, and that it sends nothing from
+//! outside its root.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use crate::demos::site::{Answer, HELLO, SECRET, Site};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
+
+#[test]
+fn files_and_pages_are_served_under_every_mixin() {
+    for mixin in ["sequential", "threading", "forking", "fibers"] {
+        let site = Site::start(&["--mixin", mixin]);
+        let file = site.get("/hello.txt");
+        assert_eq!((file.status, file.text()), (200, HELLO), "{mixin}");
+        assert_eq!(file.field("content-type"), Some("text/plain; charset=utf-8"));
+        assert_eq!(file.field("content-length"), Some("14"));
+        assert!(httpdate::parse_http_date(file.field("date").unwrap()).is_ok(), "{file:?}");
+        assert_eq!(site.get("/sub/inner.txt?a=b").text(), "inside\n", "{mixin}");
+        assert_eq!(site.get("/empty.txt").text(), "", "{mixin}");
+        let page = site.get("/page/");
+        assert_eq!((page.status, page.text()), (200, "<p>A page"), "{mixin}");
+        assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
+        let listing = site.get("/");
+        assert!(listing.text().contains("<a href=\"hello.txt\">hello.txt</a>"), "{listing:?}");
+        site.get("/nothing.txt").is_error(404, "keep-alive");
+        site.get("/hello.txt/").is_error(404, "keep-alive");
+        site.stops();
+    }
+}
+
+#[test]
+fn a_folder_without_its_slash_is_redirected_to_where_its_links_work() {
+    let site = Site::start(&[]);
+    for (path, place) in [("/sub", "/sub/"), ("/sub?a=/b", "/sub/?a=/b"), ("/s%75b", "/s%75b/")] {
+        let answer = site.get(path);
+        assert_eq!((answer.status, answer.field("location")), (301, Some(place)), "{path}");
+    }
+    assert!(site.get("/sub/").text().contains("<a href=\"inner.txt\">inner.txt</a>"));
+    // A redirect to `//sub/` would lead to another host.
+    site.get("//sub").is_error(404, "keep-alive");
+    site.stops();
+}
+
+#[test]
+fn a_listing_is_escaped_and_each_of_its_links_leads_to_its_file() {
+    let names: [&[u8]; 10] = [
+        b"plain.txt",
+        b"<script>alert(1)<",
+        b"a & \"b\" 'c'.txt",
+        b"javascript:alert(1)",
+        b"100%41.txt",
+        b"what?#now",
+        b"..hidden",
+        b"back\\slash",
+        "\u{e4}\u{1f600}".as_bytes(),
+        b"not \xff utf-8",
+    ];
+    let site = Site::start(&[]);
+    for name in names {
+        let path = site.path("sub").join(OsStr::from_bytes(name));
+        std::fs::write(path, name).unwrap();
+    }
+    std::fs::create_dir(site.path("sub/folder")).unwrap();
+    mknodat(CWD, site.path("sub/fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+
+    let listing = site.get("/sub/");
+    let text = listing.text();
+    assert!(text.contains(">&lt;script&gt;alert(1)&lt;</a>"), "{text}");
+    assert!(text.contains("<a href=\"folder/\">folder/</a>"), "{text}");
+    for never in ["<script", "\"javascript:", "fifo"] {
+        assert!(!text.contains(never), "{never}: {text}");
+    }
+    let links = text.split("<a href=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    let mut found: Vec<Vec<u8>> = links
+        .filter(|link| !link.ends_with('/') && *link != "inner.txt")
+        .map(|link| site.get(&format!("/sub/{link}")).body)
+        .collect();
+    found.sort();
+    let mut expected = names.map(<[u8]>::to_vec);
+    expected.sort();
+    assert_eq!(found, expected, "{text}");
+    site.stops();
+}
+
+#[test]
+fn a_range_is_answered_with_that_part_of_the_file() {
+    let site = Site::start(&[]);
+    for (range, part, place) in [
+        ("0-4", "Hello", "bytes 0-4/14"),
+        ("7-7", "w", "bytes 7-7/14"),
+        ("7-", "world!\n", "bytes 7-13/14"),
+        ("-2", "!\n", "bytes 12-13/14"),
+        ("-99", HELLO, "bytes 0-13/14"),
+        ("12-99999999999999999999999", "!\n", "bytes 12-13/14"),
+    ] {
+        let answer = site.ask("GET", "/hello.txt", &[&format!("Range: bytes={range}")]);
+        assert_eq!((answer.status, answer.text()), (206, part), "{range}");
+        assert_eq!(answer.field("content-range"), Some(place));
+    }
+    for range in ["14-", "99-100", "-0", "99999999999999999999999-"] {
+        let answer = site.ask("GET", "/hello.txt", &[&format!("Range: bytes={range}")]);
+        answer.is_error(416, "keep-alive");
+        assert_eq!(answer.field("content-range"), Some("bytes */14"), "{range}");
+    }
+    // Several or invalid ranges are answered with the whole file.
+    for field in ["bytes=0-1,3-4", "bytes=4-1", "bytes=-", "bytes=a-b", "bytes=+1-2", "lines=1-2"] {
+        let answer = site.ask("GET", "/hello.txt", &[&format!("Range: {field}")]);
+        assert_eq!((answer.status, answer.text()), (200, HELLO), "{field}");
+        assert_eq!(answer.field("content-range"), None);
+    }
+    let only_if = "If-Range: Tue, 01 Jan 2030 00:00:00 GMT";
+    let answer = site.ask("GET", "/hello.txt", &["Range: bytes=0-4", only_if]);
+    assert_eq!((answer.status, answer.text()), (200, HELLO));
+    let head =
+        "HEAD /hello.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-4\r\nConnection: close\r\n\r\n";
+    let answer = site.send(head);
+    assert_eq!((answer.status, answer.field("content-length")), (200, Some("14")));
+    assert_eq!(site.ask("GET", "/empty.txt", &["Range: bytes=-5"]).status, 200);
+    site.ask("GET", "/empty.txt", &["Range: bytes=0-"]).is_error(416, "keep-alive");
+    site.stops();
+}
+
+#[test]
+fn a_file_that_has_not_changed_is_not_sent_again() {
+    let site = Site::start(&[]);
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000_000_700);
+    let file = std::fs::File::options().append(true).open(site.path("hello.txt")).unwrap();
+    file.set_modified(modified).unwrap();
+    assert_eq!(
+        site.get("/hello.txt").field("last-modified"),
+        Some("Sun, 09 Sep 2001 01:46:40 GMT")
+    );
+    for (since, status) in [
+        ("Sun, 09 Sep 2001 01:46:39 GMT", 200),
+        ("Sun, 09 Sep 2001 01:46:40 GMT", 304),
+        ("Sunday, 09-Sep-01 01:46:41 GMT", 304),
+    ] {
+        let answer = site.ask("GET", "/hello.txt", &[&format!("If-Modified-Since: {since}")]);
+        let text = if status == 304 { "" } else { HELLO };
+        assert_eq!((answer.status, answer.text()), (status, text), "{since}");
+    }
+    for field in ["If-Modified-Since: never", "If-None-Match: \"tag\""] {
+        let since = "If-Modified-Since: Sun, 09 Sep 2001 01:46:41 GMT";
+        assert_eq!(site.ask("GET", "/hello.txt", &[since, field]).status, 200, "{field}");
+    }
+    // `Last-Modified` is not later than `Date`.
+    file.set_modified(SystemTime::now() + Duration::from_secs(1_000_000)).unwrap();
+    let answer = site.get("/hello.txt");
+    let of = |name| httpdate::parse_http_date(answer.field(name).unwrap()).unwrap();
+    assert!(of("last-modified") <= of("date"), "{answer:?}");
+    // A time that HTTP cannot express is left out.
+    file.set_modified(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).unwrap();
+    let answer = site.get("/hello.txt");
+    assert_eq!((answer.status, answer.field("last-modified")), (200, None));
+    site.stops();
+}
+
+#[test]
+fn a_part_of_a_file_that_has_changed_is_not_sent() {
+    let site = Site::start(&[]);
+    let file = std::fs::File::options().append(true).open(site.path("hello.txt")).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+    let before = "If-Unmodified-Since: Sun, 09 Sep 2001 01:46:39 GMT";
+    let then = "If-Unmodified-Since: Sun, 09 Sep 2001 01:46:40 GMT";
+    for (fields, status) in [
+        (&[before][..], 412),
+        (&[then], 206),
+        (&["If-Unmodified-Since: never"], 206),
+        (&["If-Match: \"tag\""], 412),
+        (&["If-Match: \"tag\"", then], 412),
+        // `*` matches any file, and beside entity tags the time is ignored.
+        (&["If-Match: *", before], 206),
+    ] {
+        let answer = site.ask("GET", "/hello.txt", &[&["Range: bytes=7-11"], fields].concat());
+        match status {
+            206 => assert_eq!((answer.status, answer.text()), (206, "world"), "{fields:?}"),
+            _ => answer.is_error(status, "keep-alive"),
+        }
+    }
+    site.ask("GET", "/nothing", &[before]).is_error(404, "keep-alive");
+    site.stops();
+}
+
+#[test]
+fn a_head_is_answered_by_the_head_alone() {
+    let site = Site::start(&[]);
+    let head = |path: &str| format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n");
+    for (path, status) in [("/hello.txt", 200), ("/", 200), ("/sub", 301), ("/nothing", 404)] {
+        let answer = site.send(head(path) + "\r\n" + &head(path) + "Connection: close\r\n\r\n");
+        let next = Answer::of(&answer.body);
+        assert_eq!((answer.status, next.status), (status, status), "{path}");
+        assert_eq!(next.text(), "", "{path}");
+        assert!(next.field("content-length").is_some_and(|length| length != "0"), "{next:?}");
+    }
+    site.stops();
+}
+
+#[test]
+fn no_path_leads_out_of_the_root() {
+    let site = Site::start(&[]);
+    let outside = site.path("../secret.txt").canonicalize().unwrap();
+    for (link, target) in [
+        ("absolute", outside.to_str().unwrap()),
+        ("relative", "../secret.txt"),
+        ("sub/deeper", "../../secret.txt"),
+        ("sub/parent", "../.."),
+        ("everything", "/"),
+        ("magic", "/proc/self/root"),
+        ("chain", "relative"),
+        ("loop", "loop"),
+    ] {
+        symlink(target, site.path(link)).unwrap();
+    }
+    for path in [
+        "/../secret.txt",
+        "/sub/../../secret.txt",
+        "/sub/../hello.txt",
+        "/./hello.txt",
+        "/%2e%2e/secret.txt",
+        "/%2E./secret.txt",
+        "/..%2fsecret.txt",
+        "/sub%2f..%2f..%2fsecret.txt",
+        "/sub%2finner.txt",
+        "/..%5csecret.txt",
+        "/%2fetc/hostname",
+        "//etc/hostname",
+        "/sub//inner.txt",
+        "/..",
+        "/../",
+        "/%2e%2e/",
+        "/hello.txt%00",
+        "/hello.txt%00.html",
+        "/absolute",
+        "/relative",
+        "/sub/deeper",
+        "/sub/parent/secret.txt",
+        "/sub/parent/",
+        "/everything/etc/hostname",
+        "/magic/etc/hostname",
+        "/chain",
+        "/loop",
+    ] {
+        let answer = site.get(path);
+        assert_eq!(answer.status, 404, "{path}");
+        assert!(!answer.text().contains(SECRET), "{path}");
+    }
+    site.stops();
+}
+
+#[test]
+fn links_that_stay_inside_lead_there() {
+    let site = Site::start(&[]);
+    symlink("../hello.txt", site.path("sub/link")).unwrap();
+    symlink("sub", site.path("folder")).unwrap();
+    symlink("../hello.txt", site.path("page/again.html")).unwrap();
+    for (path, text) in [("/sub/link", HELLO), ("/folder/inner.txt", "inside\n")] {
+        assert_eq!(site.get(path).text(), text, "{path}");
+    }
+    std::fs::remove_file(site.path("page/index.html")).unwrap();
+    symlink("../sub/inner.txt", site.path("page/index.html")).unwrap();
+    assert_eq!(site.get("/page/").text(), "inside\n");
+    std::fs::remove_file(site.path("page/index.html")).unwrap();
+    symlink("../../secret.txt", site.path("page/index.html")).unwrap();
+    assert!(!site.get("/page/").text().contains(SECRET));
+    site.stops();
+}
+
+#[test]
+fn neither_a_fifo_nor_a_socket_is_served_or_blocks_the_server() {
+    for mixin in ["sequential", "fibers"] {
+        let site = Site::start(&["--mixin", mixin]);
+        mknodat(CWD, site.path("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let _listener = UnixListener::bind(site.path("socket")).unwrap();
+        for path in ["/fifo", "/socket", "/fifo/", "/socket/"] {
+            site.get(path).is_error(404, "keep-alive");
+        }
+        assert_eq!(site.get("/hello.txt").text(), HELLO);
+        site.stops();
+    }
+}
+
+#[test]
+fn a_folder_that_is_exchanged_for_a_link_does_not_lead_outside() {
+    let site = Site::start(&[]);
+    std::fs::create_dir(site.path("../outside")).unwrap();
+    std::fs::write(site.path("../outside/inner.txt"), SECRET).unwrap();
+    symlink("../outside", site.path("other")).unwrap();
+    let (folder, other) = (site.path("sub"), site.path("other"));
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                renameat_with(CWD, &folder, CWD, &other, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        // The flag is also set when an assertion fails.
+        let _over = Over(&is_over);
+        let stream = site.connect();
+        let (mut asked, mut seen, mut unseen) = (0, 0, 0);
+        while asked < 1000 || seen == 0 || unseen == 0 {
+            (&stream).write_all(b"GET /sub/inner.txt HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            let answer = Answer::next(&stream);
+            match answer.status {
+                200 => assert_eq!(answer.text(), "inside\n"),
+                // 503: openat2 fails with EAGAIN when a rename interferes.
+                404 | 503 => unseen += 1,
+                _ => panic!("{answer:?}"),
+            }
+            seen += usize::from(answer.status == 200);
+            asked += 1;
+            assert!(asked < 100_000, "{seen} and {unseen}");
+        }
+    });
+    site.stops();
+}
+
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,21 @@
+//! The demos as processes, over real sockets. These tests need no other program.
+
+#[path = "../../../tests/common/mod.rs"]
+mod common;
+#[path = "../demos/mod.rs"]
+mod demos;
+#[path = "../../../tests/common/process.rs"]
+mod process;
+
+mod http_command_line;
+mod http_downloads;
+mod http_files;
+mod http_refusals;
+
+mod lookup;
+mod lookup_files;
+mod mail;
+mod mail_crash;
+mod mail_pop3;
+mod mail_smtp;
+mod mail_smuggling;

@@ -1,0 +1,22 @@
+//! The demos and other programs: curl, nc, Python, a browser. A test whose programs are not
+//! installed is ignored and counted; with `SOCKETSERVER_TEST_CLIENTS=required` it fails.
+
+use std::process::ExitCode;
+
+#[path = "../../../tests/common/mod.rs"]
+mod common;
+#[path = "../demos/mod.rs"]
+mod demos;
+#[path = "../../../tests/support/harness.rs"]
+mod harness;
+#[path = "../../../tests/common/process.rs"]
+mod process;
+
+mod http;
+mod lookup;
+mod lookup_packing;
+mod mail;
+
+fn main() -> ExitCode {
+    harness::run(&[http::TESTS, lookup::TESTS, lookup_packing::TESTS, mail::TESTS].concat())
+}
