@@ -1,5 +1,5 @@
-//! A synchronous server framework after CPython's `socketserver`: write the handler as plain
-//! blocking code, and choose the rest in three words.
+//! A blocking server framework after CPython's `socketserver`: write the handler as plain code, and
+//! choose where requests come from and who runs them.
 //!
 //! ```no_run
 //! use std::io::Write;
@@ -21,8 +21,7 @@
 //!
 //! # The three choices
 //!
-//! A [`Server`] is three independent choices: a [`Transport`](transport::Transport) and a
-//! [`Mixin`], which make its name, and a handler.
+//! A [`Server`] is a transport and a mixin, which make its name, and a handler.
 //!
 //! ```text
 //!  where requests come from          who runs them              what answers
@@ -47,28 +46,31 @@
 //! | Unix stream | [`ForkingUnixStreamServer`] | [`FiberUnixStreamServer`] |
 //! | Unix datagram | [`ForkingUnixDatagramServer`] | [`FiberUnixDatagramServer`] |
 //!
-//! [`Threading`] is for most; [`Sequential`] for short requests, and for handlers that must not run
-//! twice at a time; [`Forking`] for handlers that may crash or leak and need no memory in common;
-//! [`Fibers`] for thousands of connections, and for handlers that wait for nothing but their client.
+//! - [`Threading`] is for most servers.
+//! - [`Sequential`] is for short requests, and for handlers that must not run twice at a time.
+//! - [`Forking`] is for handlers that may crash or leak, and share no memory.
+//! - [`Fibers`] are for thousands of connections, and for handlers that wait for nothing but their
+//!   client.
+//!
 //! One handler, and one [`Connection`] type, serves TCP and Unix sockets under each of them. A
-//! program that chooses by a flag uses `Box<dyn Mixin>` ([`Mixin`] has an example); a socket or a
-//! thread pool of one's own is an `impl` of [`Transport`](transport::Transport) or [`Mixin`].
+//! program that chooses the mixin by a flag uses a `Box<dyn Mixin>` ([`Builder::new`] has an
+//! example). A transport or a mixin of your own implements a trait of [`extend`].
 //!
 //! # Handlers
 //!
 //! A [`StreamRequestHandler`] is given a [`Connection`]: [`BufRead`](std::io::BufRead) and
-//! [`Write`](std::io::Write) in one, with the [address of its peer](Connection::peer_addr) and [the
-//! server](Connection::server) it came in through. What a handler writes is sent when it next has
-//! to wait for its client, and at the end, so there is nothing to flush. Lines are bounded
+//! [`Write`](std::io::Write) in one, with the [address of its client](Connection::peer_addr) and
+//! [the server](Connection::server) that accepted it. What a handler writes is sent when it next has
+//! to wait for its client, and at the end: there is nothing to flush. Lines are bounded
 //! ([`Connection::read_line`]), and so are the binary messages of [`framing`].
 //!
-//! `handle` is the one required method. Before it come `verify_request` and `setup`, after it
-//! `finish`, which runs whenever `setup` succeeded; `handle_error` is told of every error and
-//! panic, either of which ends this connection and no other. A client that [hangs up](is_hang_up)
-//! is a normal end. [`Connection::close_reason`] tells `finish` why the connection ends. Closures
-//! are handlers too ([`handler_fn`]).
+//! `handle` is the one required method. `verify_request` and `setup` are called before it, `finish`
+//! after it whenever `setup` succeeded. `handle_error` is given every error and panic, either of
+//! which ends this connection and no other. A client that [disconnects](Error::is_disconnect) is no
+//! error. [`Connection::close_reason`] tells `finish` why the connection ends. Closures are handlers
+//! too ([`handler_fn`]).
 //!
-//! The same handler serves all connections, many at a time, and so takes `&self`:
+//! One handler serves all connections, many at a time, and so its methods take `&self`:
 //!
 //! ```
 //! use std::io::{BufRead, BufReader, Write};
@@ -107,18 +109,8 @@
 //! # }
 //! ```
 //!
-//! A handler is tested without a socket, on a connection [in memory](Connection::in_memory):
-//!
-//! ```
-//! use socketserver::{Connection, StreamRequestHandler, services::Echo};
-//!
-//! let mut connection = Connection::in_memory("first\nlast, without an end");
-//! StreamRequestHandler::handle(&Echo, &mut connection).unwrap();
-//! assert_eq!(connection.output(), b"first\nlast, without an end");
-//! ```
-//!
-//! A [`Broadcast`] sends one message to many connections, in the same order to all, and waits for
-//! none of them.
+//! A unit test of a handler needs no socket: [`Connection::in_memory`]. A [`Broadcast`] sends one
+//! message to many connections, in the same order to all, without waiting for any of them.
 //!
 //! # Datagrams
 //!
@@ -126,7 +118,7 @@
 //! [`data`](DatagramRequest::data), whole, and [`peer_addr`](DatagramRequest::peer_addr). What is
 //! written to it is sent as one reply when the handler returns without an error;
 //! [`reply`](DatagramRequest::reply) sends one at once. A datagram longer than
-//! [`max_packet_size`](Builder::max_packet_size) is not passed on cut short, but reported to
+//! [`max_packet_size`](Builder::max_packet_size) is never passed on truncated, but reported to
 //! `handle_error`.
 //!
 //! ```
@@ -149,44 +141,12 @@
 //! # }
 //! ```
 //!
-//! # The way of a request
-//!
-//! The mixin drives: it asks for a request, and sees to it that the request is finished, on
-//! whichever thread or in whichever process it likes. Everything that must hold for each request is
-//! in those two steps.
-//!
-//! ```text
-//! BaseServer::next_request   wait            for the listener, a stop, or room        base.rs
-//!                            accept          a Transport takes it                     transport/
-//!                                            which errors retry, which wait           accept.rs
-//!                            admission       verify_request, limits, overload policy  admission.rs
-//!                            registry        who is here: its place is taken          registry.rs
-//!
-//! Request::finish            setup           the handler's three methods;             run.rs
-//!                            handle          errors and panics go to handle_error
-//!                            finish
-//!                            lingering close what was written is sent, and unread     connection/
-//!                                            input drained, so that it arrives
-//!                            registry        its place is free again                  registry.rs
-//!
-//! Sequential   loop { next_request; finish }
-//! Threading    loop { next_request; hand it to a waiting thread, or to a new one: finish }
-//! Forking      loop { next_request; fork; in the child: finish, _exit }
-//! Fibers       a few threads, each: loop { wait for any of its connections, or a newcomer;
-//!              go on with the handlers of those that are ready, each on a stack of its own }
-//! ```
-//!
-//! No error of a connection ends the loop, and no want of descriptors, threads or memory for
-//! another one: the newcomer waits or is turned away, the loop sleeps until somebody leaves (or for
-//! a time that doubles from 5 ms to 80 ms), and goes on. What went wrong is logged through the
-//! [`log`] crate, and counted in [`Stats`].
-//!
 //! # Embedding and stopping
 //!
-//! [`serve_forever`](Server::serve_forever) takes the thread that it is called on.
-//! [`spawn`](Server::spawn) takes one of its own, and returns a [`RunningServer`], which stops the
-//! server when it is dropped. [`handle_request`](Server::handle_request) serves one request, for a
-//! program with a loop of its own.
+//! [`serve_forever`](Server::serve_forever) serves on the calling thread. [`spawn`](Server::spawn)
+//! starts a thread and returns a [`RunningServer`], which stops the server when it is dropped.
+//! [`handle_request`](Server::handle_request) serves one request, for a program with a loop of its
+//! own.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -210,14 +170,15 @@
 //! # }
 //! ```
 //!
-//! A stop serves what the kernel has already accepted, closes the listener, and shuts the read side
-//! of each connection: a handler that waits for its client reads end-of-file behind all that was
-//! received, ends by itself, and its answers are delivered. Just before the deadline both sides are
-//! shut. The [`StopReport`] says how many ended by themselves, how many were cut off, and which
-//! handlers were busy with something else even then. [`suspend`](ServerHandle::suspend) only leaves
-//! newcomers in the backlog, until [`resume`](ServerHandle::resume).
+//! A stop serves what is in the backlog, closes the listener, and shuts the read side of each
+//! connection: a handler that waits for its client reads EOF behind all that was received, ends by
+//! itself, and its answers are delivered. Near the end of the timeout both sides are shut. The
+//! [`StopReport`] says how many requests ended by themselves, how many connections were shut down,
+//! and which handlers were busy with something else even then.
+//! [`suspend`](ServerHandle::suspend) leaves new connections in the backlog until
+//! [`resume`](ServerHandle::resume).
 //!
-//! A [`ServerHandle`] asks for a stop from anywhere: [`shutdown`](ServerHandle::shutdown) returns
+//! A [`ServerHandle`] asks for a stop from any thread: [`shutdown`](ServerHandle::shutdown) returns
 //! at once, and may be called before, during and after serving, from a handler too;
 //! [`stop`](ServerHandle::stop) waits. [`shutdown_pipe`](ServerHandle::shutdown_pipe) is for
 //! signals.
@@ -230,21 +191,21 @@
 //! | --- | --- | --- |
 //! | [`max_connections`] | descriptors, less some | the [`Overload`] policy |
 //! | [`max_connections_per_peer`], [`connection_rate`] | none | refused |
-//! | [`access`] | everybody | denied |
+//! | [`access`] | all clients | denied |
 //! | [`Threading::max_threads`], [`Forking::max_children`] | none; 40 | left in the backlog |
 //! | [`Fibers::max_fibers`] | none | left in the backlog |
-//! | [`backlog`] | 1024 | the system turns newcomers away |
+//! | [`backlog`] | 1024 | the system refuses connections |
 //! | [`max_line_length`] | 64 KiB | [`Error::LineTooLong`] |
 //! | [`LengthPrefixed::max_length`] | 64 KiB | [`Error::MessageTooLong`] |
 //! | [`max_packet_size`] | 65,535 bytes | [`Error::Truncated`] |
-//! | [`idle_timeout`], [`read_timeout`] | none | [`Error::IdleTimeout`] |
+//! | [`idle_timeout`], [`read_timeout`] | none | [`Error::IdleTimeout`], [`Error::ReadTimeout`] |
 //! | [`message_timeout`] | none | [`Error::MessageTimeout`] |
 //! | [`min_rate`] | none | [`Error::TooSlow`] |
 //! | [`write_timeout`] | 30 s | [`Error::WriteTimeout`] |
-//! | [`keepalive`] | about two minutes without a sign of life | the connection is reset |
-//! | [`user_timeout`] | two minutes without an answer to what was sent | the connection is reset |
+//! | [`keepalive`] | about two minutes without an acknowledgement | the connection is reset |
+//! | [`user_timeout`] | two minutes with sent data unacknowledged | the connection is reset |
 //! | [`Broadcast::with_capacity`] | 4 MiB behind | the member is disconnected |
-//! | [`stop_timeout`] | 30 s | connections are cut off |
+//! | [`stop_timeout`] | 30 s | connections are shut down |
 //!
 //! [`max_connections`]: Builder::max_connections
 //! [`max_connections_per_peer`]: Builder::max_connections_per_peer
@@ -263,28 +224,62 @@
 //! [`stop_timeout`]: Builder::stop_timeout
 //! [`LengthPrefixed::max_length`]: framing::LengthPrefixed::max_length
 //!
+//! No error of a connection ends the server, and no shortage of descriptors, threads or memory: the
+//! connection waits in the backlog or is refused, and the acceptor backs off until a request ends
+//! (or for a time that doubles from 5 ms to 80 ms). What went wrong is logged through the [`log`]
+//! crate, and counted in [`Stats`].
+//!
 //! # Forking
 //!
 //! A forking server takes over its process:
 //!
 //! - It has no [`spawn`](Server::spawn), and refuses to fork beside other threads
-//!   ([`Error::OtherThreads`]): a child would inherit whatever they have locked at that moment, and
-//!   nobody to unlock it. [`ForkDespiteThreads`] is the `unsafe` way round.
-//! - A child has a copy of the handler. What it changes ends with it; nothing is shared between
-//!   connections, so there is no [`Broadcast`] among them. [`ServerHandle::shutdown`] reaches the
-//!   parent, and [`Stats`] and [`ServerHandle::is_stopping`] are shared; the rest of a child's
-//!   [`ServerHandle`] knows and changes nothing outside it.
+//!   ([`Error::OtherThreads`]): the child would inherit every lock that they hold at that moment,
+//!   and never see it released. [`ForkDespiteThreads`] is the `unsafe` way round.
+//! - A child has a copy of the handler. What it changes ends with it. Connections share nothing, so
+//!   there is no [`Broadcast`] among them. [`ServerHandle::shutdown`] reaches the parent, and
+//!   [`Stats`] and [`ServerHandle::is_stopping`] are shared; the rest of a child's [`ServerHandle`]
+//!   concerns the child alone.
 //! - A child leaves by `_exit`: no destructors of the program run in it, and what it printed
 //!   without a newline is lost unless it is flushed.
-//! - Should the parent die, its children end gracefully. Those that ignore a stop are sent
-//!   `SIGTERM` at its deadline, then `SIGKILL`, and are named in the [`StopReport`].
+//! - If the parent dies, its children end gracefully. Children that ignore a stop are sent
+//!   `SIGTERM` near the end of its timeout, then `SIGKILL`, and are named in the [`StopReport`].
 //! - The parent reaps its own children only, as soon as they end. It needs no `SIGCHLD` handler,
-//!   and takes no child of the program's away from it.
+//!   and leaves other children of the program alone.
 //!
-//! # Fibers
+//! # The way of a request
 //!
-//! What a handler may not do on a fiber is with [`Fibers`]: block other than by its connection, hold
-//! a lock across a read or a write, go deep.
+//! The mixin drives: it asks for the next request, and decides on which thread, in which process or
+//! on which fiber the request is finished. Everything that must hold for each request is in those
+//! two steps.
+//!
+//! ```text
+//! BaseServer::next_request   wait             listener, shutdown, a request's end  accept/mod.rs
+//!                            accept           Transport::accept                    transport/*.rs
+//!                                             one at a time, without waiting       accept/listener.rs
+//!                                             which errors retry or back off       accept/error.rs
+//!                            admit            limits, access, verify_request       accept/admission.rs
+//!                              or reject      overload message, lingering close    state/rejected.rs
+//!                            register         who is being served                  state/registry.rs
+//!
+//! Request::finish            setup, handle,   errors and panics to handle_error    request/lifecycle.rs
+//!                            finish
+//!                              reads, writes  tied buffers, timeouts               connection/mod.rs
+//!                              waiting        the one place where a handler blocks net/shared_stream.rs
+//!                            lingering close  so that the last answer arrives      connection/close.rs
+//!                            release          its place is free again              state/mod.rs
+//!
+//! Sequential   loop { next_request; finish }                                       mixin/sequential.rs
+//! Threading    loop { next_request; a pooled thread: finish }                      mixin/threading.rs
+//!                an idle thread then accepts by itself: Listener::accept_idle      mixin/thread_pool.rs
+//! Forking      loop { next_request; fork; in the child: finish, _exit }            mixin/forking.rs
+//! Fibers       on a few worker threads: loop { wait for streams and the listener;  mixin/fibers/worker.rs
+//!                accept_each; resume the fibers that are ready }                   mixin/fibers/scheduler.rs
+//!                a handler that waits parks its fiber                              mixin/fibers/task.rs
+//!
+//! stop         ServerHandle::stop asks, and waits for the report                   state/shutdown.rs
+//!              the serving thread goes through the steps                           server/shutdown.rs
+//! ```
 //!
 //! # Cargo features
 //!
@@ -293,7 +288,7 @@
 //! # Platforms
 //!
 //! Linux 5.4 or newer; the crate does not build on other systems yet. Fibers are for x86, x86_64,
-//! ARM, AArch64, RISC-V and LoongArch; elsewhere the feature has to be off.
+//! ARM, AArch64, RISC-V and LoongArch; on other processors the feature must be off.
 
 mod accept;
 mod address;
