@@ -1,14 +1,13 @@
 //! Accepting fails: which failures are one connection's and pass without a word, and which are the
 //! system's and make the server wait, but not end. Its one test has the log to itself.
 
-mod common;
 
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, bounded, echoes};
+use common::{TIMEOUT, bounded, echoes};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 use socketserver::services::Echo;
@@ -77,7 +76,6 @@ const A_WHILE: Duration = Duration::from_millis(5 + 10 + 20);
 
 #[test]
 fn no_failure_ends_the_server_and_only_the_systems_make_it_wait_and_tell() {
-    let _bound = bounded();
     log::set_logger(&LOG).unwrap();
     log::set_max_level(LevelFilter::Trace);
     for errno in [
@@ -118,7 +116,7 @@ fn fails(failure: Failure, times: usize, counted: u64, within: Range<Duration>) 
         let took = began.elapsed();
         assert!(FAILURES.lock().is_empty());
         assert_eq!(server.stats().accept_errors, counted, "{failure:?}");
-        assert!(server.stop(PATIENCE).is_clean());
+        assert!(server.stop(TIMEOUT).is_clean());
         took
     });
     let fastest = rounds.into_iter().min().unwrap();

@@ -1,11 +1,6 @@
 //! How the children of a forking server end: by themselves, by what goes wrong in them, by a stop,
 //! and by the death of their parent. Each server is a process of its own (`common/parts.rs`).
 
-mod common;
-#[path = "common/parts.rs"]
-mod parts;
-#[path = "common/process.rs"]
-mod process;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +9,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, ask, echoes, rest_of, tcp, wait_until};
+use common::{TIMEOUT, ask, echoes, rest_of, tcp, wait_until};
 use parts::{Case, Ended, Part, ServerProcess, pid_of, serve, status_of};
 use process::{Server, example};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -339,7 +334,7 @@ impl StreamRequestHandler for Commands {
                     connection.write_all(b"hanging\n")?;
                     connection.flush()?;
                     // Nothing interrupts it, but it does not outlive these tests by much.
-                    thread::sleep(2 * PATIENCE);
+                    thread::sleep(2 * TIMEOUT);
                 }
                 "flood" => {
                     connection.write_all(b"flooding\n")?;

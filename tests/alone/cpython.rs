@@ -1,14 +1,13 @@
 //! What CPython's `test_socketserver` checks, for this crate. (Its checks of forking are in
 //! `forking.rs`, and so is the big write among signals, which needs a process of its own.)
 
-mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 
 use common::{
-    Client, PATIENCE, TempDir, Told, ask, bounded, echoes, next, on_every_stream_server,
+    Client, TIMEOUT, TempDir, Told, ask, bounded, echoes, next, on_every_stream_server,
     open_descriptors, serving_threads, wait_until,
 };
 use parking_lot::{Mutex, MutexGuard};
@@ -23,7 +22,6 @@ fn alone() -> MutexGuard<'static, ()> {
 
 #[test]
 fn twenty_servers_are_shut_down_while_they_start() {
-    let (_alone, _bound) = (alone(), bounded());
     for _ in 0..20 {
         let server = ThreadingTcpServer::bind("127.0.0.1:0", Hello).unwrap();
         let handle = server.handle();
@@ -33,13 +31,12 @@ fn twenty_servers_are_shut_down_while_they_start() {
     }
     for _ in 0..20 {
         let server = TcpServer::bind("127.0.0.1:0", Hello).unwrap().spawn().unwrap();
-        assert!(server.stop(PATIENCE).is_clean());
+        assert!(server.stop(TIMEOUT).is_clean());
     }
 }
 
 #[test]
 fn a_server_is_closed_without_serving() {
-    let (_alone, _bound) = (alone(), bounded());
     let before = open_descriptors();
     let server = TcpServer::bind("127.0.0.1:0", Hello).unwrap();
     let address = server.local_addr().clone();
@@ -51,7 +48,6 @@ fn a_server_is_closed_without_serving() {
 
 #[test]
 fn a_thousand_failed_binds_leak_no_descriptor() {
-    let (_alone, _bound) = (alone(), bounded());
     let directory = TempDir::new();
     let occupied = TcpServer::bind("127.0.0.1:0", Echo).unwrap();
     let datagrams = UdpServer::bind("127.0.0.1:0", Echo).unwrap();
@@ -69,7 +65,6 @@ fn a_thousand_failed_binds_leak_no_descriptor() {
 
 #[test]
 fn a_hundred_times_twenty_servers_leave_no_thread_and_no_descriptor() {
-    let (_alone, _bound) = (alone(), bounded());
     let before = open_descriptors();
     for _ in 0..100 {
         let servers: Vec<RunningServer> = (0..20)
@@ -88,7 +83,7 @@ fn a_hundred_times_twenty_servers_leave_no_thread_and_no_descriptor() {
         assert_eq!(ask(&client, "hello"), "hello");
         echoes(servers[3].local_addr(), "hello");
         for server in servers {
-            assert!(server.stop(PATIENCE).is_clean());
+            assert!(server.stop(TIMEOUT).is_clean());
         }
     }
     assert_eq!(open_descriptors(), before);
@@ -108,8 +103,7 @@ fn commands(connection: &mut Connection) -> HandlerResult {
 
 #[test]
 fn errors_and_panics_of_a_handler_reach_handle_error_and_end_one_connection() {
-    let (_alone, _bound) = (alone(), bounded());
-    let (handler, words) = Told::new(handler_fn(commands));
+    let (handler, words) = Recorder::new(handler_fn(commands));
     let words = Mutex::new(words);
     on_every_stream_server(handler, (), |server| {
         let words = words.lock();
@@ -147,8 +141,7 @@ impl StreamRequestHandler for Closed {
 
 #[test]
 fn a_request_that_verify_request_refuses_is_closed() {
-    let (_alone, _bound) = (alone(), bounded());
-    let (handler, words) = Told::new(Closed);
+    let (handler, words) = Recorder::new(Closed);
     on_every_stream_server(handler, (), |server| {
         for n in 1..=3 {
             let client = Client::of(server);

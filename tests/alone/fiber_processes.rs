@@ -2,13 +2,6 @@
 //! of who keeps a thread to himself, and how it ends when a stack is too small. Each server is a
 //! process of its own (`common/parts.rs`).
 
-mod common;
-#[path = "common/fibers.rs"]
-mod fibers;
-#[path = "common/parts.rs"]
-mod parts;
-#[path = "common/process.rs"]
-mod process;
 
 use std::collections::HashMap;
 use std::hint::black_box;

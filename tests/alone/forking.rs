@@ -3,11 +3,6 @@
 //! end is in `children.rs`.
 #![allow(unsafe_code, reason = "the promise to fork despite threads")]
 
-mod common;
-#[path = "common/parts.rs"]
-mod parts;
-#[path = "common/process.rs"]
-mod process;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;

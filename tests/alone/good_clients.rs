@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::common::PATIENCE;
+use crate::common::TIMEOUT;
 
 /// Who of them is to hear what another one says.
 pub(crate) type Hears = fn(listener: usize, speaker: usize) -> bool;
@@ -92,7 +92,7 @@ impl GoodOnes {
     /// Listens until what is said of who is there is so.
     #[track_caller]
     pub(crate) fn wait_until(&mut self, what: &str, is_so: impl Fn(&HashMap<String, i32>) -> bool) {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         while !is_so(&self.guests) {
             assert!(Instant::now() < give_up, "in vain: {what}");
             self.listen(give_up);
@@ -101,7 +101,7 @@ impl GoodOnes {
 
     #[track_caller]
     fn hear_out(&mut self) {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         while self.owed > 0 {
             assert!(Instant::now() < give_up, "{} lines have not come", self.owed);
             self.listen(give_up);
@@ -119,7 +119,7 @@ impl GoodOnes {
                 Ok(length) => drop(bytes.drain(..length)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let mut room = [PollFd::new(one.stream.get_ref(), PollFlags::OUT)];
-                    poll(&mut room, Some(&timeout(Instant::now() + PATIENCE))).unwrap();
+                    poll(&mut room, Some(&timeout(Instant::now() + TIMEOUT))).unwrap();
                     assert!(!room[0].revents().is_empty(), "nobody takes what {} says", one.name);
                 }
                 Err(error) => panic!("{}: {error}", one.name),

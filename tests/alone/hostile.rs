@@ -1,13 +1,6 @@
 //! Two thousand clients that mean no good, beside a hundred that do, on servers that are processes
 //! of their own: the good ones see no error and hardly a delay, and the server's memory is bounded.
 
-mod common;
-#[path = "common/good.rs"]
-mod good;
-#[path = "common/process.rs"]
-mod process;
-#[path = "common/slow.rs"]
-mod slow;
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -111,7 +104,6 @@ fn good_clients_of_an_echo_server_on_fibers_do_not_notice_two_thousand_slow_ones
 
 fn echo(mixin: &str) {
     let _alone = ALONE.lock();
-    let _bound = bounded();
     let Scene { server, good, crowd } = Scene::of(&ECHO, mixin);
     // Newcomers are served as well.
     echoes(server.endpoint(), "newcomer\n");
@@ -133,7 +125,6 @@ fn good_members_of_a_chat_on_fibers_do_not_notice_two_thousand_slow_ones_either(
 
 fn chat(mixin: &str) {
     let _alone = ALONE.lock();
-    let _bound = bounded();
     let Scene { server, mut good, crowd } = Scene::of(&CHAT, mixin);
     // They are members, and take nothing: so each is disconnected once it lacks more than the 4 MiB
     // that the room keeps, and what the system takes for it.

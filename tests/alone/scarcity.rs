@@ -1,11 +1,6 @@
 //! What servers do for want of descriptors, memory, threads or processes. Each server is a process
 //! of its own (`common/parts.rs`), whose limits are set from outside.
 
-mod common;
-#[path = "common/parts.rs"]
-mod parts;
-#[path = "common/process.rs"]
-mod process;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, TempDir, ask, echoes, line_of, rest_of, wait_until};
+use common::{TIMEOUT, TempDir, ask, echoes, line_of, rest_of, wait_until};
 use parking_lot::Mutex;
 use parts::{Case, Part, ServerProcess, count_in, pid_of, serve, status_of};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
@@ -429,7 +424,7 @@ impl StreamRequestHandler for Commands {
                 ["hang"] => {
                     connection.write_all(b"hanging\n")?;
                     connection.flush()?;
-                    thread::sleep(2 * PATIENCE);
+                    thread::sleep(2 * TIMEOUT);
                 }
                 _ => connection.write_all(line.as_bytes())?,
             }

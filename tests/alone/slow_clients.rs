@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::common::PATIENCE;
+use crate::common::TIMEOUT;
 
 /// What a client does when it has its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Crowd {
         for client in self.clients.into_iter().step_by(every) {
             let Client { manner, mut stream } = client;
             stream.set_nonblocking(false).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_read_timeout(Some(TIMEOUT)).unwrap();
             match io::copy(&mut stream, &mut io::sink()) {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {}

@@ -1,6 +1,5 @@
 //! What a stop owes to those who are there, however many they are and whatever they do.
 
-mod common;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, bounded, echoes, next, tcp, wait_until};
+use common::{TIMEOUT, bounded, echoes, next, tcp, wait_until};
 use parking_lot::{Mutex, MutexGuard};
 use rustix::process::Signal;
 use socketserver::services::Echo;
@@ -49,20 +48,19 @@ fn slow_client(server: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&server.into()).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     socket.into()
 }
 
 #[test]
 fn a_client_that_is_still_sending_gets_its_whole_answer() {
-    let (_alone, _bound) = (alone(), bounded());
     let ((written, is_written), (finished, is_finished)) = (mpsc::channel(), mpsc::channel());
     let server = ThreadingTcpServer::bind("127.0.0.1:0", Answer { written, finished });
     let server = server.unwrap().spawn().unwrap();
     let mut client = slow_client(server.local_addr().socket_addr().unwrap());
     next(&is_written);
     let handle = server.handle();
-    let stop = thread::spawn(move || handle.stop(PATIENCE));
+    let stop = thread::spawn(move || handle.stop(TIMEOUT));
     // The handler has read end-of-file, which was the stop's, and the connection is being closed.
     next(&is_finished);
     for _ in 0..10 {
@@ -78,7 +76,6 @@ fn a_client_that_is_still_sending_gets_its_whole_answer() {
 
 #[test]
 fn a_client_that_never_reads_is_cut_off_at_the_deadline() {
-    let (_alone, _bound) = (alone(), bounded());
     let ((written, is_written), (finished, _is_finished)) = (mpsc::channel(), mpsc::channel());
     let server = ThreadingTcpServer::bind("127.0.0.1:0", Answer { written, finished });
     let server = server.unwrap().spawn().unwrap();
@@ -91,27 +88,25 @@ fn a_client_that_never_reads_is_cut_off_at_the_deadline() {
 
 #[test]
 fn a_client_that_never_reads_holds_a_stop_up_for_the_write_timeout() {
-    let (_alone, _bound) = (alone(), bounded());
     let ((written, is_written), (finished, _is_finished)) = (mpsc::channel(), mpsc::channel());
     let builder = ThreadingTcpServer::builder().write_timeout(Duration::from_millis(100));
     let server = builder.bind("127.0.0.1:0", Answer { written, finished }).unwrap();
     let server = server.spawn().unwrap();
     let _client = slow_client(server.local_addr().socket_addr().unwrap());
     next(&is_written);
-    let report = server.stop(PATIENCE / 3);
+    let report = server.stop(TIMEOUT / 3);
     assert_eq!((report.drained, report.forced), (1, 0), "{report:?}");
 }
 
 #[test]
 fn a_client_that_resets_the_connection_does_not_hold_up_the_stop() {
-    let (_alone, _bound) = (alone(), bounded());
     let ((written, is_written), (finished, is_finished)) = (mpsc::channel(), mpsc::channel());
     let server = ThreadingTcpServer::bind("127.0.0.1:0", Answer { written, finished });
     let server = server.unwrap().spawn().unwrap();
     let client = slow_client(server.local_addr().socket_addr().unwrap());
     next(&is_written);
     let handle = server.handle();
-    let stop = thread::spawn(move || handle.stop(PATIENCE));
+    let stop = thread::spawn(move || handle.stop(TIMEOUT));
     next(&is_finished);
     // With most of its answer unread: so this is a reset.
     drop(client);
@@ -121,11 +116,10 @@ fn a_client_that_resets_the_connection_does_not_hold_up_the_stop() {
 
 #[test]
 fn dropping_a_server_ends_what_handle_request_has_left_running() {
-    let (_alone, _bound) = (alone(), bounded());
     let ((written, _is_written), (finished, is_finished)) = (mpsc::channel(), mpsc::channel());
     let server = ThreadingTcpServer::bind("127.0.0.1:0", Answer { written, finished }).unwrap();
     let client = TcpStream::connect(server.local_addr().socket_addr().unwrap()).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(TIMEOUT)).unwrap();
     assert_eq!(server.handle_request(), Handled::Request);
     let reader = thread::spawn(move || common::rest_of(client).len());
     let handle = server.handle();
@@ -138,7 +132,6 @@ fn dropping_a_server_ends_what_handle_request_has_left_running() {
 
 #[test]
 fn handlers_that_ignore_the_end_cost_the_deadline_once() {
-    let (_alone, _bound) = (alone(), bounded());
     let (started, is_started) = mpsc::channel();
     let over = std::sync::Arc::new(AtomicBool::new(false));
     let (started, is_over) = (Mutex::new(started), over.clone());
@@ -150,7 +143,7 @@ fn handlers_that_ignore_the_end_cost_the_deadline_once() {
         }
         Ok(())
     });
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", deaf).unwrap().spawn().unwrap();
+    let server = serve(deaf);
     let clients: Vec<_> = (0..50).map(|_| tcp(server.local_addr())).collect();
     clients.iter().for_each(|_| next(&is_started));
     let handle = server.handle();
@@ -192,11 +185,10 @@ fn numbered(number: usize) -> String {
 
 #[test]
 fn whatever_tcp_has_acknowledged_before_the_stop_is_answered() {
-    let (_alone, _bound) = (alone(), bounded());
     const CLIENTS: usize = 40;
     // Half of them are in the backlog when the stop comes, with what they have sent.
     let builder = ThreadingTcpServer::builder().max_connections(CLIENTS / 2);
-    let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let server = serve_with(builder, Echo);
     let port = server.local_addr().port().unwrap();
     let clients: Vec<_> = (0..CLIENTS).map(|_| tcp(server.local_addr())).collect();
     let written: Vec<_> = (0..CLIENTS).map(|_| AtomicUsize::new(0)).collect();
@@ -236,7 +228,7 @@ fn whatever_tcp_has_acknowledged_before_the_stop_is_answered() {
             written.iter().map(|written| written.load(Ordering::SeqCst)).collect();
         let unacknowledged = unacknowledged();
         let began = Instant::now();
-        let report = server.stop(PATIENCE);
+        let report = server.stop(TIMEOUT);
         let took = began.elapsed();
         assert_eq!((report.forced, report.stuck.len()), (0, 0), "{report:?}");
         assert_eq!(report.drained, CLIENTS);
@@ -260,7 +252,6 @@ fn whatever_tcp_has_acknowledged_before_the_stop_is_answered() {
 
 #[test]
 fn a_client_that_never_ceases_to_send_does_not_hold_a_stop_up() {
-    let (_alone, _bound) = (alone(), bounded());
     let (started, is_started) = mpsc::channel();
     let started = Mutex::new(started);
     // It reads more slowly than the client sends.
@@ -278,7 +269,7 @@ fn a_client_that_never_ceases_to_send_does_not_hold_a_stop_up() {
             // Until the connection is closed on it.
             scope.spawn(|| while (&mut &client).write_all(&[b'x'; 64 * 1024]).is_ok() {});
             next(&is_started);
-            let report = server.handle().stop(PATIENCE / 3);
+            let report = server.handle().stop(TIMEOUT / 3);
             // Should it have failed, nothing else would end the client.
             let _ = match &client {
                 common::Client::Tcp(stream) => stream.shutdown(Shutdown::Both),
@@ -292,7 +283,6 @@ fn a_client_that_never_ceases_to_send_does_not_hold_a_stop_up() {
 
 #[test]
 fn a_handler_that_never_ceases_to_write_is_cut_off_at_the_deadline() {
-    let (_alone, _bound) = (alone(), bounded());
     let flood = handler_fn(|connection| {
         loop {
             connection.write_all(&[b'x'; 64 * 1024])?;
@@ -321,7 +311,6 @@ fn a_handler_that_never_ceases_to_write_is_cut_off_at_the_deadline() {
 
 #[test]
 fn a_handler_that_is_busy_learns_of_the_stop_and_says_goodbye() {
-    let (_alone, _bound) = (alone(), bounded());
     let busy = handler_fn(|connection| {
         writeln!(connection, "working")?;
         connection.flush()?;
@@ -333,7 +322,7 @@ fn a_handler_that_is_busy_learns_of_the_stop_and_says_goodbye() {
     common::on_every_stream_server(busy, (), |server| {
         let client = common::Client::of(server);
         assert_eq!(common::line_of(&client), "working");
-        let report = server.handle().stop(PATIENCE);
+        let report = server.handle().stop(TIMEOUT);
         assert_eq!(common::line_of(&client), "goodbye");
         assert!(report.is_clean(), "{report:?}");
     });
@@ -342,9 +331,8 @@ fn a_handler_that_is_busy_learns_of_the_stop_and_says_goodbye() {
 #[test]
 #[allow(unsafe_code)]
 fn a_signal_handler_may_shut_down_whatever_it_interrupts() {
-    let (_alone, _bound) = (alone(), bounded());
     for _ in 0..20 {
-        let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+        let server = serve(Echo);
         let handle = server.handle();
         let shutdown = move || handle.shutdown();
         // SAFETY: `shutdown` is made for signal handlers: it takes no lock and allocates nothing.

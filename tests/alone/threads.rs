@@ -1,13 +1,12 @@
 //! What is only true of `Threading`: a thread for each request, used again, and gone in the end.
 
-mod common;
 
 use std::collections::HashSet;
 use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, ask, bounded, echoes, serving_threads, tcp, wait_until};
+use common::{TIMEOUT, ask, bounded, echoes, serving_threads, tcp, wait_until};
 use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Resource, Rlimit};
 use socketserver::services::Echo;
@@ -21,7 +20,6 @@ fn alone() -> MutexGuard<'static, ()> {
 
 #[test]
 fn finished_threads_are_not_kept() {
-    let (_alone, _bound) = (alone(), bounded());
     let mixin = Threading::new().idle_time(Duration::ZERO);
     let server = ThreadingTcpServer::builder().mixin(mixin).bind("127.0.0.1:0", Echo).unwrap();
     let server = server.spawn().unwrap();
@@ -40,7 +38,6 @@ fn finished_threads_are_not_kept() {
 
 #[test]
 fn a_thread_that_is_done_serves_the_next_client_and_leaves_after_its_idle_time() {
-    let (_alone, _bound) = (alone(), bounded());
     let name = handler_fn(|connection| Ok(writeln!(connection, "{:?}", thread::current().id())?));
     let mixin = Threading::new().idle_time(Duration::from_millis(500));
     let server = ThreadingTcpServer::builder().mixin(mixin).bind("127.0.0.1:0", name).unwrap();
@@ -64,20 +61,19 @@ fn raise_descriptor_limit() -> usize {
 
 #[test]
 fn five_thousand_idle_connections_are_drained_at_once() {
-    let (_alone, _bound) = (alone(), bounded());
     // Both ends of each are here; where there are fewer descriptors, fewer connections.
     let count = 5_000.min(raise_descriptor_limit().saturating_sub(200) / 2);
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let server = serve(Echo);
     let clients: Vec<_> = (0..count).map(|_| tcp(server.local_addr())).collect();
     // The last one is there: all are.
     assert_eq!(ask(&clients[count - 1], "hello"), "hello");
     wait_until("each has a thread", || serving_threads() > count);
     let began = Instant::now();
-    let report = server.stop(PATIENCE);
+    let report = server.stop(TIMEOUT);
     let took = began.elapsed();
     assert_eq!((report.drained, report.forced, report.stuck.len()), (count, 0, 0));
     eprintln!("{count} idle connections were drained in {took:?}");
     // It takes half a second on a quiet machine, even without optimization.
-    assert!(took < PATIENCE * 2 / 3, "{took:?}");
+    assert!(took < TIMEOUT * 2 / 3, "{took:?}");
     wait_until("the threads are gone", || serving_threads() == 0);
 }

@@ -1,22 +1,21 @@
-//! What a broadcast promises: one order for all, whole messages, nobody delayed by a slow member.
-
-mod common;
+//! What a broadcast promises: one order for all members, whole messages, and no delay by a slow
+//! member.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::{bounded, next, rest_of, tcp};
 use parking_lot::Mutex;
 use socketserver::{
-    Broadcast, Connection, HandlerResult, RunningServer, StreamRequestHandler, ThreadingTcpServer,
-    handler_fn,
+    Broadcast, Connection, HandlerResult, RunningServer, StreamRequestHandler, handler_fn,
 };
 
-const BOUND: Duration = Duration::from_secs(30);
+use crate::support::clients::{rest_of, tcp};
+use crate::support::next;
+use crate::support::servers::serve;
 
-/// What each client types, all others see.
+/// A chat: each line of a client is sent to all other clients.
 struct Party(Broadcast);
 
 impl StreamRequestHandler for Party {
@@ -32,18 +31,11 @@ impl StreamRequestHandler for Party {
     }
 }
 
-fn serve(handler: impl StreamRequestHandler) -> RunningServer {
-    ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap()
-}
-
 fn connect(server: &RunningServer) -> BufReader<TcpStream> {
-    let stream = TcpStream::connect(server.local_addr().socket_addr().unwrap()).unwrap();
-    stream.set_read_timeout(Some(BOUND)).unwrap();
-    stream.set_write_timeout(Some(BOUND)).unwrap();
-    BufReader::new(stream)
+    BufReader::new(tcp(server.local_addr()))
 }
 
-/// A client that is a member: it has been told so.
+/// A client that has read that it is a member.
 fn join(server: &RunningServer) -> BufReader<TcpStream> {
     let mut client = connect(server);
     assert_eq!(line(&mut client), "joined\n");
@@ -70,7 +62,7 @@ fn all_members_see_all_messages_in_one_order() {
                 for count in 0..LINES {
                     writeln!(client.get_mut(), "{number} {count}").unwrap();
                 }
-                // Reads what the other senders say, too: nobody sees its own lines.
+                // A sender reads the lines of the other senders, and not its own.
                 let expected = (SENDERS - 1) * LINES;
                 for _ in 0..expected {
                     assert!(!line(&mut client).starts_with(&format!("{number} ")));
@@ -93,19 +85,19 @@ fn all_members_see_all_messages_in_one_order() {
 }
 
 #[test]
-fn a_member_that_does_not_read_delays_nobody_and_is_disconnected() {
+fn a_member_that_does_not_read_is_disconnected_and_delays_no_other() {
     let room = Broadcast::with_capacity(64 * 1024);
     let server = serve(Party(room.clone()));
-    let _deaf = join(&server);
+    let _slow = join(&server);
     let mut good = join(&server);
     let message = [vec![b'x'; 16 * 1024], b"\n".to_vec()].concat();
     let mut sent = 0;
     while room.slow_members() == 0 {
         room.send(&*message);
-        // Nothing of what the deaf member has yet to get keeps this from coming.
+        // It does not wait for what is pending for the slow member.
         assert_eq!(line(&mut good).as_bytes(), message);
         sent += 1;
-        assert!(sent < 100_000, "the deaf member is never disconnected");
+        assert!(sent < 100_000, "the slow member is not disconnected");
     }
     room.send(&b"end\n"[..]);
     assert_eq!(line(&mut good), "end\n");
@@ -113,10 +105,10 @@ fn a_member_that_does_not_read_delays_nobody_and_is_disconnected() {
 }
 
 #[test]
-fn what_a_handler_writes_itself_never_tears_a_message() {
+fn a_handlers_own_writes_do_not_split_a_message() {
     let room = Broadcast::new();
     let speaker = room.clone();
-    // A client that reads slowly, so that sends are cut anywhere; its handler answers meanwhile.
+    // The client reads slowly, so that writes to it are short. Its handler answers meanwhile.
     let server = serve(handler_fn(move |connection| {
         let member = speaker.join(connection)?;
         connection.write_all(b"joined\n")?;
@@ -141,9 +133,9 @@ fn what_a_handler_writes_itself_never_tears_a_message() {
         match (line.as_bytes()[0], line.len()) {
             (b'o', 3001) => own += 1,
             (b'm', 5001) => others += 1,
-            torn => panic!("a torn message: {torn:?}"),
+            split => panic!("a split message: {split:?}"),
         }
-        assert!(line.trim_end().bytes().all(|byte| byte == line.as_bytes()[0]), "mixed up");
+        assert!(line.trim_end().bytes().all(|byte| byte == line.as_bytes()[0]), "mixed messages");
     }
     assert_eq!((own, others), (300, 300));
     asker.join().unwrap();
@@ -151,7 +143,7 @@ fn what_a_handler_writes_itself_never_tears_a_message() {
 }
 
 #[test]
-fn dropping_a_member_leaves_and_delivers_what_was_sent_before() {
+fn dropping_a_member_delivers_what_was_sent_before_and_leaves() {
     let room = Broadcast::new();
     let inside = room.clone();
     let (left, has_left) = mpsc::channel();
@@ -168,11 +160,11 @@ fn dropping_a_member_leaves_and_delivers_what_was_sent_before() {
     let mut all = String::new();
     client.read_to_string(&mut all).unwrap();
     assert_eq!(all, "before\nend\n");
-    assert_eq!(has_left.recv_timeout(BOUND).unwrap(), 0);
+    assert_eq!(next(&has_left), 0);
 }
 
 #[test]
-fn a_broadcast_that_nobody_holds_ends_its_thread() {
+fn dropping_a_broadcast_ends_its_thread() {
     let (ended, has_ended) = mpsc::channel();
     std::thread::spawn(move || {
         let room = Broadcast::new();
@@ -181,34 +173,33 @@ fn a_broadcast_that_nobody_holds_ends_its_thread() {
         room.send(&b"hello"[..]);
         drop(member);
         assert_eq!(connection.output(), b"hello");
-        // Joins the room's thread.
+        // Joins the broadcast's thread.
         drop(room);
         ended.send(()).unwrap();
     });
-    has_ended.recv_timeout(BOUND).expect("the thread ends");
+    next(&has_ended);
 }
 
 #[test]
-fn nothing_is_sent_behind_a_gap() {
-    let _bound = bounded();
+fn nothing_is_sent_after_a_write_that_timed_out() {
     let broadcast = Broadcast::new();
-    let (told, tell) = mpsc::channel();
-    let told = Mutex::new(told);
+    let (sender, results) = mpsc::channel();
+    let sender = Mutex::new(sender);
     let room = broadcast.clone();
     let handler = handler_fn(move |connection| {
         let member = room.join(connection)?;
         connection.set_write_timeout(Some(Duration::from_millis(50)))?;
-        // More than the client's system takes while the client does not read.
+        // More than the socket buffers take while the client does not read.
         let failure = connection.write_all(&vec![b'x'; 64 * 1024 * 1024]);
         let joins_again = room.join(connection).is_ok();
-        room.send(*b"behind a gap\n");
-        // Leaving waits until what was sent before has been tried.
+        room.send(*b"after a gap\n");
+        // The drop waits until what was sent before has been tried.
         drop(member);
-        Ok(told.lock().send((failure.map_err(|error| error.kind()), joins_again))?)
+        Ok(sender.lock().send((failure.map_err(|error| error.kind()), joins_again))?)
     });
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
+    let server = serve(handler);
     let client = tcp(server.local_addr());
-    assert_eq!(next(&tell), (Err(std::io::ErrorKind::TimedOut), false));
+    assert_eq!(next(&results), (Err(std::io::ErrorKind::TimedOut), false));
     let received = rest_of(&client);
     assert!(!received.is_empty() && received.iter().all(|byte| *byte == b'x'));
 }

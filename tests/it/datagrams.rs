@@ -1,25 +1,23 @@
 //! What a datagram handler and its client can rely on.
 
-mod common;
-
 use std::io::Write;
-use std::os::unix::net::UnixDatagram as Socket;
-use std::sync::mpsc::Receiver;
+use std::os::unix::net::UnixDatagram;
+use std::sync::mpsc;
 
-use common::{
-    PATIENCE, Told, abstract_name, bounded, echoes, next, udp, uninterrupted, unix_address,
-    unixgram,
-};
+use parking_lot::Mutex;
 use socketserver::services::Echo;
 use socketserver::*;
 
+use crate::support::clients::{datagram_of, echoes, udp, unix_address, unixgram};
+use crate::support::recorder::{Recorder, expect_calls, next_error};
+use crate::support::servers::{both_mixins, serve_at, serve_with};
+use crate::support::{TIMEOUT, abstract_name, next, wait_until};
+
 fn answer(client: &std::net::UdpSocket) -> Vec<u8> {
-    let mut buffer = vec![0; 65_536];
-    let length = uninterrupted(|| client.recv(&mut buffer));
-    buffer[..length].to_vec()
+    datagram_of(|buffer| client.recv(buffer))
 }
 
-/// A handler that does as the datagram says.
+/// A handler that does what the datagram says.
 fn commands(request: &mut DatagramRequest) -> HandlerResult {
     match request.data() {
         b"nothing" => {}
@@ -51,13 +49,9 @@ fn commands(request: &mut DatagramRequest) -> HandlerResult {
 }
 
 #[test]
-fn a_datagram_is_answered_by_none_one_or_many() {
-    let _bound = bounded();
-    for threading in [false, true] {
-        let mixin: Box<dyn Spawnable> =
-            if threading { Box::new(Threading::new()) } else { Box::new(Sequential) };
-        let server = UdpServer::builder().mixin(mixin).bind("127.0.0.1:0", commands).unwrap();
-        let server = server.spawn().unwrap();
+fn a_datagram_may_have_any_number_of_replies() {
+    for mixin in both_mixins() {
+        let server = serve_with(UdpServer::builder().mixin(mixin), commands);
         let client = udp(server.local_addr());
         client.send(b"collect").unwrap();
         assert_eq!(answer(&client), b"one answer");
@@ -67,10 +61,9 @@ fn a_datagram_is_answered_by_none_one_or_many() {
         client.send(b"").unwrap();
         assert_eq!(answer(&client), b"0");
         client.send(b"nothing").unwrap();
-        // A request for nothing, and one that fails, leave nothing behind in the stream of answers.
+        // Neither a request without a reply nor one that fails sends anything.
         client.send(b"fail").unwrap();
-        let report = server.handle();
-        common::wait_until("the failure is counted", || report.stats().failed == 1);
+        wait_until("the failure is counted", || server.stats().failed == 1);
         client.send(b"who").unwrap();
         let own = client.local_addr().unwrap();
         let expected = format!("udp://{own} {} 6", server.local_addr());
@@ -80,8 +73,7 @@ fn a_datagram_is_answered_by_none_one_or_many() {
 
 #[test]
 fn the_largest_and_the_smallest_datagram_are_echoed() {
-    let _bound = bounded();
-    let server = ThreadingUdpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let server = serve_with(ThreadingUdpServer::builder(), Echo);
     let client = udp(server.local_addr());
     let largest: Vec<u8> = (0..65_507u32).map(|n| n as u8).collect();
     client.send(&largest).unwrap();
@@ -91,14 +83,12 @@ fn the_largest_and_the_smallest_datagram_are_echoed() {
 }
 
 #[test]
-fn a_datagram_that_is_too_long_is_reported_and_never_passed_on_in_part() {
-    let _bound = bounded();
-    let (handler, words) = Told::new(Echo);
-    let server = UdpServer::builder().max_packet_size(10).bind("127.0.0.1:0", handler).unwrap();
-    let server = server.spawn().unwrap();
+fn a_datagram_that_is_too_long_is_reported_and_not_handled() {
+    let (handler, calls) = Recorder::new(Echo);
+    let server = serve_with(UdpServer::builder().max_packet_size(10), handler);
     let client = udp(server.local_addr());
     client.send(b"0123456789+").unwrap();
-    let error = next(&words);
+    let error = next(&calls).to_string();
     assert!(error.starts_with("error: datagram of 11 bytes"), "{error}");
     assert!(error.ends_with("(limit 10 bytes)"), "{error}");
     client.send(b"0123456789").unwrap();
@@ -106,63 +96,49 @@ fn a_datagram_that_is_too_long_is_reported_and_never_passed_on_in_part() {
     let stats = server.stats();
     assert_eq!((stats.truncated, stats.accepted), (1, 1));
 
-    let (handler, words) = Told::new(Echo);
+    let (handler, calls) = Recorder::new(Echo);
     let builder = UnixDatagramServer::builder().max_packet_size(10);
-    let server = builder.bind(abstract_name(), handler).unwrap().spawn().unwrap();
+    let server = serve_at(&abstract_name(), builder, handler);
     unixgram(server.local_addr()).send(&[0; 100]).unwrap();
-    assert!(next(&words).contains("datagram of 100 bytes"));
+    assert!(next(&calls).to_string().contains("datagram of 100 bytes"));
     echoes(server.local_addr(), "0123456789");
 }
 
-fn skip_to_error(words: &Receiver<String>) -> String {
-    loop {
-        let word = next(words);
-        if word.starts_with("error") {
-            return word;
-        }
-    }
-}
-
 #[test]
-fn a_reply_that_fails_concerns_its_request_alone() {
-    let _bound = bounded();
-    let (handler, words) = Told::new(datagram_handler_fn(commands));
-    let server = UdpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
+fn a_reply_that_fails_ends_only_its_request() {
+    let (handler, calls) = Recorder::new(datagram_handler_fn(commands));
+    let server = serve_with(UdpServer::builder(), handler);
     let client = udp(server.local_addr());
     client.send(b"too long").unwrap();
-    assert!(skip_to_error(&words).contains("too long"));
+    assert!(next_error(&calls).contains("too long"));
     client.send(b"panic").unwrap();
-    assert_eq!(skip_to_error(&words), "error: handler panicked: as told");
+    assert_eq!(next_error(&calls), "handler panicked: as told");
     client.send(b"still").unwrap();
     assert_eq!(answer(&client), b"5");
     let handle = server.handle();
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
     let stats = handle.stats();
     assert_eq!((stats.failed, stats.panicked, stats.accepted), (1, 1, 3));
 }
 
 #[test]
-fn a_peer_without_a_name_cannot_be_answered_and_the_next_can() {
-    let _bound = bounded();
-    for threading in [false, true] {
-        let mixin: Box<dyn Spawnable> =
-            if threading { Box::new(Threading::new()) } else { Box::new(Sequential) };
-        let (handler, words) = Told::new(Echo);
-        let server = UnixDatagramServer::builder().mixin(mixin).bind(abstract_name(), handler);
-        let server = server.unwrap().spawn().unwrap();
+fn a_unix_peer_without_a_name_gets_no_reply_and_the_next_peer_does() {
+    for mixin in both_mixins() {
+        let (handler, calls) = Recorder::new(Echo);
+        let builder = UnixDatagramServer::builder().mixin(mixin);
+        let server = serve_at(&abstract_name(), builder, handler);
         let address = Endpoint::from(server.local_addr());
         let name = unix_address(address.unix_name(Scheme::UnixDatagram).unwrap());
-        let nameless = Socket::unbound().unwrap();
+        let nameless = UnixDatagram::unbound().unwrap();
         nameless.send_to_addr(b"hello?", &name).unwrap();
-        assert!(skip_to_error(&words).contains("has no name"));
+        assert!(next_error(&calls).contains("has no name"));
         echoes(server.local_addr(), "hello");
     }
 }
 
 #[test]
-fn a_peer_that_has_gone_before_the_answer_stops_nobody() {
-    let _bound = bounded();
-    let server = UdpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+fn a_peer_that_has_closed_before_the_reply_harms_no_other() {
+    let server = serve_with(UdpServer::builder(), Echo);
     for _ in 0..50 {
         let gone = udp(server.local_addr());
         gone.send(b"bye").unwrap();
@@ -171,7 +147,7 @@ fn a_peer_that_has_gone_before_the_answer_stops_nobody() {
     echoes(server.local_addr(), "still here");
     assert_eq!(server.stats().accept_errors, 0);
 
-    let server = UnixDatagramServer::bind(abstract_name(), Echo).unwrap().spawn().unwrap();
+    let server = serve_at(&abstract_name(), UnixDatagramServer::builder(), Echo);
     for _ in 0..5 {
         let gone = unixgram(server.local_addr());
         gone.send(b"bye").unwrap();
@@ -181,27 +157,25 @@ fn a_peer_that_has_gone_before_the_answer_stops_nobody() {
 }
 
 #[test]
-fn a_unix_peer_that_does_not_read_holds_up_nobody() {
-    let _bound = bounded();
-    let (handler, words) = Told::new(datagram_handler_fn(|request| {
+fn a_unix_peer_that_does_not_read_delays_no_other() {
+    let (handler, calls) = Recorder::new(datagram_handler_fn(|request| {
         // More than the peer's queue holds (`net.unix.max_dgram_qlen`, or its receive buffer).
         while request.data() == b"flood" {
             request.reply([b'x'; 1000])?;
         }
         Ok(())
     }));
-    let server = UnixDatagramServer::bind(abstract_name(), handler).unwrap().spawn().unwrap();
-    let deaf = unixgram(server.local_addr());
+    let server = serve_at(&abstract_name(), UnixDatagramServer::builder(), handler);
+    let slow = unixgram(server.local_addr());
     for _ in 0..3 {
-        deaf.send(b"flood").unwrap();
-        assert!(skip_to_error(&words).contains("temporarily unavailable"));
+        slow.send(b"flood").unwrap();
+        assert!(next_error(&calls).contains("temporarily unavailable"));
     }
     unixgram(server.local_addr()).send(b"next").unwrap();
-    for word in ["setup", "handle", "finish"] {
-        assert_eq!(next(&words), word);
-    }
+    expect_calls(&calls, &["setup", "handle", "finish"]);
 }
 
+/// Handles datagrams with this content only.
 struct Only(&'static [u8]);
 
 impl DatagramRequestHandler for Only {
@@ -217,8 +191,7 @@ impl DatagramRequestHandler for Only {
 
 #[test]
 fn a_datagram_that_verify_request_refuses_is_dropped() {
-    let _bound = bounded();
-    let server = UdpServer::bind("127.0.0.1:0", Only(b"yes")).unwrap().spawn().unwrap();
+    let server = serve_with(UdpServer::builder(), Only(b"yes"));
     let client = udp(server.local_addr());
     for text in ["no", "panic", "yes"] {
         client.send(text.as_bytes()).unwrap();
@@ -230,21 +203,20 @@ fn a_datagram_that_verify_request_refuses_is_dropped() {
 
 #[test]
 fn datagrams_that_arrived_before_a_stop_are_answered() {
-    let _bound = bounded();
-    let (go, wait) = std::sync::mpsc::channel::<()>();
-    let wait = parking_lot::Mutex::new(wait);
-    let (handler, words) = Told::new(datagram_handler_fn(move |request| {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let (handler, calls) = Recorder::new(datagram_handler_fn(move |request| {
         if request.data() == b"first" {
             wait.lock().recv()?;
         }
         Ok(request.reply(request.data())?)
     }));
-    let server = UdpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
+    let server = serve_with(UdpServer::builder(), handler);
     let client = udp(server.local_addr());
     for text in ["first", "second", "third"] {
         client.send(text.as_bytes()).unwrap();
     }
-    assert_eq!([next(&words), next(&words)], ["setup", "handle"]);
+    expect_calls(&calls, &["setup", "handle"]);
     server.shutdown();
     go.send(()).unwrap();
     for text in ["first", "second", "third"] {

@@ -1,7 +1,5 @@
-//! Threads that are done watch the listener beside the one that accepts: whatever that one
-//! promises holds for them, and nobody is left unheard between them.
-
-mod common;
+//! Idle threads accept beside the accept loop. Every promise about accepting holds for them too, and
+//! no connection is missed between them.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -9,29 +7,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{PATIENCE, ask, bounded, echoes, tcp, unix, wait_until};
 use socketserver::services::{Echo, Hello};
 use socketserver::*;
 
-/// A server some of whose threads watch its listener.
-fn watched<T: transport::Transport>(server: Server<T, Threading>) -> RunningServer {
-    let server = server.spawn().unwrap();
-    let connect = || -> Box<dyn Send> {
-        match server.local_addr() {
-            Address::Tcp(_) => Box::new(tcp(server.local_addr())),
-            _ => Box::new(unix(server.local_addr())),
-        }
-    };
-    let clients: Vec<_> = (0..10).map(|_| connect()).collect();
+use crate::support::clients::{Client, ask, echoes, tcp};
+use crate::support::servers::{counting_echo, serve, serve_at, serve_with};
+use crate::support::{TIMEOUT, abstract_name, wait_until};
+
+/// Leaves the server with idle threads that wait for connections.
+fn with_idle_acceptors(server: RunningServer) -> RunningServer {
+    let clients: Vec<_> = (0..10).map(|_| Client::of(&server)).collect();
     wait_until("all are served", || server.stats().active == 10);
     drop(clients);
     wait_until("all have left", || server.stats().active == 0);
-    // Whoever had to wait for somebody to leave is awake, and sees that others watch.
+    // An accept loop that was waiting for a free place has seen by now that others accept.
     echoes(server.local_addr(), "hello\n");
     server
 }
 
-fn holds(server: &RunningServer, number: usize) -> Vec<TcpStream> {
+/// Connects so many clients, which are all served.
+fn connect(server: &RunningServer, number: usize) -> Vec<TcpStream> {
     let clients: Vec<_> = (0..number).map(|_| tcp(server.local_addr())).collect();
     for client in &clients {
         assert_eq!(ask(client, "hello"), "hello");
@@ -40,23 +35,22 @@ fn holds(server: &RunningServer, number: usize) -> Vec<TcpStream> {
 }
 
 #[test]
-fn when_all_who_watched_are_busy_others_are_served_as_before() {
-    let _bound = bounded();
-    let server = watched(ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap());
+fn connections_are_served_when_all_idle_threads_have_become_busy() {
+    let server = with_idle_acceptors(serve(Echo));
     for _ in 0..3 {
-        let clients = holds(&server, 50);
+        let clients = connect(&server, 50);
         assert_eq!(server.stats().active, 50);
         drop(clients);
         wait_until("all have left", || server.stats().active == 0);
     }
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn short_connections_from_many_sides_are_all_served() {
-    let _bound = bounded();
-    let name = common::abstract_name();
-    let server = watched(ThreadingUnixStreamServer::bind(format!("unix:@{name}"), Echo).unwrap());
+fn short_connections_from_many_clients_at_a_time_are_all_served() {
+    let address = format!("unix:{}", abstract_name());
+    let server = serve_at(&address, ThreadingUnixStreamServer::builder(), Echo);
+    let server = with_idle_acceptors(server);
     let clients = (0..8).map(|_| {
         let address = server.local_addr().clone();
         thread::spawn(move || (0..300).for_each(|_| echoes(&address, "hello\n")))
@@ -66,40 +60,29 @@ fn short_connections_from_many_sides_are_all_served() {
     }
     let stats = server.stats();
     assert_eq!((stats.accepted, stats.accept_errors), (2411, 0));
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn whoever_came_while_nobody_was_let_in_is_served_once_somebody_is() {
-    let _bound = bounded();
-    let for_ever = Threading::new().idle_time(Duration::from_secs(3600));
-    let builder = ThreadingTcpServer::builder().mixin(for_ever);
-    let server = watched(builder.bind("127.0.0.1:0", Echo).unwrap());
+fn a_connection_that_arrived_while_suspended_is_served_after_resume() {
+    let never_ends = Threading::new().idle_time(Duration::from_secs(3600));
+    let builder = ThreadingTcpServer::builder().mixin(never_ends);
+    let server = with_idle_acceptors(serve_with(builder, Echo));
     for _ in 0..20 {
         server.suspend();
-        // It wakes one of those who watch, and the others stay.
-        let newcomer = tcp(server.local_addr());
+        // It wakes one of the idle threads, which does not accept it. No event tells of that.
+        let client = tcp(server.local_addr());
         thread::sleep(Duration::from_millis(5));
         server.resume();
-        assert_eq!(ask(&newcomer, "hello"), "hello");
+        assert_eq!(ask(&client, "hello"), "hello");
     }
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn the_limit_on_connections_is_not_exceeded_by_those_who_watch() {
-    let _bound = bounded();
-    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let handler = {
-        let (now, most) = (now, most.clone());
-        handler_fn(move |connection| {
-            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            let result = StreamRequestHandler::handle(&Echo, connection);
-            now.fetch_sub(1, Ordering::SeqCst);
-            result
-        })
-    };
-    let server = watched(ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap());
+fn idle_threads_do_not_exceed_max_connections() {
+    let most = Arc::new(AtomicUsize::new(0));
+    let server = with_idle_acceptors(serve(counting_echo(&most)));
     most.store(0, Ordering::SeqCst);
     server.set_max_connections(3);
     let clients = (0..12).map(|_| {
@@ -110,44 +93,41 @@ fn the_limit_on_connections_is_not_exceeded_by_those_who_watch() {
         client.join().unwrap();
     }
     assert!(most.load(Ordering::SeqCst) <= 3, "{}", most.load(Ordering::SeqCst));
-    // And who waits for one of them to leave is served then.
-    let held = holds(&server, 3);
+    // A connection that waits is served when others have left.
+    let held = connect(&server, 3);
     let waiting = tcp(server.local_addr());
     drop(held);
     assert_eq!(ask(&waiting, "hello"), "hello");
-    server.stop(PATIENCE);
+    server.stop(TIMEOUT);
 }
 
 #[test]
-fn those_who_watch_leave_the_listener_alone_while_the_server_is_suspended() {
-    let _bound = bounded();
-    let server = watched(ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap());
+fn idle_threads_do_not_accept_while_the_server_is_suspended() {
+    let server = with_idle_acceptors(serve(Echo));
     server.suspend();
     let accepted = server.stats().accepted;
     let waiting: Vec<_> = (0..8).map(|_| tcp(server.local_addr())).collect();
-    // Nothing tells of what does not happen; each of those who watch has had time to look.
+    // Long enough for each idle thread to try. No event tells that none of them accepts.
     thread::sleep(Duration::from_millis(50));
     assert_eq!(server.stats().accepted, accepted);
     server.resume();
     for client in &waiting {
         assert_eq!(ask(client, "hello"), "hello");
     }
-    server.stop(PATIENCE);
+    server.stop(TIMEOUT);
 }
 
 #[test]
-fn a_stop_sends_home_those_who_watch() {
-    let _bound = bounded();
-    let server = watched(ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap());
+fn a_stop_ends_idle_threads() {
+    let server = with_idle_acceptors(serve(Echo));
     let address = server.local_addr().socket_addr().unwrap();
-    // Joined, all of them, or the stop would not return before this.
-    assert!(server.stop(PATIENCE).is_clean());
+    // The stop has joined all of them, and nothing else holds the listener.
+    assert!(server.stop(TIMEOUT).is_clean());
     assert!(TcpStream::connect(address).is_err(), "the listener is still open");
 }
 
 #[test]
-fn a_server_asked_for_one_request_at_a_time_takes_no_more() {
-    let _bound = bounded();
+fn handle_request_accepts_one_connection_and_no_more() {
     let server = ThreadingTcpServer::builder().bind("127.0.0.1:0", Hello).unwrap();
     let clients: Vec<_> = (0..6).map(|_| tcp(server.local_addr())).collect();
     for served in 1..=6 {

@@ -1,41 +1,38 @@
-//! Starting, stopping, limits, and whatever a handler may do wrong meanwhile.
-
-mod common;
+//! Starting, serving one request at a time, stopping, and handlers that panic.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{
-    Client, PATIENCE, Told, ask, bounded, echoes, next, on_every_stream_server, rest_of, tcp,
-    wait_until,
-};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
 use socketserver::services::{Echo, Hello};
 use socketserver::*;
 
+use crate::support::clients::{Client, ask, datagram_of, echoes, rest_of, tcp, udp};
+use crate::support::recorder::{Recorder, expect_calls};
+use crate::support::servers::{both_mixins, flood, on_every_stream_server, serve, serve_with};
+use crate::support::{TIMEOUT, next, wait_until};
+
 // Shutting down.
 
 #[test]
-fn a_server_that_was_shut_down_before_serves_no_more() {
-    let _bound = bounded();
+fn a_server_that_was_shut_down_does_not_start() {
     let server = TcpServer::bind("127.0.0.1:0", Hello).unwrap();
     server.handle().shutdown();
     assert!(matches!(server.serve_forever(), Err(Error::ShutDown)));
     let server = ThreadingTcpServer::bind("127.0.0.1:0", Hello).unwrap();
-    let report = server.handle().stop(PATIENCE);
+    let report = server.handle().stop(TIMEOUT);
     assert!(report.is_clean());
     assert!(matches!(server.spawn(), Err(Error::ShutDown)));
 }
 
 #[test]
-fn shutting_down_again_and_after_the_end_does_nothing() {
-    let _bound = bounded();
+fn shutting_down_again_does_nothing() {
     on_every_stream_server(Echo, (), |server| {
         let handle = server.handle();
         assert!(!handle.is_stopping());
@@ -44,7 +41,7 @@ fn shutting_down_again_and_after_the_end_does_nothing() {
                 let handle = handle.clone();
                 thread::spawn(move || match n % 2 {
                     0 => handle.shutdown(),
-                    _ => assert!(handle.stop(PATIENCE).is_clean()),
+                    _ => assert!(handle.stop(TIMEOUT).is_clean()),
                 })
             })
             .collect();
@@ -57,31 +54,26 @@ fn shutting_down_again_and_after_the_end_does_nothing() {
 
 #[test]
 fn a_handler_may_shut_its_own_server_down() {
-    let _bound = bounded();
-    let end = handler_fn(|connection| {
+    let shuts_down = handler_fn(|connection| {
         connection.server().shutdown();
         Ok(connection.write_all(b"done\n")?)
     });
-    on_every_stream_server(end, (), |server| {
+    on_every_stream_server(shuts_down, (), |server| {
         assert_eq!(rest_of(&Client::of(server)), b"done\n");
     });
 }
 
 #[test]
-fn a_handler_that_stops_its_own_server_waits_for_itself_no_longer_than_it_said() {
-    let _bound = bounded();
-    for threading in [false, true] {
-        let mixin: Box<dyn Spawnable> =
-            if threading { Box::new(Threading::new()) } else { Box::new(Sequential) };
+fn a_handler_that_stops_its_own_server_waits_for_itself_until_the_timeout() {
+    for mixin in both_mixins() {
         let (sender, reports) = mpsc::channel();
         let sender = Mutex::new(sender);
-        let end = move |connection: &mut Connection| -> HandlerResult {
+        let stops = move |connection: &mut Connection| -> HandlerResult {
             let report = connection.server().stop(Duration::from_millis(100));
             let stuck: Vec<_> = report.stuck.iter().map(|stuck| stuck.id).collect();
             Ok(sender.lock().send((stuck, connection.id()))?)
         };
-        let server = TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", end).unwrap();
-        let server = server.spawn().unwrap();
+        let server = serve_with(TcpServer::builder().mixin(mixin), stops);
         let _client = tcp(server.local_addr());
         let (stuck, id) = next(&reports);
         assert_eq!(stuck, [id]);
@@ -91,7 +83,6 @@ fn a_handler_that_stops_its_own_server_waits_for_itself_no_longer_than_it_said()
 
 #[test]
 fn writing_to_the_shutdown_pipe_shuts_down() {
-    let _bound = bounded();
     let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap();
     let pipe = server.handle().shutdown_pipe().unwrap();
     let server = server.spawn().unwrap();
@@ -101,10 +92,9 @@ fn writing_to_the_shutdown_pipe_shuts_down() {
 }
 
 #[test]
-fn dropping_a_running_server_lets_go_of_its_port_its_handler_and_its_threads() {
-    let _bound = bounded();
+fn dropping_a_running_server_frees_its_port_and_its_handler() {
     let handler = Arc::new(Echo);
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", handler.clone()).unwrap().spawn().unwrap();
+    let server = serve(handler.clone());
     let address = server.local_addr().clone();
     let client = tcp(&address);
     assert_eq!(ask(&client, "hello"), "hello");
@@ -112,7 +102,7 @@ fn dropping_a_running_server_lets_go_of_its_port_its_handler_and_its_threads() {
     assert!(rest_of(&client).is_empty());
     assert_eq!(Arc::strong_count(&handler), 1);
     TcpStream::connect(address.socket_addr().unwrap()).unwrap_err();
-    // At once, although the system still remembers connections of the first server.
+    // At once, although connections of the first server are in TIME_WAIT.
     let again = ThreadingTcpServer::bind(&address, Echo).unwrap().spawn().unwrap();
     assert_eq!(*again.local_addr(), address);
     echoes(&address, "hello again\n");
@@ -121,7 +111,7 @@ fn dropping_a_running_server_lets_go_of_its_port_its_handler_and_its_threads() {
 // Draining.
 
 #[test]
-fn no_request_waits_for_a_handler_that_takes_its_time_to_be_dropped() {
+fn a_stop_does_not_wait_for_the_drop_of_the_handler() {
     struct Slow(Mutex<mpsc::Receiver<()>>);
     impl StreamRequestHandler for Slow {
         fn handle(&self, connection: &mut Connection) -> HandlerResult {
@@ -130,13 +120,12 @@ fn no_request_waits_for_a_handler_that_takes_its_time_to_be_dropped() {
     }
     impl Drop for Slow {
         fn drop(&mut self) {
-            self.0.lock().recv_timeout(PATIENCE).expect("the server has stopped before");
+            next(&self.0.lock());
         }
     }
-    let _bound = bounded();
     let (stopped, waits) = mpsc::channel();
     let handler = Slow(Mutex::new(waits));
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
+    let server = serve(handler);
     let _client = tcp(server.local_addr());
     wait_until("it is served", || server.stats().active == 1);
     let report = server.handle().stop(Duration::from_secs(2));
@@ -146,8 +135,7 @@ fn no_request_waits_for_a_handler_that_takes_its_time_to_be_dropped() {
 
 #[test]
 fn a_stop_drains_idle_clients_and_answers_what_was_received() {
-    let _bound = bounded();
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let server = serve(Echo);
     let clients: Vec<_> = (0..20).map(|_| tcp(server.local_addr())).collect();
     for client in &clients {
         assert_eq!(ask(client, "hello"), "hello");
@@ -155,7 +143,7 @@ fn a_stop_drains_idle_clients_and_answers_what_was_received() {
     for mut client in &clients[..10] {
         client.write_all(b"last\nwords").unwrap();
     }
-    let report = server.stop(PATIENCE);
+    let report = server.stop(TIMEOUT);
     assert_eq!((report.drained, report.forced, report.stuck.len()), (20, 0, 0));
     for (n, client) in clients.iter().enumerate() {
         assert_eq!(rest_of(client), if n < 10 { &b"last\nwords"[..] } else { b"" });
@@ -163,8 +151,7 @@ fn a_stop_drains_idle_clients_and_answers_what_was_received() {
 }
 
 #[test]
-fn who_waits_in_the_backlog_when_the_stop_begins_is_answered() {
-    let _bound = bounded();
+fn a_stop_answers_connections_in_the_backlog() {
     on_every_stream_server(Echo, (), |server| {
         let busy = Client::of(server);
         assert_eq!(ask(&busy, "hello"), "hello");
@@ -172,7 +159,7 @@ fn who_waits_in_the_backlog_when_the_stop_begins_is_answered() {
         for client in &waiting {
             client.send("one\ntwo");
         }
-        let report = server.handle().stop(PATIENCE);
+        let report = server.handle().stop(TIMEOUT);
         assert!(rest_of(&busy).is_empty());
         for client in &waiting {
             assert_eq!(rest_of(client), b"one\ntwo");
@@ -182,38 +169,28 @@ fn who_waits_in_the_backlog_when_the_stop_begins_is_answered() {
 }
 
 #[test]
-fn a_client_that_takes_no_answer_is_cut_off_at_the_deadline() {
-    let _bound = bounded();
-    let flood = handler_fn(|connection| {
-        loop {
-            connection.write_all(&[b'x'; 65_536])?;
-        }
-    });
-    let (handler, words) = Told::new(flood);
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
-    let _deaf = tcp(server.local_addr());
-    assert_eq!([next(&words), next(&words)], ["setup", "handle"]);
+fn a_stop_forces_a_client_that_does_not_read() {
+    let (handler, calls) = Recorder::new(handler_fn(flood));
+    let server = serve(handler);
+    let _client = tcp(server.local_addr());
+    expect_calls(&calls, &["setup", "handle"]);
     let report = server.stop(Duration::from_millis(500));
     assert_eq!((report.drained, report.forced, report.stuck.len()), (0, 1, 0), "{report:?}");
-    assert_eq!(next(&words), "finish");
+    expect_calls(&calls, &["finish"]);
 }
 
 #[test]
-fn a_handler_that_does_not_end_is_named_within_the_deadline() {
-    let _bound = bounded();
-    for threading in [false, true] {
-        let mixin: Box<dyn Spawnable> =
-            if threading { Box::new(Threading::new()) } else { Box::new(Sequential) };
+fn a_stop_reports_a_handler_that_does_not_return() {
+    for mixin in both_mixins() {
         let (go, wait) = mpsc::channel::<()>();
         let wait = Mutex::new(wait);
-        let (handler, words) = Told::new(move |_: &mut Connection| -> HandlerResult {
+        let (handler, calls) = Recorder::new(move |_: &mut Connection| -> HandlerResult {
             let _ = wait.lock().recv();
             Ok(())
         });
-        let server = TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", handler).unwrap();
-        let server = server.spawn().unwrap();
+        let server = serve_with(TcpServer::builder().mixin(mixin), handler);
         let client = tcp(server.local_addr());
-        assert_eq!([next(&words), next(&words)], ["setup", "handle"]);
+        expect_calls(&calls, &["setup", "handle"]);
         let handle = server.handle();
         let began = Instant::now();
         let report = server.stop(Duration::from_millis(300));
@@ -221,17 +198,16 @@ fn a_handler_that_does_not_end_is_named_within_the_deadline() {
         let [stuck] = &report.stuck[..] else { panic!("{report:?}") };
         assert_eq!(stuck.peer, Address::Tcp(client.local_addr().unwrap()));
         assert!(!report.is_clean());
-        // It is left alone, and ends when it can.
+        // It is left running, and ends later.
         go.send(()).unwrap();
-        assert_eq!(next(&words), "finish");
-        wait_until("its place is free", || handle.stats().active == 0);
+        expect_calls(&calls, &["finish"]);
+        wait_until("the connection has ended", || handle.stats().active == 0);
     }
 }
 
 #[test]
-fn a_stop_without_patience_cuts_everybody_off() {
-    let _bound = bounded();
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+fn a_stop_with_a_timeout_of_zero_closes_all_connections_at_once() {
+    let server = serve(Echo);
     let clients: Vec<_> = (0..10).map(|_| tcp(server.local_addr())).collect();
     for client in &clients {
         assert_eq!(ask(client, "hello"), "hello");
@@ -245,11 +221,10 @@ fn a_stop_without_patience_cuts_everybody_off() {
     }
 }
 
-// One request at a time, and a program's own loop.
+// Serving one request at a time, and in a program's own loop.
 
 #[test]
-fn handle_request_says_what_it_did() {
-    let _bound = bounded();
+fn handle_request_returns_what_it_did() {
     let builder = TcpServer::builder().request_timeout(Duration::from_millis(1));
     let server = builder.bind("127.0.0.1:0", Hello).unwrap();
     assert_eq!(server.handle_request(), Handled::TimedOut);
@@ -260,8 +235,10 @@ fn handle_request_says_what_it_did() {
     server.handle().shutdown();
     assert_eq!(server.handle_request(), Handled::ShutDown);
     assert_eq!(server.handle_request(), Handled::ShutDown);
+}
 
-    // Without a timeout it waits, and a shutdown ends the waiting.
+#[test]
+fn handle_request_without_a_timeout_waits_for_a_request_or_a_shutdown() {
     let server = ThreadingTcpServer::bind("127.0.0.1:0", Hello).unwrap();
     let handle = server.handle();
     let waiting = thread::spawn(move || [server.handle_request(), server.handle_request()]);
@@ -271,8 +248,7 @@ fn handle_request_says_what_it_did() {
 }
 
 #[test]
-fn a_programs_own_loop_can_wait_for_servers_among_other_things() {
-    let _bound = bounded();
+fn a_programs_own_loop_can_poll_servers() {
     let builder = TcpServer::builder().request_timeout(Duration::ZERO);
     let stream = builder.bind("127.0.0.1:0", Hello).unwrap();
     let builder = UdpServer::builder().request_timeout(Duration::ZERO);
@@ -287,16 +263,15 @@ fn a_programs_own_loop_can_wait_for_servers_among_other_things() {
     assert_eq!(datagram.handle_request(), Handled::TimedOut);
     assert_eq!(stream.handle_request(), Handled::Request);
     assert_eq!(rest_of(&client), b"Hello World!\n");
-    let client = common::udp(datagram.local_addr());
+    let client = udp(datagram.local_addr());
     client.send(b"hello").unwrap();
     assert_eq!(ready(), [false, true]);
     assert_eq!(datagram.handle_request(), Handled::Request);
-    assert_eq!(client.recv(&mut [0; 10]).unwrap(), 5);
+    assert_eq!(datagram_of(|buffer| client.recv(buffer)), b"hello");
 }
 
 #[test]
 fn service_actions_are_called_and_survive_a_panic() {
-    let _bound = bounded();
     let (sender, calls) = mpsc::channel();
     let mut count = 0;
     let actions = move || {
@@ -305,7 +280,7 @@ fn service_actions_are_called_and_survive_a_panic() {
         assert_ne!(count, 1, "as told");
     };
     let builder = ThreadingTcpServer::builder().service_actions(Duration::from_millis(1), actions);
-    let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let server = serve_with(builder, Echo);
     for call in 1..=5 {
         assert_eq!(next(&calls), call);
         echoes(server.local_addr(), "hello\n");
@@ -313,8 +288,7 @@ fn service_actions_are_called_and_survive_a_panic() {
 }
 
 #[test]
-fn a_connection_can_be_listed_and_cut_off() {
-    let _bound = bounded();
+fn a_connection_can_be_listed_and_disconnected() {
     on_every_stream_server(Echo, (), |server| {
         let client = Client::of(server);
         assert_eq!(ask(&client, "hello"), "hello");
@@ -325,7 +299,7 @@ fn a_connection_can_be_listed_and_cut_off() {
         }
         assert!(server.disconnect(connection.id));
         assert!(rest_of(&client).is_empty());
-        wait_until("it has left", || server.connections().is_empty());
+        wait_until("the connection has ended", || server.connections().is_empty());
         assert!(!server.disconnect(connection.id));
         assert_eq!(ask(&Client::of(server), "next"), "next");
     });
@@ -333,41 +307,41 @@ fn a_connection_can_be_listed_and_cut_off() {
 
 // Handlers that panic.
 
-/// Panics in one place, as long as it is armed.
+/// Panics in one hook, while it is armed.
 struct Panics {
-    place: &'static str,
+    hook: &'static str,
     armed: Arc<AtomicBool>,
 }
 
 impl Panics {
-    fn here(&self, place: &str) {
-        // An error of `handle` is what gets `handle_error` called.
+    fn at(&self, hook: &str) {
         let armed = self.armed.load(Ordering::SeqCst);
-        assert!(!(armed && self.place == place), "as told, in {place}");
+        assert!(!(armed && self.hook == hook), "as told, in {hook}");
     }
 }
 
 impl StreamRequestHandler for Panics {
     fn verify_request(&self, _connection: &Connection) -> bool {
-        self.here("verify_request");
+        self.at("verify_request");
         true
     }
 
     fn setup(&self, _connection: &mut Connection) -> HandlerResult {
-        self.here("setup");
+        self.at("setup");
         Ok(())
     }
 
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
-        self.here("handle");
-        if self.place == "handle_error" && self.armed.load(Ordering::SeqCst) {
+        self.at("handle");
+        // An error is what `handle_error` is called for.
+        if self.hook == "handle_error" && self.armed.load(Ordering::SeqCst) {
             return Err("for handle_error".into());
         }
         StreamRequestHandler::handle(&Echo, connection)
     }
 
     fn finish(&self, _connection: &mut Connection) -> HandlerResult {
-        self.here("finish");
+        self.at("finish");
         Ok(())
     }
 
@@ -376,14 +350,13 @@ impl StreamRequestHandler for Panics {
         _connection: &Connection,
         _error: &(dyn std::error::Error + Send + Sync + 'static),
     ) {
-        self.here("handle_error");
+        self.at("handle_error");
     }
 }
 
 #[test]
-fn a_panic_anywhere_ends_one_request_and_finish_runs_if_setup_did() {
-    let _bound = bounded();
-    for (place, told) in [
+fn a_panic_in_any_hook_ends_one_connection_and_finish_follows_setup() {
+    for (hook, expected) in [
         ("verify_request", &["error: handler panicked: as told, in verify_request"][..]),
         ("setup", &["setup", "error: handler panicked: as told, in setup"]),
         ("handle", &["setup", "handle", "finish", "error: handler panicked: as told, in handle"]),
@@ -391,40 +364,34 @@ fn a_panic_anywhere_ends_one_request_and_finish_runs_if_setup_did() {
         ("handle_error", &["setup", "handle", "finish", "error: for handle_error"]),
     ] {
         let armed = Arc::new(AtomicBool::new(true));
-        let (handler, words) = Told::new(Panics { place, armed: armed.clone() });
-        let words = Mutex::new(words);
+        let (handler, calls) = Recorder::new(Panics { hook, armed: armed.clone() });
+        let calls = Mutex::new(calls);
         on_every_stream_server(handler, (), |server| {
             armed.store(true, Ordering::SeqCst);
-            let words = words.lock();
+            let calls = calls.lock();
             for _ in 0..3 {
                 let client = Client::of(server);
-                client.shutdown(std::net::Shutdown::Write);
+                client.shutdown(Shutdown::Write);
                 let _ = (&client).read_to_end(&mut Vec::new());
-                for word in told {
-                    assert_eq!(next(&words), *word);
-                }
+                expect_calls(&calls, expected);
             }
             wait_until("all have ended", || server.stats().active == 0);
             armed.store(false, Ordering::SeqCst);
             echoes(server.local_addr(), "still serving\n");
-            for word in ["setup", "handle", "finish"] {
-                assert_eq!(next(&words), word);
-            }
+            expect_calls(&calls, &["setup", "handle", "finish"]);
             let stats = server.stats();
-            let panicked = if matches!(place, "verify_request" | "handle_error") { 0 } else { 3 };
-            assert_eq!(stats.panicked, panicked, "{place}");
-            assert_eq!(stats.denied, if place == "verify_request" { 3 } else { 0 });
-            assert_eq!(stats.failed, if place == "handle_error" { 3 } else { 0 });
+            let panicked = if matches!(hook, "verify_request" | "handle_error") { 0 } else { 3 };
+            assert_eq!(stats.panicked, panicked, "{hook}");
+            assert_eq!(stats.denied, if hook == "verify_request" { 3 } else { 0 });
+            assert_eq!(stats.failed, if hook == "handle_error" { 3 } else { 0 });
         });
     }
 }
 
 #[test]
 fn a_program_can_choose_its_mixin_by_a_flag() {
-    let _bound = bounded();
-    for threading in [false, true] {
-        let mixin: Box<dyn Mixin> =
-            if threading { Box::new(Threading::new()) } else { Box::new(Sequential) };
+    let mixins: [Box<dyn Mixin>; 2] = [Box::new(Sequential), Box::new(Threading::new())];
+    for mixin in mixins {
         let server = TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", Echo).unwrap();
         let handle = server.handle();
         let serving = thread::spawn(move || server.serve_forever());

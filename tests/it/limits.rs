@@ -1,48 +1,29 @@
-//! Who may come in: how many at a time, how many and how often from one place, and who at all.
-
-mod common;
+//! Which connections are accepted: how many at a time, how many and how often per peer, and from
+//! which peers at all.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{
-    Client, PATIENCE, abstract_name, ask, bounded, echoes, line_of, next, rest_of, tcp, udp, unix,
-    wait_until,
-};
 use parking_lot::Mutex;
 use socketserver::ipnet::IpNet;
 use socketserver::services::Echo;
 use socketserver::*;
 
-/// Echo that knows how many of it run at a time.
-fn counting(most: &Arc<AtomicUsize>) -> impl StreamRequestHandler {
-    let (most, now) = (most.clone(), AtomicUsize::new(0));
-    handler_fn(move |connection| {
-        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        let result = StreamRequestHandler::handle(&Echo, connection);
-        now.fetch_sub(1, Ordering::SeqCst);
-        result
-    })
-}
+use crate::support::clients::{
+    Client, ask, datagram_of, echoes, line_of, rest_of, tcp, tcp_from, udp, unix,
+};
+use crate::support::servers::{counting_echo, on_every_stream_server, serve, serve_at, serve_with};
+use crate::support::{TIMEOUT, abstract_name, next, wait_until};
 
-/// A client with another address of this machine, all of 127.0.0.0/8 being its own.
-fn tcp_from(local: &str, server: &Address) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::new(local.parse().unwrap(), 0).into()).unwrap();
-    socket.connect(&server.socket_addr().unwrap().into()).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.into()
-}
-
-/// Whether the server lets this client in.
+/// Whether the server accepts this client.
 fn is_served(stream: &TcpStream) -> bool {
     let mut answer = [0; 6];
     let mut stream = stream;
-    // A connection that was closed unread may be reset while it is written to or read.
+    // A connection that the server has closed may be reset while the client writes or reads.
     let read = stream.write_all(b"hello\n").and_then(|()| stream.read_exact(&mut answer));
     read.is_ok() && answer == *b"hello\n"
 }
@@ -53,40 +34,45 @@ fn net(text: &str) -> IpNet {
 
 // How many.
 
-#[test]
-fn those_over_the_limit_wait_in_the_backlog_until_somebody_leaves() {
-    let _bound = bounded();
-    let threads = Threading::new().max_threads(2);
-    for builder in [
-        ThreadingTcpServer::builder().max_connections(2),
-        ThreadingTcpServer::builder().mixin(threads).overload(Overload::Refuse("full".into())),
-    ] {
-        let most = Arc::new(AtomicUsize::new(0));
-        let server = builder.bind("127.0.0.1:0", counting(&most)).unwrap().spawn().unwrap();
-        let mut clients: Vec<_> = (0..10).map(|_| tcp(server.local_addr())).collect();
-        for mut client in &clients {
-            client.write_all(b"hello\n").unwrap();
-        }
-        assert_eq!(line_of(&clients[1]), "hello");
-        for n in 0..10 {
-            let client = clients.remove(0);
-            if n != 1 {
-                assert_eq!(line_of(&client), "hello");
-            }
-            assert!(server.stats().active <= 2);
-        }
-        server.stop(PATIENCE);
-        assert_eq!(most.load(Ordering::SeqCst), 2);
+/// Ten clients of a server that serves two at a time: the others wait in the backlog, and the next
+/// one is served when one has left.
+fn serves_two_at_a_time(builder: Builder<transport::Tcp, Threading>) {
+    let most = Arc::new(AtomicUsize::new(0));
+    let server = serve_with(builder, counting_echo(&most));
+    let mut clients: Vec<_> = (0..10).map(|_| tcp(server.local_addr())).collect();
+    for mut client in &clients {
+        client.write_all(b"hello\n").unwrap();
     }
+    assert_eq!(line_of(&clients[1]), "hello");
+    for n in 0..10 {
+        let client = clients.remove(0);
+        if n != 1 {
+            assert_eq!(line_of(&client), "hello");
+        }
+        assert!(server.stats().active <= 2);
+    }
+    server.stop(TIMEOUT);
+    assert_eq!(most.load(Ordering::SeqCst), 2);
 }
 
 #[test]
-fn the_limit_is_exact_however_they_race_for_it() {
-    let _bound = bounded();
+fn connections_over_max_connections_wait_in_the_backlog() {
+    serves_two_at_a_time(ThreadingTcpServer::builder().max_connections(2));
+}
+
+#[test]
+fn connections_over_max_threads_wait_in_the_backlog_under_refuse_too() {
+    let mixin = Threading::new().max_threads(2);
+    let refuse = Overload::Refuse("full".into());
+    serves_two_at_a_time(ThreadingTcpServer::builder().mixin(mixin).overload(refuse));
+}
+
+#[test]
+fn max_connections_is_exact_under_a_race() {
     for overload in [Overload::Defer, Overload::Refuse("full\n".into())] {
         let most = Arc::new(AtomicUsize::new(0));
         let builder = ThreadingTcpServer::builder().max_connections(3).overload(overload);
-        let server = builder.bind("127.0.0.1:0", counting(&most)).unwrap().spawn().unwrap();
+        let server = serve_with(builder, counting_echo(&most));
         let barrier = Barrier::new(16);
         thread::scope(|scope| {
             for _ in 0..16 {
@@ -99,18 +85,17 @@ fn the_limit_is_exact_however_they_race_for_it() {
                 });
             }
         });
-        server.stop(PATIENCE);
+        server.stop(TIMEOUT);
         assert!(most.load(Ordering::SeqCst) <= 3);
     }
 }
 
 #[test]
-fn who_is_refused_reads_why_whatever_it_sends_before_and_after() {
-    let _bound = bounded();
+fn a_refused_client_reads_the_message_whatever_it_sends() {
     let why = "the server is full, come again\r\n".repeat(100);
     let builder = ThreadingTcpServer::builder().max_connections(1);
     let builder = builder.overload(Overload::Refuse(why.clone().into()));
-    let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let server = serve_with(builder, Echo);
     let first = tcp(server.local_addr());
     assert_eq!(ask(&first, "hello"), "hello");
     let clients: Vec<_> = (0..40).map(|_| tcp(server.local_addr())).collect();
@@ -125,36 +110,14 @@ fn who_is_refused_reads_why_whatever_it_sends_before_and_after() {
     }
     assert_eq!(server.stats().active, 1);
     drop(first);
-    wait_until("there is room again", || server.stats().active == 0);
+    wait_until("a place is free", || server.stats().active == 0);
     echoes(server.local_addr(), "now\n");
 }
 
 #[test]
-fn more_are_refused_than_can_be_kept_until_they_have_read_it() {
-    let _bound = bounded();
-    let descriptors = |server: &ServerHandle| {
-        let before = common::open_descriptors();
-        let clients: Vec<_> = (0..300).map(|_| tcp(server.local_addr())).collect();
-        wait_until("all are refused", || server.stats().refused == 300);
-        (common::open_descriptors() - before).saturating_sub(clients.len())
-    };
-    let builder = ThreadingTcpServer::builder().max_connections(1);
-    let builder = builder.overload(Overload::Refuse("full".into()));
-    let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
-    let first = tcp(server.local_addr());
-    assert_eq!(ask(&first, "hello"), "hello");
-    // Other tests of this program come and go meanwhile, with some descriptors each.
-    let kept = descriptors(&server);
-    assert!(kept < 250, "{kept} refused connections are kept open");
-    // And the others are served as ever.
-    assert_eq!(ask(&first, "still here"), "still here");
-}
-
-#[test]
 fn limits_are_raised_and_lowered_while_serving() {
-    let _bound = bounded();
     let builder = ThreadingTcpServer::builder().max_connections(1);
-    let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let server = serve_with(builder, Echo);
     let first = tcp(server.local_addr());
     assert_eq!(ask(&first, "first"), "first");
     let mut second = tcp(server.local_addr());
@@ -162,7 +125,7 @@ fn limits_are_raised_and_lowered_while_serving() {
     assert_eq!(server.stats().accepted, 1);
     server.set_max_connections(2);
     assert_eq!((line_of(&second).as_str(), server.max_connections()), ("second", 2));
-    // Lowered under what there is: both stay, and nobody comes in before both have left.
+    // Lowered below the number of connections: both stay, and the third waits until both have left.
     server.set_max_connections(1);
     let mut third = tcp(server.local_addr());
     third.write_all(b"third\n").unwrap();
@@ -175,52 +138,54 @@ fn limits_are_raised_and_lowered_while_serving() {
 }
 
 #[test]
-fn a_suspended_server_leaves_newcomers_waiting_and_serves_those_it_has() {
-    let _bound = bounded();
-    common::on_every_stream_server(Echo, (), |server| {
+fn a_suspended_server_serves_its_connections_and_accepts_others_after_resume() {
+    on_every_stream_server(Echo, (), |server| {
         let first = Client::of(server);
         assert_eq!(ask(&first, "hello"), "hello");
         server.suspend();
         assert!(server.is_suspended());
-        let newcomer = Client::of(server);
-        newcomer.send("waiting\n");
+        let waiting = Client::of(server);
+        waiting.send("waiting\n");
         for _ in 0..20 {
             assert_eq!(ask(&first, "served on"), "served on");
         }
-        first.shutdown(std::net::Shutdown::Write);
+        first.shutdown(Shutdown::Write);
         assert!(rest_of(&first).is_empty());
         wait_until("the first has left", || server.stats().active == 0);
         assert_eq!(server.stats().accepted, 1);
         server.resume();
-        assert_eq!(line_of(&newcomer), "waiting");
-        drop(newcomer);
-        // Whoever waits when a suspended server is stopped was received, and is answered.
-        server.suspend();
-        let last = Client::of(server);
-        last.send("last\n");
-        server.handle().stop(PATIENCE);
-        assert_eq!(rest_of(&last), b"last\n");
+        assert_eq!(line_of(&waiting), "waiting");
     });
 }
 
-// How many and how often from one place.
+#[test]
+fn a_stop_of_a_suspended_server_answers_connections_in_the_backlog() {
+    on_every_stream_server(Echo, (), |server| {
+        server.suspend();
+        let waiting = Client::of(server);
+        waiting.send("last\n");
+        server.handle().stop(TIMEOUT);
+        assert_eq!(rest_of(&waiting), b"last\n");
+    });
+}
+
+// How many and how often per peer.
 
 #[test]
-fn one_peer_may_have_so_many_connections_and_others_theirs() {
-    let _bound = bounded();
+fn max_connections_per_peer_counts_each_peer_by_itself() {
     let builder = ThreadingTcpServer::builder()
         .max_connections_per_peer(2)
         .overload(Overload::Refuse("too many\n".into()));
-    let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
-    let mut ours: Vec<_> = (0..2).map(|_| tcp_from("127.0.0.2", server.local_addr())).collect();
-    assert!(ours.iter().all(is_served));
+    let server = serve_with(builder, Echo);
+    let mut held: Vec<_> = (0..2).map(|_| tcp_from("127.0.0.2", server.local_addr())).collect();
+    assert!(held.iter().all(is_served));
     for other in ["127.0.0.3", "127.0.0.4", "127.0.0.5"] {
         let third = tcp_from("127.0.0.2", server.local_addr());
         assert_eq!(rest_of(&third), b"too many\n");
         assert!(is_served(&tcp_from(other, server.local_addr())));
     }
-    drop(ours.pop());
-    wait_until("there is room again", || is_served(&tcp_from("127.0.0.2", server.local_addr())));
+    drop(held.pop());
+    wait_until("a place is free", || is_served(&tcp_from("127.0.0.2", server.local_addr())));
     // Raised and lowered while serving.
     server.set_max_connections_per_peer(1);
     assert!(!is_served(&tcp_from("127.0.0.2", server.local_addr())));
@@ -230,8 +195,7 @@ fn one_peer_may_have_so_many_connections_and_others_theirs() {
 }
 
 #[test]
-fn ipv4_peers_of_a_dual_stack_server_are_told_apart_by_their_ipv4_addresses() {
-    let _bound = bounded();
+fn ipv4_peers_of_a_dual_stack_server_are_counted_by_their_ipv4_addresses() {
     let builder = ThreadingTcpServer::builder().dual_stack(true).max_connections_per_peer(1);
     let builder = builder.access(Access::open().deny(net("127.0.0.9/32")));
     let server = builder.bind("[::]:0", Echo).unwrap().spawn().unwrap();
@@ -244,11 +208,10 @@ fn ipv4_peers_of_a_dual_stack_server_are_told_apart_by_their_ipv4_addresses() {
 }
 
 #[test]
-fn users_of_a_unix_socket_are_peers() {
-    let _bound = bounded();
+fn the_peer_of_a_unix_socket_is_its_user() {
     let builder = ThreadingUnixStreamServer::builder().max_connections_per_peer(1);
     let address = format!("unix:{}", abstract_name());
-    let server = builder.bind(&address, Echo).unwrap().spawn().unwrap();
+    let server = serve_at(&address, builder, Echo);
     let first = unix(server.local_addr());
     assert_eq!(ask(&first, "hello"), "hello");
     let mut answer = Vec::new();
@@ -259,15 +222,14 @@ fn users_of_a_unix_socket_are_peers() {
 }
 
 #[test]
-fn who_connects_too_often_is_refused_and_others_are_not() {
-    let _bound = bounded();
+fn connection_rate_counts_each_peer_by_itself() {
     let rate = ConnectionRate { connections: 3, per: Duration::from_secs(3600) };
     let builder = ThreadingTcpServer::builder().connection_rate(rate);
-    let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let server = serve_with(builder, Echo);
     let served = |local: &str| is_served(&tcp_from(local, server.local_addr()));
     assert_eq!([(); 5].map(|()| served("127.0.0.2")), [true, true, true, false, false]);
     assert!(served("127.0.0.3"));
-    // A rate of its own from now on.
+    // A new rate starts anew.
     server.set_connection_rate(ConnectionRate { connections: 1, per: Duration::from_secs(3600) });
     assert_eq!([(); 2].map(|()| served("127.0.0.2")), [true, false]);
     server.set_connection_rate(None);
@@ -275,25 +237,24 @@ fn who_connects_too_often_is_refused_and_others_are_not() {
     assert_eq!(server.stats().refused, 3);
 }
 
-// Who at all.
+// Which peers at all.
 
-/// Says who asks, and has been asked.
+/// Answers with the user of the peer.
 fn uid() -> impl StreamRequestHandler {
     handler_fn(|connection| Ok(writeln!(connection, "{:?}", connection.peer_uid()?)?))
 }
 
 #[test]
-fn an_access_list_keeps_peers_out_before_any_hook_sees_them() {
-    let _bound = bounded();
+fn an_access_list_denies_peers_before_any_hook_is_called() {
     let (sender, seen) = mpsc::channel();
     let sender = Mutex::new(sender);
-    let tell = handler_fn(move |connection: &mut Connection| {
+    let records = handler_fn(move |connection: &mut Connection| {
         let _ = sender.lock().send(connection.peer_addr().ip());
         StreamRequestHandler::handle(&Echo, connection)
     });
     let access = Access::closed().deny(net("127.0.0.2/32")).allow(net("127.0.0.0/24"));
     let builder = ThreadingTcpServer::builder().access(access);
-    let server = builder.bind("127.0.0.1:0", tell).unwrap().spawn().unwrap();
+    let server = serve_with(builder, records);
     let served = |local: &str| is_served(&tcp_from(local, server.local_addr()));
     assert_eq!(
         [served("127.0.0.2"), served("127.0.1.1"), served("127.0.0.3")],
@@ -307,33 +268,29 @@ fn an_access_list_keeps_peers_out_before_any_hook_sees_them() {
 }
 
 #[test]
-fn an_access_list_goes_for_datagrams_too() {
-    let _bound = bounded();
+fn an_access_list_holds_for_datagrams_too() {
     let builder = ThreadingUdpServer::builder().access(Access::closed());
-    let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let server = serve_with(builder, Echo);
     let client = udp(server.local_addr());
     client.send(b"denied").unwrap();
     wait_until("it is denied", || server.stats().denied == 1);
     server.set_access(Access::open().deny(net("10.0.0.0/8")));
     client.send(b"allowed").unwrap();
-    let mut answer = [0; 10];
-    let length = client.recv(&mut answer).unwrap();
-    assert_eq!(&answer[..length], b"allowed");
+    assert_eq!(datagram_of(|buffer| client.recv(buffer)), b"allowed");
 }
 
 #[test]
-fn unix_peers_are_let_in_by_the_user_they_run_as() {
-    let _bound = bounded();
+fn an_access_list_for_a_unix_socket_is_of_users() {
     let me = rustix::process::getuid().as_raw();
     let builder = ThreadingUnixStreamServer::builder()
         .access(Access::closed().deny(Peers::Uid(me + 1)).allow(Peers::Uid(me)));
     let address = format!("unix:{}", abstract_name());
-    let server = builder.bind(&address, uid()).unwrap().spawn().unwrap();
+    let server = serve_at(&address, builder, uid());
     assert_eq!(rest_of(unix(server.local_addr())), format!("Some({me})\n").as_bytes());
     server.set_access(Access::open().deny(Peers::Uid(me)));
     assert!(rest_of(unix(server.local_addr())).is_empty());
     wait_until("it is denied", || server.stats().denied == 1);
-    // A TCP peer is nobody's that is known.
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", uid()).unwrap().spawn().unwrap();
+    // The user of a TCP peer is unknown.
+    let server = serve(uid());
     assert_eq!(rest_of(tcp(server.local_addr())), b"None\n");
 }

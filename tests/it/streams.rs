@@ -1,27 +1,25 @@
 //! What a stream handler and its client can rely on: nothing needs a flush, nothing is lost, and
-//! whatever a client does is that client's own affair.
-
-mod common;
+//! what a client does affects its own connection only.
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::{
-    Client, Settings, Told, ask, bounded, line_of, lines, next, on_every_stream_server, rest_of,
-    tcp,
-};
 use parking_lot::Mutex;
 use socketserver::services::Echo;
 use socketserver::transport::{IncomingStream, Tcp, Transport, TransportOptions};
 use socketserver::*;
 
+use crate::support::clients::{Client, ask, line_of, lines, reset, rest_of, tcp};
+use crate::support::recorder::{Call, Recorder, expect_calls, next_error};
+use crate::support::servers::{Settings, flood, on_every_stream_server, serve};
+use crate::support::{TIMEOUT, next};
+
 #[test]
-fn an_answer_arrives_before_the_next_read_waits_without_a_flush() {
-    let _bound = bounded();
+fn a_read_that_waits_sends_the_answer_before_it() {
     let dialogue = handler_fn(|connection| {
         let mut name = String::new();
         writeln!(connection, "name?")?;
@@ -48,9 +46,8 @@ fn an_answer_arrives_before_the_next_read_waits_without_a_flush() {
 }
 
 #[test]
-fn what_is_flushed_arrives_while_the_handler_is_busy() {
-    let _bound = bounded();
-    let (go, wait) = std::sync::mpsc::channel::<()>();
+fn flushed_output_arrives_while_the_handler_is_busy() {
+    let (go, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
     let busy = move |connection: &mut Connection| -> HandlerResult {
         connection.write_all(b"working\n")?;
@@ -68,7 +65,6 @@ fn what_is_flushed_arrives_while_the_handler_is_busy() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    let _bound = bounded();
     on_every_stream_server(Echo, (), |server| {
         let client = Client::of(server);
         let requests: String = (0..5000).map(|n| format!("request {n}\n")).collect();
@@ -83,8 +79,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn every_byte_value_and_a_last_line_without_its_end_survive() {
-    let _bound = bounded();
+fn every_byte_value_and_a_last_line_without_its_end_are_echoed() {
     let bytes: Vec<u8> = (0..=255).chain((0..=255).rev()).collect();
     on_every_stream_server(Echo, (), |server| {
         let client = Client::of(server);
@@ -95,15 +90,14 @@ fn every_byte_value_and_a_last_line_without_its_end_survive() {
 }
 
 #[test]
-fn a_half_closed_client_is_answered_to_the_end() {
-    let _bound = bounded();
-    let last_word = handler_fn(|connection| {
+fn a_client_that_has_shut_down_its_writes_is_answered() {
+    let counts = handler_fn(|connection| {
         let mut all = Vec::new();
         connection.read_to_end(&mut all)?;
         writeln!(connection, "{} bytes, goodbye", all.len())?;
         Ok(())
     });
-    on_every_stream_server(last_word, (), |server| {
+    on_every_stream_server(counts, (), |server| {
         let client = Client::of(server);
         client.send(vec![b'x'; 300_000]);
         client.shutdown(Shutdown::Write);
@@ -112,67 +106,64 @@ fn a_half_closed_client_is_answered_to_the_end() {
 }
 
 #[test]
-fn a_handler_may_end_its_writes_and_read_on() {
-    let _bound = bounded();
-    let (told, words) = Told::new(());
-    let told = Arc::new(told);
-    let teller = told.clone();
+fn a_handler_may_shut_down_its_writes_and_read_on() {
+    let (sender, replies) = mpsc::channel();
+    let sender = Mutex::new(sender);
     let half_close = move |connection: &mut Connection| -> HandlerResult {
         connection.write_all(b"over\n")?;
         connection.shutdown(Shutdown::Write)?;
         let mut reply = String::new();
         connection.read_line(&mut reply)?;
-        teller.tell(reply);
-        Ok(())
+        Ok(sender.lock().send(reply)?)
     };
     on_every_stream_server(half_close, (), |server| {
         let client = Client::of(server);
         assert_eq!(rest_of(&client), b"over\n");
         client.send("understood\n");
-        assert_eq!(next(&words), "understood\n");
+        assert_eq!(next(&replies), "understood\n");
     });
 }
 
-#[test]
-fn a_client_that_resets_is_a_normal_end() {
-    let _bound = bounded();
-    for (mixin, place) in [("reading", 0), ("writing", 1)] {
-        let (handler, words) = Told::new(handler_fn(move |connection| {
-            let mut line = String::new();
-            connection.read_line(&mut line)?;
-            connection.write_all(line.as_bytes())?;
-            loop {
-                line.clear();
-                match place {
-                    0 => _ = connection.read_line(&mut line)?,
-                    _ => connection.write_all(&[b'x'; 100_000])?,
-                }
-            }
-        }));
-        let server = ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
-        let client = tcp(server.local_addr());
-        assert_eq!(ask(&client, "hello"), "hello");
-        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
-        drop(client);
-        let handle = server.handle();
-        for word in ["setup", "handle", "finish"] {
-            assert_eq!(next(&words), word, "{mixin}");
+/// Echoes a line, and then does this until the client has reset the connection: the handler fails,
+/// but this is an ordinary end, and not reported as an error.
+fn is_reset(then: fn(&mut Connection) -> HandlerResult) {
+    let (handler, calls) = Recorder::new(handler_fn(move |connection| {
+        let mut line = String::new();
+        connection.read_line(&mut line)?;
+        connection.write_all(line.as_bytes())?;
+        loop {
+            then(connection)?;
         }
-        assert!(server.stop(common::PATIENCE).is_clean());
-        let stats = handle.stats();
-        assert_eq!((stats.failed, stats.panicked, stats.finished), (0, 0, 1), "{mixin}");
-        assert!(words.try_recv().is_err(), "handle_error was told of a peer that hung up");
-    }
+    }));
+    let server = serve(handler);
+    let client = tcp(server.local_addr());
+    assert_eq!(ask(&client, "hello"), "hello");
+    reset(client);
+    let handle = server.handle();
+    expect_calls(&calls, &["setup", "handle", "finish"]);
+    assert!(server.stop(TIMEOUT).is_clean());
+    let stats = handle.stats();
+    assert_eq!((stats.failed, stats.panicked, stats.finished), (0, 0, 1));
+    assert!(calls.try_recv().is_err(), "handle_error was called");
 }
 
 #[test]
-fn an_answer_arrives_although_the_clients_input_was_never_read() {
-    let _bound = bounded();
-    let curt = handler_fn(|connection| {
+fn a_reset_while_the_handler_reads_is_no_error() {
+    is_reset(|connection| Ok(connection.read_line(&mut String::new()).map(drop)?));
+}
+
+#[test]
+fn a_reset_while_the_handler_writes_is_no_error() {
+    is_reset(|connection| Ok(connection.write_all(&[b'x'; 100_000])?));
+}
+
+#[test]
+fn an_answer_arrives_although_the_handler_has_not_read_all_input() {
+    let reads_one_line = handler_fn(|connection| {
         connection.read_line(&mut String::new())?;
         Ok(connection.write_all(&[b'n'; 100_000])?)
     });
-    on_every_stream_server(curt, (), |server| {
+    on_every_stream_server(reads_one_line, (), |server| {
         for _ in 0..20 {
             let client = Client::of(server);
             client.send([b"please\n".to_vec(), vec![b'y'; 20_000]].concat());
@@ -183,8 +174,7 @@ fn an_answer_arrives_although_the_clients_input_was_never_read() {
 }
 
 #[test]
-fn a_large_answer_arrives_whole_at_a_slow_reader() {
-    let _bound = bounded();
+fn a_large_answer_reaches_a_slow_reader_whole() {
     const SIZE: usize = 8 * 1024 * 1024;
     let pieces = handler_fn(|connection| {
         let mut size = 1;
@@ -224,71 +214,66 @@ fn a_large_answer_arrives_whole_at_a_slow_reader() {
     });
 }
 
+/// Limits on reading and writing.
 struct Short(Duration);
 
 impl Settings for Short {
-    fn set<T: Transport, M: Mixin>(&self, builder: Builder<T, M>) -> Builder<T, M> {
+    fn apply<T: Transport, M: Mixin>(&self, builder: Builder<T, M>) -> Builder<T, M> {
         builder.read_timeout(self.0).write_timeout(self.0)
     }
 }
 
 #[test]
 fn a_silent_client_times_out_and_the_next_is_served() {
-    let _bound = bounded();
-    let (handler, words) = Told::new(Echo);
-    let words = Mutex::new(words);
+    let (handler, calls) = Recorder::new(Echo);
+    let calls = Mutex::new(calls);
     on_every_stream_server(handler, Short(Duration::from_millis(50)), |server| {
         let silent = Client::of(server);
-        let words = words.lock();
-        assert_eq!([next(&words), next(&words)], ["setup", "handle"]);
-        assert_eq!(next(&words), "finish");
-        let error = next(&words);
-        assert!(error.starts_with("error: ") && error.contains("timed out"), "{error}");
+        let calls = calls.lock();
+        expect_calls(&calls, &["setup", "handle", "finish"]);
+        let error = next_error(&calls);
+        assert!(error.contains("timed out"), "{error}");
         assert!(rest_of(&silent).is_empty());
         let client = Client::of(server);
         client.send("hello\n");
         assert_eq!(line_of(&client), "hello");
         drop(client);
-        // This one may time out as well before it is seen to leave.
-        while next(&words) != "finish" {}
-        while words.try_recv().is_ok() {}
+        // The second may time out too, before the server reads its end-of-file.
+        while !matches!(next(&calls), Call::Finish(_)) {}
+        while calls.try_recv().is_ok() {}
     });
 }
 
 #[test]
 fn a_client_that_never_reads_times_out_and_the_next_is_served() {
-    let _bound = bounded();
-    let flood = handler_fn(|connection| {
+    let floods = handler_fn(|connection| {
         let mut line = String::new();
         connection.read_line(&mut line)?;
         if line == "flood\n" {
-            loop {
-                connection.write_all(&[b'x'; 65_536])?;
-            }
+            return flood(connection);
         }
         Ok(connection.write_all(line.as_bytes())?)
     });
-    let (handler, words) = Told::new(flood);
-    let words = Mutex::new(words);
+    let (handler, calls) = Recorder::new(floods);
+    let calls = Mutex::new(calls);
     on_every_stream_server(handler, Short(Duration::from_millis(200)), |server| {
-        let deaf = Client::of(server);
-        deaf.send("flood\n");
-        let words = words.lock();
-        assert_eq!([next(&words), next(&words), next(&words)], ["setup", "handle", "finish"]);
-        let error = next(&words);
+        let slow = Client::of(server);
+        slow.send("flood\n");
+        let calls = calls.lock();
+        expect_calls(&calls, &["setup", "handle", "finish"]);
+        let error = next_error(&calls);
         assert!(error.contains("timed out"), "{error}");
         let client = Client::of(server);
         assert_eq!(ask(&client, "hello"), "hello");
-        assert_eq!([next(&words), next(&words), next(&words)], ["setup", "handle", "finish"]);
+        expect_calls(&calls, &["setup", "handle", "finish"]);
     });
 }
 
 #[test]
-fn a_line_that_a_timeout_interrupts_is_whole_in_the_end() {
-    let _bound = bounded();
-    let (told, tell) = mpsc::channel();
-    let told = Mutex::new(told);
-    let patient = handler_fn(move |connection| {
+fn a_line_that_is_interrupted_by_a_timeout_can_be_read_on() {
+    let (sender, timeouts) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    let reads_on = handler_fn(move |connection| {
         connection.set_read_timeout(Some(Duration::from_millis(20)))?;
         let mut command = String::new();
         connection.read_line(&mut command)?;
@@ -299,7 +284,7 @@ fn a_line_that_a_timeout_interrupts_is_whole_in_the_end() {
                 _ => connection.read_line(&mut bytes),
             };
             match read {
-                Err(error) if error.kind() == ErrorKind::TimedOut => told.lock().send(())?,
+                Err(error) if error.kind() == ErrorKind::TimedOut => sender.lock().send(())?,
                 Err(error) => return Err(error.into()),
                 Ok(_) => break,
             };
@@ -307,25 +292,25 @@ fn a_line_that_a_timeout_interrupts_is_whole_in_the_end() {
         connection.write_all(text.as_bytes())?;
         Ok(connection.write_all(&bytes)?)
     });
-    let tell = Mutex::new(tell);
-    on_every_stream_server(patient, (), |server| {
+    let timeouts = Mutex::new(timeouts);
+    on_every_stream_server(reads_on, (), |server| {
         for command in ["text", "bytes"] {
             let client = Client::of(server);
-            // Cut in the middle of a character.
+            // The first part ends within a character.
             client.send(format!("{command}\n"));
             client.send(b"first half \xc3");
-            next(&tell.lock());
+            next(&timeouts.lock());
             client.send(b"\xa9 second half\n");
             assert_eq!(line_of(&client), "first half \u{e9} second half");
-            while tell.lock().try_recv().is_ok() {}
+            while timeouts.lock().try_recv().is_ok() {}
         }
     });
 }
 
-/// TCP that looks at what it accepts.
+/// TCP that looks at the options of the sockets that it accepts.
 struct Inspected(Tcp);
 
-/// What one connection was found to be set to.
+/// The options of the last socket: keepalive, user timeout, read and write timeout, no delay.
 static FOUND: Mutex<Option<[Option<Duration>; 5]>> = Mutex::new(None);
 
 impl AsFd for Inspected {
@@ -366,8 +351,7 @@ impl Transport for Inspected {
 }
 
 #[test]
-fn a_connection_has_the_options_of_its_server_and_vanished_peers_are_found_by_default() {
-    let _bound = bounded();
+fn a_connection_has_the_socket_options_of_its_server() {
     let found = |server: Server<Inspected, Sequential>| {
         let client = tcp(server.local_addr());
         client.shutdown(Shutdown::Write).unwrap();
@@ -388,15 +372,14 @@ fn a_connection_has_the_options_of_its_server_and_vanished_peers_are_found_by_de
 
 #[test]
 fn a_connection_knows_its_number_its_ends_and_its_server() {
-    let _bound = bounded();
-    let who = handler_fn(|connection| {
+    let tells = handler_fn(|connection| {
         let server = connection.server().clone();
         let own = server.connections().iter().any(|other| other.id == connection.id());
         let local = connection.local_addr()? == *server.local_addr();
         writeln!(connection, "{} {own} {local} {}", connection.id(), server.stats().active)?;
         Ok(())
     });
-    on_every_stream_server(who, (), |server| {
+    on_every_stream_server(tells, (), |server| {
         for id in 1..=3 {
             let client = Client::of(server);
             let said: Vec<_> = lines(&client).collect();
@@ -407,9 +390,8 @@ fn a_connection_knows_its_number_its_ends_and_its_server() {
 }
 
 #[test]
-fn many_clients_at_a_time_each_get_their_own_answers() {
-    let _bound = bounded();
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+fn a_hundred_clients_each_get_their_own_answers() {
+    let server = serve(Echo);
     let clients: Vec<_> = (0..100).map(|_| Client::of(&server)).collect();
     for round in 0..3 {
         for (n, client) in clients.iter().enumerate() {
@@ -420,5 +402,5 @@ fn many_clients_at_a_time_each_get_their_own_answers() {
         }
     }
     assert_eq!(server.stats().active, 100);
-    assert_eq!(server.stop(common::PATIENCE).drained, 100);
+    assert_eq!(server.stop(TIMEOUT).drained, 100);
 }

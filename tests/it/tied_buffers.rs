@@ -1,38 +1,33 @@
-//! The tied buffers of a connection: whatever a handler reads and writes, in whatever order and
-//! sizes, over a stream however fitful, is what it would be without them; and nobody waits for
-//! somebody who waits for an answer.
-
-mod common;
-#[path = "common/wire.rs"]
-mod wire;
+//! The tied buffers of a connection: the results of any sequence of reads and writes, over a stream
+//! with short and interrupted operations, are those of plain I/O without buffers; and a read that
+//! waits has sent all output before.
 
 use std::fmt;
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
-use common::bounded;
 use parking_lot::Mutex;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseResult, TestRunner};
 use socketserver::*;
-use wire::{Answer, Here, LETTERS, Listener, Wire};
+
+use crate::support::bound_test;
+use crate::support::scripted_stream::{Answer, Here, LETTERS, Listener, Wire};
 
 /// The most operations of a handler.
-const OPERATIONS: usize = 30;
+const MAX_OPERATIONS: usize = 30;
 
 /// The most bytes of one piece of input, read or write.
-const LONGEST: usize = 40_000;
+const MAX_PIECE: usize = 40_000;
 
 #[test]
-fn reads_and_writes_are_those_of_plain_io_and_no_read_holds_an_answer_back() {
-    let _bound = bounded();
+fn reads_and_writes_are_those_of_plain_io_and_a_read_that_waits_sends_output_first() {
     holds_for_every(scripts(answers(30)));
 }
 
 #[test]
-fn after_a_write_has_failed_the_error_shows_and_nothing_more_is_sent() {
-    let _bound = bounded();
+fn after_a_write_has_failed_the_error_is_returned_and_nothing_more_is_sent() {
     let failure = prop_oneof![Just(Answer::Reset), Just(Answer::Bytes(0))];
     let until_one_fails = (answers(5), failure).prop_map(|(mut answers, failure)| {
         answers.push(failure);
@@ -42,18 +37,19 @@ fn after_a_write_has_failed_the_error_shows_and_nothing_more_is_sent() {
 }
 
 fn holds_for_every(scripts: impl Strategy<Value = Script>) {
+    bound_test();
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     let run = TestRunner::new(config).run(&scripts, |script| script.run());
     run.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// What a client sends, how the stream passes it on, and what the handler does.
+/// What the client sends, how the stream delivers it, and what the handler does.
 #[derive(Clone)]
 struct Script {
     /// Whether the connection has a [`Wait`], as [`Sequential`] gives it one.
     waits: bool,
     input: Vec<Piece>,
-    /// What the stream does at each read; when there are no more of them, all it can.
+    /// What the stream does at each read; after the last of them, it reads all that there is.
     reads: Vec<Answer>,
     /// The same for writes.
     writes: Vec<Answer>,
@@ -67,7 +63,7 @@ enum Piece {
     Text(usize),
     /// So many letters, and the end of the line.
     Line(usize),
-    /// A character of four bytes, which a short read may cut.
+    /// A character of four bytes, which a short read may split.
     Crab,
     NotUtf8,
 }
@@ -110,10 +106,10 @@ fn scripts(writes: impl Strategy<Value = Vec<Answer>>) -> impl Strategy<Value = 
         1 => Just(Piece::Crab),
         1 => Just(Piece::NotUtf8),
     ];
-    // The longest line is too long by one byte, or just not.
+    // The longest line is one byte too long, or within the limit by up to two bytes.
     let spare = prop::option::weighted(0.3, 0..3_usize);
     let stream = (any::<bool>(), vec(piece, 0..20), answers(30), writes);
-    (stream, spare, vec(operation(), 0..OPERATIONS)).prop_map(|(stream, spare, operations)| {
+    (stream, spare, vec(operation(), 0..MAX_OPERATIONS)).prop_map(|(stream, spare, operations)| {
         let (waits, input, reads, writes) = stream;
         let bytes = bytes_of(&input);
         let lines = bytes.split_inclusive(|byte| *byte == b'\n');
@@ -175,7 +171,7 @@ fn size() -> impl Strategy<Value = usize> {
         3 => 0..6000_usize,
         1 => 4090..4100_usize,
         1 => 16_380..16_390_usize,
-        1 => 0..LONGEST,
+        1 => 0..MAX_PIECE,
     ]
 }
 
@@ -217,12 +213,12 @@ impl fmt::Debug for Script {
     }
 }
 
-/// The handler: it does what the script says, and compares each read with the same on a model.
+/// The handler: performs the script, and compares each read with the same read of a model.
 struct Player<'a> {
     wire: &'a Mutex<Wire>,
     connection: &'a mut Connection,
     input: &'a [u8],
-    /// The model, with std's own `Read` and `BufRead`: the input that was not read yet.
+    /// The model, read by std's `Read` and `BufRead`: the input that has not been read yet.
     rest: &'a [u8],
     /// What will be written.
     letters: &'static str,
@@ -268,15 +264,15 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// Returns whether what comes next is known: what is left of a line that could not be read
-    /// whole is not, unless all that was read of it was handed over.
+    /// Returns whether the model is still exact. It is not after a line that could not be read whole,
+    /// unless all that was read of it has been returned.
     fn read(&mut self, reading: Reading, limit: usize) -> Result<bool, TestCaseError> {
         let line_length = reading.line_length(self.rest);
         let (result, bytes) = reading.perform(self.connection, Connection::read_line);
         let mut wire = self.wire.lock();
         let before = self.input.len() - self.rest.len();
         if wire.excuses(&result)? {
-            // It needed more than there was, and has used that up.
+            // It needed more than was available, and has consumed that.
             let (used, rest) = self.rest.split_at(wire.delivered - before);
             self.rest = rest;
             if matches!(reading, Reading::Line | Reading::Until(_) | Reading::ToEnd) {
@@ -344,14 +340,14 @@ impl Reading {
         match (self, &result) {
             (Reading::Buffered(_), Ok(length)) => from.consume(*length),
             (Reading::Once(_), Ok(length)) => bytes.truncate(*length),
-            // What is in it then is left open.
+            // The content of the buffer is unspecified then.
             (Reading::Exact(_), Err(_)) => bytes.clear(),
             _ => {}
         }
         (result, bytes)
     }
 
-    /// The same, where a read may give less than it could, though not nothing.
+    /// The same read, with the length that was read: it may be short, but not zero.
     fn as_short_as(self, result: &io::Result<usize>) -> Reading {
         match (self, result) {
             (Reading::Once(most), Ok(length)) => Reading::Once(most.min(1).max(*length)),
@@ -360,7 +356,7 @@ impl Reading {
         }
     }
 
-    /// How many bytes there had to be for it, when it has used so many.
+    /// The number of bytes that it needed, when it has consumed so many.
     fn needed(self, used: usize) -> usize {
         match self {
             Reading::Once(most) => most.min(1),
@@ -369,7 +365,7 @@ impl Reading {
         }
     }
 
-    /// How long the line is that it is about to read.
+    /// The length of the line that it is about to read.
     fn line_length(self, rest: &[u8]) -> usize {
         let end = match self {
             Reading::Line | Reading::Text => b'\n',

@@ -1,9 +1,6 @@
-//! How long a server waits for a client: for its next message, within one, until one is whole, and
-//! until it takes what it is sent. No limit is reached early, and each has a name of its own.
-
-mod common;
-#[path = "common/endings.rs"]
-mod endings;
+//! How long a server waits for a client: for the next message, within a message, until it is
+//! complete, and until the client takes what it is sent. No limit is reached early, and each is
+//! reported as what it is.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -11,12 +8,15 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{bounded, next};
-use endings::{Ending, LONG, Limits, SHORT, Visit, ends};
 use parking_lot::Mutex;
 use socketserver::framing::{LengthPrefixed, Prefix};
 use socketserver::services::Echo;
 use socketserver::*;
+
+use crate::support::clients::{line_of, rest_of};
+use crate::support::close_reasons::{Ending, LONG, Limits, SHORT, Visit, ends, no_error};
+use crate::support::servers::flood;
+use crate::support::{TIMEOUT, next, wait_until};
 
 fn idle_timeout(limit: Duration) -> Ending {
     Ending(CloseReason::IdleTimeout, Some(Error::IdleTimeout { limit }))
@@ -35,7 +35,7 @@ fn write_timeout(limit: Duration) -> Ending {
     Ending(CloseReason::WriteTimeout, Some(Error::WriteTimeout { limit }))
 }
 
-// Silence.
+// Silent clients.
 
 fn is_silent(visit: Visit) -> Option<Visit> {
     let begin = visit.begin;
@@ -43,29 +43,29 @@ fn is_silent(visit: Visit) -> Option<Visit> {
 }
 
 #[test]
-fn a_silent_client_is_cut_off_after_the_read_timeout() {
-    let _bound = bounded();
+fn a_silent_client_is_closed_after_the_read_timeout() {
     let limits = Limits { read: Some(SHORT), ..Limits::default() };
     ends(Echo, limits, is_silent, idle_timeout(SHORT));
 }
 
 #[test]
-fn a_handler_has_a_read_timeout_of_its_own() {
-    let _bound = bounded();
+fn a_handler_may_set_its_own_read_timeout() {
     let limits = Limits { read: Some(LONG), ..Limits::default() };
-    let impatient = handler_fn(|connection| {
+    let sets_timeout = handler_fn(|connection| {
         connection.set_read_timeout(Some(SHORT))?;
         StreamRequestHandler::handle(&Echo, connection)
     });
-    ends(impatient, limits, is_silent, idle_timeout(SHORT));
+    ends(sets_timeout, limits, is_silent, idle_timeout(SHORT));
 }
 
 #[test]
-fn between_messages_the_idle_timeout_counts_and_within_one_the_read_timeout() {
-    let _bound = bounded();
+fn between_messages_the_idle_timeout_counts() {
     let limits = Limits { idle: Some(SHORT), read: Some(LONG), ..Limits::default() };
     ends(Echo, limits, is_silent, idle_timeout(SHORT));
+}
 
+#[test]
+fn within_a_message_the_read_timeout_counts() {
     let limits = Limits { idle: Some(LONG), read: Some(SHORT), ..Limits::default() };
     let stops_in_a_message = |visit: Visit| {
         thread::sleep(3 * SHORT);
@@ -79,13 +79,11 @@ fn between_messages_the_idle_timeout_counts_and_within_one_the_read_timeout() {
 }
 
 #[test]
-fn an_idle_timeout_does_not_count_within_a_message() {
-    let _bound = bounded();
+fn an_idle_timeout_that_is_set_within_a_message_counts_after_it() {
     let limits = Limits { idle: Some(LONG), read: Some(LONG), ..Limits::default() };
-    let becomes_impatient = handler_fn(|connection| {
+    let sets_timeout = handler_fn(|connection| {
         connection.one_message(|connection| {
             connection.read_exact(&mut [0])?;
-            // The client has all the time it needs until it knows.
             connection.set_idle_timeout(Some(SHORT))?;
             writeln!(connection, "go on")?;
             connection.read_line(&mut String::new())
@@ -100,7 +98,7 @@ fn an_idle_timeout_does_not_count_within_a_message() {
         visit.send("the rest\n");
         visit.ends_no_earlier(begin, SHORT)
     };
-    ends(becomes_impatient, limits, pauses_in_a_message, idle_timeout(SHORT));
+    ends(sets_timeout, limits, pauses_in_a_message, idle_timeout(SHORT));
 }
 
 // Messages that take too long.
@@ -110,8 +108,7 @@ fn deadline_limits() -> Limits {
 }
 
 #[test]
-fn a_client_that_drips_is_cut_off_at_the_deadline_though_each_byte_is_in_time() {
-    let _bound = bounded();
+fn a_message_has_a_deadline_though_each_byte_is_in_time() {
     ends(Echo, deadline_limits(), |visit| visit.drips(b"x", SHORT), deadline(SHORT));
 }
 
@@ -128,17 +125,15 @@ fn head(connection: &mut Connection) -> io::Result<()> {
 
 #[test]
 fn a_message_of_many_lines_has_one_deadline() {
-    let _bound = bounded();
     let reads_a_head = || handler_fn(|connection| Ok(head(connection)?));
     ends(reads_a_head(), deadline_limits(), |visit| visit.drips(b"a: b\n", SHORT), deadline(SHORT));
-    // Even where there is always something to read.
+    // Also when there is always something to read.
     let floods = |visit: Visit| visit.floods(&b"a: b\n".repeat(1000), SHORT);
     ends(reads_a_head(), deadline_limits(), floods, deadline(SHORT));
 }
 
 #[test]
 fn a_frame_has_a_deadline() {
-    let _bound = bounded();
     let frames = LengthPrefixed::new(Prefix::U16);
     let reads_a_frame = handler_fn(move |connection| {
         let mut message = Vec::new();
@@ -158,8 +153,7 @@ fn a_frame_has_a_deadline() {
 }
 
 #[test]
-fn what_came_with_the_message_before_begins_the_next() {
-    let _bound = bounded();
+fn bytes_that_were_received_with_the_message_before_begin_the_next() {
     let sends_one_and_a_half = |visit: Visit| {
         let begin = Instant::now();
         visit.send("one\ntw");
@@ -172,10 +166,9 @@ fn what_came_with_the_message_before_begins_the_next() {
 }
 
 #[test]
-fn each_message_has_a_deadline_of_its_own() {
-    let _bound = bounded();
+fn each_message_has_its_own_deadline() {
     let limits = Limits { message: Some(LONG), ..Limits::default() };
-    let becomes_impatient = handler_fn(|connection| {
+    let sets_deadline = handler_fn(|connection| {
         let mut line = Vec::new();
         connection.read_line(&mut line)?;
         connection.set_message_deadline(Some(SHORT));
@@ -186,19 +179,18 @@ fn each_message_has_a_deadline_of_its_own() {
         visit.send("long ");
         thread::sleep(3 * SHORT);
         visit.echoes_rest("long ", "ago");
-        // One that comes at once is in time, whenever it comes.
+        // A pause before a message does not count.
         thread::sleep(3 * SHORT);
         visit.echoes("at once");
         let begin = Instant::now();
         visit.send("slow");
         visit.ends_no_earlier(begin, SHORT)
     };
-    ends(becomes_impatient, limits, takes_its_time, deadline(SHORT));
+    ends(sets_deadline, limits, takes_its_time, deadline(SHORT));
 }
 
 #[test]
-fn a_deadline_is_over_with_its_message() {
-    let _bound = bounded();
+fn a_deadline_ends_with_its_message() {
     let limits = Limits { message: Some(LONG), ..Limits::default() };
     let reads_on = handler_fn(|connection| {
         let mut line = Vec::new();
@@ -206,40 +198,43 @@ fn a_deadline_is_over_with_its_message() {
         connection.set_message_deadline(Some(SHORT));
         connection.set_read_timeout(Some(3 * SHORT))?;
         connection.write_all(&line)?;
-        // What is no message by itself has no deadline.
+        // A read outside of a message has no deadline.
         connection.read_exact(&mut [0; 10])?;
         Ok(())
     });
-    let speaks_and_is_silent = |visit: Visit| {
+    let sends_a_line_and_is_silent = |visit: Visit| {
         visit.send("in two ");
         thread::sleep(SHORT);
         let begin = Instant::now();
         visit.echoes_rest("in two ", "pieces");
         visit.ends_no_earlier(begin, 3 * SHORT)
     };
-    ends(reads_on, limits, speaks_and_is_silent, idle_timeout(3 * SHORT));
+    ends(reads_on, limits, sends_a_line_and_is_silent, idle_timeout(3 * SHORT));
 }
 
 // Rates.
 
 #[test]
-fn a_message_that_comes_too_slowly_is_cut_off() {
-    let _bound = bounded();
+fn a_message_that_arrives_too_slowly_ends_its_connection() {
     let rate = MinRate { bytes_per_second: 10_000, grace: SHORT };
     let limits = Limits { rate: Some(rate), read: Some(LONG), ..Limits::default() };
-    ends(Echo, limits.clone(), |visit| visit.drips(b"x", SHORT), too_slow(rate));
-    // Unless the handler minds less.
-    let patient = handler_fn(|connection| {
+    ends(Echo, limits, |visit| visit.drips(b"x", SHORT), too_slow(rate));
+}
+
+#[test]
+fn a_handler_may_lift_the_minimum_rate() {
+    let rate = MinRate { bytes_per_second: 10_000, grace: SHORT };
+    let limits = Limits { rate: Some(rate), read: Some(LONG), ..Limits::default() };
+    let lifts_rate = handler_fn(|connection| {
         connection.set_min_rate(None);
         connection.set_message_deadline(Some(3 * SHORT));
         StreamRequestHandler::handle(&Echo, connection)
     });
-    ends(patient, limits, |visit| visit.drips(b"x", 3 * SHORT), deadline(3 * SHORT));
+    ends(lifts_rate, limits, |visit| visit.drips(b"x", 3 * SHORT), deadline(3 * SHORT));
 }
 
 #[test]
-fn a_message_that_comes_fast_enough_may_take_its_time() {
-    let _bound = bounded();
+fn a_message_that_arrives_fast_enough_may_take_long() {
     // A thousand bytes may take a hundred seconds.
     let rate = MinRate { bytes_per_second: 10, grace: SHORT };
     let limits = Limits { rate: Some(rate), ..Limits::default() };
@@ -248,118 +243,116 @@ fn a_message_that_comes_fast_enough_may_take_its_time() {
         visit.send(&begin);
         thread::sleep(3 * SHORT);
         visit.echoes_rest(&begin, "x");
-        // Between messages there is no rate.
+        // The rate does not count between messages.
         thread::sleep(3 * SHORT);
         visit.echoes("and another");
         visit.client.shutdown(Shutdown::Write);
         Some(visit)
     };
-    ends(Echo, limits, pauses, Ending(CloseReason::Eof, None));
+    ends(Echo, limits, pauses, no_error(CloseReason::Eof));
 }
 
-/// Writes without end once it is asked to.
-fn flood() -> impl StreamRequestHandler {
+/// Writes without end after the first line.
+fn floods() -> impl StreamRequestHandler {
     handler_fn(|connection| {
         connection.read_line(&mut String::new())?;
-        loop {
-            connection.write_all(&[b'x'; 65_536])?;
-        }
+        flood(connection)
     })
 }
 
-#[test]
-fn a_client_that_takes_its_answer_too_slowly_is_cut_off() {
-    let _bound = bounded();
-    let rate = MinRate { bytes_per_second: 1_000_000_000, grace: SHORT };
-    let sips = |visit: Visit| {
-        let begin = Instant::now();
-        visit.send("please\n");
-        let mut client = &visit.client;
-        while visit.server.stats().finished == 0 {
-            assert!(begin.elapsed() < common::PATIENCE, "nobody minds");
-            let _ = client.read(&mut [0; 1000]);
-            thread::sleep(SHORT / 10);
-        }
-        visit.ends_no_earlier(begin, SHORT)
-    };
-    let limits = Limits { rate: Some(rate), write: Some(LONG), ..Limits::default() };
-    ends(flood(), limits, sips, too_slow(rate));
-    // A handler has a rate of its own.
-    let impatient = handler_fn(move |connection| {
-        connection.set_min_rate(Some(rate));
-        flood().handle(connection)
-    });
-    let limits = Limits { write: Some(LONG), ..Limits::default() };
-    ends(impatient, limits, sips, too_slow(rate));
-}
+const FAST: MinRate = MinRate { bytes_per_second: 1_000_000_000, grace: SHORT };
 
-// Clients that take nothing.
-
-fn takes_nothing(visit: Visit) -> Option<Visit> {
+/// Reads an endless answer in small pieces, until the server closes the connection.
+fn reads_slowly(visit: Visit) -> Option<Visit> {
     let begin = Instant::now();
     visit.send("please\n");
-    common::wait_until("it is over", || visit.server.stats().finished == 1);
+    while visit.server.stats().finished == 0 {
+        assert!(begin.elapsed() < TIMEOUT, "the server does not close the connection");
+        let _ = (&visit.client).read(&mut [0; 1000]);
+        thread::sleep(SHORT / 10);
+    }
+    visit.ends_no_earlier(begin, SHORT)
+}
+
+#[test]
+fn a_client_that_takes_its_answer_too_slowly_is_closed() {
+    let limits = Limits { rate: Some(FAST), write: Some(LONG), ..Limits::default() };
+    ends(floods(), limits, reads_slowly, too_slow(FAST));
+}
+
+#[test]
+fn a_handler_may_set_its_own_minimum_rate() {
+    let sets_rate = handler_fn(move |connection| {
+        connection.set_min_rate(Some(FAST));
+        floods().handle(connection)
+    });
+    let limits = Limits { write: Some(LONG), ..Limits::default() };
+    ends(sets_rate, limits, reads_slowly, too_slow(FAST));
+}
+
+// Clients that do not read.
+
+fn does_not_read(visit: Visit) -> Option<Visit> {
+    let begin = Instant::now();
+    visit.send("please\n");
+    wait_until("the connection is closed", || visit.server.stats().finished == 1);
     assert!(begin.elapsed() >= SHORT, "after {:?}", begin.elapsed());
     Some(visit)
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_cut_off_after_the_write_timeout() {
-    let _bound = bounded();
+fn a_client_that_does_not_read_is_closed_after_the_write_timeout() {
     let limits = Limits { write: Some(SHORT), ..Limits::default() };
-    ends(flood(), limits, takes_nothing, write_timeout(SHORT));
-    // A rate that is not reached by then does not change its name.
+    ends(floods(), limits, does_not_read, write_timeout(SHORT));
+    // A minimum rate that is missed too does not change what is reported.
     let rate = Some(MinRate { bytes_per_second: 1, grace: LONG });
     let limits = Limits { write: Some(SHORT), rate, ..Limits::default() };
-    ends(flood(), limits, takes_nothing, write_timeout(SHORT));
+    ends(floods(), limits, does_not_read, write_timeout(SHORT));
 }
 
 #[test]
-fn a_handler_has_a_write_timeout_of_its_own() {
-    let _bound = bounded();
+fn a_handler_may_set_its_own_write_timeout() {
     let limits = Limits { write: Some(LONG), ..Limits::default() };
-    let impatient = handler_fn(|connection| {
+    let sets_timeout = handler_fn(|connection| {
         connection.set_write_timeout(Some(SHORT))?;
-        flood().handle(connection)
+        floods().handle(connection)
     });
-    ends(impatient, limits, takes_nothing, write_timeout(SHORT));
+    ends(sets_timeout, limits, does_not_read, write_timeout(SHORT));
 }
 
 #[test]
-fn nothing_follows_what_a_client_did_not_take_whole() {
-    let _bound = bounded();
+fn nothing_is_sent_after_a_write_that_timed_out_in_part() {
     let room = Broadcast::new();
     let (failed, has_failed) = mpsc::channel();
     let (go, may_go) = mpsc::channel();
     let may_go = Mutex::new(may_go);
     let is_a_member = handler_fn(move |connection| {
         let member = room.join(connection)?;
-        let error = flood().handle(connection).unwrap_err();
+        let error = floods().handle(connection).unwrap_err();
         failed.send(())?;
         may_go.lock().recv()?;
         room.send(&b"a message"[..]);
         drop(member);
         Err(error)
     });
-    let takes_some_later = |visit: Visit| {
+    let reads_later = |visit: Visit| {
         visit.send("please\n");
         next(&has_failed);
-        // There is room again, in the middle of what the handler has written.
+        // The socket buffers have room again, in the middle of what the handler has written.
         (&visit.client).read_exact(&mut [0; 128 * 1024]).unwrap();
         go.send(()).unwrap();
-        let rest = common::rest_of(&visit.client);
-        assert!(rest.iter().all(|byte| *byte == b'x'), "torn");
+        let rest = rest_of(&visit.client);
+        assert!(rest.iter().all(|byte| *byte == b'x'), "a message after a gap");
         Some(visit)
     };
     let limits = Limits { write: Some(SHORT), ..Limits::default() };
-    ends(is_a_member, limits, takes_some_later, write_timeout(SHORT));
+    ends(is_a_member, limits, reads_later, write_timeout(SHORT));
 }
 
-// Handlers that do not mind.
+// Handlers that go on after a timeout.
 
 #[test]
-fn a_handler_that_is_told_of_a_timeout_may_end_without_an_error() {
-    let _bound = bounded();
+fn a_handler_may_return_ok_after_a_timeout() {
     let limits = Limits { read: Some(SHORT), ..Limits::default() };
     let says_goodbye = handler_fn(|connection| {
         let error = connection.read_line(&mut String::new()).unwrap_err();
@@ -368,47 +361,54 @@ fn a_handler_that_is_told_of_a_timeout_may_end_without_an_error() {
         writeln!(connection, "goodbye")?;
         Ok(())
     });
-    let is_told = |visit: Visit| {
+    let reads_it = |visit: Visit| {
         visit.reads("goodbye");
         Some(visit)
     };
-    ends(says_goodbye, limits, is_told, Ending(CloseReason::IdleTimeout, None));
+    ends(says_goodbye, limits, reads_it, no_error(CloseReason::IdleTimeout));
+}
+
+/// Reads on after each timeout. Returns at end-of-file, or after the first line.
+fn reads_on(returns_after_a_line: bool) -> impl StreamRequestHandler {
+    handler_fn(move |connection| {
+        let mut line = Vec::new();
+        loop {
+            match connection.read_line(&mut line) {
+                Ok(0) => return Ok(()),
+                Ok(_) => connection.write_all(&std::mem::take(&mut line))?,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    writeln!(connection, "are you there?")?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if returns_after_a_line {
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// Waits for a timeout, sends a line, and ends its side.
+fn is_late(visit: Visit) -> Option<Visit> {
+    visit.reads("are you there?");
+    visit.send("yes\n");
+    let mut answer = String::new();
+    while answer != "yes" {
+        answer = line_of(&visit.client);
+    }
+    visit.client.shutdown(Shutdown::Write);
+    Some(visit)
 }
 
 #[test]
-fn a_client_that_speaks_again_after_a_timeout_ends_for_its_later_reason() {
-    let _bound = bounded();
-    /// Asks again and again; one line is enough for `one_is_enough`.
-    fn asks_again(one_is_enough: bool) -> impl StreamRequestHandler {
-        handler_fn(move |connection| {
-            let mut line = Vec::new();
-            loop {
-                match connection.read_line(&mut line) {
-                    Ok(0) => return Ok(()),
-                    Ok(_) => connection.write_all(&std::mem::take(&mut line))?,
-                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                        writeln!(connection, "are you there?")?;
-                        continue;
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-                if one_is_enough {
-                    return Ok(());
-                }
-            }
-        })
-    }
-    let speaks_again = |visit: Visit| {
-        visit.reads("are you there?");
-        visit.send("yes\n");
-        let mut answer = String::new();
-        while answer != "yes" {
-            answer = common::line_of(&visit.client);
-        }
-        visit.client.shutdown(Shutdown::Write);
-        Some(visit)
-    };
+fn end_of_file_after_a_timeout_is_the_reason() {
     let limits = Limits { read: Some(SHORT), ..Limits::default() };
-    ends(asks_again(false), limits.clone(), speaks_again, Ending(CloseReason::Eof, None));
-    ends(asks_again(true), limits, speaks_again, Ending(CloseReason::Completed, None));
+    ends(reads_on(false), limits, is_late, no_error(CloseReason::Eof));
+}
+
+#[test]
+fn a_return_after_a_timeout_is_the_reason() {
+    let limits = Limits { read: Some(SHORT), ..Limits::default() };
+    ends(reads_on(true), limits, is_late, no_error(CloseReason::Completed));
 }

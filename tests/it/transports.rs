@@ -1,39 +1,34 @@
-//! Four transports by two mixins (the third is in `forking.rs`), and every way to name the place
-//! where a server listens.
-
-mod common;
+//! Four transports by two mixins (`Forking` is in `alone/forking.rs`), and every way to name the
+//! address of a server.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net;
-use std::time::Duration;
+use std::sync::mpsc;
 
-use common::{
-    Bystanders, PATIENCE, TempDir, abstract_name, bounded, echoes, lines, tcp, udp, unix,
-};
 use socketserver::services::Echo;
 use socketserver::transport::Transport;
-use socketserver::{
-    Address, Connection, DatagramRequest, Endpoint, Error, HandlerResult, IntoHandler, Server,
-    Spawnable, TcpServer, ThreadingTcpServer, ThreadingUdpServer, ThreadingUnixDatagramServer,
-    ThreadingUnixStreamServer, UdpServer, UnixDatagramServer, UnixStreamServer,
-};
+use socketserver::*;
 
-/// Three clients in a row, beside other children of this process.
+use crate::support::clients::{ask, datagram_of, echoes, lines, tcp, udp, unix};
+use crate::support::servers::serve_at;
+use crate::support::system::Bystanders;
+use crate::support::{TIMEOUT, TempDir, abstract_name, next};
+
+/// Serves three clients one after the other, beside other children of this process.
 fn serves_three<T, M>(address: &str)
 where
     T: Transport,
     M: Spawnable + Default,
     Echo: IntoHandler<T::Handler>,
 {
-    let _bound = bounded();
     let bystanders = Bystanders::start();
-    let server = Server::<T, M>::bind(address, Echo).unwrap().spawn().unwrap();
+    let server = serve_at(address, Server::<T, M>::builder(), Echo);
     for text in ["first", "second\nand more\n", "third \u{1F980}\n"] {
         echoes(server.local_addr(), text);
     }
     let handle = server.handle();
-    let report = server.stop(PATIENCE);
+    let report = server.stop(TIMEOUT);
     assert!(report.is_clean(), "{report:?}");
     let stats = handle.stats();
     assert_eq!((stats.accepted, stats.finished, stats.active), (3, 3, 0));
@@ -45,14 +40,14 @@ macro_rules! matrix {
     ($($name:ident: $server:ty, $address:expr;)*) => {$(
         #[test]
         fn $name() {
-            let _directory = TempDir::new();
+            let directory = TempDir::new();
             let address: &dyn Fn(&TempDir) -> String = &$address;
-            Row::<$server>::serves_three(&address(&_directory));
+            Row::<$server>::serves_three(&address(&directory));
         }
     )*};
 }
 
-/// Takes a server's alias apart.
+/// Names the parameters of the alias of a server.
 struct Row<S>(std::marker::PhantomData<S>);
 
 impl<T: Transport, M: Spawnable + Default> Row<Server<T, M>>
@@ -86,19 +81,16 @@ matrix! {
 }
 
 #[test]
-fn a_dual_stack_server_takes_both_families_and_shows_ipv4_as_ipv4() {
-    let _bound = bounded();
-    let who = |connection: &mut Connection| -> HandlerResult {
-        let (peer, here) = (connection.peer_addr().clone(), connection.local_addr()?);
-        writeln!(connection, "{peer}\n{here}")?;
+fn a_dual_stack_server_serves_both_families_and_shows_ipv4_addresses_as_such() {
+    let addresses = |connection: &mut Connection| -> HandlerResult {
+        let (peer, local) = (connection.peer_addr().clone(), connection.local_addr()?);
+        writeln!(connection, "{peer}\n{local}")?;
         Ok(())
     };
-    let server = ThreadingTcpServer::builder().dual_stack(true).bind("[::]:0", who).unwrap();
-    let server = server.spawn().unwrap();
+    let server = serve_at("[::]:0", ThreadingTcpServer::builder().dual_stack(true), addresses);
     let port = server.local_addr().port().unwrap();
     for host in ["127.0.0.1", "::1"] {
-        let client = TcpStream::connect((host, port)).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let client = tcp((host, port));
         let seen: Vec<_> = lines(&client).collect();
         let own = client.local_addr().unwrap().to_string();
         assert_eq!(seen, [own, SocketAddr::new(host.parse().unwrap(), port).to_string()]);
@@ -107,27 +99,22 @@ fn a_dual_stack_server_takes_both_families_and_shows_ipv4_as_ipv4() {
 
 #[test]
 fn a_dual_stack_udp_server_answers_both_families() {
-    let _bound = bounded();
-    let who = |request: &mut DatagramRequest| -> HandlerResult {
+    let address = |request: &mut DatagramRequest| -> HandlerResult {
         let peer = request.peer_addr().to_string();
         Ok(request.write_all(peer.as_bytes())?)
     };
-    let server = UdpServer::builder().dual_stack(true).bind("[::]:0", who).unwrap();
-    let server = server.spawn().unwrap();
+    let server = serve_at("[::]:0", UdpServer::builder().dual_stack(true), address);
     let port = server.local_addr().port().unwrap();
     for host in ["127.0.0.1", "::1"] {
-        let client = udp(Endpoint::from((host, port)));
+        let client = udp((host, port));
         client.send(b"?").unwrap();
-        let mut answer = [0; 100];
-        let length = client.recv(&mut answer).unwrap();
         let own = format!("udp://{}", client.local_addr().unwrap());
-        assert_eq!(str::from_utf8(&answer[..length]).unwrap(), own);
+        assert_eq!(datagram_of(|buffer| client.recv(buffer)), own.as_bytes());
     }
 }
 
 #[test]
 fn an_ipv6_server_is_not_dual_stack_unless_asked() {
-    let _bound = bounded();
     let server = TcpServer::bind("[::]:0", Echo).unwrap();
     let port = server.local_addr().port().unwrap();
     let error = TcpStream::connect(("127.0.0.1", port)).unwrap_err();
@@ -135,8 +122,7 @@ fn an_ipv6_server_is_not_dual_stack_unless_asked() {
 }
 
 #[test]
-fn sockets_that_were_bound_elsewhere_are_served() {
-    let _bound = bounded();
+fn sockets_that_the_program_has_bound_are_served() {
     let directory = TempDir::new();
     let path = directory.join("stream");
 
@@ -151,7 +137,7 @@ fn sockets_that_were_bound_elsewhere_are_served() {
     let server = UnixStreamServer::from_listener(listener, Echo).unwrap().spawn().unwrap();
     echoes(server.local_addr(), "unix\n");
     drop(server);
-    assert!(path.exists(), "the file belongs to whoever bound the socket");
+    assert!(path.exists(), "the server has removed a file that it has not made");
 
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let server = ThreadingUdpServer::from_socket(socket, Echo).unwrap().spawn().unwrap();
@@ -165,21 +151,19 @@ fn sockets_that_were_bound_elsewhere_are_served() {
 
 #[test]
 fn clients_that_connected_before_the_listener_was_handed_over_are_served() {
-    let _bound = bounded();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = tcp(listener.local_addr().unwrap());
     let _server = ThreadingTcpServer::from_listener(listener, Echo).unwrap().spawn().unwrap();
-    assert_eq!(common::ask(&client, "early"), "early");
+    assert_eq!(ask(&client, "early"), "early");
 }
 
 #[test]
-fn a_socket_file_is_removed_in_the_end_and_a_stale_one_replaced() {
-    let _bound = bounded();
+fn a_stale_socket_file_is_replaced_and_removed_by_the_stop() {
     let directory = TempDir::new();
     for name in ["unix", "unixgram"] {
         let path = directory.join(name);
         let address = format!("{name}:{}", path.display());
-        // What a server that was killed leaves behind.
+        // Such a file is left by a server that was killed.
         if name == "unix" {
             drop(net::UnixListener::bind(&path).unwrap());
         } else {
@@ -187,15 +171,15 @@ fn a_socket_file_is_removed_in_the_end_and_a_stale_one_replaced() {
         }
         assert!(path.exists());
         if name == "unix" {
-            let server = ThreadingUnixStreamServer::bind(&*address, Echo).unwrap().spawn().unwrap();
+            let server = serve_at(&address, ThreadingUnixStreamServer::builder(), Echo);
             echoes(server.local_addr(), "replaced\n");
             assert_eq!(server.local_addr().to_string(), address);
-            assert!(server.stop(PATIENCE).is_clean());
+            assert!(server.stop(TIMEOUT).is_clean());
         } else {
-            let server = UnixDatagramServer::bind(&*address, Echo).unwrap().spawn().unwrap();
+            let server = serve_at(&address, UnixDatagramServer::builder(), Echo);
             echoes(server.local_addr(), "replaced");
             assert_eq!(server.local_addr().to_string(), address);
-            assert!(server.stop(PATIENCE).is_clean());
+            assert!(server.stop(TIMEOUT).is_clean());
         }
         assert!(!path.exists(), "{name} left its file behind");
     }
@@ -213,14 +197,13 @@ fn a_server_that_never_served_removes_its_socket_file() {
 
 #[test]
 fn a_socket_file_in_use_is_an_error_and_stays() {
-    let _bound = bounded();
     let directory = TempDir::new();
     let path = directory.join("socket");
     let first = ThreadingUnixStreamServer::bind(path.as_path(), Echo).unwrap().spawn().unwrap();
     let error = UnixStreamServer::bind(path.as_path(), Echo).unwrap_err();
     assert!(matches!(&error, Error::Bind { .. }), "{error:?}");
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
-    // A server of the other kind does not take it away either.
+    // Neither does a server of the other kind replace it.
     UnixDatagramServer::bind(path.as_path(), Echo).unwrap_err();
     echoes(first.local_addr(), "still here\n");
     drop(first);
@@ -232,25 +215,23 @@ fn a_socket_file_in_use_is_an_error_and_stays() {
 }
 
 #[test]
-fn a_full_backlog_is_no_stale_socket() {
-    let _bound = bounded();
+fn a_socket_with_a_full_backlog_is_not_replaced() {
     let directory = TempDir::new();
     let path = directory.join("socket");
     let server = UnixStreamServer::builder().backlog(0).bind(path.as_path(), Echo).unwrap();
     let _waiting = unix(server.local_addr());
-    let (sender, result) = std::sync::mpsc::channel();
+    let (sender, result) = mpsc::channel();
     let second = path.clone();
     std::thread::spawn(move || {
         let bound = UnixStreamServer::bind(second.as_path(), Echo);
         let _ = sender.send(bound.map(drop).map_err(|error| error.to_string()));
     });
-    let second = result.recv_timeout(Duration::from_secs(20));
-    assert!(matches!(second, Ok(Err(_))), "{second:?}");
+    next(&result).unwrap_err();
     assert!(path.exists());
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_never_replaced() {
+fn a_file_that_is_no_socket_is_not_replaced() {
     let directory = TempDir::new();
     let path = directory.join("precious");
     std::fs::write(&path, "data").unwrap();
@@ -264,7 +245,7 @@ fn a_file_that_is_no_socket_is_never_replaced() {
 }
 
 #[test]
-fn a_socket_that_took_the_place_of_the_servers_file_is_left_alone() {
+fn a_socket_that_has_replaced_the_servers_file_is_not_removed() {
     let directory = TempDir::new();
     let path = directory.join("socket");
     let server = UnixStreamServer::bind(path.as_path(), Echo).unwrap();

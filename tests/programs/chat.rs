@@ -1,8 +1,5 @@
 //! The chats as processes of their own, with several clients each: who reads what, line by line.
 
-mod common;
-#[path = "common/process.rs"]
-mod process;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

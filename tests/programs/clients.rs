@@ -183,7 +183,7 @@ fn listen() -> (String, Receiver<TcpStream>) {
 }
 
 fn echo() -> (RunningServer, String) {
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let server = serve(Echo);
     let address = server.local_addr().to_string();
     (server, address)
 }
@@ -225,7 +225,7 @@ fn a_server_that_first_sends_and_then_reads_is_no_deadlock() {
         connection.read_to_end(&mut request)?;
         Ok(write!(connection, "{}", request.len())?)
     });
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
+    let server = serve(handler);
     let address = server.local_addr().to_string();
     let ended = Client::start("echo_client", &[&address]).finish(vec![b'y'; SIZE]);
     assert_eq!((ended.status, ended.errors.as_str()), (Some(0), ""));
@@ -259,7 +259,7 @@ fn every_form_of_a_stream_address_is_understood() {
 
 #[test]
 fn the_servers_end_ends_the_client_while_its_input_is_open() {
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", Hello).unwrap().spawn().unwrap();
+    let server = serve(Hello);
     let client = Client::start("echo_client", &[&server.local_addr().to_string()]);
     // Its input is closed only when the test drops it.
     assert_answers(&client.end(), b"Hello World!\n");
@@ -445,7 +445,7 @@ fn a_name_is_taken_refused_or_good() {
         connection.read_line(&mut line)?;
         Ok(write!(connection, "got {line}")?)
     });
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", server).unwrap().spawn().unwrap();
+    let server = serve(server);
     let address = server.local_addr().to_string();
     let ended = Client::start("chat_client", &["-u", "ada", &address]).finish("hello\n");
     assert_answers(&ended, b"[ctime] bob: hi\r\ngot hello\n");
@@ -472,7 +472,7 @@ fn a_line_typed_at_a_terminal_is_answered() {
         }
         Ok(())
     });
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", upper).unwrap().spawn().unwrap();
+    let server = serve(upper);
     let address = server.local_addr().to_string();
     for client in ["echo_client", "chat_client"] {
         let mut client = Client::at_terminal(client, &[&address]);
@@ -530,7 +530,7 @@ fn an_answer_that_is_the_servers_last_is_shown() {
         connection.read_line(&mut String::new())?;
         Ok(connection.write_all(b"bye\r\n")?)
     });
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();
+    let server = serve(handler);
     let address = server.local_addr().to_string();
     for _ in 0..20 {
         let mut client = Client::at_terminal("chat_client", &[&address]);

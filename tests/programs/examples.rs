@@ -3,9 +3,6 @@
 //!
 //! Some of the clients are what a user would take: nc (of OpenBSD), telnet, Python.
 
-mod common;
-#[path = "common/process.rs"]
-mod process;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use common::{PATIENCE, uninterrupted, wait_until};
+use common::{TIMEOUT, uninterrupted, wait_until};
 use common::{TempDir, abstract_name, ask, echoes, line_of, rest_of, tcp, udp, unix, unixgram};
 use process::{Ended, Process, Server, example, exists, run, without_time};
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
@@ -302,7 +299,7 @@ fn glutton(server: &Server) -> UnixStream {
     let limit = std::fs::read_to_string("/proc/sys/net/core/wmem_default").unwrap();
     let half: usize = limit.trim().parse::<usize>().unwrap() / 2;
     let client = unix(server.endpoint());
-    client.set_write_timeout(Some(PATIENCE)).unwrap();
+    client.set_write_timeout(Some(TIMEOUT)).unwrap();
     // Each of these lines is answered by ten bytes.
     (&client).write_all(&vec![b'\n'; half]).unwrap();
     client

@@ -1,19 +1,20 @@
-//! How connections end, as their own hooks are told, and as the server counts them.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+//! How connections end, as a handler's hooks see it, and as the server counts it.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::sync::mpsc;
+use std::io::{Read, Write};
+use std::sync::mpsc::TryRecvError;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use socket2::SockRef;
 use socketserver::transport::Transport;
 use socketserver::*;
 
-use crate::common::{self, Client, PATIENCE, line_of, next, on_every_stream_server, wait_until};
+use super::clients::{self, Client, line_of, read_until_closed};
+use super::recorder::{Call, Recorder, next_finish};
+use super::servers::{Settings, on_every_stream_server};
+use super::{TIMEOUT, next, wait_until};
 
-/// A limit that is reached, and one that never is.
+/// A time limit that a test reaches, and one that no test reaches.
 pub(crate) const SHORT: Duration = Duration::from_millis(60);
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
@@ -28,8 +29,8 @@ pub(crate) struct Limits {
     pub(crate) line: Option<usize>,
 }
 
-impl common::Settings for Limits {
-    fn set<T: Transport, M: Mixin>(&self, builder: Builder<T, M>) -> Builder<T, M> {
+impl Settings for Limits {
+    fn apply<T: Transport, M: Mixin>(&self, builder: Builder<T, M>) -> Builder<T, M> {
         builder
             .read_timeout(self.read)
             .idle_timeout(self.idle)
@@ -40,39 +41,44 @@ impl common::Settings for Limits {
     }
 }
 
-/// How a connection is to end: why, and what `handle_error` is told, if anything.
+/// How a connection ends: why, and the error that `handle_error` gets, if it is called.
 pub(crate) struct Ending(pub(crate) CloseReason, pub(crate) Option<Error>);
 
-/// On each server: a client plays its part, and its connection ends in this way, as `finish` and
-/// `handle_error` are told, and as it is counted. Unless the part drops the client, it is there
-/// until then.
+/// An ending without a call of `handle_error`.
+pub(crate) fn no_error(reason: CloseReason) -> Ending {
+    Ending(reason, None)
+}
+
+/// On each server: a client plays its part, and its connection ends in this way, by what `finish`
+/// and `handle_error` see, and by the server's counters. The client stays connected until then,
+/// unless the part drops it.
 pub(crate) fn ends(
     handler: impl StreamRequestHandler,
     limits: Limits,
     part: impl Fn(Visit) -> Option<Visit>,
     Ending(reason, error): Ending,
 ) {
-    let (handler, words) = Watched::new(handler);
-    let words = Mutex::new(words);
+    let (handler, calls) = Recorder::new(handler);
+    let calls = Mutex::new(calls);
     on_every_stream_server(handler, limits, |server| {
-        let begin = Instant::now();
-        let visit = part(Visit { begin, server: server.handle(), client: Client::of(server) });
-        let words = words.lock();
-        assert_eq!(next(&words), format!("finish: {reason:?}"), "{}", server.local_addr());
+        let visit = part(Visit::begin(server));
+        let calls = calls.lock();
+        assert_eq!(next_finish(&calls), reason, "{}", server.local_addr());
         if let Some(error) = &error {
-            assert_eq!(next(&words), format!("{reason:?}: {error:?}"));
+            let Call::Error { reason: at_error, own, .. } = next(&calls) else { panic!() };
+            assert_eq!((at_error, own), (Some(reason), Some(format!("{error:?}"))));
         }
         is_counted(server, &[reason]);
-        assert_eq!(words.try_recv(), Err(mpsc::TryRecvError::Empty));
+        assert_eq!(calls.try_recv(), Err(TryRecvError::Empty));
         drop(visit);
     });
 }
 
-/// The server has served nobody but connections that ended for these reasons.
+/// All connections that the server has had are over, and counted for these reasons.
 #[track_caller]
 pub(crate) fn is_counted(server: &ServerHandle, reasons: &[CloseReason]) {
     let expected = reasons.len() as u64;
-    wait_until("they end", || {
+    wait_until("all connections have ended", || {
         let stats = server.stats();
         stats.finished + stats.denied == expected && stats.active == 0
     });
@@ -101,64 +107,20 @@ pub(crate) fn by_reason(stats: &Stats) -> [(CloseReason, u64); 11] {
     ]
 }
 
-/// A handler that tells what its last two hooks are told.
-pub(crate) struct Watched<H> {
-    handler: H,
-    tell: Mutex<mpsc::Sender<String>>,
-}
-
-impl<H> Watched<H> {
-    pub(crate) fn new(handler: H) -> (Watched<H>, mpsc::Receiver<String>) {
-        let (sender, receiver) = mpsc::channel();
-        (Watched { handler, tell: Mutex::new(sender) }, receiver)
-    }
-}
-
-impl<H: StreamRequestHandler> StreamRequestHandler for Watched<H> {
-    fn verify_request(&self, connection: &Connection) -> bool {
-        self.handler.verify_request(connection)
-    }
-
-    fn setup(&self, connection: &mut Connection) -> HandlerResult {
-        assert_eq!(connection.close_reason(), None);
-        self.handler.setup(connection)
-    }
-
-    fn handle(&self, connection: &mut Connection) -> HandlerResult {
-        assert_eq!(connection.close_reason(), None);
-        self.handler.handle(connection)
-    }
-
-    fn finish(&self, connection: &mut Connection) -> HandlerResult {
-        let reason = connection.close_reason().expect("a reason");
-        let _ = self.tell.lock().send(format!("finish: {reason:?}"));
-        self.handler.finish(connection)
-    }
-
-    fn handle_error(
-        &self,
-        connection: &Connection,
-        error: &(dyn std::error::Error + Send + Sync + 'static),
-    ) {
-        let reason = connection.close_reason().expect("a reason");
-        let own = error.downcast_ref().or_else(|| Error::of(error.downcast_ref()?));
-        let word = match own {
-            Some(error) => format!("{reason:?}: {error:?}"),
-            None => format!("{reason:?}: {error}"),
-        };
-        let _ = self.tell.lock().send(word);
-    }
-}
-
 /// What a client does to a server.
 pub(crate) struct Visit {
-    /// Before it has connected.
+    /// The time before it connected.
     pub(crate) begin: Instant,
     pub(crate) client: Client,
     pub(crate) server: ServerHandle,
 }
 
 impl Visit {
+    pub(crate) fn begin(server: &RunningServer) -> Visit {
+        let begin = Instant::now();
+        Visit { begin, client: Client::of(server), server: server.handle() }
+    }
+
     #[track_caller]
     pub(crate) fn send(&self, bytes: impl AsRef<[u8]>) {
         self.client.send(bytes);
@@ -167,13 +129,13 @@ impl Visit {
     /// Sends a line, and reads the same.
     #[track_caller]
     pub(crate) fn echoes(&self, line: &str) {
-        assert_eq!(common::ask(&self.client, line), line);
+        assert_eq!(clients::ask(&self.client, line), line);
     }
 
-    /// Having sent the first piece of a line, sends the rest, and reads all of it.
+    /// Sends the rest of a line whose beginning has been sent, and reads all of it.
     #[track_caller]
     pub(crate) fn echoes_rest(&self, sent: &str, rest: &str) {
-        assert_eq!(common::ask(&self.client, rest), [sent, rest].concat());
+        assert_eq!(clients::ask(&self.client, rest), [sent, rest].concat());
     }
 
     /// The next line, without its end, is this one.
@@ -182,26 +144,16 @@ impl Visit {
         assert_eq!(line_of(&self.client), line);
     }
 
-    /// Reads to the end, however that comes.
-    #[track_caller]
-    pub(crate) fn reads_to_the_end(&self) {
-        match io::copy(&mut &self.client, &mut io::sink()) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    /// The server has enough of it, no earlier than `limit` after `since`.
+    /// The server closes the connection, no earlier than `limit` after `since`.
     #[track_caller]
     pub(crate) fn ends_no_earlier(self, since: Instant, limit: Duration) -> Option<Visit> {
-        self.reads_to_the_end();
+        read_until_closed(&self.client);
         assert!(since.elapsed() >= limit, "after {:?}", since.elapsed());
         Some(self)
     }
 
-    /// Sends this again and again, with a pause each time, until the server has enough of it, no
-    /// earlier than `limit` after the begin.
+    /// Sends this again and again, with pauses, until the server closes the connection, no earlier
+    /// than `limit` after the first.
     #[track_caller]
     pub(crate) fn drips(self, bytes: &[u8], limit: Duration) -> Option<Visit> {
         self.sends_on(bytes, SHORT / 10, limit)
@@ -217,19 +169,19 @@ impl Visit {
     fn sends_on(self, bytes: &[u8], pause: Duration, limit: Duration) -> Option<Visit> {
         let begin = Instant::now();
         while (&self.client).write(bytes).is_ok() {
-            assert!(begin.elapsed() < PATIENCE, "nobody minds");
+            assert!(begin.elapsed() < TIMEOUT, "the server does not close the connection");
             thread::sleep(pause);
         }
         assert!(begin.elapsed() >= limit, "after {:?}", begin.elapsed());
         Some(self)
     }
 
-    /// Ends the connection so that the server takes it for a reset. There must be something for
-    /// the client to read: by that a Unix socket tells a reset from an end.
+    /// Resets the connection. There must be something for the client to read: a Unix socket that is
+    /// closed with unread input resets.
     pub(crate) fn resets(self) -> Option<Visit> {
         (&self.client).read_exact(&mut [0]).unwrap();
-        if let Client::Tcp(stream) = &self.client {
-            SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+        if let Client::Tcp(stream) = self.client {
+            clients::reset(stream);
         }
         None
     }

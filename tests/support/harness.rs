@@ -81,14 +81,16 @@ pub(crate) fn run(tests: &[Test]) -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Runs a test on a thread of its name. A test that takes too long ends the program.
+/// Runs a test on a thread of its name, which a panic shows. A test that takes too long ends the
+/// program.
 fn run_in_time(name: &str, test: fn()) {
-    let (sender, receiver) = channel::<()>();
-    let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+    let (sender, ended) = channel::<()>();
+    let thread_name = name.rsplit("::").next().unwrap_or(name).to_owned();
+    let thread = thread::Builder::new().name(thread_name).spawn(move || {
         let _sender = sender;
         test();
     });
-    if receiver.recv_timeout(TEST_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+    if ended.recv_timeout(TEST_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
         eprintln!("test {name} has not ended after {TEST_TIMEOUT:?}");
         std::process::exit(101);
     }

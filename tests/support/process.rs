@@ -1,16 +1,15 @@
-//! Example programs as processes of their own: started, listened to, signalled and waited for,
-//! each within bounds, and gone when the test is over.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+//! Programs as processes: started, read from, signalled and waited for, each within bounds, and
+//! killed on drop.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jiff::civil::DateTime;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, test_kill_process,
@@ -18,10 +17,10 @@ use rustix::process::{
 };
 use socketserver::Endpoint;
 
-use crate::common::PATIENCE;
+use super::TIMEOUT;
 
-/// The program of an example, which `cargo test` has built; `cargo test --test NAME` takes it as it
-/// is, and needs a `cargo build --examples` before it.
+/// The program of an example, which `cargo test` builds; `cargo test --test NAME` takes it as it is,
+/// and needs a `cargo build --examples` before it.
 pub(crate) fn example(name: &str) -> Command {
     let mut path: PathBuf = std::env::current_exe().unwrap();
     // From target/PROFILE/deps/THIS-TEST to target/PROFILE/examples/NAME.
@@ -36,12 +35,27 @@ pub(crate) fn example(name: &str) -> Command {
 
 /// A running program.
 pub(crate) struct Process {
-    what: String,
+    name: String,
     child: Child,
     has_ended: bool,
     stdin: Option<ChildStdin>,
-    stdout: Receiver<Vec<u8>>,
-    stderr: Receiver<Vec<u8>>,
+    stdout: Output,
+    stderr: Output,
+    pieces: Receiver<(Pipe, Vec<u8>)>,
+    sender: Sender<(Pipe, Vec<u8>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Pipe {
+    Stdout,
+    Stderr,
+}
+
+/// What has been received from a pipe and not been read by the test.
+#[derive(Default)]
+struct Output {
+    bytes: RefCell<Vec<u8>>,
+    is_open: Cell<bool>,
 }
 
 /// What a program left when it had ended.
@@ -50,7 +64,7 @@ pub(crate) struct Ended {
     /// `None`: a signal killed it.
     pub(crate) status: Option<i32>,
     pub(crate) signal: Option<i32>,
-    /// What was not read before.
+    /// What the test had not read before.
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
 }
@@ -59,29 +73,88 @@ impl Ended {
     pub(crate) fn text(&self) -> &str {
         str::from_utf8(&self.stdout).unwrap()
     }
+
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &str> {
+        self.text().lines()
+    }
+
+    /// Whether this was a line of the standard output.
+    pub(crate) fn says(&self, line: &str) -> bool {
+        self.lines().any(|said| said == line)
+    }
 }
 
 impl Process {
     /// Starts any program, with pipes for its input and output.
     #[track_caller]
     pub(crate) fn spawn(command: Command) -> Process {
-        let (mut process, stdout) = Process::spawn_unread(command);
-        process.stdout = lines_of(stdout);
+        let (process, stdout) = Process::spawn_into(command, Stdio::piped());
+        process.collect(Pipe::Stdout, stdout.unwrap());
         process
     }
 
-    fn spawn_unread(mut command: Command) -> (Process, ChildStdout) {
-        let what = format!("{command:?}");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| match error.kind() {
-            ErrorKind::NotFound => panic!("{what} is not installed, and these tests need it"),
-            _ => panic!("{what}: {error}"),
-        });
-        let stdin = child.stdin.take();
-        let stdout = child.stdout.take().unwrap();
-        let stderr = lines_of(child.stderr.take().unwrap());
-        let process = Process { what, child, has_ended: false, stdin, stdout: channel().1, stderr };
+    /// Starts a program with this standard output. If that is a pipe, its other end is returned.
+    #[track_caller]
+    pub(crate) fn spawn_into(
+        mut command: Command,
+        output: Stdio,
+    ) -> (Process, Option<ChildStdout>) {
+        let name = format!("{command:?}");
+        command.stdin(Stdio::piped()).stdout(output).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let stderr = child.stderr.take().unwrap();
+        let (sender, pieces) = channel();
+        let process = Process {
+            name,
+            child,
+            has_ended: false,
+            stdin,
+            stdout: Output::default(),
+            stderr: Output::default(),
+            pieces,
+            sender,
+        };
+        process.collect(Pipe::Stderr, stderr);
         (process, stdout)
+    }
+
+    fn output(&self, pipe: Pipe) -> &Output {
+        match pipe {
+            Pipe::Stdout => &self.stdout,
+            Pipe::Stderr => &self.stderr,
+        }
+    }
+
+    /// Reads a pipe to its end, which an empty piece tells.
+    fn collect(&self, which: Pipe, mut pipe: impl Read + Send + 'static) {
+        self.output(which).is_open.set(true);
+        let sender = self.sender.clone();
+        thread::spawn(move || {
+            let mut buffer = vec![0; 64 * 1024];
+            loop {
+                let length = pipe.read(&mut buffer).unwrap_or(0);
+                if sender.send((which, buffer[..length].to_vec())).is_err() || length == 0 {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Waits for the next piece of output, or for the end of one of the pipes.
+    #[track_caller]
+    fn receive(&self) {
+        let Ok((pipe, piece)) = self.pieces.recv_timeout(TIMEOUT) else {
+            panic!("{} is silent, and does not end: {}", self.name, self.unread());
+        };
+        let output = self.output(pipe);
+        output.is_open.set(!piece.is_empty());
+        output.bytes.borrow_mut().extend(piece);
+    }
+
+    fn unread(&self) -> String {
+        let [stdout, stderr] = [&self.stdout, &self.stderr].map(|output| output.bytes.borrow());
+        format!("\"{}\", \"{}\"", stdout.escape_ascii(), stderr.escape_ascii())
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -94,37 +167,56 @@ impl Process {
         self.stdin.as_mut().expect("its input is open").write_all(bytes.as_ref()).unwrap();
     }
 
-    /// The end of its standard input.
+    /// Closes its standard input.
     pub(crate) fn end_of_input(&mut self) {
         self.stdin = None;
     }
 
-    /// The next line of its standard output, without the end of it.
+    /// The next line of its standard output, without its end.
     #[track_caller]
     pub(crate) fn line(&self) -> String {
-        self.next(&self.stdout, "standard output")
+        self.line_of(Pipe::Stdout)
     }
 
     /// The next line of its standard error.
     #[track_caller]
     pub(crate) fn error_line(&self) -> String {
-        self.next(&self.stderr, "standard error")
+        self.line_of(Pipe::Stderr)
     }
 
     #[track_caller]
-    fn next(&self, lines: &Receiver<Vec<u8>>, name: &str) -> String {
-        let mut line = match lines.recv_timeout(PATIENCE) {
-            Ok(line) => line,
-            Err(RecvTimeoutError::Timeout) => panic!("{}: no line on {name}", self.what),
-            Err(RecvTimeoutError::Disconnected) => {
-                let errors: Vec<u8> = self.stderr.iter().flatten().collect();
-                panic!("{}: {name} has ended: {}", self.what, errors.escape_ascii())
+    fn line_of(&self, pipe: Pipe) -> String {
+        let output = self.output(pipe);
+        loop {
+            let end = output.bytes.borrow().iter().position(|byte| *byte == b'\n');
+            if let Some(end) = end {
+                let line = output.bytes.borrow_mut().drain(..=end).collect::<Vec<_>>();
+                return str::from_utf8(&line[..end]).unwrap().to_owned();
             }
-        };
-        if line.last() == Some(&b'\n') {
-            line.pop();
+            assert!(output.is_open.get(), "{}: {pipe:?} has ended: {}", self.name, self.unread());
+            self.receive();
         }
-        String::from_utf8(line).unwrap()
+    }
+
+    /// Waits for a text on either output, and drops everything up to its end.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, text: &str) {
+        loop {
+            for output in [&self.stdout, &self.stderr] {
+                let mut bytes = output.bytes.borrow_mut();
+                let at = bytes.windows(text.len()).position(|window| window == text.as_bytes());
+                if let Some(at) = at {
+                    bytes.drain(..at + text.len());
+                    return;
+                }
+            }
+            assert!(self.is_open(), "{} ended without {text:?}: {}", self.name, self.unread());
+            self.receive();
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.stdout.is_open.get() || self.stderr.is_open.get()
     }
 
     #[track_caller]
@@ -132,37 +224,27 @@ impl Process {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Stands still, with all of its threads, until it is signalled to go on.
-    #[track_caller]
-    pub(crate) fn freeze(&self) {
-        self.signal(Signal::STOP);
-        // It is not there at once.
-        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
-        waitid(WaitId::Pid(self.pid()), options).unwrap();
-    }
-
-    /// Waits until it has ended, and every process that wrote to the same pipes.
+    /// Waits until it has ended, and every process that has its outputs open.
     #[track_caller]
     pub(crate) fn wait(mut self) -> Ended {
-        assert!(has_ended_within(self.pid(), PATIENCE), "{} does not end", self.what);
+        assert!(has_ended_within(self.pid(), TIMEOUT), "{} does not end", self.name);
         let status = self.child.wait().unwrap();
         let (status, signal) = (status.code(), status.signal());
         self.has_ended = true;
-        let stdout = self.rest(&self.stdout);
-        let stderr = String::from_utf8(self.rest(&self.stderr)).unwrap();
+        while self.is_open() {
+            self.receive();
+        }
+        let stdout = self.stdout.bytes.take();
+        let stderr = String::from_utf8(self.stderr.bytes.take()).unwrap();
         Ended { status, signal, stdout, stderr }
     }
 
+    /// Writes the last of its input, and waits until it has ended.
     #[track_caller]
-    fn rest(&self, lines: &Receiver<Vec<u8>>) -> Vec<u8> {
-        let mut rest = Vec::new();
-        loop {
-            match lines.recv_timeout(PATIENCE) {
-                Ok(line) => rest.extend(line),
-                Err(RecvTimeoutError::Disconnected) => return rest,
-                Err(RecvTimeoutError::Timeout) => panic!("{} left a child behind", self.what),
-            }
-        }
+    pub(crate) fn finish(mut self, input: impl AsRef<[u8]>) -> Ended {
+        // A program that does not need its input may end before all of it is written.
+        let _ = self.stdin.take().map(|mut stdin| stdin.write_all(input.as_ref()));
+        self.wait()
     }
 
     /// Its child processes, zombies included.
@@ -171,7 +253,7 @@ impl Process {
     }
 }
 
-/// Nothing is left running, even by a test that has failed.
+/// No process is left running by a test that has failed.
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.has_ended {
@@ -188,11 +270,7 @@ impl Drop for Process {
 /// Runs a program to its end, with this on its standard input.
 #[track_caller]
 pub(crate) fn run(command: Command, input: impl AsRef<[u8]>) -> Ended {
-    let mut process = Process::spawn(command);
-    // A program that has no use for its input may have ended before it is written.
-    let _ = process.stdin.as_mut().map(|stdin| stdin.write_all(input.as_ref()));
-    process.end_of_input();
-    process.wait()
+    Process::spawn(command).finish(input)
 }
 
 /// An example server that is listening.
@@ -202,7 +280,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts an example where nobody else listens.
+    /// Starts an example at an address.
     #[track_caller]
     pub(crate) fn start(name: &str, listen: &str, flags: &[&str]) -> Server {
         let mut command = example(name);
@@ -213,22 +291,19 @@ impl Server {
     #[track_caller]
     pub(crate) fn spawn(command: Command) -> Server {
         let process = Process::spawn(command);
-        let first = process.line();
-        let Some(address) = first.strip_prefix("listening on ") else {
-            panic!("{}: the first line is {first:?}", process.what);
-        };
-        let address = address.to_owned();
+        let address = listening_on(&process.line());
         let second = process.line();
         assert!(second.starts_with("try: "), "{second}");
         Server { process, address }
     }
 
-    /// Starts an example whose standard output is read no further than its first line.
+    /// Starts an example whose standard output is read up to the end of its first line.
     #[track_caller]
     pub(crate) fn start_unread(name: &str, listen: &str, flags: &[&str]) -> (Server, Unread) {
         let mut command = example(name);
         command.args(["--listen", listen]).args(flags);
-        let (process, mut stdout) = Process::spawn_unread(command);
+        let (process, stdout) = Process::spawn_into(command, Stdio::piped());
+        let mut stdout = stdout.unwrap();
         let (sender, first_line) = channel();
         thread::spawn(move || {
             let mut line = Vec::new();
@@ -238,24 +313,27 @@ impl Server {
             }
             let _ = sender.send((line, stdout));
         });
-        let (line, stdout) = first_line.recv_timeout(PATIENCE).expect("no first line");
-        let line = String::from_utf8(line).unwrap();
-        let address = line.strip_prefix("listening on ").expect(&line).to_owned();
+        let (line, stdout) = first_line.recv_timeout(TIMEOUT).expect("a first line");
+        let address = listening_on(str::from_utf8(&line).unwrap());
         (Server { process, address }, Unread(stdout))
     }
 
-    /// Where it listens, as it said.
+    /// Reads its standard output from now on.
+    pub(crate) fn read(&self, unread: Unread) {
+        self.process.collect(Pipe::Stdout, unread.0);
+    }
+
+    /// The address that it announced.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// Where it listens, to connect to.
     #[track_caller]
     pub(crate) fn endpoint(&self) -> Endpoint {
         self.address.parse().unwrap()
     }
 
-    /// The host and the port, for clients that take them apart.
+    /// Host and port, for clients that take two arguments.
     #[track_caller]
     pub(crate) fn host_and_port(&self) -> [String; 2] {
         let address = self.address.strip_prefix("udp://").unwrap_or(&self.address);
@@ -263,33 +341,35 @@ impl Server {
         [host.trim_matches(['[', ']']).to_owned(), port.to_owned()]
     }
 
-    /// The test goes on as if it had just begun to read.
-    pub(crate) fn read(&mut self, unread: Unread) {
-        self.process.stdout = lines_of(unread.0);
-    }
-
+    /// Waits until it has ended.
     #[track_caller]
-    pub(crate) fn ends(self) -> Ended {
+    pub(crate) fn wait(self) -> Ended {
         self.process.wait()
     }
 
-    /// Ends it with a signal, gracefully: status 0, and nothing on standard error.
+    /// Stops it by a signal, gracefully: status 0, and nothing on standard error.
     #[track_caller]
-    pub(crate) fn ends_by(self, signal: Signal) -> Ended {
+    pub(crate) fn stop_by(self, signal: Signal) -> Ended {
         let begin = Instant::now();
-        let what = self.process.what.clone();
+        let name = self.process.name.clone();
         self.signal(signal);
-        let ended = self.ends();
-        assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{what}");
-        // They wait ten seconds for their clients unless told otherwise.
-        assert!(begin.elapsed() < Duration::from_secs(15), "{what}");
+        let ended = self.wait();
+        assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{name}");
+        // An example waits ten seconds for its connections, unless told otherwise.
+        assert!(begin.elapsed() < Duration::from_secs(15), "{name}");
         ended
     }
 
     #[track_caller]
-    pub(crate) fn stops(self) -> Ended {
-        self.ends_by(Signal::TERM)
+    pub(crate) fn stop(self) -> Ended {
+        self.stop_by(Signal::TERM)
     }
+}
+
+/// The address in the first line of a server's output.
+#[track_caller]
+pub(crate) fn listening_on(line: &str) -> String {
+    line.strip_prefix("listening on ").expect(line).to_owned()
 }
 
 impl std::ops::Deref for Server {
@@ -300,35 +380,25 @@ impl std::ops::Deref for Server {
     }
 }
 
-/// A standard output that nobody reads, closed when this is dropped.
+/// A standard output that the test does not read; dropping it closes it.
 pub(crate) struct Unread(ChildStdout);
 
-/// Lines with their ends, until the end.
-fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
-    let (sender, lines) = channel();
-    thread::spawn(move || {
-        let mut pipe = BufReader::new(pipe);
-        loop {
-            let mut line = Vec::new();
-            match pipe.read_until(b'\n', &mut line) {
-                Ok(1..) if sender.send(line).is_ok() => {}
-                _ => return,
-            }
-        }
-    });
-    lines
-}
-
-/// Whether a process, of whomever, is there; a zombie is.
+/// Whether there is such a process, or a zombie.
 pub(crate) fn exists(pid: Pid) -> bool {
     test_kill_process(pid).is_ok()
 }
 
+/// Whether a child of this process has ended, without reaping it.
+pub(crate) fn has_ended(pid: Pid) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    waitid(WaitId::Pid(pid), options).unwrap().is_some()
+}
+
 fn has_ended_within(pid: Pid, time: Duration) -> bool {
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-    let give_up = Instant::now() + time;
+    let deadline = Instant::now() + time;
     loop {
-        let left = give_up.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
         let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
             Ok(ready) => return ready == 1,
@@ -349,19 +419,4 @@ fn children_of(parent: Pid) -> Vec<Pid> {
     let processes = std::fs::read_dir("/proc").unwrap();
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter_map(Pid::from_raw).filter(is_child).collect()
-}
-
-/// What follows `[Sat Nov 20 23:46:01 2026] `, whose time has to be now.
-#[track_caller]
-pub(crate) fn without_time(text: &str) -> &str {
-    const FORM: &str = "%a %b %e %H:%M:%S %Y";
-    let (time, rest) = text.strip_prefix('[').unwrap().split_once("] ").unwrap();
-    let parsed = DateTime::strptime(FORM, time).unwrap();
-    // Two places for the day, and all that.
-    assert_eq!(parsed.strftime(FORM).to_string(), time);
-    assert_eq!(time.len(), "Sat Nov 20 23:46:01 2026".len(), "{time}");
-    // Longer than a test takes, and the hour by which some clocks are changed.
-    let off = jiff::Zoned::now().datetime().duration_since(parsed);
-    assert!(off.abs().as_secs() <= 3700, "{time}");
-    rest
 }

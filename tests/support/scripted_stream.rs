@@ -1,5 +1,5 @@
-//! A stream that does what it is told, at the other end of which nobody is: it remembers what it
-//! was asked for, and minds whether its connection keeps what it has promised.
+//! A stream without a peer: it answers each read and write as a script says, keeps a journal, and
+//! checks what a connection promises.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::Shutdown;
@@ -15,7 +15,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use socketserver::transport::{IncomingStream, Stream, Transport, TransportOptions};
 use socketserver::*;
 
-/// What is written: letters in no order, so that none can be lost, doubled or exchanged unnoticed.
+/// What handlers write: random letters, so that a lost, doubled or swapped one is noticed.
 pub(crate) static LETTERS: LazyLock<String> = LazyLock::new(|| {
     let mut state = 1_u32;
     let letter = || {
@@ -25,32 +25,32 @@ pub(crate) static LETTERS: LazyLock<String> = LazyLock::new(|| {
     std::iter::repeat_with(letter).take(3_000_000).collect()
 });
 
-/// What the stream does when it is asked to read or write.
+/// What the stream does at a read or write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer {
-    /// Reads or takes at most so many bytes.
+    /// Reads or writes at most so many bytes.
     Bytes(usize),
     Interrupted,
-    /// `WouldBlock`, where the stream was told not to wait.
+    /// `WouldBlock`, at a call that does not wait.
     NotReady,
     Reset,
 }
 
-/// What both ends of the stream know, and the test.
+/// The state of the stream.
 pub(crate) struct Wire {
     input: Vec<u8>,
     reads: vec::IntoIter<Answer>,
     writes: vec::IntoIter<Answer>,
-    /// How many bytes of the input the connection has got.
+    /// The number of bytes of the input that the connection has read.
     pub(crate) delivered: usize,
-    /// The same when it last asked for more, if it did in this operation.
+    /// The same at the last read of the current operation, if there was one.
     pub(crate) asked: Option<usize>,
     sent: usize,
-    /// How many bytes the connection was given to send that it has not sent, nor said that it
-    /// cannot.
+    /// The number of bytes that the handler has written and the connection has not sent, nor reported
+    /// an error for.
     pub(crate) owed: usize,
     failure: Option<ErrorKind>,
-    /// Whether the failure came in this operation.
+    /// Whether the failure happened in the current operation.
     is_news: bool,
     ended: bool,
     broken_promise: Option<&'static str>,
@@ -58,7 +58,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// When there are no more answers, the stream does all it can.
+    /// After the last answer, the stream reads and writes all that there is.
     pub(crate) fn new(input: Vec<u8>, reads: Vec<Answer>, writes: Vec<Answer>) -> Wire {
         Wire {
             input,
@@ -86,12 +86,12 @@ impl Wire {
     pub(crate) fn end(&mut self) {
         self.begin("return".to_owned());
         if self.failure.is_some() {
-            // There is nobody left to be told.
+            // No operation is left that could return the error.
             self.owed = 0;
         }
     }
 
-    /// Whether an operation has told of a failed write, be it an earlier one.
+    /// Whether an operation has returned the error of a failed write, of this or an earlier operation.
     pub(crate) fn excuses(&mut self, result: &io::Result<usize>) -> Result<bool, TestCaseError> {
         let told = match (result, self.failure) {
             (Err(error), Some(failure)) => {
@@ -99,7 +99,7 @@ impl Wire {
             }
             _ => false,
         };
-        prop_assert!(told || !self.is_news, "a write has failed, and the error does not show");
+        prop_assert!(told || !self.is_news, "a write has failed, and no error was returned");
         if told {
             self.owed = 0;
         }
@@ -123,7 +123,7 @@ impl Wire {
     }
 
     fn read(&mut self, buffer: &mut [u8], blocking: bool) -> io::Result<usize> {
-        self.promise(self.owed == 0, "asked for more before all that was written was sent");
+        self.promise(self.owed == 0, "a read before all output was sent");
         self.asked = Some(self.delivered);
         let result = next(&mut self.reads, blocking).map(|most| {
             let rest = &self.input[self.delivered..];
@@ -137,8 +137,8 @@ impl Wire {
     }
 
     fn write(&mut self, pieces: &[IoSlice<'_>], blocking: bool) -> io::Result<usize> {
-        self.promise(self.failure.is_none(), "wrote again after a write had failed");
-        self.promise(!self.ended, "wrote behind the end");
+        self.promise(self.failure.is_none(), "a write after a failed write");
+        self.promise(!self.ended, "a write after the shutdown of writes");
         let bytes = pieces.iter().map(|piece| &**piece).collect::<Vec<_>>().concat();
         let result = next(&mut self.writes, blocking).map(|most| {
             let length = most.min(bytes.len());
@@ -164,7 +164,7 @@ impl Wire {
 
     fn shutdown(&mut self, how: Shutdown) {
         if how != Shutdown::Read {
-            self.promise(self.owed == 0, "ended the output before all was sent");
+            self.promise(self.owed == 0, "a shutdown of writes before all output was sent");
             self.ended = true;
         }
         self.journal.push(format!("  stream: shutdown {how:?}"));
@@ -184,7 +184,7 @@ fn next(answers: &mut vec::IntoIter<Answer>, blocking: bool) -> io::Result<usize
     }
 }
 
-/// A transport with one connection, which is that wire.
+/// A transport whose only connection is this stream.
 pub(crate) struct Listener {
     wire: Arc<Mutex<Wire>>,
     ready: OwnedFd,
@@ -194,7 +194,7 @@ struct WireStream(Listener);
 
 impl Listener {
     pub(crate) fn new(wire: Arc<Mutex<Wire>>) -> Listener {
-        // Neither empty nor full, and so always ready.
+        // An eventfd that is neither empty nor full is always readable and writable.
         Listener { wire, ready: eventfd(1, EventfdFlags::CLOEXEC).unwrap() }
     }
 }
@@ -209,7 +209,7 @@ impl Transport for Listener {
     type Handler = dyn StreamRequestHandler;
 
     fn bind(_: &Endpoint, _: &TransportOptions) -> socketserver::Result<Listener> {
-        unreachable!("it is made, not bound")
+        unreachable!("it is not bound")
     }
 
     fn local_addr(&self) -> io::Result<Address> {
@@ -261,7 +261,7 @@ impl Stream for WireStream {
     }
 }
 
-/// Runs a request as a thread of its own would, on a stream that blocks; but on this thread.
+/// Runs a request on this thread, with blocking reads and writes, as a thread of its own would.
 pub(crate) struct Here;
 
 impl Mixin for Here {

@@ -1,9 +1,5 @@
-//! Many requests on a few threads: who gets a turn, where each is served, and what one of them
-//! cannot do to the others.
-
-mod common;
-#[path = "common/fibers.rs"]
-mod fibers;
+//! Many connections on a few threads: which fiber runs when, on which worker, and how little one can
+//! affect the others.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -13,36 +9,37 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{
-    PATIENCE, abstract_name, ask, bounded, echoes, line_of, rest_of, tcp, unix, wait_until,
-};
-use fibers::{Gate, answers, on_one_worker};
 use socketserver::services::Echo;
 use socketserver::*;
+
+use super::on_one_worker;
+use crate::support::clients::{ask, echoes, line_of, rest_of, tcp, unix};
+use crate::support::servers::{answers, serve_at, serve_with};
+use crate::support::{Gate, TIMEOUT, abstract_name, wait_until};
 
 fn echo(connection: &mut Connection) -> HandlerResult {
     StreamRequestHandler::handle(&Echo, connection)
 }
 
-// Turns.
+// Fairness.
 
-/// What the least that a handler does takes, so that its client is always ahead of it.
-const MOMENT: Duration = Duration::from_micros(20);
+/// How long the handler takes for each step, so that its client is always faster.
+const STEP: Duration = Duration::from_micros(20);
 
-/// Reads a word of its client's: to swallow or to pour without end, or else to echo.
+/// Receives or sends without end, if the first line asks for it; else echoes.
 fn floods(connection: &mut Connection) -> HandlerResult {
     let mut line = String::new();
     connection.read_line(&mut line)?;
     match line.trim_end() {
-        "swallow" => {
+        "receive" => {
             while connection.read(&mut [0; 512])? > 0 {
-                thread::sleep(MOMENT);
+                thread::sleep(STEP);
             }
         }
-        "pour" => loop {
+        "send" => loop {
             connection.write_all(b"x")?;
             connection.flush()?;
-            thread::sleep(MOMENT);
+            thread::sleep(STEP);
         },
         _ => connection.write_all(line.as_bytes())?,
     }
@@ -50,54 +47,52 @@ fn floods(connection: &mut Connection) -> HandlerResult {
 }
 
 #[test]
-fn whoever_never_ceases_to_send_or_to_receive_does_not_starve_the_others() {
-    let _bound = bounded();
-    for flood in ["swallow", "pour"] {
+fn a_client_that_sends_or_receives_without_end_does_not_starve_others() {
+    for flood in ["receive", "send"] {
         let server = on_one_worker((), handler_fn(floods));
         let mut flooder = tcp(server.local_addr());
         let socket = flooder.try_clone().unwrap();
         flooder.write_all(format!("{flood}\n").as_bytes()).unwrap();
-        let flown = Arc::new(AtomicU64::new(0));
-        let count = flown.clone();
+        let transferred = Arc::new(AtomicU64::new(0));
+        let count = transferred.clone();
         let flooder = thread::spawn(move || {
             let mut bytes = [b'x'; 64 * 1024];
-            let mut flow = || match flood {
-                "swallow" => flooder.write(&bytes),
+            let mut transfer = || match flood {
+                "receive" => flooder.write(&bytes),
                 _ => flooder.read(&mut bytes),
             };
-            while let Ok(length @ 1..) = flow() {
+            while let Ok(length @ 1..) = transfer() {
                 count.fetch_add(length as u64, Ordering::SeqCst);
             }
         });
-        wait_until("it flows", || flown.load(Ordering::SeqCst) > 0);
-        let before = flown.load(Ordering::SeqCst);
+        wait_until("bytes are transferred", || transferred.load(Ordering::SeqCst) > 0);
+        let before = transferred.load(Ordering::SeqCst);
         let client = tcp(server.local_addr());
         let ping = || assert_eq!(ask(&client, "ping"), "ping");
         (0..200).for_each(|_| ping());
-        wait_until("it flows all the same", || {
+        wait_until("more bytes are transferred", || {
             ping();
-            flown.load(Ordering::SeqCst) > before
+            transferred.load(Ordering::SeqCst) > before
         });
         server.stop(Duration::from_millis(100));
-        // It may wait for room that nobody makes any more, and not hear of the end for a while.
+        // Its write may be waiting for a peer that no longer reads.
         let _ = socket.shutdown(Shutdown::Both);
         flooder.join().unwrap();
     }
 }
 
 #[test]
-fn each_worker_has_its_share_of_the_connections() {
-    let _bound = bounded();
+fn connections_are_spread_over_the_workers() {
     const CLIENTS: usize = 200;
-    let tells_its_thread = handler_fn(|connection| {
+    let thread_then_echo = handler_fn(|connection| {
         connection.read_line(&mut String::new())?;
         writeln!(connection, "{:?}", thread::current().id())?;
         echo(connection)
     });
     let builder = FiberTcpServer::builder().mixin(Fibers::new().workers(2));
-    let server = builder.bind("127.0.0.1:0", tells_its_thread).unwrap().spawn().unwrap();
+    let server = serve_with(builder, thread_then_echo);
     let mut shares = HashMap::new();
-    // One after the other, so that it is always the same worker that has nothing else to do.
+    // One after the other: without spreading, all of them could be accepted by one idle worker.
     let clients = (0..CLIENTS).map(|_| {
         let client = tcp(server.local_addr());
         *shares.entry(ask(&client, "who are you?")).or_insert(0) += 1;
@@ -106,12 +101,11 @@ fn each_worker_has_its_share_of_the_connections() {
     let _clients: Vec<_> = clients.collect();
     assert_eq!(shares.len(), 2, "{shares:?}");
     assert!(shares.values().all(|share| *share <= CLIENTS * 6 / 10), "{shares:?}");
-    assert_eq!(server.stop(PATIENCE).drained, CLIENTS);
+    assert_eq!(server.stop(TIMEOUT).drained, CLIENTS);
 }
 
 #[test]
-fn a_worker_that_is_held_up_gets_no_newcomers() {
-    let _bound = bounded();
+fn a_blocked_worker_gets_no_new_connections() {
     let gate = Gate::default();
     let blocks = {
         let gate = gate.clone();
@@ -124,50 +118,49 @@ fn a_worker_that_is_held_up_gets_no_newcomers() {
             Ok(())
         });
         handler_fn(move |connection| {
-            // Many of them keep a worker for a while too, but are no reason to prefer that one.
+            // Many of these block a worker for a while too, which must not make the other preferred.
             thread::sleep(Duration::from_millis(3));
             answers.handle(connection)
         })
     };
     let builder = FiberTcpServer::builder().mixin(Fibers::new().workers(2));
-    let server = builder.bind("127.0.0.1:0", blocks).unwrap().spawn().unwrap();
-    let held_up = tcp(server.local_addr());
-    assert_eq!(ask(&held_up, "block"), "block");
-    // Before that it might be about to go on.
+    let server = serve_with(builder, blocks);
+    let blocked = tcp(server.local_addr());
+    assert_eq!(ask(&blocked, "block"), "block");
+    // A worker counts as blocked when its iteration has lasted for some milliseconds.
     thread::sleep(Duration::from_millis(50));
     let others: Vec<_> = (0..50).map(|_| tcp(server.local_addr())).collect();
     others.iter().for_each(|other| assert_eq!(ask(other, "hello"), "hello"));
     gate.open();
-    assert_eq!(ask(&held_up, "hello"), "hello");
-    assert_eq!(server.stop(PATIENCE).drained, 51);
+    assert_eq!(ask(&blocked, "hello"), "hello");
+    assert_eq!(server.stop(TIMEOUT).drained, 51);
 }
 
 // Panics.
 
 #[test]
-fn a_panic_ends_its_own_connection_and_no_other_of_its_worker() {
-    let _bound = bounded();
+fn a_panic_ends_its_own_connection_only() {
     let panics = answers(|line, connection| {
         assert_ne!(line, "panic", "as it should");
         Ok(writeln!(connection, "{line}")?)
     });
     let server = on_one_worker((), panics);
-    let bystander = tcp(server.local_addr());
+    let other = tcp(server.local_addr());
     for round in 1..=20 {
-        assert_eq!(ask(&bystander, "before"), "before");
+        assert_eq!(ask(&other, "before"), "before");
         let client = tcp(server.local_addr());
         assert_eq!(ask(&client, "hello"), "hello");
         assert_eq!(ask(&client, "panic"), "");
-        assert_eq!(ask(&bystander, "after"), "after");
+        assert_eq!(ask(&other, "after"), "after");
         assert_eq!(server.stats().panicked, round);
     }
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
-/// Uses a connection, in every way that may have to wait, when it goes out of scope.
-struct Farewell<'a>(&'a mut Connection);
+/// Waits in every way that there is when it is dropped.
+struct WaitsOnDrop<'a>(&'a mut Connection);
 
-impl Drop for Farewell<'_> {
+impl Drop for WaitsOnDrop<'_> {
     fn drop(&mut self) {
         let mut line = String::new();
         writeln!(self.0, "goodbye").unwrap();
@@ -179,117 +172,111 @@ impl Drop for Farewell<'_> {
 }
 
 #[test]
-fn what_a_panic_drops_may_use_the_connection() {
-    let _bound = bounded();
+fn a_drop_during_a_panic_may_wait_for_the_client() {
     let panics = answers(|line, connection| {
         if line == "panic" {
-            let _farewell = Farewell(connection);
+            let _guard = WaitsOnDrop(connection);
             panic!("as it should");
         }
         Ok(writeln!(connection, "{}", thread::panicking())?)
     });
     let server = on_one_worker((), panics);
-    let mut bystander = tcp(server.local_addr());
-    assert_eq!(ask(&bystander, "is anybody panicking?"), "false");
+    let mut other = tcp(server.local_addr());
+    assert_eq!(ask(&other, "panicking?"), "false");
     for _ in 0..3 {
         let client = tcp(server.local_addr());
         assert_eq!(ask(&client, "panic"), "goodbye");
-        // Served on the same thread, but not in the middle of that panic.
-        bystander.write_all(b"is anybody panicking?\n").unwrap();
+        // This one is served on the same thread while the panic unwinds the other fiber.
+        other.write_all(b"panicking?\n").unwrap();
         assert_eq!(ask(&client, "bye"), "BYE");
         assert_eq!(rest_of(&client), b"");
-        assert_eq!(line_of(&bystander), "false");
+        assert_eq!(line_of(&other), "false");
     }
     assert_eq!(server.stats().panicked, 3);
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 // Limits.
 
 #[test]
-fn a_stack_that_cannot_be_had_is_a_refusal() {
-    let _bound = bounded();
+fn a_connection_without_memory_for_a_stack_is_refused() {
     const NO: &[u8] = b"no room for you\n";
     for size in [1 << 60, usize::MAX] {
         let builder = FiberTcpServer::builder().mixin(Fibers::new().stack_size(size));
         let builder = builder.overload(Overload::Refuse(NO.into()));
-        let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+        let server = serve_with(builder, Echo);
         for refused in 1..=5 {
             assert_eq!(rest_of(tcp(server.local_addr())), NO);
-            wait_until("it is counted", || server.stats().refused == refused);
+            wait_until("the refusal is counted", || server.stats().refused == refused);
         }
-        wait_until("they are gone", || server.stats().active == 0);
-        assert!(server.stop(PATIENCE).is_clean());
+        wait_until("all have ended", || server.stats().active == 0);
+        assert!(server.stop(TIMEOUT).is_clean());
     }
 }
 
 #[test]
-fn whoever_comes_next_has_the_stack_of_who_has_left() {
-    let _bound = bounded();
-    let tells_where = answers(|line, connection| Ok(writeln!(connection, "{:p}", &line)?));
-    let server = on_one_worker((), tells_where);
-    let where_it_is = || ask(&tcp(server.local_addr()), "where?");
-    let first = where_it_is();
-    (0..20).for_each(|_| assert_eq!(where_it_is(), first));
-    assert!(server.stop(PATIENCE).is_clean());
+fn the_stack_of_a_connection_that_has_ended_is_used_again() {
+    let stack_address = answers(|line, connection| Ok(writeln!(connection, "{:p}", &line)?));
+    let server = on_one_worker((), stack_address);
+    let address = || ask(&tcp(server.local_addr()), "where?");
+    let first = address();
+    (0..20).for_each(|_| assert_eq!(address(), first));
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn more_than_max_fibers_wait_in_the_backlog() {
-    let _bound = bounded();
+fn connections_over_max_fibers_wait_in_the_backlog() {
     let builder = FiberTcpServer::builder().mixin(Fibers::new().max_fibers(2));
-    let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let server = serve_with(builder, Echo);
     let mut clients: Vec<_> = (0..2).map(|_| tcp(server.local_addr())).collect();
     for _ in 0..10 {
         clients.iter().for_each(|client| assert_eq!(ask(client, "hello"), "hello"));
         let third = tcp(server.local_addr());
         (&third).write_all(b"third\n").unwrap();
-        // Nothing tells of what does not happen; whoever might let it in has had time to.
+        // No event tells that the third is not accepted; the workers have had time to accept it.
         clients.iter().for_each(|client| assert_eq!(ask(client, "hello"), "hello"));
         assert_eq!(server.stats().active, 2);
         clients.remove(0);
         assert_eq!(line_of(&third), "third");
         clients.push(third);
     }
-    assert_eq!(server.stop(PATIENCE).drained, 2);
+    assert_eq!(server.stop(TIMEOUT).drained, 2);
 }
 
 #[test]
-fn one_place_is_enough_for_all_who_come_one_after_the_other() {
-    let _bound = bounded();
+fn connections_one_after_the_other_are_served_with_max_connections_1() {
     for workers in [1, 2, 4] {
         let builder = FiberTcpServer::builder().mixin(Fibers::new().workers(workers));
         let builder = builder.max_connections(1).overload(Overload::Defer);
-        let server = builder.bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
-        let mut here = tcp(server.local_addr());
+        let server = serve_with(builder, Echo);
+        let mut current = tcp(server.local_addr());
         for _ in 0..50 {
-            assert_eq!(ask(&here, "I am here"), "I am here");
+            assert_eq!(ask(&current, "current"), "current");
             let next = tcp(server.local_addr());
-            // A worker has been woken for it, in vain.
+            // Its arrival wakes a worker, which cannot accept it yet. No event tells of that.
             thread::sleep(Duration::from_millis(1));
-            here = next;
+            current = next;
         }
-        drop(here);
+        drop(current);
         for _ in 0..50 {
-            assert_eq!(ask(&tcp(server.local_addr()), "I am new"), "I am new");
+            assert_eq!(ask(&tcp(server.local_addr()), "next"), "next");
         }
         let waiting: Vec<_> = (0..50).map(|_| tcp(server.local_addr())).collect();
         for client in waiting {
-            assert_eq!(ask(&client, "I have waited"), "I have waited");
+            assert_eq!(ask(&client, "waiting"), "waiting");
         }
         let stats = server.stats();
         assert_eq!((stats.accepted, stats.refused, stats.accept_errors), (151, 0, 0));
-        assert!(server.stop(PATIENCE).is_clean());
+        assert!(server.stop(TIMEOUT).is_clean());
     }
 }
 
-// Serving in other ways.
+// Other ways of serving.
 
 #[test]
-fn handle_request_serves_exactly_one() {
-    let _bound = bounded();
+fn handle_request_accepts_exactly_one() {
     let time = Duration::from_millis(30);
-    // Whoever looks after the handlers meanwhile does not end the wait.
+    // The thread that watches for slow handlers does not end the wait.
     let mixin = Fibers::new().longest_turn(Duration::from_millis(1));
     let builder = FiberTcpServer::builder().mixin(mixin).request_timeout(time);
     let server = builder.bind("127.0.0.1:0", Echo).unwrap();
@@ -309,11 +296,10 @@ fn handle_request_serves_exactly_one() {
 }
 
 #[test]
-fn dropping_a_server_ends_those_who_are_parked() {
-    let _bound = bounded();
+fn dropping_a_server_ends_connections_whose_fibers_wait() {
     let drained = |handle: ServerHandle, clients: &[TcpStream]| {
         assert_eq!(handle.stats().active, 0);
-        // It is over: this only asks how it was.
+        // The stop is over, and this returns its report.
         let report = handle.stop(Duration::ZERO);
         assert_eq!((report.drained, report.forced, report.stuck.len()), (clients.len(), 0, 0));
         clients.iter().for_each(|client| assert_eq!(rest_of(client), b""));
@@ -330,7 +316,7 @@ fn dropping_a_server_ends_those_who_are_parked() {
     drop(server);
     drained(handle, &clients);
 
-    let server = FiberTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
+    let server = serve_with(FiberTcpServer::builder(), Echo);
     let handle = server.handle();
     let clients = [(); 20].map(|()| connect(&handle));
     clients.iter().for_each(|client| assert_eq!(ask(client, "hello"), "hello"));
@@ -338,7 +324,7 @@ fn dropping_a_server_ends_those_who_are_parked() {
     drained(handle, &clients);
 }
 
-/// Ends with its thread.
+/// Counts the threads that have ended.
 struct Thread;
 
 static ENDED: AtomicU64 = AtomicU64::new(0);
@@ -354,8 +340,7 @@ thread_local! {
 }
 
 #[test]
-fn a_stop_returns_when_its_threads_have_ended() {
-    let _bound = bounded();
+fn a_stop_returns_after_its_threads_have_ended() {
     let uses_its_thread = answers(|line, connection| {
         THREAD.with(|_| ());
         Ok(writeln!(connection, "{line}")?)
@@ -363,18 +348,17 @@ fn a_stop_returns_when_its_threads_have_ended() {
     let uses_its_thread = Arc::new(uses_its_thread);
     for stopped in 1..=200 {
         let builder = FiberUnixStreamServer::builder().mixin(Fibers::new().workers(1));
-        let server = builder.bind(format!("unix:{}", abstract_name()), uses_its_thread.clone());
-        let server = server.unwrap().spawn().unwrap();
+        let address = format!("unix:{}", abstract_name());
+        let server = serve_at(&address, builder, uses_its_thread.clone());
         let client = unix(server.local_addr());
         assert_eq!(ask(&client, "hello"), "hello");
-        assert!(server.stop(PATIENCE).is_clean());
+        assert!(server.stop(TIMEOUT).is_clean());
         assert_eq!(ENDED.load(Ordering::SeqCst), stopped);
     }
 }
 
 #[test]
-fn a_server_that_was_asked_for_one_request_serves_on() {
-    let _bound = bounded();
+fn a_server_may_be_spawned_after_handle_request() {
     let server = FiberTcpServer::bind("127.0.0.1:0", Echo).unwrap();
     let first = tcp(server.local_addr());
     assert_eq!(server.handle_request(), Handled::Request);
@@ -383,47 +367,42 @@ fn a_server_that_was_asked_for_one_request_serves_on() {
         echoes(server.local_addr(), "hello\n");
     }
     assert_eq!(ask(&first, "still here"), "still here");
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
 fn a_program_may_choose_fibers_by_a_flag() {
-    let _bound = bounded();
     let is_on_a_fiber = handler_fn(|connection| {
         let here = thread::current().id();
-        let is_elsewhere = Fibers::offload(|| thread::current().id()) != here;
-        Ok(writeln!(connection, "{is_elsewhere}")?)
+        let is_offloaded = Fibers::offload(|| thread::current().id()) != here;
+        Ok(writeln!(connection, "{is_offloaded}")?)
     });
     let mixin: Box<dyn Spawnable> = Box::new(Fibers::new().workers(1));
-    let server = TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", is_on_a_fiber);
-    let server = server.unwrap().spawn().unwrap();
+    let server = serve_with(TcpServer::builder().mixin(mixin), is_on_a_fiber);
     assert_eq!(line_of(tcp(server.local_addr())), "true");
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 
     let mixin: Box<dyn Mixin> = Box::new(Fibers::new().workers(1));
     let server = TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", is_on_a_fiber).unwrap();
     let handle = server.handle();
     let server = thread::spawn(|| server.serve_forever());
     assert_eq!(line_of(tcp(handle.local_addr())), "true");
-    assert!(handle.stop(PATIENCE).is_clean());
+    assert!(handle.stop(TIMEOUT).is_clean());
     server.join().unwrap().unwrap();
 }
 
 #[test]
 fn there_is_a_server_with_fibers_for_every_transport() {
-    let _bound = bounded();
-    let (stream, datagram) = (abstract_name(), abstract_name());
+    let stream = format!("unix:{}", abstract_name());
+    let datagram = format!("unixgram:{}", abstract_name());
     let servers = [
-        FiberTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap(),
-        FiberUdpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap(),
-        FiberUnixStreamServer::bind(format!("unix:{stream}"), Echo).unwrap().spawn().unwrap(),
-        FiberUnixDatagramServer::bind(format!("unixgram:{datagram}"), Echo)
-            .unwrap()
-            .spawn()
-            .unwrap(),
+        serve_with(FiberTcpServer::builder(), Echo),
+        serve_with(FiberUdpServer::builder(), Echo),
+        serve_at(&stream, FiberUnixStreamServer::builder(), Echo),
+        serve_at(&datagram, FiberUnixDatagramServer::builder(), Echo),
     ];
     for server in servers {
         (0..20).for_each(|number| echoes(server.local_addr(), &format!("number {number}\n")));
-        assert!(server.stop(PATIENCE).is_clean());
+        assert!(server.stop(TIMEOUT).is_clean());
     }
 }

@@ -1,30 +1,23 @@
-//! For how long a fiber waits: it has one timer, whatever its time limits are, and many fibers have
-//! many; and a stop ends all waiting by its deadline.
-
-mod common;
-#[path = "common/endings.rs"]
-mod endings;
-#[path = "common/fibers.rs"]
-mod fibers;
+//! How long a fiber waits: it has one timer for whichever of its time limits ends first; and a stop
+//! ends all waits by its deadline.
 
 use std::io::{self, Write};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, PATIENCE, ask, bounded, echoes, line_of, next, rest_of, tcp, wait_until};
-use endings::{LONG, Limits, SHORT, Visit, is_counted};
-use fibers::{Gate, answers, on_one_worker};
 use parking_lot::Mutex;
 use socketserver::*;
 
-fn visit(server: &RunningServer) -> Visit {
-    Visit { begin: Instant::now(), client: Client::of(server), server: server.handle() }
-}
+use super::on_one_worker;
+use crate::support::clients::{ask, echoes, line_of, rest_of, tcp};
+use crate::support::close_reasons::{LONG, Limits, SHORT, Visit, is_counted};
+use crate::support::servers::{answers, serve_with};
+use crate::support::{Gate, TIMEOUT, next, wait_until};
 
 // Timers.
 
-/// The next line, whose read may take this long.
+/// The next line, read with this timeout.
 fn line_within(connection: &mut Connection, limit: Option<Duration>) -> io::Result<String> {
     connection.set_read_timeout(limit)?;
     let mut line = String::new();
@@ -33,30 +26,28 @@ fn line_within(connection: &mut Connection, limit: Option<Duration>) -> io::Resu
 }
 
 #[test]
-fn a_timeout_that_becomes_shorter_counts_from_then_on() {
-    let _bound = bounded();
-    let becomes_impatient = handler_fn(|connection| {
+fn a_shorter_timeout_takes_effect_at_the_next_read() {
+    let shortens = handler_fn(|connection| {
         let line = line_within(connection, Some(LONG))?;
         connection.write_all(line.as_bytes())?;
         line_within(connection, Some(SHORT))?;
         Ok(())
     });
-    let server = on_one_worker((), becomes_impatient);
-    let visit = visit(&server);
-    // It waits already.
+    let server = on_one_worker((), shortens);
+    let visit = Visit::begin(&server);
+    // The fiber waits, with the long timeout.
     thread::sleep(SHORT);
     let begin = Instant::now();
     visit.echoes("hello");
     visit.ends_no_earlier(begin, SHORT);
     is_counted(&server, &[CloseReason::IdleTimeout]);
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn a_timeout_that_becomes_longer_counts_from_then_on() {
-    let _bound = bounded();
+fn a_longer_timeout_takes_effect_at_the_next_read() {
     let (short, longer) = (4 * SHORT, 20 * SHORT);
-    let becomes_patient = handler_fn(move |connection| {
+    let extends = handler_fn(move |connection| {
         for limit in [Some(short), Some(longer), Some(short), None] {
             let line = line_within(connection, limit)?;
             connection.write_all(line.as_bytes())?;
@@ -64,8 +55,8 @@ fn a_timeout_that_becomes_longer_counts_from_then_on() {
         line_within(connection, Some(longer))?;
         Ok(())
     });
-    let server = on_one_worker((), becomes_patient);
-    let visit = visit(&server);
+    let server = on_one_worker((), extends);
+    let visit = Visit::begin(&server);
     visit.echoes("at once");
     thread::sleep(2 * short);
     visit.echoes("in time");
@@ -75,12 +66,11 @@ fn a_timeout_that_becomes_longer_counts_from_then_on() {
     visit.echoes("whenever");
     visit.ends_no_earlier(begin, longer);
     is_counted(&server, &[CloseReason::IdleTimeout]);
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn a_timeout_ends_nothing_that_comes_after_it() {
-    let _bound = bounded();
+fn the_timeout_of_a_read_does_not_end_a_later_wait() {
     let server = on_one_worker(
         (),
         handler_fn(|connection| {
@@ -94,7 +84,7 @@ fn a_timeout_ends_nothing_that_comes_after_it() {
                 line.to_uppercase()
             });
             connection.write_all(line.as_bytes())?;
-            // Nor does one that is reached.
+            // Neither does a timeout that was reached.
             let error = line_within(connection, Some(SHORT)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
             writeln!(connection, "once more")?;
@@ -108,16 +98,15 @@ fn a_timeout_ends_nothing_that_comes_after_it() {
     thread::sleep(2 * SHORT);
     assert_eq!(ask(&client, "here you are"), "here you are");
     is_counted(&server, &[CloseReason::Completed]);
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn each_of_many_has_a_timer_of_its_own() {
-    let _bound = bounded();
+fn each_of_many_fibers_times_out_timer() {
     const CLIENTS: u64 = 200;
-    let (ended, endings) = mpsc::channel();
-    let ended = Mutex::new(ended);
-    let has_its_own = handler_fn(move |connection| {
+    let (sender, timeouts) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    let times_out = handler_fn(move |connection| {
         let limit = line_within(connection, Some(LONG))?;
         let limit = Duration::from_millis(limit.trim_end().parse()?);
         let began = Instant::now();
@@ -125,37 +114,36 @@ fn each_of_many_has_a_timer_of_its_own() {
         assert!(
             matches!(Error::of(&error), Some(Error::IdleTimeout { limit: own }) if *own == limit)
         );
-        ended.lock().send((limit, began.elapsed()))?;
+        sender.lock().send((limit, began.elapsed()))?;
         Err(error.into())
     });
     let builder = FiberTcpServer::builder().mixin(Fibers::new().workers(2));
-    let server = builder.bind("127.0.0.1:0", has_its_own).unwrap().spawn().unwrap();
+    let server = serve_with(builder, times_out);
     let clients: Vec<_> = (0..CLIENTS).map(|_| tcp(server.local_addr())).collect();
     for (mut client, number) in clients.iter().zip(0..) {
-        // All different, and in no order.
+        // All different, and in random order.
         let limit = 1 + number * 73 % CLIENTS;
         client.write_all(format!("{limit}\n").as_bytes()).unwrap();
     }
     for _ in &clients {
-        let (limit, elapsed) = next(&endings);
+        let (limit, elapsed) = next(&timeouts);
         assert!(elapsed >= limit, "{elapsed:?} of {limit:?}");
     }
     is_counted(&server, &[CloseReason::IdleTimeout; CLIENTS as usize]);
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn every_kind_of_time_limit_ends_its_fiber_while_the_others_go_on() {
-    let _bound = bounded();
+fn each_kind_of_timeout_ends_its_fiber_while_others_go_on() {
     type Part = fn(Visit) -> Option<Visit>;
     let silent: Part = |visit| {
         let begin = visit.begin;
         visit.ends_no_earlier(begin, SHORT)
     };
     let drips: Part = |visit| visit.drips(b"x", SHORT);
-    let takes_nothing: Part = |visit| {
+    let does_not_read: Part = |visit| {
         visit.send("flood\n");
-        wait_until("it is over", || visit.server.stats().write_timeout == 1);
+        wait_until("the connection has ended", || visit.server.stats().write_timeout == 1);
         assert!(visit.begin.elapsed() >= SHORT, "{:?}", visit.begin.elapsed());
         Some(visit)
     };
@@ -164,7 +152,7 @@ fn every_kind_of_time_limit_ends_its_fiber_while_the_others_go_on() {
         (Limits { idle, read: Some(LONG), ..none.clone() }, silent, CloseReason::IdleTimeout),
         (Limits { read: Some(SHORT), ..none.clone() }, silent, CloseReason::IdleTimeout),
         (Limits { message, read: Some(LONG), ..none.clone() }, drips, CloseReason::Deadline),
-        (Limits { write, ..none.clone() }, takes_nothing, CloseReason::WriteTimeout),
+        (Limits { write, ..none.clone() }, does_not_read, CloseReason::WriteTimeout),
     ] {
         let server = on_one_worker(
             limits,
@@ -174,7 +162,7 @@ fn every_kind_of_time_limit_ends_its_fiber_while_the_others_go_on() {
                 Ok(connection.write_all(&vec![b'x'; flood])?)
             }),
         );
-        let visit = visit(&server);
+        let visit = Visit::begin(&server);
         let (over, is_over) = mpsc::channel();
         let address = server.local_addr().clone();
         let others = thread::spawn(move || {
@@ -192,14 +180,15 @@ fn every_kind_of_time_limit_ends_its_fiber_while_the_others_go_on() {
         let mut reasons = vec![CloseReason::Eof; others.join().unwrap()];
         reasons.push(reason);
         is_counted(&server, &reasons);
-        assert!(server.stop(PATIENCE).is_clean());
+        assert!(server.stop(TIMEOUT).is_clean());
     }
 }
 
 // Stops.
 
-/// Does as it is told, some of it until the gate is open; says so first.
-fn parks(gate: Gate) -> impl StreamRequestHandler {
+/// Acknowledges a line, and waits in the way that it names, until the gate is open or the stop
+/// begins.
+fn waits(gate: Gate) -> impl StreamRequestHandler {
     answers(move |line, connection| {
         writeln!(connection, "{line}")?;
         connection.flush()?;
@@ -217,7 +206,7 @@ fn parks(gate: Gate) -> impl StreamRequestHandler {
                 }
             }
             "offload until the stop" => Fibers::offload(|| {
-                wait_until("it stops", || server.is_stopping());
+                wait_until("the stop begins", || server.is_stopping());
             }),
             "write" => loop {
                 connection.write_all(&[b'x'; 64 * 1024])?;
@@ -229,25 +218,23 @@ fn parks(gate: Gate) -> impl StreamRequestHandler {
 }
 
 #[test]
-fn a_stop_waits_for_those_who_sleep_and_for_what_is_offloaded() {
-    let _bound = bounded();
-    let server = on_one_worker((), parks(Gate::default()));
+fn a_stop_waits_for_fibers_that_sleep_or_offload() {
+    let server = on_one_worker((), waits(Gate::default()));
     let clients = ["read", "sleep until the stop", "offload until the stop"].map(|line| {
         let client = tcp(server.local_addr());
         assert_eq!(ask(&client, line), line);
         client
     });
-    let report = server.stop(PATIENCE);
+    let report = server.stop(TIMEOUT);
     assert_eq!((report.drained, report.forced, report.stuck.len()), (3, 0, 0), "{report:?}");
     assert_eq!(clients.map(rest_of), [&b""[..], b"goodbye\n", b"goodbye\n"]);
 }
 
 #[test]
-fn a_stop_tells_those_who_read_from_those_who_write_and_those_who_are_at_something_else() {
-    let _bound = bounded();
+fn a_stop_drains_fibers_that_read_forces_those_that_write_and_reports_the_others() {
     let gate = Gate::default();
-    let server = on_one_worker((), parks(gate.clone()));
-    // More of them than can be offloaded at a time.
+    let server = on_one_worker((), waits(gate.clone()));
+    // More than can be offloaded at a time.
     let lines = ["read", "read", "write", "sleep"].into_iter().chain([&"offload"; 70].map(|l| *l));
     let clients = lines.map(|line| {
         let client = tcp(server.local_addr());
@@ -258,16 +245,16 @@ fn a_stop_tells_those_who_read_from_those_who_write_and_those_who_are_at_somethi
     let handle = server.handle();
     let (deadline, began) = (Duration::from_millis(1500), Instant::now());
     let report = handle.stop(deadline);
-    // It does not wait for the threads of those who are left behind either.
+    // It does not wait for the threads of stuck handlers either.
     server.join().unwrap();
     let took = began.elapsed();
     assert!(took < deadline * 3 / 2, "{took:?}");
     assert_eq!((report.drained, report.forced, report.stuck.len()), (2, 1, 71), "{report:?}");
     for (line, client) in &clients {
-        let here = Address::Tcp(client.local_addr().unwrap());
-        let is_stuck = report.stuck.iter().any(|stuck| stuck.peer == here);
+        let peer = Address::Tcp(client.local_addr().unwrap());
+        let is_stuck = report.stuck.iter().any(|stuck| stuck.peer == peer);
         assert_eq!(is_stuck, ["sleep", "offload"].contains(line), "{line}");
     }
     gate.open();
-    wait_until("they end when they can", || handle.stats().active == 0);
+    wait_until("all have ended", || handle.stats().active == 0);
 }

@@ -1,9 +1,5 @@
-//! What a fiber may wait for while the others of its worker go on: work on another thread, and the
-//! time; and who else may wait in its place.
-
-mod common;
-#[path = "common/fibers.rs"]
-mod fibers;
+//! What a fiber may wait for while the others of its worker go on: offloaded work, and time; and a
+//! connection that another thread uses.
 
 use std::io::{self, Read, Write};
 use std::net::UdpSocket;
@@ -14,28 +10,28 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{
-    PATIENCE, Told, abstract_name, ask, bounded, line_of, next, rest_of, tcp, udp, uninterrupted,
-    unixgram, wait_until,
-};
-use fibers::{Gate, answers, on_one_worker};
 use parking_lot::Mutex;
 use socketserver::*;
 
+use super::on_one_worker;
+use crate::support::clients::{ask, datagram_of, line_of, rest_of, tcp, udp, unixgram};
+use crate::support::recorder::{Recorder, next_error};
+use crate::support::servers::{answers, serve, serve_at, serve_with};
+use crate::support::{Gate, TIMEOUT, abstract_name, next, wait_until};
+
 const SHORT: Duration = Duration::from_millis(60);
 
-// Work for other threads.
+// Offloaded work.
 
 #[test]
-fn what_is_offloaded_runs_elsewhere_and_may_borrow_while_the_others_go_on() {
-    let _bound = bounded();
+fn offloaded_work_runs_on_another_thread_and_may_borrow_while_other_fibers_go_on() {
     let gate = Gate::default();
     let (worker, offloaded) = (mpsc::channel(), mpsc::channel());
-    let (tell, may_go) = (Mutex::new((worker.0, offloaded.0)), gate.clone());
+    let (senders, may_go) = (Mutex::new((worker.0, offloaded.0)), gate.clone());
     let server = on_one_worker(
         (),
         answers(move |line, connection| {
-            let (worker, offloaded) = tell.lock().clone();
+            let (worker, offloaded) = senders.lock().clone();
             worker.send(thread::current().id())?;
             let mut answer = vec![line];
             if line == "offload" {
@@ -61,13 +57,12 @@ fn what_is_offloaded_runs_elsewhere_and_may_borrow_while_the_others_go_on() {
     let worker: Vec<_> = worker.1.try_iter().collect();
     assert!(worker.len() == 4 && worker.iter().all(|thread| *thread == worker[0]), "{worker:?}");
     assert_ne!(helper, worker[0]);
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn a_panic_in_what_is_offloaded_goes_on_in_the_handler() {
-    let _bound = bounded();
-    let (handler, words) = Told::new(answers(|line, connection| {
+fn a_panic_of_offloaded_work_continues_in_the_handler() {
+    let (handler, calls) = Recorder::new(answers(|line, connection| {
         let length = Fibers::offload(|| {
             assert_ne!(line, "panic", "as it should");
             line.len()
@@ -78,19 +73,18 @@ fn a_panic_in_what_is_offloaded_goes_on_in_the_handler() {
     let (client, other) = (tcp(server.local_addr()), tcp(server.local_addr()));
     assert_eq!(ask(&client, "hello"), "5");
     assert_eq!(ask(&client, "panic"), "");
-    let error = words.iter().find(|word| word.starts_with("error")).unwrap();
+    let error = next_error(&calls);
     assert!(error.contains("as it should"), "{error}");
     assert_eq!(ask(&other, "goodbye"), "7");
     drop(other);
-    wait_until("both have ended", || server.stats().finished == 2);
+    wait_until("both connections have ended", || server.stats().finished == 2);
     let stats = server.stats();
     assert_eq!((stats.panicked, stats.eof), (1, 1), "{stats:?}");
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn sixty_four_are_offloaded_at_a_time_and_the_others_wait_for_their_turn() {
-    let _bound = bounded();
+fn sixty_four_jobs_are_offloaded_at_a_time_and_the_others_wait() {
     const AT_A_TIME: usize = 64;
     let gate = Gate::default();
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -112,18 +106,17 @@ fn sixty_four_are_offloaded_at_a_time_and_the_others_wait_for_their_turn() {
     for mut client in &clients {
         client.write_all(b"offload\n").unwrap();
     }
-    wait_until("they are at it", || now.load(Ordering::SeqCst) == AT_A_TIME);
-    // Who does not want it does not have to wait for it.
+    wait_until("as many as may are offloaded", || now.load(Ordering::SeqCst) == AT_A_TIME);
+    // A fiber that offloads nothing does not wait.
     assert_eq!(ask(&tcp(server.local_addr()), "hello"), "hello");
     gate.open();
     clients.iter().for_each(|client| assert_eq!(line_of(client), "offload"));
     assert_eq!(most.load(Ordering::SeqCst), AT_A_TIME);
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn each_of_many_who_offload_again_and_again_gets_its_turn() {
-    let _bound = bounded();
+fn many_fibers_that_offload_again_and_again_all_come_to_an_end() {
     let server = on_one_worker(
         (),
         answers(|line, connection| {
@@ -136,32 +129,30 @@ fn each_of_many_who_offload_again_and_again_gets_its_turn() {
         client.write_all(b"sum\n").unwrap();
     }
     clients.iter().for_each(|client| assert_eq!(line_of(client), "sum 19900"));
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn what_is_offloaded_may_offload_and_outside_of_a_fiber_it_is_simply_called() {
-    let _bound = bounded();
-    let here = || thread::current().id();
-    assert_eq!(Fibers::offload(here), here());
-    let moves = handler_fn(move |connection| {
-        let helpers = Fibers::offload(|| (here(), Fibers::offload(here)));
-        assert_eq!(helpers.0, helpers.1, "there is no need for one more");
-        Ok(writeln!(connection, "{}", helpers.0 != here())?)
+fn offload_within_offloaded_work_or_outside_of_a_fiber_is_a_plain_call() {
+    let current = || thread::current().id();
+    assert_eq!(Fibers::offload(current), current());
+    let offloads = handler_fn(move |connection| {
+        let threads = Fibers::offload(|| (current(), Fibers::offload(current)));
+        assert_eq!(threads.0, threads.1);
+        Ok(writeln!(connection, "{}", threads.0 != current())?)
     });
-    let server = on_one_worker((), moves);
+    let server = on_one_worker((), offloads);
     assert_eq!(line_of(tcp(server.local_addr())), "true");
-    assert!(server.stop(PATIENCE).is_clean());
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", moves).unwrap().spawn().unwrap();
+    assert!(server.stop(TIMEOUT).is_clean());
+    let server = serve(offloads);
     assert_eq!(line_of(tcp(server.local_addr())), "false");
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
-// The time.
+// Time.
 
 #[test]
-fn who_sleeps_lets_the_others_go_on() {
-    let _bound = bounded();
+fn other_fibers_go_on_while_one_sleeps() {
     let gate = Gate::default();
     let server = on_one_worker(
         (),
@@ -181,12 +172,11 @@ fn who_sleeps_lets_the_others_go_on() {
     sleeper.write_all(b"sleep\n").unwrap();
     assert_eq!(ask(&tcp(server.local_addr()), "open"), "open");
     assert_eq!(line_of(&sleeper), "sleep");
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 #[test]
-fn a_sleep_is_not_shorter_than_it_should_be() {
-    let _bound = bounded();
+fn a_sleep_is_not_shorter_than_asked_for() {
     let sleeps = |time| {
         let began = Instant::now();
         Fibers::sleep(time);
@@ -200,7 +190,7 @@ fn a_sleep_is_not_shorter_than_it_should_be() {
             Ok(writeln!(connection, "{line}")?)
         }),
     );
-    // Not even if the client wakes it.
+    // Also when input of the client wakes the fiber.
     let mut client = tcp(server.local_addr());
     client.write_all(b"first\nsecond\n").unwrap();
     client.write_all(b"third\n").unwrap();
@@ -208,18 +198,17 @@ fn a_sleep_is_not_shorter_than_it_should_be() {
         assert_eq!(line_of(&client), line);
     }
     assert_eq!(server.stats().panicked, 0);
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
-// The client, from another thread.
+// A connection that another thread uses.
 
 #[test]
-fn another_thread_may_use_the_connection_in_the_handlers_place() {
-    let _bound = bounded();
-    // An answer that does not fit into a socket, so that its write has to wait too.
+fn another_thread_may_use_the_connection_of_a_fiber() {
+    // More than fits into the socket buffers, so that the write has to wait too.
     const ANSWER: usize = 8 * 1024 * 1024;
-    /// Reads a line, answers, and waits for another one that does not come.
-    fn serve(connection: &mut Connection) -> io::Error {
+    /// Reads a line, answers, and waits for another line until the timeout.
+    fn converse(connection: &mut Connection) -> io::Error {
         let mut line = String::new();
         connection.read_line(&mut line).unwrap();
         connection.write_all(&vec![b'x'; ANSWER]).unwrap();
@@ -233,11 +222,11 @@ fn another_thread_may_use_the_connection_in_the_handlers_place() {
         (),
         handler_fn(|connection| {
             let scoped = |connection: &mut Connection| {
-                thread::scope(|scope| scope.spawn(|| serve(connection)).join().unwrap())
+                thread::scope(|scope| scope.spawn(|| converse(connection)).join().unwrap())
             };
-            let offloaded = |connection: &mut Connection| Fibers::offload(|| serve(connection));
-            for serve in [scoped, offloaded, serve] {
-                let error = serve(connection);
+            let offloaded = |connection: &mut Connection| Fibers::offload(|| converse(connection));
+            for converse in [scoped, offloaded, converse] {
+                let error = converse(connection);
                 assert_eq!(error.kind(), io::ErrorKind::TimedOut);
                 assert!(matches!(Error::of(&error), Some(Error::IdleTimeout { limit: SHORT })));
                 connection.set_read_timeout(None)?;
@@ -254,12 +243,12 @@ fn another_thread_may_use_the_connection_in_the_handlers_place() {
     }
     assert_eq!(rest_of(client), b"");
     assert_eq!(server.stats().panicked, 0);
-    assert!(server.stop(PATIENCE).is_clean());
+    assert!(server.stop(TIMEOUT).is_clean());
 }
 
 // Datagrams.
 
-/// A client that asks for an answer only when it wants one.
+/// A datagram client of either family.
 trait DatagramClient {
     fn send(&self, text: &str);
     fn receive(&self) -> String;
@@ -273,9 +262,7 @@ macro_rules! datagram_client {
             }
 
             fn receive(&self) -> String {
-                let mut buffer = [0; 100];
-                let length = uninterrupted(|| self.recv(&mut buffer));
-                String::from_utf8(buffer[..length].to_vec()).unwrap()
+                String::from_utf8(datagram_of(|buffer| self.recv(buffer))).unwrap()
             }
         }
     };
@@ -285,8 +272,7 @@ datagram_client!(UdpSocket);
 datagram_client!(UnixDatagram);
 
 #[test]
-fn a_datagram_whose_handler_waits_does_not_keep_the_next_one_waiting() {
-    let _bound = bounded();
+fn a_datagram_is_handled_while_the_handlers_of_others_wait() {
     for waits in ["offload", "sleep"] {
         let gate = Gate::default();
         let handler = {
@@ -306,10 +292,10 @@ fn a_datagram_whose_handler_waits_does_not_keep_the_next_one_waiting() {
         };
         let (handler, mixin) = (Arc::new(handler), || Fibers::new().workers(1));
         let over_udp = FiberUdpServer::builder().mixin(mixin());
-        let over_udp = over_udp.bind("127.0.0.1:0", handler.clone()).unwrap().spawn().unwrap();
+        let over_udp = serve_with(over_udp, handler.clone());
+        let address = format!("unixgram:{}", abstract_name());
         let unix = FiberUnixDatagramServer::builder().mixin(mixin());
-        let unix = unix.bind(format!("unixgram:{}", abstract_name()), handler).unwrap();
-        let unix = unix.spawn().unwrap();
+        let unix = serve_at(&address, unix, handler);
         let clients: [(&RunningServer, Box<dyn DatagramClient>); 2] = [
             (&over_udp, Box::new(udp(over_udp.local_addr()))),
             (&unix, Box::new(unixgram(unix.local_addr()))),
@@ -318,7 +304,7 @@ fn a_datagram_whose_handler_waits_does_not_keep_the_next_one_waiting() {
             for _ in 0..10 {
                 client.send(waits);
             }
-            wait_until("they wait", || server.stats().active == 10);
+            wait_until("all handlers wait", || server.stats().active == 10);
             client.send("hello");
             assert_eq!(client.receive(), "hello", "{waits}");
         }
@@ -326,6 +312,6 @@ fn a_datagram_whose_handler_waits_does_not_keep_the_next_one_waiting() {
         for (_, client) in &clients {
             (0..10).for_each(|_| assert_eq!(client.receive(), waits));
         }
-        assert!(over_udp.stop(PATIENCE).is_clean() && unix.stop(PATIENCE).is_clean());
+        assert!(over_udp.stop(TIMEOUT).is_clean() && unix.stop(TIMEOUT).is_clean());
     }
 }
