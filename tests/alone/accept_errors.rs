@@ -1,20 +1,25 @@
-//! Accepting fails: which failures are one connection's and pass without a word, and which are the
-//! system's and make the server wait, but not end. Its one test has the log to itself.
-
+//! Failures of `accept`: those that concern one connection are ignored, and those of the system make
+//! the server wait and log, but not end. This test sets the logger of the process.
 
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use common::{TIMEOUT, bounded, echoes};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 use socketserver::services::Echo;
 use socketserver::transport::{IncomingStream, Tcp, Transport, TransportOptions};
 use socketserver::*;
 
-/// TCP whose `accept` fails as often as there are failures left.
+use crate::harness::{Test, tests};
+use crate::support::TIMEOUT;
+use crate::support::clients::echoes;
+
+pub(crate) const TESTS: &[Test] =
+    tests![accept_errors_do_not_end_the_server_and_only_those_of_the_system_delay_it];
+
+/// TCP whose `accept` fails as long as there are failures left.
 struct Faulty(Tcp);
 
 static FAILURES: Mutex<Vec<Failure>> = Mutex::new(Vec::new());
@@ -51,7 +56,7 @@ impl Transport for Faulty {
     }
 }
 
-/// Keeps what is worth a warning.
+/// Keeps warnings and errors.
 struct Kept(Mutex<Vec<String>>);
 
 static LOG: Kept = Kept(Mutex::new(Vec::new()));
@@ -71,11 +76,10 @@ impl Log for Kept {
 }
 
 const AT_ONCE: Duration = Duration::from_millis(100);
-/// Three failures of the system's come to this.
-const A_WHILE: Duration = Duration::from_millis(5 + 10 + 20);
+/// The pauses after three failures of the system.
+const BACKOFF: Duration = Duration::from_millis(5 + 10 + 20);
 
-#[test]
-fn no_failure_ends_the_server_and_only_the_systems_make_it_wait_and_tell() {
+fn accept_errors_do_not_end_the_server_and_only_those_of_the_system_delay_it() {
     log::set_logger(&LOG).unwrap();
     log::set_max_level(LevelFilter::Trace);
     for errno in [
@@ -96,17 +100,17 @@ fn no_failure_ends_the_server_and_only_the_systems_make_it_wait_and_tell() {
         fails(Failure::Errno(errno), 50, 0, Duration::ZERO..AT_ONCE);
     }
     for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EINVAL] {
-        fails(Failure::Errno(errno), 3, 3, A_WHILE..A_WHILE + AT_ONCE);
+        fails(Failure::Errno(errno), 3, 3, BACKOFF..BACKOFF + AT_ONCE);
     }
-    // So many connections in a row do not die by themselves.
-    fails(Failure::Errno(libc::EPROTO), 103, 3, A_WHILE..A_WHILE + AT_ONCE);
-    fails(Failure::Panic, 3, 3, A_WHILE..A_WHILE + AT_ONCE);
+    // More than a hundred in a row are taken for a failure of the system.
+    fails(Failure::Errno(libc::EPROTO), 103, 3, BACKOFF..BACKOFF + AT_ONCE);
+    fails(Failure::Panic, 3, 3, BACKOFF..BACKOFF + AT_ONCE);
 }
 
-/// Accepting fails so many times, of which so many are counted, and then a client is served.
+/// `accept` fails so many times, of which so many are counted, and then a client is served.
 #[track_caller]
 fn fails(failure: Failure, times: usize, counted: u64, within: Range<Duration>) {
-    // Three times, and the fastest counts: there may be other work on this machine.
+    // The fastest of three rounds counts, since other programs may delay one.
     let rounds = [(); 3].map(|()| {
         let server = Server::<Faulty, Threading>::bind("127.0.0.1:0", Echo).unwrap();
         let server = server.spawn().unwrap();
@@ -121,7 +125,7 @@ fn fails(failure: Failure, times: usize, counted: u64, within: Range<Duration>) 
     });
     let fastest = rounds.into_iter().min().unwrap();
     assert!(within.contains(&fastest), "{failure:?}: {rounds:?}");
-    // Once for each episode, with what the system says.
+    // Logged once in each round, with the error.
     let logged = std::mem::take(&mut *LOG.0.lock());
     let says = |line: &String| match failure {
         Failure::Errno(errno) => line.contains(&format!("(os error {errno}); trying again")),

@@ -1,52 +1,51 @@
-//! How the children of a forking server end: by themselves, by what goes wrong in them, by a stop,
-//! and by the death of their parent. Each server is a process of its own (`common/parts.rs`).
-
+//! How the children of a forking server end: by themselves, by a crash, by a stop, and by the death of
+//! their parent. Each server is a process of its own.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
-use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{TIMEOUT, ask, echoes, rest_of, tcp, wait_until};
-use parts::{Case, Ended, Part, ServerProcess, pid_of, serve, status_of};
-use process::{Server, example};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use socketserver::services::Echo;
 use socketserver::*;
 
-const CASES: &[Case] = &[
-    ("an_error_or_a_panic_is_handled_in_the_child_and_the_server_goes_on", errors_and_panics),
-    ("a_child_that_is_killed_crashes_or_exits_is_logged_and_counted_as_failed", crashes),
-    ("sigterm_to_a_child_ends_it_gracefully", child_drains),
-    ("a_signal_to_a_child_that_has_just_begun_does_not_stop_the_server", early_signal),
-    ("a_second_signal_to_a_child_ends_it_at_once", second_signal),
-    ("sigterm_answers_what_was_received_and_frees_the_port", drains),
-    ("a_busy_child_knows_of_a_stop_and_says_goodbye", goodbye),
-    ("a_stop_reports_who_drained_who_was_forced_and_who_was_killed", report),
-    ("stuck_children_at_max_children_hold_a_stop_up_no_longer_than_its_deadline", all_stuck),
-    ("orphans_answer_what_was_received_and_end", orphans),
-    ("two_signals_to_the_echo_example_leave_nothing_running", two_signals),
+use crate::harness::{Test, tests};
+use crate::support::clients::{ask, echoes, rest_of, tcp};
+use crate::support::process::{Ended, Server, example};
+use crate::support::server_process::{Part, ServerProcess, serve};
+use crate::support::servers::flood;
+use crate::support::system::{pid_of, status_of};
+use crate::support::{TIMEOUT, wait_until};
+
+pub(crate) const TESTS: &[Test] = tests![
+    an_error_or_a_panic_is_handled_in_the_child_and_the_server_goes_on,
+    a_child_that_is_killed_crashes_or_exits_is_logged_and_counted_as_failed,
+    sigterm_to_a_child_ends_it_gracefully,
+    a_signal_to_a_child_that_has_just_started_does_not_stop_the_server,
+    a_second_signal_to_a_child_ends_it_at_once,
+    sigterm_answers_what_was_received_and_frees_the_port,
+    a_busy_child_sees_the_stop_and_sends_its_last_line,
+    a_stop_reports_which_children_drained_were_forced_or_killed,
+    stuck_children_at_max_children_delay_a_stop_by_its_timeout_only,
+    orphans_answer_what_was_received_and_end,
+    two_signals_to_the_echo_example_leave_nothing_running,
 ];
 
-const PARTS: &[Part] = &[("forking", |max_children| {
+pub(crate) const PARTS: &[Part] = &[("children", |max_children| {
     let mixin = Forking::new().max_children(max_children.parse().unwrap());
-    let builder = ForkingTcpServer::builder().mixin(mixin).stop_deadline(DEADLINE);
+    let builder = ForkingTcpServer::builder().mixin(mixin).stop_deadline(STOP_TIMEOUT);
     serve(builder.bind("127.0.0.1:0", Commands).unwrap());
 })];
 
-/// Long enough for all that ends by itself.
-const DEADLINE: Duration = Duration::from_secs(2);
+/// Long enough for all children that end by themselves.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn main() -> ExitCode {
-    parts::main(CASES, PARTS)
-}
+// By themselves.
 
-// By itself.
-
-fn errors_and_panics() {
-    let server = ServerProcess::start("forking", "40");
+fn an_error_or_a_panic_is_handled_in_the_child_and_the_server_goes_on() {
+    let server = ServerProcess::start("children", "40");
     for (command, error) in
         [("fail", "handle_error: as told"), ("panic", "handle_error: handler panicked: as told")]
     {
@@ -54,50 +53,44 @@ fn errors_and_panics() {
         let pid = ask(&client, "pid");
         (&client).write_all(format!("{command}\n").as_bytes()).unwrap();
         assert!(rest_of(&client).is_empty());
-        // It is the child whose `handle_error` is called.
+        // `handle_error` is called in the child.
         server.reads(&format!("{pid} {error}"));
     }
     echoes(server.endpoint(), "still serving\n");
     let ended = server.stop();
     let counts = ["failed", "panicked", "finished"].map(|name| ended.count(name));
     assert_eq!(counts, [1, 1, 3]);
-    // Nobody needs to be told twice.
+    // The server does not log it again.
     assert_eq!(ended.logged("child"), 0, "{ended:?}");
 }
 
-fn crashes() {
-    has_failed(&[
+fn a_child_that_is_killed_crashes_or_exits_is_logged_and_counted_as_failed() {
+    let ways = [
         ("kill", "was killed by signal 9"),
         ("abort", "was killed by signal 6"),
         ("exit 3", "exited with status 3"),
-    ]);
-}
-
-/// Each of these commands ends a child so that the log says this of it, once.
-fn has_failed(ways: &[(&str, &str)]) {
-    let server = ServerProcess::start("forking", "40");
-    let mut expected = Vec::new();
-    for (command, how) in ways {
+    ];
+    let server = ServerProcess::start("children", "40");
+    let expected = ways.map(|(command, how)| {
         let client = server.client();
         let pid = ask(&client, "pid");
         (&client).write_all(format!("{command}\n").as_bytes()).unwrap();
         assert!(rest_of(&client).is_empty());
-        expected.push(format!("WARN: child {pid} {how}"));
-    }
+        format!("WARN: child {pid} {how}")
+    });
     echoes(server.endpoint(), "still serving\n");
     let ended = server.stop();
     for line in &expected {
         assert_eq!(ended.logged(line), 1, "{line}: {ended:?}");
     }
-    let number = ways.len() as u64;
     let counts = ["failed", "panicked", "eof", "finished"].map(|name| ended.count(name));
-    assert_eq!(counts, [number, 0, 1, number + 1]);
+    assert_eq!(counts, [3, 0, 1, 4]);
 }
 
 // By a stop.
 
-fn child_drains() {
-    let server = ServerProcess::start("forking", "40");
+fn sigterm_to_a_child_ends_it_gracefully() {
+    let server = ServerProcess::start("children", "40");
     let client = server.client();
     let pid = pid_of(&ask(&client, "pid"));
     (&client).write_all(b"last\n").unwrap();
@@ -107,8 +100,8 @@ fn child_drains() {
     assert_eq!(server.stop().count("failed"), 0);
 }
 
-fn early_signal() {
-    let server = ServerProcess::start("forking", "40");
+fn a_signal_to_a_child_that_has_just_started_does_not_stop_the_server() {
+    let server = ServerProcess::start("children", "40");
     let pid = server.pid();
     let first_child = || {
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
@@ -119,20 +112,20 @@ fn early_signal() {
         let child = std::iter::repeat_with(first_child).flatten().next().unwrap();
         kill_process(child, Signal::TERM).unwrap();
         assert!(rest_of(&client).is_empty());
-        wait_until("it is reaped", || first_child().is_none());
+        wait_until("the child is reaped", || first_child().is_none());
     }
     echoes(server.endpoint(), "the server goes on\n");
     assert_eq!(server.stop().count("failed"), 0);
 }
 
-fn second_signal() {
-    let server = ServerProcess::start("forking", "40");
+fn a_second_signal_to_a_child_ends_it_at_once() {
+    let server = ServerProcess::start("children", "40");
     for signal in [Signal::INT, Signal::TERM] {
         let client = server.client();
         let pid = pid_of(&ask(&client, "pid"));
         assert_eq!(ask(&client, "hang"), "hanging");
         kill_process(pid, signal).unwrap();
-        wait_until("it has taken the first", || !catches(pid, signal));
+        wait_until("the child has handled the first", || !catches(pid, signal));
         kill_process(pid, signal).unwrap();
         assert!(rest_of(&client).is_empty());
     }
@@ -140,9 +133,9 @@ fn second_signal() {
     assert_eq!((ended.count("failed"), ended.logged("was killed by signal")), (2, 2), "{ended:?}");
 }
 
-fn drains() {
-    // At max_children, with one more in the backlog.
-    let server = ServerProcess::start("forking", "2");
+fn sigterm_answers_what_was_received_and_frees_the_port() {
+    // At `max_children`, with one more connection in the backlog.
+    let server = ServerProcess::start("children", "2");
     let serving = [server.client(), server.client()];
     for client in &serving {
         ask(client, "hello");
@@ -156,14 +149,14 @@ fn drains() {
         assert_eq!(rest_of(client), b"one\ntwo\n");
     }
     let address = server.address.clone();
-    let ended = server.end();
+    let ended = server.wait();
     assert_eq!(["finished", "failed", "stopped"].map(|name| ended.count(name)), [3, 0, 3]);
     assert!(ended.says("drained 3, forced 0"), "{ended:?}");
     can_be_bound(&address);
 }
 
-fn goodbye() {
-    let server = ServerProcess::start("forking", "40");
+fn a_busy_child_sees_the_stop_and_sends_its_last_line() {
+    let server = ServerProcess::start("children", "40");
     let clients = [server.client(), server.client()];
     for client in &clients {
         assert_eq!(ask(client, "work until the stop"), "working");
@@ -172,35 +165,35 @@ fn goodbye() {
     for client in &clients {
         assert_eq!(rest_of(client), b"goodbye\n");
     }
-    let ended = server.end();
+    let ended = server.wait();
     assert!(ended.says("drained 2, forced 0"), "{ended:?}");
 }
 
-fn report() {
-    let server = ServerProcess::start("forking", "3");
+fn a_stop_reports_which_children_drained_were_forced_or_killed() {
+    let server = ServerProcess::start("children", "3");
     let hanging = server.client();
     assert_eq!(ask(&hanging, "hang"), "hanging");
-    // Its child waits for it to read on, and is told by the end of the connection.
-    let deaf = server.client();
-    assert_eq!(ask(&deaf, "flood"), "flooding");
-    let good = server.client();
-    assert_eq!(ask(&good, "hello"), "hello");
+    // Its child waits in a write, which fails when the server shuts the connection down.
+    let slow = server.client();
+    assert_eq!(ask(&slow, "flood"), "flooding");
+    let idle = server.client();
+    assert_eq!(ask(&idle, "hello"), "hello");
     let mut waiting = server.client();
     waiting.write_all(b"waiting\n").unwrap();
 
     let (address, began) = (server.address.clone(), Instant::now());
     server.signal(Signal::TERM);
-    assert!(rest_of(&good).is_empty());
-    // It has the place of the good one now.
+    assert!(rest_of(&idle).is_empty());
+    // The place of the idle one is free now.
     assert_eq!(rest_of(&waiting), b"waiting\n");
-    let ended = server.end();
+    let ended = server.wait();
     let elapsed = began.elapsed();
-    assert!(elapsed < 2 * DEADLINE, "{elapsed:?}");
+    assert!(elapsed < 2 * STOP_TIMEOUT, "{elapsed:?}");
     assert!(ended.says("drained 2, forced 2"), "{ended:?}");
-    // On a busy machine the other may not have noticed in time either.
+    // On a busy machine the child that writes may not have ended in time either.
     let killed = killed(&ended);
     assert_eq!(killed[0], (1, peer_of(&hanging)), "{ended:?}");
-    assert!(killed.len() == 1 || killed[1] == (2, peer_of(&deaf)), "{ended:?}");
+    assert!(killed.len() == 1 || killed[1] == (2, peer_of(&slow)), "{ended:?}");
     let number = killed.len() as u64;
     let counts = ["finished", "stopped", "failed"].map(|name| ended.count(name));
     assert_eq!(counts, [4, 4 - number, number], "{ended:?}");
@@ -208,8 +201,8 @@ fn report() {
     can_be_bound(&address);
 }
 
-fn all_stuck() {
-    let server = ServerProcess::start("forking", "2");
+fn stuck_children_at_max_children_delay_a_stop_by_its_timeout_only() {
+    let server = ServerProcess::start("children", "2");
     let stuck = [server.client(), server.client()];
     for client in &stuck {
         assert_eq!(ask(client, "hang"), "hanging");
@@ -219,8 +212,8 @@ fn all_stuck() {
     let (address, began) = (server.address.clone(), Instant::now());
     let ended = server.stop();
     let elapsed = began.elapsed();
-    assert!(elapsed < 2 * DEADLINE, "{elapsed:?}");
-    // Nobody was there for it, and it is not kept waiting.
+    assert!(elapsed < 2 * STOP_TIMEOUT, "{elapsed:?}");
+    // It was not accepted, and is closed.
     assert!(matches!(waiting.read(&mut [0]), Ok(0) | Err(_)));
     assert!(ended.says("drained 0, forced 2"), "{ended:?}");
     assert_eq!(killed(&ended), [(1, peer_of(&stuck[0])), (2, peer_of(&stuck[1]))], "{ended:?}");
@@ -228,16 +221,16 @@ fn all_stuck() {
     can_be_bound(&address);
 }
 
-/// Number and peer of those whom the report calls killed, after as long as they had.
+/// Id and peer of the connections that the report calls killed, at an age of about the timeout.
 #[track_caller]
 fn killed(ended: &Ended) -> Vec<(u64, String)> {
-    let lines = ended.lines.iter().filter_map(|line| line.strip_prefix("killed "));
+    let lines = ended.lines().filter_map(|line| line.strip_prefix("killed "));
     let parts = lines.map(|line| line.split(' ').collect::<Vec<_>>());
     parts
         .map(|parts| {
             let [id, "from", peer, "after", age, "ms"] = parts[..] else { panic!("{parts:?}") };
             let age = Duration::from_millis(age.parse().unwrap());
-            assert!((DEADLINE / 2..2 * DEADLINE).contains(&age), "{age:?}");
+            assert!((STOP_TIMEOUT / 2..2 * STOP_TIMEOUT).contains(&age), "{age:?}");
             (id.parse().unwrap(), peer.to_owned())
         })
         .collect()
@@ -254,8 +247,8 @@ fn can_be_bound(address: &str) {
 
 // By the death of their parent.
 
-fn orphans() {
-    let server = ServerProcess::start("forking", "40");
+fn orphans_answer_what_was_received_and_end() {
+    let server = ServerProcess::start("children", "40");
     let clients: Vec<_> = (0..5).map(|_| server.client()).collect();
     for client in &clients {
         ask(client, "hello");
@@ -264,7 +257,7 @@ fn orphans() {
         client.write_all(b"one\ntwo").unwrap();
     }
     let address = server.address.clone();
-    // Returns when nobody holds the server's standard output any longer.
+    // Returns when the last child has ended: all of them have the server's standard output open.
     server.kill();
     for (n, client) in clients.iter().enumerate() {
         assert_eq!(rest_of(client), if n < 3 { &b"one\ntwo"[..] } else { b"" });
@@ -272,8 +265,8 @@ fn orphans() {
     can_be_bound(&address);
 }
 
-fn two_signals() {
-    // To the server alone, and to all of them, as a terminal does.
+fn two_signals_to_the_echo_example_leave_nothing_running() {
+    // To the server alone, and to the process group, as a terminal does.
     for to_all in [false, true] {
         let mut command = example("echo");
         command.args(["--listen", "127.0.0.1:0", "--mixin", "forking", "--stop-deadline", "600"]);
@@ -286,30 +279,30 @@ fn two_signals() {
         let silent = tcp(server.endpoint());
         assert_eq!(ask(&silent, "hello"), "hello");
         let other = server.children();
-        let deaf = tcp(server.endpoint());
-        ask(&deaf, "hello");
+        let slow = tcp(server.endpoint());
+        ask(&slow, "hello");
         let child = *server.children().iter().find(|child| !other.contains(child)).unwrap();
-        // It reads nothing, so that in the end its child waits for it, with more to read.
-        deaf.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+        // Its child ends up waiting in a write, with more to read.
+        slow.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
         let long_line = [vec![b'x'; 60_000], vec![b'\n']].concat();
-        while (&deaf).write_all(&long_line).is_ok() || status_of(child, "State") != "S" {}
+        while (&slow).write_all(&long_line).is_ok() || status_of(child, "State") != "S" {}
         signal();
         assert!(rest_of(&silent).is_empty());
         let address = server.endpoint().resolve(Scheme::Tcp).unwrap()[0];
         wait_until("the stop", || TcpStream::connect(address).is_err());
-        // Two signals that come too close together are one.
-        wait_until("it has taken the first", || !to_all || !catches(child, Signal::INT));
+        // A signal that is already pending is not queued a second time.
+        wait_until("the child has handled the first", || !to_all || !catches(child, Signal::INT));
         signal();
         if !to_all {
-            // It would give up at its write timeout, but need not wait for that.
-            drop(deaf);
+            // The child ends, without waiting for its write timeout.
+            drop(slow);
         }
-        let ended = server.ends();
+        let ended = server.wait();
         assert_eq!(ended.status, Some(130), "{ended:?}");
     }
 }
 
-/// Whether a process has a handler for this signal; a child's is for the first one only.
+/// Whether a process has a handler for this signal. A child has one for the first signal only.
 fn catches(pid: Pid, signal: Signal) -> bool {
     let caught = u64::from_str_radix(&status_of(pid, "SigCgt"), 16).unwrap();
     caught & 1 << (signal.as_raw() - 1) != 0
@@ -317,7 +310,7 @@ fn catches(pid: Pid, signal: Signal) -> bool {
 
 // The handler.
 
-/// Does what it is told to, and otherwise answers with what it reads.
+/// Does what a line says, or else echoes it.
 struct Commands;
 
 impl StreamRequestHandler for Commands {
@@ -333,14 +326,12 @@ impl StreamRequestHandler for Commands {
                 "hang" => {
                     connection.write_all(b"hanging\n")?;
                     connection.flush()?;
-                    // Nothing interrupts it, but it does not outlive these tests by much.
+                    // Nothing interrupts it. It ends some time after its test.
                     thread::sleep(2 * TIMEOUT);
                 }
                 "flood" => {
                     connection.write_all(b"flooding\n")?;
-                    loop {
-                        connection.write_all(&[b'x'; 100_000])?;
-                    }
+                    return flood(connection);
                 }
                 "work until the stop" => {
                     connection.write_all(b"working\n")?;

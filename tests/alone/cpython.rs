@@ -1,26 +1,30 @@
-//! What CPython's `test_socketserver` checks, for this crate. (Its checks of forking are in
-//! `forking.rs`, and so is the big write among signals, which needs a process of its own.)
-
+//! What CPython's `test_socketserver` checks, for this crate. Its checks of forking are in
+//! `forking.rs`, with the big write among signals.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 
-use common::{
-    Client, TIMEOUT, TempDir, Told, ask, bounded, echoes, next, on_every_stream_server,
-    open_descriptors, serving_threads, wait_until,
-};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use socketserver::services::{Echo, Hello};
 use socketserver::*;
 
-/// Some tests here count what the process has, so that all of them run one at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock()
-}
+use crate::harness::{Test, tests};
+use crate::support::clients::{Client, ask, echoes};
+use crate::support::recorder::{Recorder, expect_calls};
+use crate::support::servers::{on_every_stream_server, serve, serve_at, serve_with};
+use crate::support::system::{open_descriptors, serving_threads};
+use crate::support::{TIMEOUT, TempDir, abstract_name, wait_until};
 
-#[test]
+pub(crate) const TESTS: &[Test] = tests![
+    twenty_servers_are_shut_down_while_they_start,
+    a_server_is_closed_without_serving,
+    a_thousand_failed_binds_leak_no_descriptor,
+    a_hundred_times_twenty_servers_leave_no_thread_and_no_descriptor,
+    errors_and_panics_of_a_handler_reach_handle_error_and_end_one_connection,
+    a_request_that_verify_request_refuses_is_closed,
+];
+
 fn twenty_servers_are_shut_down_while_they_start() {
     for _ in 0..20 {
         let server = ThreadingTcpServer::bind("127.0.0.1:0", Hello).unwrap();
@@ -30,12 +34,11 @@ fn twenty_servers_are_shut_down_while_they_start() {
         assert!(matches!(serving.join().unwrap(), Ok(()) | Err(Error::ShutDown)));
     }
     for _ in 0..20 {
-        let server = TcpServer::bind("127.0.0.1:0", Hello).unwrap().spawn().unwrap();
+        let server = serve_with(TcpServer::builder(), Hello);
         assert!(server.stop(TIMEOUT).is_clean());
     }
 }
 
-#[test]
 fn a_server_is_closed_without_serving() {
     let before = open_descriptors();
     let server = TcpServer::bind("127.0.0.1:0", Hello).unwrap();
@@ -46,7 +49,6 @@ fn a_server_is_closed_without_serving() {
     TcpListener::bind(address.socket_addr().unwrap()).unwrap();
 }
 
-#[test]
 fn a_thousand_failed_binds_leak_no_descriptor() {
     let directory = TempDir::new();
     let occupied = TcpServer::bind("127.0.0.1:0", Echo).unwrap();
@@ -63,20 +65,18 @@ fn a_thousand_failed_binds_leak_no_descriptor() {
     assert_eq!(open_descriptors(), before);
 }
 
-#[test]
 fn a_hundred_times_twenty_servers_leave_no_thread_and_no_descriptor() {
     let before = open_descriptors();
     for _ in 0..100 {
         let servers: Vec<RunningServer> = (0..20)
             .map(|n| {
-                let unix = format!("unix:{}", common::abstract_name());
+                let unix = format!("unix:{}", abstract_name());
                 match n % 4 {
-                    0 => ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn(),
-                    1 => TcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn(),
-                    2 => ThreadingUnixStreamServer::bind(unix, Echo).unwrap().spawn(),
-                    _ => ThreadingUdpServer::bind("127.0.0.1:0", Echo).unwrap().spawn(),
+                    0 => serve(Echo),
+                    1 => serve_with(TcpServer::builder(), Echo),
+                    2 => serve_at(&unix, ThreadingUnixStreamServer::builder(), Echo),
+                    _ => serve_with(ThreadingUdpServer::builder(), Echo),
                 }
-                .unwrap()
             })
             .collect();
         let client = Client::of(&servers[0]);
@@ -87,10 +87,10 @@ fn a_hundred_times_twenty_servers_leave_no_thread_and_no_descriptor() {
         }
     }
     assert_eq!(open_descriptors(), before);
-    wait_until("the threads are gone", || serving_threads() == 0);
+    wait_until("all threads have ended", || serving_threads() == 0);
 }
 
-/// Fails, panics or answers, as the client says.
+/// Fails, panics or echoes, as the client asks for.
 fn commands(connection: &mut Connection) -> HandlerResult {
     let mut command = String::new();
     connection.read_line(&mut command)?;
@@ -101,26 +101,21 @@ fn commands(connection: &mut Connection) -> HandlerResult {
     }
 }
 
-#[test]
 fn errors_and_panics_of_a_handler_reach_handle_error_and_end_one_connection() {
-    let (handler, words) = Recorder::new(handler_fn(commands));
-    let words = Mutex::new(words);
+    let (handler, calls) = Recorder::new(handler_fn(commands));
+    let calls = Mutex::new(calls);
     on_every_stream_server(handler, (), |server| {
-        let words = words.lock();
+        let calls = calls.lock();
         for (command, error) in [
             ("fail", "error: as told"),
             ("panic", "error: handler panicked: as told"),
             ("fail", "error: as told"),
         ] {
             assert_eq!(ask(&Client::of(server), command), "");
-            for word in ["setup", "handle", "finish", error] {
-                assert_eq!(next(&words), word);
-            }
+            expect_calls(&calls, &["setup", "handle", "finish", error]);
         }
         assert_eq!(ask(&Client::of(server), "hello"), "hello");
-        for word in ["setup", "handle", "finish"] {
-            assert_eq!(next(&words), word);
-        }
+        expect_calls(&calls, &["setup", "handle", "finish"]);
         wait_until("all have ended", || server.stats().finished == 4);
         let stats = server.stats();
         assert_eq!((stats.failed, stats.panicked), (2, 1));
@@ -139,17 +134,16 @@ impl StreamRequestHandler for Closed {
     }
 }
 
-#[test]
 fn a_request_that_verify_request_refuses_is_closed() {
-    let (handler, words) = Recorder::new(Closed);
+    let (handler, calls) = Recorder::new(Closed);
     on_every_stream_server(handler, (), |server| {
         for n in 1..=3 {
             let client = Client::of(server);
             assert_eq!((&client).read(&mut [0]).unwrap(), 0);
-            wait_until("it is counted", || server.stats().denied == n);
+            wait_until("the denial is counted", || server.stats().denied == n);
         }
         assert_eq!(server.stats().accepted, 0);
         assert!(server.connections().is_empty());
     });
-    assert!(words.try_recv().is_err(), "a refused request is not set up");
+    assert!(calls.try_recv().is_err(), "a hook was called");
 }

@@ -3,8 +3,8 @@
 use socketserver::services::Echo;
 use socketserver::*;
 
-use crate::support::clients::{ask, tcp};
 use crate::harness::{Test, tests};
+use crate::support::clients::{ask, tcp};
 use crate::support::servers::serve_with;
 use crate::support::system::open_descriptors;
 use crate::support::wait_until;

@@ -1,45 +1,48 @@
-//! What fibers do to their process: how few threads and how little memory they take, what is said
-//! of who keeps a thread to himself, and how it ends when a stack is too small. Each server is a
-//! process of its own (`common/parts.rs`).
-
+//! What fibers do to their process: how few threads and how little memory they need, what is logged of
+//! a handler that blocks its thread, and how the process ends when a stack is too small. Each server
+//! is a process of its own, except where this file says otherwise.
 
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{abstract_name, ask, line_of, rest_of, serving_threads, tcp, unix, wait_until};
-use fibers::{Gate, answers};
-use parts::{Case, Part, ServerProcess, count_in, serve, status_of};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 use socketserver::*;
 
-const CASES: &[Case] = &[
-    ("a_thousand_connections_need_two_threads", a_thousand),
-    ("a_stop_sends_all_threads_home", all_go_home),
-    ("ten_thousand_connections_leave_no_stacks_behind", stacks_come_back),
-    ("who_holds_up_a_worker_is_named_once_and_who_waits_is_not", held_up),
-    ("a_fiber_has_room_for_a_panic_and_its_backtrace", backtrace),
-    ("a_fiber_that_overflows_its_stack_ends_the_process_with_a_word", overflow_of_a_fiber),
-    ("a_thread_that_overflows_its_stack_ends_the_process_as_ever", overflow_of_a_thread),
-    ("an_access_to_no_memory_ends_the_process_as_ever", bad_access),
-    ("a_fiber_without_memory_for_its_stack_is_a_refusal", no_memory),
-    ("what_no_thread_can_be_had_for_is_not_offloaded_and_nobody_waits_for_ever", no_helpers),
-    ("without_descriptors_newcomers_wait_until_there_are_some", no_descriptors),
-    ("without_descriptors_for_its_workers_a_server_tries_again", no_workers),
+use crate::harness::{Test, tests};
+use crate::support::clients::{ask, line_of, rest_of, tcp, unix};
+use crate::support::server_process::{Part, ServerProcess, count_in, serve};
+use crate::support::servers::answers;
+use crate::support::system::{raise_descriptor_limit, serving_threads, status_of};
+use crate::support::{Gate, abstract_name, wait_until};
+
+pub(crate) const TESTS: &[Test] = tests![
+    a_thousand_connections_need_two_threads,
+    a_stop_ends_all_threads,
+    stacks_are_given_back_after_many_connections,
+    a_handler_that_blocks_its_worker_is_logged_once_and_one_that_waits_is_not,
+    a_fiber_has_room_for_a_panic_and_its_backtrace,
+    a_fiber_that_overflows_its_stack_ends_the_process_with_a_message,
+    the_stack_overflow_of_a_thread_is_reported_as_without_fibers,
+    a_bad_access_ends_the_process_as_without_fibers,
+    a_connection_without_memory_for_a_stack_is_refused,
+    offloaded_work_that_no_thread_can_be_started_for_runs_in_place,
+    without_descriptors_connections_wait_until_some_are_free,
+    a_server_without_descriptors_for_its_workers_tries_again,
 ];
 
-const PARTS: &[Part] = &[
+pub(crate) const PARTS: &[Part] = &[
     ("workers", |workers| {
-        // Nobody who looks for something else finds what was not noticed.
+        // Without the thread that watches for slow handlers: it would find what a worker has missed.
         let mixin = Fibers::new().longest_turn(Duration::from_secs(3600));
         serve_by(mixin.workers(workers.parse().unwrap()));
     }),
-    ("watchful", |_| serve_by(Fibers::new().workers(2).longest_turn(LONGEST_TURN))),
+    ("watchful", |_| serve_by(Fibers::new().workers(2).longest_turn(SLOW))),
     ("stacks", |size| serve_by(Fibers::new().workers(1).stack_size(size.parse().unwrap()))),
     ("unix", |name| {
         let mixin = Fibers::new().workers(2).stack_size(128 * 1024);
@@ -48,22 +51,18 @@ const PARTS: &[Part] = &[
     }),
 ];
 
-fn main() -> ExitCode {
-    parts::main(CASES, PARTS)
-}
+/// Longer than a busy machine delays a thread.
+const SLOW: Duration = Duration::from_millis(150);
 
-/// Longer than a busy machine keeps a thread from going on.
-const LONGEST_TURN: Duration = Duration::from_millis(150);
+// Many connections.
 
-// Many of them.
-
-fn a_thousand() {
+fn a_thousand_connections_need_two_threads() {
     const CLIENTS: u64 = 1000;
     raise_descriptor_limit();
     let server = ServerProcess::start("workers", "2");
     let clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
     let numbers = || clients.iter().zip(1..=CLIENTS);
-    // Each has all its numbers on its stack, and is in the middle of reading the next one.
+    // Each handler keeps its numbers on its stack, and waits in the read of the next one.
     for (mut client, number) in numbers() {
         client.write_all(format!("add\n{number}\n").as_bytes()).unwrap();
     }
@@ -73,7 +72,7 @@ fn a_thousand() {
     for (client, number) in numbers() {
         assert_eq!(ask(client, "1000000"), (number + 1_000_000).to_string());
     }
-    // With the one that accepts.
+    // Two workers, and the thread that accepts.
     assert_eq!(status_of(server.pid(), "Threads"), "3");
     let ended = server.stop();
     assert!(ended.says(&format!("drained {CLIENTS}, forced 0")), "{ended:?}");
@@ -82,8 +81,8 @@ fn a_thousand() {
     }
 }
 
-fn all_go_home() {
-    // In this process, which has no other servers.
+fn a_stop_ends_all_threads() {
+    // In this process: there is no other server at this time.
     for serves in [true, false] {
         let builder = FiberTcpServer::builder().mixin(Fibers::new().workers(3));
         let server = builder.bind("127.0.0.1:0", commands()).unwrap();
@@ -95,16 +94,16 @@ fn all_go_home() {
             Err(server)
         };
         assert_eq!(ask(&client, "where?"), "elsewhere");
-        wait_until("all are at work", || serving_threads() >= 4);
+        wait_until("all threads run", || serving_threads() >= 4);
         let began = Instant::now();
         drop(served);
-        wait_until("they are gone", || serving_threads() == 0);
-        // An idle one goes by itself after ten seconds.
+        wait_until("all threads have ended", || serving_threads() == 0);
+        // By itself, an idle thread ends after ten seconds.
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 }
 
-fn stacks_come_back() {
+fn stacks_are_given_back_after_many_connections() {
     const MEGABYTE: usize = 1024 * 1024;
     raise_descriptor_limit();
     let server = ServerProcess::start("unix", &abstract_name());
@@ -117,16 +116,16 @@ fn stacks_come_back() {
     let leave = |clients: Vec<UnixStream>| {
         let control = connect();
         drop(clients);
-        wait_until("they have left", || count(&control, "active") == 1);
+        wait_until("all but one have left", || count(&control, "active") == 1);
     };
     let burst = |count: usize| leave((0..count).map(|_| connect()).collect());
-    // Whatever else workers have is theirs by now.
+    // After this, the workers have allocated what they keep.
     burst(100);
     let before = size();
     let clients: Vec<_> = (0..2000).map(|_| connect()).collect();
     assert!(size() > before + 200 * MEGABYTE, "{} and {before}", size());
     leave(clients);
-    // A few are kept for those who come next.
+    // A few stacks are kept for the next connections.
     wait_until("the stacks are given back", || size() < before + 50 * MEGABYTE);
     (0..10_000).for_each(|_| drop(connect()));
     burst(100);
@@ -134,22 +133,22 @@ fn stacks_come_back() {
     assert_eq!(server.stop().count("refused"), 0);
 }
 
-// Those who do not wait where they should.
+// Handlers that block their thread.
 
-fn held_up() {
+fn a_handler_that_blocks_its_worker_is_logged_once_and_one_that_waits_is_not() {
     let server = ServerProcess::start("watchful", "");
-    // Two on different threads, one on each.
+    // The connections of each worker.
     let mut threads = HashMap::new();
     let clients: Vec<_> = (0..30).map(|_| server.client()).collect();
     for client in &clients {
         threads.entry(ask(client, "thread")).or_insert_with(Vec::new).push(client);
     }
     let [here, there] = &threads.into_values().collect::<Vec<_>>()[..] else { panic!() };
-    // Nobody is named who waits, and nobody who lets the others have their turn.
+    // Handlers that wait, or work in short steps, are not logged.
     assert_eq!(ask(there[0], "offload"), "offload");
     for _ in 0..2 {
         assert_eq!([here[0], there[1]].map(|client| ask(client, "hello")), ["hello", "hello"]);
-        thread::sleep(3 * LONGEST_TURN);
+        thread::sleep(3 * SLOW);
     }
     thread::scope(|scope| {
         for client in &here[..4] {
@@ -163,14 +162,14 @@ fn held_up() {
     for word in ["WARN", &peer, "Fibers::offload"] {
         assert!(warning.contains(word), "{warning}");
     }
-    // Nothing tells of what does not happen; it has been looked for again and again.
-    thread::sleep(4 * LONGEST_TURN);
+    // Long enough for several more checks. No event tells that nothing is logged.
+    thread::sleep(4 * SLOW);
     assert_eq!(ask(there[2], "hello"), "hello");
     assert_eq!(ask(there[2], "release"), "release");
     for client in [here[0], there[0], there[1]] {
         assert_eq!(line_of(client), "released");
     }
-    // The next time it is another matter.
+    // Another connection that blocks is logged too.
     assert_eq!(ask(here[1], "close"), "close");
     assert_eq!(ask(here[1], "block"), "block");
     let warning = server.error_line();
@@ -180,9 +179,9 @@ fn held_up() {
     assert_eq!(server.stop().logged(""), 0);
 }
 
-// Stacks that are too small, and what looks like it.
+// Stack overflows, and other faults.
 
-fn backtrace() {
+fn a_fiber_has_room_for_a_panic_and_its_backtrace() {
     for how in ["1", "full"] {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env("RUST_BACKTRACE", how);
@@ -195,35 +194,35 @@ fn backtrace() {
     }
 }
 
-fn overflow_of_a_fiber() {
+fn a_fiber_that_overflows_its_stack_ends_the_process_with_a_message() {
     for size in ["16384", "65536", "1048576"] {
         let server = ServerProcess::start("stacks", size);
         assert_eq!(ask(&server.client(), "hello"), "hello");
         (&server.client()).write_all(b"recurse\n").unwrap();
-        let words = server.dies(Signal::ABORT);
+        let message = server.dies_of(Signal::ABORT);
         let size = format!(" {size} bytes");
-        assert!(words.contains(&size) && words.contains("Fibers::stack_size"), "{words}");
-        assert_eq!(words.lines().filter(|line| !line.is_empty()).count(), 1, "{words}");
+        assert!(message.contains(&size) && message.contains("Fibers::stack_size"), "{message}");
+        assert_eq!(message.lines().filter(|line| !line.is_empty()).count(), 1, "{message}");
     }
 }
 
-fn overflow_of_a_thread() {
+fn the_stack_overflow_of_a_thread_is_reported_as_without_fibers() {
     let server = ServerProcess::start("workers", "1");
     (&server.client()).write_all(b"recurse on a thread\n").unwrap();
-    let words = server.dies(Signal::ABORT);
-    assert!(words.contains("has overflowed its stack"), "{words}");
-    assert!(words.contains("an ordinary one") && !words.contains("Fibers"), "{words}");
+    let message = server.dies_of(Signal::ABORT);
+    assert!(message.contains("has overflowed its stack"), "{message}");
+    assert!(message.contains("an ordinary one") && !message.contains("Fibers"), "{message}");
 }
 
-fn bad_access() {
+fn a_bad_access_ends_the_process_as_without_fibers() {
     let server = ServerProcess::start("workers", "1");
     (&server.client()).write_all(b"access no memory\n").unwrap();
-    assert_eq!(server.dies(Signal::SEGV), "");
+    assert_eq!(server.dies_of(Signal::SEGV), "");
 }
 
 // Shortage.
 
-fn no_memory() {
+fn a_connection_without_memory_for_a_stack_is_refused() {
     const STACK: usize = 256 * 1024 * 1024;
     let server = ServerProcess::start("stacks", &STACK.to_string());
     let control = server.client();
@@ -233,14 +232,14 @@ fn no_memory() {
     for _ in 0..5 {
         assert_eq!(rest_of(server.client()), b"");
     }
-    wait_until("they are gone", || count(&control, "active") == 1);
+    wait_until("all but one have ended", || count(&control, "active") == 1);
     assert_eq!(count(&control, "refused"), 5);
     lift_limit(&server, Resource::As, own);
     assert_eq!(ask(&server.client(), "hello"), "hello");
     assert_eq!(server.stop().logged("refusing 127.0.0.1"), 5);
 }
 
-fn no_helpers() {
+fn offloaded_work_that_no_thread_can_be_started_for_runs_in_place() {
     const CLIENTS: usize = 300;
     raise_descriptor_limit();
     let server = ServerProcess::start("workers", "1");
@@ -250,7 +249,7 @@ fn no_helpers() {
     for client in &clients {
         assert_eq!(ask(client, "hello"), "hello");
     }
-    // Less than a thread's stack.
+    // Less than the stack of a thread.
     let kilobytes: usize = status_of(server.pid(), "VmSize").parse().unwrap();
     let own = set_limit(&server, Resource::As, 1024 * (kilobytes + 256));
     for client in &clients {
@@ -268,29 +267,29 @@ fn no_helpers() {
     assert_eq!(server.stop().logged("no thread can be started"), CLIENTS);
 }
 
-fn no_descriptors() {
+fn without_descriptors_connections_wait_until_some_are_free() {
     let server = ServerProcess::start("workers", "3");
     let control = server.client();
     assert_eq!(ask(&control, "hello"), "hello");
     for _ in 0..3 {
         let errors = count(&control, "accept_errors");
         let own = leave_descriptors(&server, 0);
-        let newcomer = server.client();
+        let waiting = server.client();
         wait_until("accepting fails", || count(&control, "accept_errors") > errors);
         lift_limit(&server, Resource::Nofile, own);
-        assert_eq!(ask(&newcomer, "hello"), "hello");
+        assert_eq!(ask(&waiting, "hello"), "hello");
     }
     assert_eq!(server.stop().count("refused"), 0);
 }
 
-fn no_workers() {
+fn a_server_without_descriptors_for_its_workers_tries_again() {
     let server = ServerProcess::start("workers", "2");
-    // One for the connection, a bell for each worker and for the alarm, what the first worker waits
-    // with; and none for the second.
+    // One for the connection, an eventfd for each of the two workers and for the thread that watches,
+    // the epoll descriptor of the first worker; and none for that of the second.
     let own = leave_descriptors(&server, 5);
     assert_eq!(rest_of(server.client()), b"");
     lift_limit(&server, Resource::Nofile, own);
-    // The first one has gone home by then.
+    // Long enough for the first worker to end, which no event tells.
     thread::sleep(Duration::from_millis(50));
     let clients: Vec<_> = (0..30).map(|_| server.client()).collect();
     for client in &clients {
@@ -300,8 +299,6 @@ fn no_workers() {
     assert_eq!((ended.count("refused"), ended.logged("Too many open files")), (1, 1), "{ended:?}");
 }
 
-// What the cases have in common.
-
 #[track_caller]
 fn count<S>(control: &S, name: &str) -> u64
 where
@@ -310,20 +307,14 @@ where
     count_in(&ask(control, "stats"), name)
 }
 
-/// As many descriptors as this process, and those that it starts, may have at all.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
-}
-
-/// Returns what it was before.
+/// Sets a limit of the server. Returns the limit before.
 fn set_limit(server: &ServerProcess, resource: Resource, limit: usize) -> Rlimit {
     let own = getrlimit(resource);
     let limit = Rlimit { current: Some(limit as u64), ..own };
     prlimit(Some(server.pid()), resource, limit).unwrap()
 }
 
-/// So many more than it has open.
+/// Limits the server to so many more descriptors than it has open.
 fn leave_descriptors(server: &ServerProcess, count: usize) -> Rlimit {
     let open = format!("/proc/{}/fd/", server.pid().as_raw_nonzero());
     let mut free = (0..).filter(|number| !Path::new(&format!("{open}{number}")).exists());
@@ -337,12 +328,12 @@ fn lift_limit(server: &ServerProcess, resource: Resource, limit: Rlimit) {
 // The servers.
 
 fn serve_by(mixin: Fibers) {
-    // No core files of what is meant to die.
+    // No core files of processes that are meant to crash.
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
     serve(FiberTcpServer::builder().mixin(mixin).bind("127.0.0.1:0", commands()).unwrap());
 }
 
-/// Does what it is told to, and otherwise answers with what it reads.
+/// Does what a line says, or else echoes it.
 fn commands() -> impl StreamRequestHandler {
     let gate = Gate::default();
     answers(move |line, connection| {
@@ -353,7 +344,7 @@ fn commands() -> impl StreamRequestHandler {
             "thread" => writeln!(connection, "{here:?}")?,
             "where?" => {
                 let is_here = Fibers::offload(|| thread::current().id() == here);
-                // The word that this is done, which nobody waited for, wakes nobody else.
+                // The message that the work is done, if it comes late, does not end the sleep.
                 let (began, time) = (Instant::now(), Duration::from_millis(1));
                 Fibers::sleep(time);
                 assert!(began.elapsed() >= time, "{:?}", began.elapsed());
@@ -384,7 +375,7 @@ fn commands() -> impl StreamRequestHandler {
                 match line {
                     "release" => gate.open(),
                     "close" => gate.close(),
-                    "work" => thread::sleep(LONGEST_TURN / 75),
+                    "work" => thread::sleep(SLOW / 75),
                     _ => {}
                 }
                 writeln!(connection, "{line}")?;
@@ -394,7 +385,7 @@ fn commands() -> impl StreamRequestHandler {
     })
 }
 
-/// Answers each number with the sum of all so far; in the end, with all of them.
+/// Answers each number with the sum of all so far, and at end-of-file with all of them.
 fn add(connection: &mut Connection) -> HandlerResult {
     let (mut numbers, mut count) = ([0; 100], 0);
     let mut line = String::new();
@@ -409,7 +400,7 @@ fn add(connection: &mut Connection) -> HandlerResult {
     Ok(writeln!(connection, "{}", all.join(" "))?)
 }
 
-/// Goes as deep as there is a stack, and deeper.
+/// Overflows the stack.
 fn recurse(depth: u64) -> u64 {
     let frame = black_box([depth; 20]);
     if depth == u64::MAX { 0 } else { recurse(depth + 1) + black_box(frame)[0] }
@@ -417,6 +408,6 @@ fn recurse(depth: u64) -> u64 {
 
 #[allow(unsafe_code)]
 fn access_no_memory() {
-    // SAFETY: there is no memory, and so the process ends here, which is what this is for.
+    // SAFETY: nothing is mapped at this address: the read is a fault, which ends the process.
     _ = unsafe { std::ptr::without_provenance::<u8>(8).read_volatile() };
 }

@@ -1,57 +1,54 @@
-//! What a forking server promises while it serves. It wants a process without other threads, which
-//! a test harness is not: so each server is a process of its own (`common/parts.rs`). How children
+//! What a forking server promises while it serves. Each server is a process of its own. How children
 //! end is in `children.rs`.
 #![allow(unsafe_code, reason = "the promise to fork despite threads")]
 
-
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{Bystanders, TempDir, abstract_name, ask, echoes, line_of, rest_of, wait_until};
-use parts::{Case, Part, ServerProcess, announce, pid_of, serve};
+use parking_lot::Mutex;
 use rustix::process::{Signal, kill_process};
 use socketserver::services::Echo;
 use socketserver::transport::Tcp;
 use socketserver::*;
 
-const CASES: &[Case] = &[
-    ("four_transports_serve_three_clients_each_beside_other_children", four_transports),
-    ("a_forking_server_refuses_a_process_with_threads", other_threads),
-    ("max_children_leaves_the_others_in_the_backlog", max_children),
-    ("a_child_holds_its_own_connection_and_nothing_else", childs_descriptors),
-    ("a_thousand_short_children_leave_no_zombie", no_zombies),
-    ("children_are_counted_by_why_they_ended", close_reasons),
-    ("handle_request_forks_and_reaps", handle_requests),
-    ("a_connection_can_be_cut_off_while_its_child_serves", disconnect),
-    ("a_child_can_shut_the_server_down", shutdown_from_child),
-    ("a_request_that_verify_request_refuses_costs_no_child", refused),
-    ("a_big_write_is_complete_although_signals_keep_arriving", big_write),
-    ("a_boxed_mixin_may_fork", boxed),
+use crate::harness::{Test, tests};
+use crate::support::clients::{ask, echoes, line_of, reset, rest_of};
+use crate::support::server_process::{Part, ServerProcess, announce, serve};
+use crate::support::servers::flood;
+use crate::support::system::{Bystanders, pid_of};
+use crate::support::{TempDir, abstract_name, wait_until};
+
+pub(crate) const TESTS: &[Test] = tests![
+    four_transports_serve_three_clients_each_beside_other_children,
+    a_forking_server_refuses_a_process_with_threads,
+    connections_over_max_children_wait_in_the_backlog,
+    a_child_has_no_descriptor_but_its_own_connection,
+    a_thousand_short_children_leave_no_zombie,
+    children_are_counted_by_why_they_ended,
+    handle_request_forks_and_reaps,
+    a_connection_can_be_disconnected_while_its_child_serves,
+    a_child_can_shut_the_server_down,
+    a_request_that_verify_request_refuses_costs_no_child,
+    a_big_write_is_complete_although_signals_keep_arriving,
+    a_boxed_mixin_may_fork,
 ];
 
-const PARTS: &[Part] = &[
+pub(crate) const PARTS: &[Part] = &[
     ("matrix", serve_matrix),
     ("other-threads", serve_beside_threads),
     ("max-children", serve_two_children),
-    ("forking", |_| serve(tcp_builder(40).bind("127.0.0.1:0", Commands).unwrap())),
+    ("commands", |_| serve(tcp_builder(40).bind("127.0.0.1:0", Commands).unwrap())),
     ("handle-request", serve_by_handle_request),
     ("disconnect", serve_with_disconnect),
     ("boxed", serve_boxed),
     ("big-write", serve_big_write),
 ];
 
-fn main() -> ExitCode {
-    parts::main(CASES, PARTS)
-}
-
-// Cases.
-
-fn four_transports() {
+fn four_transports_serve_three_clients_each_beside_other_children() {
     let directory = TempDir::new();
     let path = |scheme| format!("{scheme}:{}", directory.join(scheme).display());
     for address in [
@@ -77,19 +74,19 @@ fn four_transports() {
     }
 }
 
-fn other_threads() {
+fn a_forking_server_refuses_a_process_with_threads() {
     for (situation, result) in [
         ("one", "refusing to fork: the process has 1 other thread"),
         ("two", "refusing to fork: the process has 2 other threads"),
         ("joined", "may serve"),
         ("promised", "may serve"),
     ] {
-        let ended = ServerProcess::start("other-threads", situation).end();
+        let ended = ServerProcess::start("other-threads", situation).wait();
         assert!(ended.says(result), "{situation}: {ended:?}");
     }
 }
 
-fn max_children() {
+fn connections_over_max_children_wait_in_the_backlog() {
     let server = ServerProcess::start("max-children", "");
     let mut clients: Vec<_> = (0..2).map(|_| server.client()).collect();
     for client in &clients {
@@ -99,7 +96,7 @@ fn max_children() {
     for mut client in &waiting {
         client.write_all(b"waiting\n").unwrap();
     }
-    // Each time the server looks around it could take one of them.
+    // The server could accept one of them at each tick.
     let mut starts = 0;
     for _ in 0..4 {
         while let line = server.line()
@@ -110,7 +107,7 @@ fn max_children() {
     }
     assert_eq!(starts, 2);
     assert_eq!(server.children().len(), 2);
-    // When somebody leaves, the next is served.
+    // When one has left, the next is served.
     for client in waiting {
         let leaving = clients.remove(0);
         leaving.shutdown(Shutdown::Write).unwrap();
@@ -121,15 +118,15 @@ fn max_children() {
     drop(clients);
     let ended = server.stop();
     let mut running = 2;
-    for line in &ended.lines {
+    for line in ended.lines() {
         running += i32::from(line == "start") - i32::from(line == "end");
         assert!(running <= 2, "{ended:?}");
     }
     assert_eq!(ended.count("finished"), 6);
 }
 
-fn childs_descriptors() {
-    let server = ServerProcess::start("forking", "");
+fn a_child_has_no_descriptor_but_its_own_connection() {
+    let server = ServerProcess::start("commands", "");
     let first = server.client();
     ask(&first, "pid");
     let second = server.client();
@@ -137,24 +134,24 @@ fn childs_descriptors() {
     assert_eq!(descriptors.matches("socket:").count(), 1, "{descriptors}");
     assert_eq!(descriptors.matches("pidfd").count(), 0, "{descriptors}");
     assert_eq!(descriptors.matches("eventpoll").count(), 0, "{descriptors}");
-    // Nobody else keeps the first client's connection open.
+    // No other child has the first client's connection open.
     (&first).write_all(b"bye\n").unwrap();
     assert!(rest_of(&first).is_empty());
     assert_eq!(ask(&second, "echo").as_str(), "echo");
 }
 
-fn no_zombies() {
-    let server = ServerProcess::start("forking", "");
+fn a_thousand_short_children_leave_no_zombie() {
+    let server = ServerProcess::start("commands", "");
     for _ in 0..1000 {
         echoes(server.endpoint(), "short\n");
     }
-    // They are reaped although no further request comes.
+    // They are reaped although no further connection arrives.
     wait_until("all children are reaped", || server.children().is_empty());
     assert_eq!(server.stop().count("finished"), 1000);
 }
 
-fn close_reasons() {
-    let server = ServerProcess::start("forking", "");
+fn children_are_counted_by_why_they_ended() {
+    let server = ServerProcess::start("commands", "");
     for (words, reason) in [
         ("bye\n", "completed"),
         ("impatient\n", "idle_timeout"),
@@ -171,9 +168,8 @@ fn close_reasons() {
     echoes(server.endpoint(), "the end of file\n");
     let resetting = server.client();
     ask(&resetting, "hello");
-    socket2::SockRef::from(&resetting).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(resetting);
-    wait_until("all others have ended", || server.children().is_empty());
+    reset(resetting);
+    wait_until("all children have ended", || server.children().is_empty());
     let staying = server.client();
     ask(&staying, "hello");
     let ended = server.stop();
@@ -187,17 +183,17 @@ fn close_reasons() {
     assert_eq!(ended.count("active"), 0);
 }
 
-fn handle_requests() {
+fn handle_request_forks_and_reaps() {
     let server = ServerProcess::start("handle-request", "");
     for text in ["first\n", "second\n", "third\n"] {
         echoes(server.endpoint(), text);
     }
-    let ended = server.end();
+    let ended = server.wait();
     assert!(ended.says("[Request, Request, Request]"), "{ended:?}");
     assert_eq!(ended.count("finished"), 3);
 }
 
-fn disconnect() {
+fn a_connection_can_be_disconnected_while_its_child_serves() {
     let server = ServerProcess::start("disconnect", "");
     let clients = [server.client(), server.client()];
     for client in &clients {
@@ -212,16 +208,16 @@ fn disconnect() {
     assert_eq!(ended.count("finished"), 3);
 }
 
-fn shutdown_from_child() {
-    let server = ServerProcess::start("forking", "");
+fn a_child_can_shut_the_server_down() {
+    let server = ServerProcess::start("commands", "");
     let client = server.client();
     assert_eq!(ask(&client, "shutdown"), "shutting down");
     assert!(rest_of(&client).is_empty());
-    assert_eq!(server.end().count("finished"), 1);
+    assert_eq!(server.wait().count("finished"), 1);
 }
 
-fn refused() {
-    let server = ServerProcess::start("forking", "refuse");
+fn a_request_that_verify_request_refuses_costs_no_child() {
+    let server = ServerProcess::start("commands", "refuse");
     let client = server.client();
     assert!(matches!((&client).read(&mut [0]), Ok(0) | Err(_)));
     let ended = server.stop();
@@ -229,11 +225,12 @@ fn refused() {
     assert_eq!(ended.count("accepted"), 0);
 }
 
-fn big_write() {
+fn a_big_write_is_complete_although_signals_keep_arriving() {
     for mixin in ["sequential", "threading", "forking"] {
         let server = ServerProcess::start("big-write", mixin);
         let mut client = server.client();
-        // The writing thread itself gets the signals: the system prefers the one that is named.
+        // A signal to a thread id is delivered to that thread if it does not block it: here, the one
+        // that writes.
         let writer = pid_of(&line_of(&client));
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -262,14 +259,14 @@ fn big_write() {
     }
 }
 
-fn boxed() {
+fn a_boxed_mixin_may_fork() {
     let server = ServerProcess::start("boxed", "");
     let pid = ask(&server.client(), "pid");
     assert_ne!(pid_of(&pid), server.pid());
     server.stop();
 }
 
-// The parts.
+// The servers.
 
 fn serve_matrix(address: &str) {
     let bystanders = Bystanders::start();
@@ -288,14 +285,14 @@ fn serve_matrix(address: &str) {
 fn serve_beside_threads(situation: &str) {
     announce(&Address::Tcp(([127, 0, 0, 1], 0).into()));
     let (keep, wait) = mpsc::channel::<()>();
-    let wait = Arc::new(parking_lot::Mutex::new(wait));
+    let wait = Arc::new(Mutex::new(wait));
     let threads = ["joined", "one", "two"].iter().position(|name| *name == situation);
     for _ in 0..threads.unwrap_or(1) {
         let wait = wait.clone();
         thread::spawn(move || _ = wait.lock().recv());
     }
     for _ in 0..200 {
-        // Threads that are over are no obstacle.
+        // Threads that have ended do not count.
         thread::spawn(|| ()).join().unwrap();
         let mut mixin = Forking::new();
         if situation == "promised" {
@@ -305,7 +302,7 @@ fn serve_beside_threads(situation: &str) {
         match mixin.start() {
             Ok(()) => {}
             Err(error @ Error::OtherThreads { .. }) => {
-                // The server says so too, instead of serving.
+                // The server fails with the same error.
                 let server = ForkingTcpServer::bind("127.0.0.1:0", Echo).unwrap();
                 let refusal = server.serve_forever().unwrap_err();
                 assert_eq!(refusal.to_string(), error.to_string());
@@ -323,7 +320,7 @@ fn tcp_builder(max_children: usize) -> Builder<Tcp, Forking> {
     ForkingTcpServer::builder().mixin(mixin).stop_deadline(Duration::from_secs(2))
 }
 
-/// At most two, which tell when they start and end; and each look around is told too.
+/// At most two children. The start and the end of each is printed, and each tick of the server.
 fn serve_two_children(_: &str) {
     let echo = handler_fn(|connection| {
         println!("start");
@@ -337,7 +334,7 @@ fn serve_two_children(_: &str) {
 
 const SHORT: Duration = Duration::from_millis(1);
 
-/// Does what it is told to, and otherwise answers with what it reads.
+/// Does what a line says, or else echoes it.
 struct Commands;
 
 impl StreamRequestHandler for Commands {
@@ -358,9 +355,7 @@ impl StreamRequestHandler for Commands {
                 "in a hurry" => connection.set_message_deadline(Some(SHORT)),
                 "flood" => {
                     connection.set_write_timeout(Some(SHORT))?;
-                    loop {
-                        connection.write_all(&[b'x'; 100_000])?;
-                    }
+                    return flood(connection);
                 }
                 "shutdown" => {
                     writeln!(connection, "shutting down")?;

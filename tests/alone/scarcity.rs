@@ -1,47 +1,50 @@
-//! What servers do for want of descriptors, memory, threads or processes. Each server is a process
-//! of its own (`common/parts.rs`), whose limits are set from outside.
-
+//! What servers do without descriptors, memory, threads or processes. Each server is a process of its
+//! own, whose limits are set from outside.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{TIMEOUT, TempDir, ask, echoes, line_of, rest_of, wait_until};
 use parking_lot::Mutex;
-use parts::{Case, Part, ServerProcess, count_in, pid_of, serve, status_of};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 use socketserver::services::Echo;
 use socketserver::*;
 
-const CASES: &[Case] = &[
-    ("an_idle_server_costs_nothing_and_stops_at_once", idle),
-    ("without_descriptors_newcomers_wait_at_no_cost", waiting_costs_nothing),
-    ("whoever_gives_descriptors_back_newcomers_are_served_soon", descriptors_again),
-    ("want_of_descriptors_stops_no_server", no_descriptors),
-    ("the_default_limits_keep_within_the_descriptors_that_there_are", default_limits),
-    ("a_thread_without_memory_for_its_stack_is_a_refusal", no_memory),
-    ("a_thread_or_process_too_many_for_its_user_is_a_refusal", no_process),
-    ("a_stop_without_descriptors_serves_the_backlog_as_they_come_back", stop_without_descriptors),
-    ("a_stop_at_max_connections_serves_the_backlog", stop_when_full),
-    ("a_stop_at_max_connections_keeps_to_its_deadline", stop_when_full_and_stuck),
+use crate::harness::{Test, tests};
+use crate::support::clients::{ask, echoes, line_of, rest_of};
+use crate::support::server_process::{Part, ServerProcess, count_in, serve};
+use crate::support::system::{pid_of, status_of};
+use crate::support::{TIMEOUT, TempDir, wait_until};
+
+pub(crate) const TESTS: &[Test] = tests![
+    an_idle_server_uses_no_processor_time_and_stops_at_once,
+    waiting_for_descriptors_costs_little_processor_time,
+    connections_are_accepted_soon_after_descriptors_are_free,
+    a_server_without_descriptors_goes_on,
+    the_default_limits_fit_into_256_descriptors,
+    a_connection_without_memory_for_a_thread_is_refused,
+    a_connection_over_the_users_limit_on_processes_is_refused,
+    a_stop_without_descriptors_serves_the_backlog_as_they_become_free,
+    a_stop_at_max_connections_serves_the_backlog,
+    a_stop_at_max_connections_keeps_to_its_timeout,
 ];
 
-const PARTS: &[Part] = &[
+pub(crate) const PARTS: &[Part] = &[
     ("few-descriptors", serve_with_few_descriptors),
     ("default", serve_by_default),
     ("full", |connections| {
-        let builder = ThreadingTcpServer::builder().stop_deadline(DEADLINE);
+        let builder = ThreadingTcpServer::builder().stop_deadline(STOP_TIMEOUT);
         let builder = builder.max_connections(connections.parse().unwrap());
         serve(builder.bind("127.0.0.1:0", Commands).unwrap());
     }),
     ("threads", |policy| {
-        // So large that a limit on memory is a limit on threads, and no thread is used again.
+        // The stack is so large that a limit on memory is a limit on threads. No thread is used again.
         let mixin = Threading::new().stack_size(STACK).idle_time(Duration::ZERO);
         serve_or_refuse(mixin, policy);
     }),
@@ -49,13 +52,9 @@ const PARTS: &[Part] = &[
     ("limit", limit),
 ];
 
-fn main() -> ExitCode {
-    parts::main(CASES, PARTS)
-}
-
 // Accepting.
 
-fn idle() {
+fn an_idle_server_uses_no_processor_time_and_stops_at_once() {
     let stops = (0..3).map(|_| {
         let server = ServerProcess::start("default", "threading");
         let client = server.client();
@@ -71,15 +70,15 @@ fn idle() {
     });
     let stop = stops.min().unwrap();
     println!("  stopped in {stop:?}");
-    // Whoever looks for a stop now and then takes longer at least once in three times.
+    // A server that polled for the stop would take longer at least once in three times.
     assert!(stop < Duration::from_millis(200), "{stop:?}");
 }
 
-fn waiting_costs_nothing() {
+fn waiting_for_descriptors_costs_little_processor_time() {
     let server = ServerProcess::start("few-descriptors", "threading");
     let control = server.client();
     ask(&control, "hold");
-    let waiting: Vec<_> = (0..10).map(|_| newcomer(&server)).collect();
+    let waiting: Vec<_> = (0..10).map(|_| asking_client(&server)).collect();
     wait_until("accepting fails", || count(&control, "accept_errors") > 0);
     let errors = count(&control, "accept_errors");
     let (began, used) = (Instant::now(), processor_time(&server));
@@ -88,7 +87,7 @@ fn waiting_costs_nothing() {
     let errors = count(&control, "accept_errors") - errors;
     println!("  {errors} tries and {used:?} of the processor in {elapsed:?}");
     assert!(used < elapsed / 20, "{used:?}");
-    // Each 80 ms, and more often in the first 80 of them.
+    // One try each 80 ms, after some in the first 80 ms.
     assert!(errors <= 20, "{errors}");
     ask(&control, "release");
     for client in &waiting {
@@ -100,28 +99,28 @@ fn waiting_costs_nothing() {
     assert_eq!(ended.logged(""), 1, "{ended:?}");
 }
 
-fn descriptors_again() {
+fn connections_are_accepted_soon_after_descriptors_are_free() {
     const ROUNDS: usize = 5;
     let server = ServerProcess::start("few-descriptors", "threading");
     let control = server.client();
-    // Somebody else in the process closes them: the server has to look for itself.
-    let by_itself = (0..ROUNDS).map(|_| {
-        wait_until("only the control is here", || count(&control, "active") == 1);
+    // Another part of the program closes them: the server has to try again by itself.
+    let by_retry = (0..ROUNDS).map(|_| {
+        wait_until("only one connection is left", || count(&control, "active") == 1);
         ask(&control, "hold");
-        let client = newcomer(&server);
+        let client = asking_client(&server);
         assert_eq!(ask(&control, "release in the longest pause"), "released");
         let began = Instant::now();
         assert_eq!(line_of(&client), "hello");
         began.elapsed()
     });
-    let by_itself = by_itself.min().unwrap();
-    // A connection ends: the server is told.
-    wait_until("only the control is here", || count(&control, "active") == 1);
+    let by_retry = by_retry.min().unwrap();
+    // A connection ends: the server knows.
+    wait_until("only one connection is left", || count(&control, "active") == 1);
     let mut leaving = server.client();
     ask(&leaving, "hello");
     ask(&control, "hold");
-    let told = (0..ROUNDS).map(|_| {
-        let client = newcomer(&server);
+    let by_end = (0..ROUNDS).map(|_| {
+        let client = asking_client(&server);
         assert_eq!(ask(&leaving, "leave in the longest pause"), "leaving");
         assert!(rest_of(&leaving).is_empty());
         let began = Instant::now();
@@ -129,31 +128,33 @@ fn descriptors_again() {
         leaving = client;
         began.elapsed()
     });
-    let told = told.min().unwrap();
-    println!("  served {by_itself:?} after others, {told:?} after a client gave one back");
-    assert!(by_itself < Duration::from_millis(100), "{by_itself:?}");
-    assert!(told < Duration::from_millis(40), "{told:?}");
-    // At the end a descriptor may be wanted once more.
+    let by_end = by_end.min().unwrap();
+    println!(
+        "  served {by_retry:?} after other descriptors, {by_end:?} after a connection was closed"
+    );
+    assert!(by_retry < Duration::from_millis(100), "{by_retry:?}");
+    assert!(by_end < Duration::from_millis(40), "{by_end:?}");
+    // The stop may need a descriptor.
     ask(&control, "release");
     assert_eq!(server.stop().logged("Too many open files"), 2 * ROUNDS);
 }
 
-fn no_descriptors() {
+fn a_server_without_descriptors_goes_on() {
     for mixin in ["threading", "forking"] {
         let server = ServerProcess::start("few-descriptors", mixin);
-        // More of them than there are descriptors; those who are answered make room by leaving.
-        let clients: Vec<_> = (0..100).map(|_| newcomer(&server)).collect();
+        // More clients than descriptors. A client that is answered leaves, which frees one.
+        let clients: Vec<_> = (0..100).map(|_| asking_client(&server)).collect();
         server.reads("short of descriptors");
         let mut answered = 0;
         for client in clients {
             let _ = client.shutdown(Shutdown::Write);
             let mut answer = Vec::new();
-            // One whose child could not be watched is turned away.
+            // A connection whose child gets no pidfd is refused.
             let _ = (&client).read_to_end(&mut answer);
             answered += usize::from(answer == b"hello\n");
         }
         assert!(answered >= if mixin == "threading" { 100 } else { 1 }, "{mixin}: {answered}");
-        // An episode may have left a short pause behind it.
+        // The server may be in a short pause after a failure.
         wait_until("the server serves again", || {
             let mut client = server.client();
             let mut answer = Vec::new();
@@ -166,10 +167,10 @@ fn no_descriptors() {
     }
 }
 
-fn default_limits() {
+fn the_default_limits_fit_into_256_descriptors() {
     for mixin in ["threading", "forking"] {
         let server = ServerProcess::start("default", mixin);
-        let clients: Vec<_> = (0..400).map(|_| newcomer(&server)).collect();
+        let clients: Vec<_> = (0..400).map(|_| asking_client(&server)).collect();
         for client in clients {
             assert_eq!(line_of(&client), "hello", "{mixin}");
         }
@@ -182,7 +183,7 @@ fn default_limits() {
 
 // Running.
 
-fn no_memory() {
+fn a_connection_without_memory_for_a_thread_is_refused() {
     for policy in ["refuse", "defer"] {
         let server = ServerProcess::start("threads", policy);
         let kilobytes: usize = status_of(server.pid(), "VmSize").parse().unwrap();
@@ -193,21 +194,21 @@ fn no_memory() {
     }
 }
 
-fn no_process() {
-    // Root may have as many as it likes.
+fn a_connection_over_the_users_limit_on_processes_is_refused() {
+    // The limit does not hold for root. Another user may not read the directory of this program.
     let directory = TempDir::new();
     let copy = directory.join("scarcity");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let command = || {
         let mut command = Command::new(&copy);
         if rustix::process::geteuid().is_root() {
-            // Nobody's.
+            // A user without other processes.
             command.uid(54_321);
         }
         command
     };
     if let Err(error) = command().arg("--list").output() {
-        return println!("  skipped, for want of another user: {error}");
+        return println!("  skipped, without another user: {error}");
     }
     for (part, policy) in [("threads", "refuse"), ("processes", "refuse"), ("processes", "defer")] {
         let server = ServerProcess::start_by(command(), part, policy);
@@ -219,9 +220,8 @@ fn no_process() {
     }
 }
 
-/// Newcomers are turned away by the server's policy while this limit is so low, and served before
-/// and after. There are two places, so that none may be lost. The limit is set by a process of the
-/// same user.
+/// Clients are refused by the server's policy under this limit, and served before and after. There are
+/// two places, so that none may leak. A process of the same user sets the limit.
 fn refuses_while(
     server: &ServerProcess,
     policy: &str,
@@ -234,7 +234,7 @@ fn refuses_while(
     };
     let control = server.client();
     ask(&control, "hello");
-    wait_until("only the control is here", || count(&control, "active") == 1);
+    wait_until("only one connection is left", || count(&control, "active") == 1);
     set(limit);
     for _ in 0..5 {
         let mut client = server.client();
@@ -254,14 +254,14 @@ fn refuses_while(
 
 // Stopping.
 
-fn stop_without_descriptors() {
+fn a_stop_without_descriptors_serves_the_backlog_as_they_become_free() {
     let server = ServerProcess::start("few-descriptors", "threading");
     let clients = [server.client(), server.client()];
     for client in &clients {
         ask(client, "hello");
     }
     ask(&clients[0], "hold");
-    let waiting: Vec<_> = (0..10).map(|_| newcomer(&server)).collect();
+    let waiting: Vec<_> = (0..10).map(|_| asking_client(&server)).collect();
     wait_until("accepting fails", || count(&clients[0], "accept_errors") > 0);
     server.signal(Signal::TERM);
     for client in clients {
@@ -270,16 +270,16 @@ fn stop_without_descriptors() {
     for client in waiting {
         assert_eq!(rest_of(client), b"hello\n");
     }
-    assert!(server.end().says("drained 12, forced 0"));
+    assert!(server.wait().says("drained 12, forced 0"));
 }
 
-fn stop_when_full() {
+fn a_stop_at_max_connections_serves_the_backlog() {
     let server = ServerProcess::start("full", "2");
     let clients = [server.client(), server.client()];
     for client in &clients {
         ask(client, "hello");
     }
-    let waiting: Vec<_> = (0..10).map(|_| newcomer(&server)).collect();
+    let waiting: Vec<_> = (0..10).map(|_| asking_client(&server)).collect();
     server.signal(Signal::TERM);
     for client in clients {
         assert!(rest_of(client).is_empty());
@@ -287,30 +287,28 @@ fn stop_when_full() {
     for client in waiting {
         assert_eq!(rest_of(client), b"hello\n");
     }
-    assert!(server.end().says("drained 12, forced 0"));
+    assert!(server.wait().says("drained 12, forced 0"));
 }
 
-fn stop_when_full_and_stuck() {
+fn a_stop_at_max_connections_keeps_to_its_timeout() {
     let server = ServerProcess::start("full", "2");
     let clients = [server.client(), server.client()];
     for client in &clients {
         assert_eq!(ask(client, "hang"), "hanging");
     }
-    let mut waiting = newcomer(&server);
+    let mut waiting = asking_client(&server);
     let began = Instant::now();
     let ended = server.stop();
     let elapsed = began.elapsed();
-    assert!(elapsed < 2 * DEADLINE, "{elapsed:?}");
+    assert!(elapsed < 2 * STOP_TIMEOUT, "{elapsed:?}");
     assert!(matches!(waiting.read(&mut [0]), Ok(0) | Err(_)));
     assert!(ended.says("drained 0, forced 0"), "{ended:?}");
-    let stuck = ended.lines.iter().filter(|line| line.starts_with("stuck ")).count();
+    let stuck = ended.lines().filter(|line| line.starts_with("stuck ")).count();
     assert_eq!((stuck, ended.logged("does not end; left behind")), (2, 2), "{ended:?}");
 }
 
-// What the cases have in common.
-
-/// A client that has asked for an answer, whether it is served yet or not.
-fn newcomer(server: &ServerProcess) -> TcpStream {
+/// A client that has sent a line.
+fn asking_client(server: &ServerProcess) -> TcpStream {
     let mut client = server.client();
     client.write_all(b"hello\n").unwrap();
     client
@@ -321,21 +319,20 @@ fn count(control: &TcpStream, name: &str) -> u64 {
     count_in(&ask(control, "stats"), name)
 }
 
-/// User and system time of the whole process ([proc_pid_stat(5)]), which is told in hundredths of a
-/// second.
+/// User and system time of the process ([proc_pid_stat(5)]), in steps of 10 ms.
 ///
 /// [proc_pid_stat(5)]: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
 fn processor_time(server: &ServerProcess) -> Duration {
     let path = format!("/proc/{}/stat", server.pid().as_raw_nonzero());
     let stat = std::fs::read_to_string(path).unwrap();
-    // The name, in parentheses, may contain anything; what comes after it is the third field.
+    // The name, in parentheses, may contain anything. After it comes the third field.
     let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(14 - 3).take(2);
     Duration::from_millis(10) * fields.map(|ticks| ticks.parse::<u32>().unwrap()).sum()
 }
 
 // The servers.
 
-const DEADLINE: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const STACK: usize = 256 * 1024 * 1024;
 const NO: &[u8] = b"no room for you\r\n";
 
@@ -377,7 +374,7 @@ fn serve_or_refuse(mixin: impl Mixin, policy: &str) {
     serve(builder.bind("127.0.0.1:0", Commands).unwrap());
 }
 
-/// Limits another process, or lifts its limit to this one's own.
+/// Sets a limit of another process, to a number or to this process's own.
 fn limit(words: &str) {
     let words: Vec<_> = words.split(' ').collect();
     let resource = if words[1] == "memory" { Resource::As } else { Resource::Nproc };
@@ -391,7 +388,7 @@ fn set_descriptors(limit: u64) {
     setrlimit(Resource::Nofile, limit).unwrap();
 }
 
-/// Does what it is told to, and otherwise answers with what it reads.
+/// Does what a line says, or else echoes it.
 struct Commands;
 
 /// Files that take up all descriptors.
@@ -411,14 +408,14 @@ impl StreamRequestHandler for Commands {
                 }
                 ["release", ..] => {
                     if words.len() > 1 {
-                        await_longest_pause(connection.server());
+                        wait_for_longest_pause(connection.server());
                     }
                     HELD.lock().clear();
                     connection.write_all(b"released\n")?;
                 }
                 ["leave", ..] => {
                     connection.write_all(b"leaving\n")?;
-                    await_longest_pause(connection.server());
+                    wait_for_longest_pause(connection.server());
                     return Ok(());
                 }
                 ["hang"] => {
@@ -434,9 +431,9 @@ impl StreamRequestHandler for Commands {
     }
 }
 
-/// Returns right after an attempt that the server follows with its longest pause.
-fn await_longest_pause(server: &ServerHandle) {
-    // After 5, 10, 20 and 40 ms, 80 ms and again 80 ms.
+/// Returns right after a try that the server follows with its longest pause.
+fn wait_for_longest_pause(server: &ServerHandle) {
+    // The pauses are 5, 10, 20, 40, 80 and again 80 ms.
     let last = server.stats().accept_errors + 6;
     while server.stats().accept_errors < last {
         thread::sleep(Duration::from_micros(200));

@@ -1,7 +1,6 @@
-//! A crowd of clients that mean no good. All of them live on one thread of the test, which gives
-//! each its turn, and none of them makes the others wait.
+//! Clients that are slow or hostile. All of them run on one thread beside the test, without blocking.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,78 +9,85 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::common::TIMEOUT;
+use crate::support::TIMEOUT;
+use crate::support::clients::read_until_closed;
 
-/// What a client does when it has its turn.
+/// What a client does in each of its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
-    /// Sends one byte of a line that never ends, and takes one of what it is sent.
+pub(crate) enum Behaviour {
+    /// Sends one byte of an endless line, and reads one byte.
     Drips,
-    /// Asks for as much as it can, and never takes any of it.
-    IsDeaf,
-    /// Is connected, and that is all.
+    /// Sends as many requests as it can, and reads nothing.
+    NeverReads,
+    /// Sends and reads nothing.
     IsSilent,
-    /// Asks for something, shuts its sending side, takes nothing, and never closes.
+    /// Sends a request, shuts down its writes, reads nothing, and does not close.
     HalfCloses,
-    /// Asks, resets the connection, and comes again.
+    /// Sends a request, resets the connection, and connects again.
     Resets,
 }
 
-/// How many of a hundred.
-const MANNERS: [(Manner, usize); 5] = [
-    (Manner::Drips, 25),
-    (Manner::IsDeaf, 25),
-    (Manner::IsSilent, 15),
-    (Manner::HalfCloses, 10),
-    (Manner::Resets, 25),
+/// How many of a hundred clients behave so.
+const SHARES: [(Behaviour, usize); 5] = [
+    (Behaviour::Drips, 25),
+    (Behaviour::NeverReads, 25),
+    (Behaviour::IsSilent, 15),
+    (Behaviour::HalfCloses, 10),
+    (Behaviour::Resets, 25),
 ];
 
-/// How often some of them have their turn: one of those that reset, and of the others as many as
-/// gives each a turn in a second.
+/// The time between two ticks. In each tick, one of the clients that reset has a step, and so many of
+/// the others that each has one in a second.
 const TICK: Duration = Duration::from_millis(20);
 const TICKS_A_SECOND: usize = 50;
 
-/// What they ask for: one question, or many at once.
-struct Asks {
+/// What they send: one request, or many at once.
+struct Requests {
     one: &'static [u8],
     many: Vec<u8>,
 }
 
-pub(crate) struct Crowd {
+pub(crate) struct SlowClients {
     server: SocketAddr,
-    asks: Asks,
+    requests: Requests,
     clients: Vec<Client>,
 }
 
 struct Client {
-    manner: Manner,
+    behaviour: Behaviour,
     stream: TcpStream,
 }
 
-/// A crowd that is at it.
-pub(crate) struct Misbehaving {
-    thread: JoinHandle<Crowd>,
-    is_over: Arc<AtomicBool>,
-    turns: Arc<AtomicUsize>,
+/// The clients while their thread runs.
+pub(crate) struct Running {
+    thread: JoinHandle<SlowClients>,
+    stop: Arc<AtomicBool>,
+    steps: Arc<AtomicUsize>,
 }
 
-impl Crowd {
-    /// Connects so many clients, who will ask for this, again and again.
-    pub(crate) fn connect(server: SocketAddr, number: usize, asks: &'static [u8]) -> Crowd {
-        let manners = MANNERS
-            .into_iter()
-            .flat_map(|(manner, percent)| std::iter::repeat_n(manner, number * percent / 100));
-        let clients = manners.map(|manner| Client { manner, stream: connect(server) }).collect();
-        Crowd { server, asks: Asks { one: asks, many: asks.repeat(40) }, clients }
+impl SlowClients {
+    /// Connects so many clients, which will send this request again and again.
+    pub(crate) fn connect(
+        server: SocketAddr,
+        number: usize,
+        request: &'static [u8],
+    ) -> SlowClients {
+        let behaviours = SHARES.into_iter().flat_map(|(behaviour, percent)| {
+            std::iter::repeat_n(behaviour, number * percent / 100)
+        });
+        let clients =
+            behaviours.map(|behaviour| Client { behaviour, stream: connect(server) }).collect();
+        let requests = Requests { one: request, many: request.repeat(40) };
+        SlowClients { server, requests, clients }
     }
 
-    /// Begins to do what they do, until they are told to [`pause`](Misbehaving::pause).
-    pub(crate) fn misbehave(mut self) -> Misbehaving {
-        let (is_over, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (over, count) = (is_over.clone(), turns.clone());
+    /// Starts their thread.
+    pub(crate) fn start(mut self) -> Running {
+        let (stop, steps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (is_stopped, count) = (stop.clone(), steps.clone());
         let thread = thread::spawn(move || {
             for tick in 0.. {
-                if over.load(Ordering::Relaxed) {
+                if is_stopped.load(Ordering::Relaxed) {
                     break;
                 }
                 count.fetch_add(self.tick(tick), Ordering::Relaxed);
@@ -89,71 +95,67 @@ impl Crowd {
             }
             self
         });
-        Misbehaving { thread, is_over, turns }
+        Running { thread, stop, steps }
     }
 
-    /// Gives a part of them their turn; says to how many.
+    /// Runs a step of some of them. Returns of how many.
     fn tick(&mut self, tick: usize) -> usize {
-        let Crowd { server, asks, clients } = self;
+        let SlowClients { server, requests, clients } = self;
         let (resets, others): (Vec<_>, Vec<_>) =
-            clients.iter_mut().partition(|client| client.manner == Manner::Resets);
-        let who_resets = tick % resets.len();
-        let resets = resets.into_iter().skip(who_resets).take(1);
+            clients.iter_mut().partition(|client| client.behaviour == Behaviour::Resets);
+        let next = tick % resets.len();
+        let resets = resets.into_iter().skip(next).take(1);
         let others = others.into_iter().skip(tick % TICKS_A_SECOND).step_by(TICKS_A_SECOND);
-        resets.chain(others).map(|client| client.act(*server, asks)).count()
+        resets.chain(others).map(|client| client.step(*server, requests)).count()
     }
 
-    /// What the server calls those who are still connected, as far as they know.
+    /// The names by which the server knows those that are still connected.
     pub(crate) fn names(&self) -> impl Iterator<Item = String> {
-        let staying = self.clients.iter().filter(|client| client.manner != Manner::HalfCloses);
+        let staying =
+            self.clients.iter().filter(|client| client.behaviour != Behaviour::HalfCloses);
         staying.map(|client| client.stream.local_addr().unwrap().to_string())
     }
 
-    /// Some of them, of each manner, take what they were sent at last, and come to an end.
+    /// Some of them, of each behaviour, read all that they are sent, until the server closes.
     pub(crate) fn some_read_to_the_end(self) {
         let every = self.clients.len() / 40;
         for client in self.clients.into_iter().step_by(every) {
-            let Client { manner, mut stream } = client;
-            stream.set_nonblocking(false).unwrap();
-            stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-            match io::copy(&mut stream, &mut io::sink()) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-                Err(error) => panic!("{manner:?}: {error}"),
-            }
+            client.stream.set_nonblocking(false).unwrap();
+            client.stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+            read_until_closed(client.stream);
         }
     }
 }
 
-impl Misbehaving {
-    /// They cease to do anything, and stay connected.
-    pub(crate) fn pause(self) -> Crowd {
-        self.is_over.store(true, Ordering::Relaxed);
+impl Running {
+    /// Stops their thread. They stay connected.
+    pub(crate) fn pause(self) -> SlowClients {
+        self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 
-    /// How many of them have had their turn, each as often as it had one.
-    pub(crate) fn turns(&self) -> usize {
-        self.turns.load(Ordering::Relaxed)
+    /// The number of steps of all of them.
+    pub(crate) fn steps(&self) -> usize {
+        self.steps.load(Ordering::Relaxed)
     }
 }
 
 impl Client {
-    fn act(&mut self, server: SocketAddr, asks: &Asks) {
-        // What comes of it does not matter to them: the server may have ended the connection.
-        match self.manner {
-            Manner::Drips => {
+    fn step(&mut self, server: SocketAddr, requests: &Requests) {
+        // Failures are ignored: the server may have closed the connection.
+        match self.behaviour {
+            Behaviour::Drips => {
                 let _ = self.stream.write(b"x");
                 let _ = self.stream.read(&mut [0]);
             }
-            Manner::IsDeaf => while matches!(self.stream.write(&asks.many), Ok(1..)) {},
-            Manner::IsSilent => {}
-            Manner::HalfCloses => {
-                let _ = self.stream.write(asks.one);
+            Behaviour::NeverReads => while matches!(self.stream.write(&requests.many), Ok(1..)) {},
+            Behaviour::IsSilent => {}
+            Behaviour::HalfCloses => {
+                let _ = self.stream.write(requests.one);
                 let _ = self.stream.shutdown(Shutdown::Write);
             }
-            Manner::Resets => {
-                let _ = self.stream.write(asks.one);
+            Behaviour::Resets => {
+                let _ = self.stream.write(requests.one);
                 SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
                 self.stream = connect(server);
             }
@@ -161,8 +163,8 @@ impl Client {
     }
 }
 
-/// Connects with the smallest window there is, and small segments: so two thousand clients that
-/// take nothing cost the system little memory, and the server soon has no room to write to them.
+/// Connects with the smallest receive buffer and small segments, so that two thousand clients that do
+/// not read cost the system little memory, and writes to them soon block.
 fn connect(server: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(1).unwrap();

@@ -1,27 +1,40 @@
-//! What a stop owes to those who are there, however many they are and whatever they do.
-
+//! What a stop promises to connected clients, however many they are and whatever they do. These
+//! tests measure times.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{TIMEOUT, bounded, echoes, next, tcp, wait_until};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustix::process::Signal;
 use socketserver::services::Echo;
 use socketserver::*;
 
-/// Times are measured here, so that all of these run one at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock()
-}
+use crate::harness::{Test, tests};
+use crate::support::clients::{Client, echoes, line_of, rest_of, tcp};
+use crate::support::servers::{both_mixins, flood, on_every_stream_server, serve, serve_with};
+use crate::support::{TIMEOUT, next, wait_until};
 
-/// More than fits into a small client's buffer, less than the system takes for it at once.
+pub(crate) const TESTS: &[Test] = tests![
+    a_client_that_is_still_sending_gets_its_whole_answer,
+    a_stop_forces_a_client_that_does_not_read,
+    a_client_that_does_not_read_delays_a_stop_by_the_write_timeout,
+    a_client_that_resets_does_not_delay_a_stop,
+    dropping_a_server_ends_connections_of_handle_request,
+    fifty_handlers_that_ignore_the_stop_cost_the_timeout_once,
+    requests_that_tcp_has_acknowledged_before_the_stop_are_answered,
+    a_client_that_sends_without_end_does_not_delay_a_stop,
+    a_stop_forces_a_handler_that_writes_without_end,
+    a_busy_handler_sees_the_stop_and_sends_its_last_line,
+    a_signal_handler_may_shut_down_whatever_it_interrupts,
+];
+
+/// More than the receive buffer of a slow client holds, and less than the send buffer.
 const ANSWER: usize = 1024 * 1024;
 
 struct Answer {
@@ -33,7 +46,7 @@ impl StreamRequestHandler for Answer {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         connection.write_all(&vec![b'x'; ANSWER])?;
         self.written.send(())?;
-        // Until the client, or the stop, ends the input.
+        // Reads until the client or the stop ends the input.
         std::io::copy(connection, &mut std::io::sink())?;
         Ok(())
     }
@@ -43,7 +56,7 @@ impl StreamRequestHandler for Answer {
     }
 }
 
-/// A client whose own buffer is small, so that most of an answer stays with the server.
+/// A client with a small receive buffer, so that most of an answer stays in the send buffer.
 fn slow_client(server: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -52,33 +65,29 @@ fn slow_client(server: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-#[test]
 fn a_client_that_is_still_sending_gets_its_whole_answer() {
     let ((written, is_written), (finished, is_finished)) = (mpsc::channel(), mpsc::channel());
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", Answer { written, finished });
-    let server = server.unwrap().spawn().unwrap();
+    let server = serve(Answer { written, finished });
     let mut client = slow_client(server.local_addr().socket_addr().unwrap());
     next(&is_written);
     let handle = server.handle();
     let stop = thread::spawn(move || handle.stop(TIMEOUT));
-    // The handler has read end-of-file, which was the stop's, and the connection is being closed.
+    // The stop has ended the input of the handler, and the server closes the connection.
     next(&is_finished);
     for _ in 0..10 {
         client.write_all(b"and another thing\n").unwrap();
     }
     let mut answer = Vec::new();
-    // After the answer the end may be a reset: what was sent last will never be read.
+    // After the answer may come a reset, since the server does not read what was sent last.
     let _ = client.read_to_end(&mut answer);
     assert_eq!(answer.len(), ANSWER);
     let report = stop.join().unwrap();
     assert_eq!((report.drained, report.forced), (1, 0), "{report:?}");
 }
 
-#[test]
-fn a_client_that_never_reads_is_cut_off_at_the_deadline() {
+fn a_stop_forces_a_client_that_does_not_read() {
     let ((written, is_written), (finished, _is_finished)) = (mpsc::channel(), mpsc::channel());
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", Answer { written, finished });
-    let server = server.unwrap().spawn().unwrap();
+    let server = serve(Answer { written, finished });
     let _client = slow_client(server.local_addr().socket_addr().unwrap());
     next(&is_written);
     let report = server.stop(Duration::from_millis(500));
@@ -86,56 +95,49 @@ fn a_client_that_never_reads_is_cut_off_at_the_deadline() {
     assert!(report.stuck.is_empty(), "{report:?}");
 }
 
-#[test]
-fn a_client_that_never_reads_holds_a_stop_up_for_the_write_timeout() {
+fn a_client_that_does_not_read_delays_a_stop_by_the_write_timeout() {
     let ((written, is_written), (finished, _is_finished)) = (mpsc::channel(), mpsc::channel());
     let builder = ThreadingTcpServer::builder().write_timeout(Duration::from_millis(100));
-    let server = builder.bind("127.0.0.1:0", Answer { written, finished }).unwrap();
-    let server = server.spawn().unwrap();
+    let server = serve_with(builder, Answer { written, finished });
     let _client = slow_client(server.local_addr().socket_addr().unwrap());
     next(&is_written);
     let report = server.stop(TIMEOUT / 3);
     assert_eq!((report.drained, report.forced), (1, 0), "{report:?}");
 }
 
-#[test]
-fn a_client_that_resets_the_connection_does_not_hold_up_the_stop() {
+fn a_client_that_resets_does_not_delay_a_stop() {
     let ((written, is_written), (finished, is_finished)) = (mpsc::channel(), mpsc::channel());
-    let server = ThreadingTcpServer::bind("127.0.0.1:0", Answer { written, finished });
-    let server = server.unwrap().spawn().unwrap();
+    let server = serve(Answer { written, finished });
     let client = slow_client(server.local_addr().socket_addr().unwrap());
     next(&is_written);
     let handle = server.handle();
     let stop = thread::spawn(move || handle.stop(TIMEOUT));
     next(&is_finished);
-    // With most of its answer unread: so this is a reset.
+    // Closing with unread input resets the connection.
     drop(client);
     let report = stop.join().unwrap();
     assert_eq!((report.drained, report.forced), (1, 0), "{report:?}");
 }
 
-#[test]
-fn dropping_a_server_ends_what_handle_request_has_left_running() {
+fn dropping_a_server_ends_connections_of_handle_request() {
     let ((written, _is_written), (finished, is_finished)) = (mpsc::channel(), mpsc::channel());
     let server = ThreadingTcpServer::bind("127.0.0.1:0", Answer { written, finished }).unwrap();
-    let client = TcpStream::connect(server.local_addr().socket_addr().unwrap()).unwrap();
-    client.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let client = tcp(server.local_addr());
     assert_eq!(server.handle_request(), Handled::Request);
-    let reader = thread::spawn(move || common::rest_of(client).len());
+    let reader = thread::spawn(move || rest_of(client).len());
     let handle = server.handle();
     drop(server);
-    // No waiting here: all of it was over when the drop returned.
+    // All is over when the drop returns.
     is_finished.try_recv().expect("the handler has ended");
     assert_eq!(handle.stats().active, 0);
     assert_eq!(reader.join().unwrap(), ANSWER);
 }
 
-#[test]
-fn handlers_that_ignore_the_end_cost_the_deadline_once() {
+fn fifty_handlers_that_ignore_the_stop_cost_the_timeout_once() {
     let (started, is_started) = mpsc::channel();
-    let over = std::sync::Arc::new(AtomicBool::new(false));
+    let over = Arc::new(AtomicBool::new(false));
     let (started, is_over) = (Mutex::new(started), over.clone());
-    let deaf = handler_fn(move |connection| {
+    let ignores_the_stop = handler_fn(move |connection| {
         started.lock().send(())?;
         while !is_over.load(Ordering::SeqCst) {
             let _ = connection.read(&mut [0; 5000]);
@@ -143,27 +145,27 @@ fn handlers_that_ignore_the_end_cost_the_deadline_once() {
         }
         Ok(())
     });
-    let server = serve(deaf);
+    let server = serve(ignores_the_stop);
     let clients: Vec<_> = (0..50).map(|_| tcp(server.local_addr())).collect();
     clients.iter().for_each(|_| next(&is_started));
     let handle = server.handle();
-    let (deadline, began) = (Duration::from_millis(500), Instant::now());
-    let report = server.stop(deadline);
+    let (timeout, began) = (Duration::from_millis(500), Instant::now());
+    let report = server.stop(timeout);
     let took = began.elapsed();
-    // Fifty of them one by one would be 25 seconds.
-    assert!(took < 10 * deadline, "{took:?}");
+    // Once for each of them would be 25 seconds.
+    assert!(took < 10 * timeout, "{took:?}");
     assert_eq!((report.drained, report.forced, report.stuck.len()), (0, 0, 50), "{report:?}");
     let peers: Vec<_> = report.stuck.iter().map(|stuck| stuck.peer.clone()).collect();
     for client in &clients {
         assert!(peers.contains(&Address::Tcp(client.local_addr().unwrap())));
     }
-    assert!(report.stuck.iter().all(|stuck| stuck.age >= deadline / 2), "{report:?}");
+    assert!(report.stuck.iter().all(|stuck| stuck.age >= timeout / 2), "{report:?}");
     over.store(true, Ordering::SeqCst);
-    wait_until("they end when they can", || handle.stats().active == 0);
+    wait_until("all have ended", || handle.stats().active == 0);
 }
 
-/// How many bytes each socket of this machine has sent and not seen acknowledged, by its own and
-/// its peer's port ([proc(5)](https://man7.org/linux/man-pages/man5/proc_net.5.html)).
+/// The number of bytes that each TCP socket of the machine has sent and that are not acknowledged, by
+/// its own and its peer's port ([proc(5)](https://man7.org/linux/man-pages/man5/proc_net.5.html)).
 fn unacknowledged() -> HashMap<(u16, u16), usize> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let port = |address: &str| u16::from_str_radix(address.rsplit_once(':')?.1, 16).ok();
@@ -178,15 +180,14 @@ fn unacknowledged() -> HashMap<(u16, u16), usize> {
 
 const LINE: usize = 64;
 
-/// The line of this number, always as long as the others.
+/// A line with this number. All lines have the same length.
 fn numbered(number: usize) -> String {
     format!("{number:063}\n")
 }
 
-#[test]
-fn whatever_tcp_has_acknowledged_before_the_stop_is_answered() {
+fn requests_that_tcp_has_acknowledged_before_the_stop_are_answered() {
     const CLIENTS: usize = 40;
-    // Half of them are in the backlog when the stop comes, with what they have sent.
+    // Half of the clients are in the backlog when the stop begins.
     let builder = ThreadingTcpServer::builder().max_connections(CLIENTS / 2);
     let server = serve_with(builder, Echo);
     let port = server.local_addr().port().unwrap();
@@ -197,7 +198,7 @@ fn whatever_tcp_has_acknowledged_before_the_stop_is_answered() {
             .map(|(client, written)| {
                 scope.spawn(move || {
                     let mut client = client;
-                    // Until the connection takes no more; flat out to begin with.
+                    // Until the connection is closed; without pauses at first.
                     for number in 0.. {
                         if client.write_all(numbered(number).as_bytes()).is_err() {
                             break;
@@ -212,7 +213,7 @@ fn whatever_tcp_has_acknowledged_before_the_stop_is_answered() {
                     let mut lines = BufReader::new(client);
                     let mut count = 0;
                     let mut line = String::new();
-                    // The end may be a reset, since the client sends on.
+                    // The connection may end with a reset, since the client sends on.
                     while lines.read_line(&mut line).is_ok() && line == numbered(count) {
                         count += 1;
                         line.clear();
@@ -250,11 +251,10 @@ fn whatever_tcp_has_acknowledged_before_the_stop_is_answered() {
     });
 }
 
-#[test]
-fn a_client_that_never_ceases_to_send_does_not_hold_a_stop_up() {
+fn a_client_that_sends_without_end_does_not_delay_a_stop() {
     let (started, is_started) = mpsc::channel();
     let started = Mutex::new(started);
-    // It reads more slowly than the client sends.
+    // The handler reads more slowly than the client sends.
     let slow = handler_fn(move |connection: &mut Connection| {
         let mut buffer = vec![0; 64 * 1024];
         while connection.read(&mut buffer)? > 0 {
@@ -263,17 +263,17 @@ fn a_client_that_never_ceases_to_send_does_not_hold_a_stop_up() {
         }
         Ok(())
     });
-    common::on_every_stream_server(slow, (), |server| {
-        let client = common::Client::of(server);
+    on_every_stream_server(slow, (), |server| {
+        let client = Client::of(server);
         thread::scope(|scope| {
-            // Until the connection is closed on it.
+            // Until the server closes the connection.
             scope.spawn(|| while (&mut &client).write_all(&[b'x'; 64 * 1024]).is_ok() {});
             next(&is_started);
             let report = server.handle().stop(TIMEOUT / 3);
-            // Should it have failed, nothing else would end the client.
+            // If the stop has failed, this ends the thread that writes.
             let _ = match &client {
-                common::Client::Tcp(stream) => stream.shutdown(Shutdown::Both),
-                common::Client::Unix(stream) => stream.shutdown(Shutdown::Both),
+                Client::Tcp(stream) => stream.shutdown(Shutdown::Both),
+                Client::Unix(stream) => stream.shutdown(Shutdown::Both),
             };
             assert_eq!((report.drained, report.forced), (1, 0), "{report:?}");
         });
@@ -281,20 +281,11 @@ fn a_client_that_never_ceases_to_send_does_not_hold_a_stop_up() {
     });
 }
 
-#[test]
-fn a_handler_that_never_ceases_to_write_is_cut_off_at_the_deadline() {
-    let flood = handler_fn(|connection| {
-        loop {
-            connection.write_all(&[b'x'; 64 * 1024])?;
-        }
-    });
-    for threading in [false, true] {
-        let mixin: Box<dyn Spawnable> =
-            if threading { Box::new(Threading::new()) } else { Box::new(Sequential) };
-        let server = TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", flood).unwrap();
-        let server = server.spawn().unwrap();
+fn a_stop_forces_a_handler_that_writes_without_end() {
+    for mixin in both_mixins() {
+        let server = serve_with(TcpServer::builder().mixin(mixin), handler_fn(flood));
         let mut client = tcp(server.local_addr());
-        // A client that takes all of it, so that the handler never waits.
+        // The client reads all of it, so that the handler never waits.
         let reader = thread::spawn(move || {
             let mut buffer = [0; 64 * 1024];
             while matches!(client.read(&mut buffer), Ok(1..)) {}
@@ -302,15 +293,14 @@ fn a_handler_that_never_ceases_to_write_is_cut_off_at_the_deadline() {
         wait_until("it is served", || server.stats().active == 1);
         let handle = server.handle();
         let report = server.stop(Duration::from_millis(500));
-        // On a busy machine it may not have noticed in time.
+        // On a busy machine the handler may not have seen the end in time.
         assert_eq!(report.forced + report.stuck.len(), 1, "{report:?}");
         reader.join().unwrap();
         wait_until("it has ended", || handle.stats().active == 0);
     }
 }
 
-#[test]
-fn a_handler_that_is_busy_learns_of_the_stop_and_says_goodbye() {
+fn a_busy_handler_sees_the_stop_and_sends_its_last_line() {
     let busy = handler_fn(|connection| {
         writeln!(connection, "working")?;
         connection.flush()?;
@@ -319,37 +309,36 @@ fn a_handler_that_is_busy_learns_of_the_stop_and_says_goodbye() {
         }
         Ok(writeln!(connection, "goodbye")?)
     });
-    common::on_every_stream_server(busy, (), |server| {
-        let client = common::Client::of(server);
-        assert_eq!(common::line_of(&client), "working");
+    on_every_stream_server(busy, (), |server| {
+        let client = Client::of(server);
+        assert_eq!(line_of(&client), "working");
         let report = server.handle().stop(TIMEOUT);
-        assert_eq!(common::line_of(&client), "goodbye");
+        assert_eq!(line_of(&client), "goodbye");
         assert!(report.is_clean(), "{report:?}");
     });
 }
 
-#[test]
 #[allow(unsafe_code)]
 fn a_signal_handler_may_shut_down_whatever_it_interrupts() {
     for _ in 0..20 {
         let server = serve(Echo);
         let handle = server.handle();
         let shutdown = move || handle.shutdown();
-        // SAFETY: `shutdown` is made for signal handlers: it takes no lock and allocates nothing.
+        // SAFETY: `shutdown` is async-signal-safe: it takes no lock and allocates nothing.
         let id = unsafe { signal_hook::low_level::register(Signal::USR2.as_raw(), shutdown) };
         let interrupted = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     while !interrupted.load(Ordering::SeqCst) {
-                        // In every lock that there is, sooner or later.
+                        // The signal interrupts a thread that holds one of the locks, sooner or later.
                         let _ = (server.stats(), server.connections(), server.is_stopping());
                     }
                 });
             }
             echoes(server.local_addr(), "hello\n");
             rustix::process::kill_process(rustix::process::getpid(), Signal::USR2).unwrap();
-            wait_until("it is stopping", || server.is_stopping());
+            wait_until("the stop begins", || server.is_stopping());
             interrupted.store(true, Ordering::SeqCst);
         });
         signal_hook::low_level::unregister(id.unwrap());
