@@ -284,13 +284,15 @@ fn without_descriptors_connections_wait_until_some_are_free() {
 
 fn a_server_without_descriptors_for_its_workers_tries_again() {
     let server = ServerProcess::start("workers", "2");
+    let descriptors = format!("/proc/{}/fd", server.pid());
+    let open = || std::fs::read_dir(&descriptors).unwrap().count();
+    let before = open();
     // One for the connection, an eventfd for each of the two workers and for the thread that watches,
     // the epoll descriptor of the first worker; and none for that of the second.
     let own = leave_descriptors(&server, 5);
     assert_eq!(rest_of(server.client()), b"");
     lift_limit(&server, Resource::Nofile, own);
-    // Long enough for the first worker to end, which no event tells.
-    thread::sleep(Duration::from_millis(50));
+    wait_until("the first worker has ended", || open() == before);
     let clients: Vec<_> = (0..30).map(|_| server.client()).collect();
     for client in &clients {
         assert_eq!(ask(client, "hello"), "hello");

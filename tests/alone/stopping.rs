@@ -31,7 +31,7 @@ pub(crate) const TESTS: &[Test] = tests![
     a_client_that_sends_without_end_does_not_delay_a_stop,
     a_stop_forces_a_handler_that_writes_without_end,
     a_busy_handler_sees_the_stop_and_sends_its_last_line,
-    a_signal_handler_may_shut_down_whatever_it_interrupts,
+    a_signal_handler_may_shut_down_at_any_time,
 ];
 
 /// More than the receive buffer of a slow client holds, and less than the send buffer.
@@ -319,7 +319,7 @@ fn a_busy_handler_sees_the_stop_and_sends_its_last_line() {
 }
 
 #[allow(unsafe_code)]
-fn a_signal_handler_may_shut_down_whatever_it_interrupts() {
+fn a_signal_handler_may_shut_down_at_any_time() {
     for _ in 0..20 {
         let server = serve(Echo);
         let handle = server.handle();
