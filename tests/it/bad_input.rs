@@ -95,7 +95,7 @@ impl Settings for ShortLines {
 }
 
 #[test]
-fn a_line_that_is_too_long_ends_its_connection_alone() {
+fn a_line_that_is_too_long_ends_its_connection_only() {
     let (handler, calls) = Recorder::new(Echo);
     let calls = Mutex::new(calls);
     on_every_stream_server(handler, ShortLines, |server| {

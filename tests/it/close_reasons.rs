@@ -307,7 +307,7 @@ fn a_handler_that_denies() {
 // Ended by the handler.
 
 #[test]
-fn errors_and_panics_in_each_method() {
+fn errors_and_panics_in_each_hook() {
     /// Fails in this hook, in this way.
     struct Fails(&'static str, fn() -> HandlerResult);
     impl Fails {
@@ -381,7 +381,7 @@ fn upstream(is_reset: bool) -> HandlerResult {
 }
 
 #[test]
-fn an_error_of_a_connection_that_the_handler_opened_is_not_the_clients() {
+fn an_error_of_an_upstream_connection_is_not_the_clients() {
     for (is_reset, error) in
         [(true, "Connection reset by peer (os error 104)"), (false, "failed to fill whole buffer")]
     {
@@ -395,7 +395,7 @@ fn an_error_of_a_connection_that_the_handler_opened_is_not_the_clients() {
 }
 
 #[test]
-fn neither_is_it_after_the_client_has_shut_down_its_writes() {
+fn an_error_of_an_upstream_connection_after_the_clients_eof_is_not_the_clients() {
     let reads_all = |connection: &mut Connection| -> HandlerResult {
         let mut all = Vec::new();
         connection.read_to_end(&mut all)?;

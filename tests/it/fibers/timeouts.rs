@@ -102,7 +102,7 @@ fn the_timeout_of_a_read_does_not_end_a_later_wait() {
 }
 
 #[test]
-fn each_of_many_fibers_times_out_timer() {
+fn each_of_many_fibers_has_its_own_timer() {
     const CLIENTS: u64 = 200;
     let (sender, timeouts) = mpsc::channel();
     let sender = Mutex::new(sender);
@@ -121,7 +121,7 @@ fn each_of_many_fibers_times_out_timer() {
     let server = serve_with(builder, times_out);
     let clients: Vec<_> = (0..CLIENTS).map(|_| tcp(server.local_addr())).collect();
     for (mut client, number) in clients.iter().zip(0..) {
-        // All different, and in random order.
+        // All different, in mixed order.
         let limit = 1 + number * 73 % CLIENTS;
         client.write_all(format!("{limit}\n").as_bytes()).unwrap();
     }
