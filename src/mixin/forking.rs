@@ -234,7 +234,7 @@ fn run_child(
         let inherited = [listener, Some(waker), Some(processes.children.as_fd())];
         for inherited in inherited.into_iter().flatten() {
             if let Err(error) = processes.dev_null.replace(inherited) {
-                log::warn!("a child cannot let unregister of a descriptor: {error}");
+                log::warn!("a child cannot let go of a descriptor: {error}");
             }
         }
         processes.children.forget();

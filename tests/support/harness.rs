@@ -2,6 +2,7 @@
 //! programs that it needs. A test whose programs are not all on the `PATH` is ignored and counted,
 //! or fails when `SOCKETSERVER_TEST_CLIENTS` is `required`. This module uses no other support module,
 //! so other packages can include it by its path.
+#![allow(dead_code, reason = "a program uses one of `run` and `run_one_at_a_time`")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;
@@ -42,7 +43,15 @@ pub(crate) use tests;
 
 /// Runs the tests that the arguments of this program select.
 pub(crate) fn run(tests: &[Test]) -> ExitCode {
-    let arguments = Arguments::from_args();
+    run_with(&Arguments::from_args(), tests)
+}
+
+/// The same, one test after the other.
+pub(crate) fn run_one_at_a_time(tests: &[Test]) -> ExitCode {
+    run_with(&Arguments { test_threads: Some(1), ..Arguments::from_args() }, tests)
+}
+
+fn run_with(arguments: &Arguments, tests: &[Test]) -> ExitCode {
     let are_required = std::env::var("SOCKETSERVER_TEST_CLIENTS").is_ok_and(|v| v == "required");
     let mut is_installed = HashMap::new();
     let left_out = Arc::new(Mutex::new(BTreeMap::<String, usize>::new()));
@@ -65,7 +74,7 @@ pub(crate) fn run(tests: &[Test]) -> ExitCode {
             Ok(Completion::ignored_with(format!("needs {missing}")))
         })
     });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let conclusion = libtest_mimic::run(arguments, trials.collect());
     let left_out = left_out.lock().unwrap();
     if !left_out.is_empty() {
         let counts = left_out.iter().enumerate().map(|(i, (programs, count))| {
@@ -81,14 +90,16 @@ pub(crate) fn run(tests: &[Test]) -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Runs a test on a thread of its name. A test that takes too long ends the program.
+/// Runs a test on a thread of its name, which a panic shows. A test that takes too long ends the
+/// program.
 fn run_in_time(name: &str, test: fn()) {
-    let (sender, receiver) = channel::<()>();
-    let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+    let (sender, ended) = channel::<()>();
+    let thread_name = name.rsplit("::").next().unwrap_or(name).to_owned();
+    let thread = thread::Builder::new().name(thread_name).spawn(move || {
         let _sender = sender;
         test();
     });
-    if receiver.recv_timeout(TEST_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+    if ended.recv_timeout(TEST_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
         eprintln!("test {name} has not ended after {TEST_TIMEOUT:?}");
         std::process::exit(101);
     }

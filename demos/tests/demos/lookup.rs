@@ -1,7 +1,7 @@
 //! Questions to `lookup`.
 
 use crate::demos::demo;
-use crate::process::{Ended, run};
+use crate::support::process::{Ended, run};
 
 /// Limits the wait for a name server, which the resolver may ask for the machine's own name.
 pub(crate) const RESOLVER: (&str, &str) = ("RES_OPTIONS", "timeout:1 attempts:1");

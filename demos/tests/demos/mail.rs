@@ -10,9 +10,10 @@ use std::process::Command;
 use rustix::process::Signal;
 use socketserver::Endpoint;
 
-use crate::common::{TempDir, tcp};
 use crate::demos::demo;
-use crate::process::Server;
+use crate::support::TempDir;
+use crate::support::clients::tcp;
+use crate::support::process::Server;
 
 /// Flags for the users `ada` and `ben`.
 pub(crate) const USERS: [&str; 4] = ["--user", "ada:secret", "--user", "ben:two words"];
@@ -107,14 +108,14 @@ impl Mail {
         1024 * line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
     }
 
-    pub(crate) fn stops(self) {
-        self.server.stops();
+    pub(crate) fn stop(self) {
+        self.server.stop();
     }
 
     /// Kills it by SIGKILL.
     pub(crate) fn kill(self) {
         self.server.signal(Signal::KILL);
-        assert_eq!(self.server.ends().signal, Some(9));
+        assert_eq!(self.server.wait().signal, Some(9));
     }
 
     /// Stops it by SIGTERM; returns its log.
@@ -125,7 +126,7 @@ impl Mail {
 
     /// Waits for the end of a stop that has begun; returns the log.
     pub(crate) fn wait_and_read_log(self) -> String {
-        let ended = self.server.ends();
+        let ended = self.server.wait();
         assert_eq!(ended.status, Some(0), "{ended:?}");
         ended.stderr
     }

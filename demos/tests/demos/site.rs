@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use rustix::process::Pid;
 
-use crate::common::{TempDir, line_of, rest_of, tcp};
 use crate::demos::demo;
-use crate::process::Server;
+use crate::support::TempDir;
+use crate::support::clients::{line_of, rest_of, tcp};
+use crate::support::process::Server;
 
 pub(crate) const HELLO: &str = "Hello, world!\n";
 
@@ -104,8 +105,8 @@ impl Site {
 
     /// Stops by SIGTERM, with nothing on standard error.
     #[track_caller]
-    pub(crate) fn stops(self) {
-        self.server.stops();
+    pub(crate) fn stop(self) {
+        self.server.stop();
     }
 
     pub(crate) fn into_server(self) -> (Server, TempDir) {

@@ -2,9 +2,10 @@
 
 use rustix::process::Signal;
 
-use crate::common::{TempDir, abstract_name, rest_of, unix};
 use crate::demos::demo;
-use crate::process::{Server, run};
+use crate::support::clients::{rest_of, unix};
+use crate::support::process::{Server, run};
+use crate::support::{TempDir, abstract_name};
 
 fn start(listen: &str, flags: &[&str]) -> Server {
     let mut command = demo("http_files");
@@ -81,7 +82,7 @@ fn an_address_in_use_is_one_line_that_names_it() {
     let address = server.address().to_owned();
     assert!(address.starts_with("127.0.0.1:") && !address.ends_with(":0"), "{address}");
     is_told(&["--listen", &address], 1, &["cannot listen on", &address, "in use"]);
-    assert_eq!(server.stops().text(), "");
+    assert_eq!(server.stop().text(), "");
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn both_signals_end_it_although_clients_are_silent() {
     for (mixin, signal) in [("sequential", Signal::INT), ("threading", Signal::TERM)] {
         let server = start(&format!("unix:{}", abstract_name()), &["--mixin", mixin]);
         let clients = [unix(server.endpoint()), unix(server.endpoint())];
-        server.ends_by(signal);
+        server.stop_by(signal);
         for client in clients {
             rest_of(client);
         }

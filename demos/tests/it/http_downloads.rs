@@ -6,10 +6,10 @@ use std::sync::mpsc::{self, RecvTimeoutError::Timeout};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::rest_of;
 use crate::demos::demo;
 use crate::demos::site::{Answer, HELLO, Site};
-use crate::process::{Ended, run};
+use crate::support::clients::rest_of;
+use crate::support::process::{Ended, run};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
@@ -54,7 +54,7 @@ fn http_get_writes_the_body_apart_from_the_head() {
     for arguments in [&[][..], &["--range"], &["--nonsense", &url], &[&url, &url]] {
         assert_eq!(http_get(arguments).status, Some(2), "{arguments:?}");
     }
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_file_larger_than_all_memory_goes_through_both() {
     limit(Pid::from_child(&client));
     let length = io::copy(&mut client.stdout.take().unwrap(), &mut io::sink()).unwrap();
     assert_eq!((length, client.wait().unwrap().code()), (LENGTH, Some(0)));
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_stop_lets_a_download_come_to_its_end() {
     server.signal(Signal::TERM);
     let answer = Answer::of(&[&begin[..], &rest_of(stream)].concat());
     assert_eq!((answer.status, answer.body.len()), (200, LENGTH));
-    let ended = server.ends();
+    let ended = server.wait();
     assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""));
 }
 
@@ -118,7 +118,7 @@ fn a_client_that_reads_too_slowly_is_cut_off() {
             drop(over);
         });
         assert!((rest_of(&stream).len() as u64) < LENGTH);
-        server.stops();
+        server.stop();
     }
 }
 
@@ -140,5 +140,5 @@ fn a_file_that_shrinks_while_it_is_sent_ends_its_connection_and_no_other() {
     assert_eq!(site.get("/zeros").text(), "short");
     let (server, _folder) = site.into_server();
     assert!(server.error_line().contains("has shrunk"));
-    server.stops();
+    server.stop();
 }

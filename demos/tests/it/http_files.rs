@@ -31,7 +31,7 @@ fn files_and_pages_are_served_under_every_mixin() {
         assert!(listing.text().contains("<a href=\"hello.txt\">hello.txt</a>"), "{listing:?}");
         site.get("/nothing.txt").is_error(404, "keep-alive");
         site.get("/hello.txt/").is_error(404, "keep-alive");
-        site.stops();
+        site.stop();
     }
 }
 
@@ -45,7 +45,7 @@ fn a_folder_without_its_slash_is_redirected_to_where_its_links_work() {
     assert!(site.get("/sub/").text().contains("<a href=\"inner.txt\">inner.txt</a>"));
     // A redirect to `//sub/` would lead to another host.
     site.get("//sub").is_error(404, "keep-alive");
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_listing_is_escaped_and_each_of_its_links_leads_to_its_file() {
     let mut expected = names.map(<[u8]>::to_vec);
     expected.sort();
     assert_eq!(found, expected, "{text}");
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_range_is_answered_with_that_part_of_the_file() {
     assert_eq!((answer.status, answer.field("content-length")), (200, Some("14")));
     assert_eq!(site.ask("GET", "/empty.txt", &["Range: bytes=-5"]).status, 200);
     site.ask("GET", "/empty.txt", &["Range: bytes=0-"]).is_error(416, "keep-alive");
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_file_that_has_not_changed_is_not_sent_again() {
     file.set_modified(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).unwrap();
     let answer = site.get("/hello.txt");
     assert_eq!((answer.status, answer.field("last-modified")), (200, None));
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_part_of_a_file_that_has_changed_is_not_sent() {
         }
     }
     site.ask("GET", "/nothing", &[before]).is_error(404, "keep-alive");
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_head_is_answered_by_the_head_alone() {
         assert_eq!(next.text(), "", "{path}");
         assert!(next.field("content-length").is_some_and(|length| length != "0"), "{next:?}");
     }
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn no_path_leads_out_of_the_root() {
         assert_eq!(answer.status, 404, "{path}");
         assert!(!answer.text().contains(SECRET), "{path}");
     }
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn links_that_stay_inside_lead_there() {
     std::fs::remove_file(site.path("page/index.html")).unwrap();
     symlink("../../secret.txt", site.path("page/index.html")).unwrap();
     assert!(!site.get("/page/").text().contains(SECRET));
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn neither_a_fifo_nor_a_socket_is_served_or_blocks_the_server() {
             site.get(path).is_error(404, "keep-alive");
         }
         assert_eq!(site.get("/hello.txt").text(), HELLO);
-        site.stops();
+        site.stop();
     }
 }
 
@@ -318,7 +318,7 @@ fn a_folder_that_is_exchanged_for_a_link_does_not_lead_outside() {
             assert!(asked < 100_000, "{seen} and {unseen}");
         }
     });
-    site.stops();
+    site.stop();
 }
 
 struct Over<'a>(&'a AtomicBool);

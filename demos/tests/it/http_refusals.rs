@@ -4,8 +4,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use crate::common::{PATIENCE, rest_of};
 use crate::demos::site::{Answer, HELLO, Site};
+use crate::support::TIMEOUT;
+use crate::support::clients::rest_of;
 use rustix::process::Signal;
 
 /// A complete request that follows another one.
@@ -57,7 +58,7 @@ fn what_is_not_http_is_told_400() {
     }
     // One empty line before a request is skipped.
     answers(&site, &[200, 200], &format!("{NEXT}\r\n{NEXT}"));
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn a_line_ends_with_both_of_its_characters() {
     ] {
         refuses(&site, 400, request);
     }
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -84,7 +85,7 @@ fn a_head_that_ends_early_is_told_400() {
         stream.shutdown(Shutdown::Write).unwrap();
         Answer::of(&rest_of(&stream)).is_error(400, "close");
     }
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn a_request_has_one_valid_host() {
     assert_eq!(site.send("GET /hello.txt HTTP/1.0\r\n\r\n").text(), HELLO);
     answers(&site, &[200], "GET /hello.txt HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n");
     answers(&site, &[200], "GET /hello.txt HTTP/1.1\r\nHost:\r\n\r\n");
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -140,7 +141,7 @@ fn no_request_is_smuggled_within_another() {
     let length = NEXT.len();
     let request = format!("GET /hello.txt HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
     answers(&site, &[200, 404], &format!("{request}{NEXT}GET /no HTTP/1.1\r\nHost: a\r\n\r\n"));
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn a_body_that_is_not_read_ends_its_connection() {
     let expecting =
         "PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 14\r\nExpect: 100-continue\r\n\r\n";
     site.send(expecting).is_error(405, "close");
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -184,7 +185,7 @@ fn other_codings_methods_and_versions_are_named() {
     }
     answers(&site, &[405, 200], &format!("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n{NEXT}"));
     answers(&site, &[405, 200], &format!("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n{NEXT}"));
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -202,7 +203,7 @@ fn what_is_too_long_is_told_so() {
     answers(&site, &[404], &format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(8000)));
     answers(&site, &[200], &request(&format!("X: {}\r\n", long(16_000))));
     answers(&site, &[200], &request(&"X: y\r\n".repeat(99)));
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -222,7 +223,7 @@ fn a_client_that_stalls_is_told_408() {
             assert_eq!(Answer::next(&stream).text(), "inside\n");
             Answer::of(&rest_of(&stream)).is_error(408, "close");
         }
-        site.stops();
+        site.stop();
     }
 }
 
@@ -241,7 +242,7 @@ fn a_request_that_a_stop_cuts_off_is_answered_503() {
             let (server, _folder) = site.into_server();
             server.signal(Signal::TERM);
             Answer::of(&rest_of(&stream)).is_error(503, "close");
-            let ended = server.ends();
+            let ended = server.wait();
             assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{mixin}");
         }
     }
@@ -261,14 +262,14 @@ fn bytes_that_drip_in_do_not_extend_the_deadline() {
             Ok(0) => break,
             Ok(length) => answer.extend_from_slice(&piece[..length]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                assert!(begun.elapsed() < PATIENCE, "it waits for ever");
+                assert!(begun.elapsed() < TIMEOUT, "it waits for ever");
                 (&stream).write_all(b"x").unwrap();
             }
             Err(error) => panic!("{error}"),
         }
     }
     Answer::of(&answer).is_error(408, "close");
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -279,7 +280,7 @@ fn an_idle_client_is_closed_without_an_answer() {
     (&stream).write_all(NEXT.as_bytes()).unwrap();
     assert_eq!(Answer::next(&stream).text(), "inside\n");
     assert_eq!(rest_of(&stream), b"");
-    site.stops();
+    site.stop();
 }
 
 #[test]
@@ -311,5 +312,5 @@ fn a_target_may_name_the_host_too() {
     ] {
         assert_eq!(site.send(get(target)).status, status, "{target}");
     }
-    site.stops();
+    site.stop();
 }

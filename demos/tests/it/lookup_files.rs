@@ -3,7 +3,7 @@
 #[path = "../../src/bin/lookup/files.rs"]
 mod files;
 
-use crate::common::TempDir;
+use crate::support::TempDir;
 
 const HOSTS: &str = "\
 127.0.0.1\tlocalhost

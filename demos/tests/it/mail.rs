@@ -8,10 +8,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use crate::common::{PATIENCE, TempDir, line_of, wait_until};
 use crate::demos::demo;
 use crate::demos::mail::{Mail, files, messages};
-use crate::process::run;
+use crate::support::clients::line_of;
+use crate::support::process::run;
+use crate::support::{TIMEOUT, TempDir, wait_until};
 use jiff::fmt::rfc2822;
 use rustix::process::Signal;
 
@@ -53,7 +54,7 @@ fn what_send_mail_sends_read_mail_shows_and_removes() {
     let ended = run(send, "");
     assert_eq!(ended.status, Some(1));
     assert!(ended.stderr.contains("no such user"), "{}", ended.stderr);
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -69,7 +70,7 @@ fn a_text_with_crlf_is_sent_as_one_without() {
     for message in messages(&folder, "ada") {
         assert!(message.ends_with(b"\r\n\r\none\r\ntwo\r\n"), "{}", message.escape_ascii());
     }
-    mail.stops();
+    mail.stop();
     for flags in [&[][..], &["--to", "a@b.test", "--server", "x"]] {
         let mut send = demo("send_mail");
         send.args(flags);
@@ -83,7 +84,7 @@ fn read_mail_replaces_control_characters_of_a_server() {
     let address = listener.local_addr().unwrap().to_string();
     let server = thread::spawn(move || {
         let mut stream = listener.accept().unwrap().0;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let to_retr = "+OK \u{1b}[2J\r\nhello\r\n.\r\n";
         for answer in
             ["+OK\r\n", "+OK\r\n", "+OK\r\n", "+OK 1 7\r\n", to_retr, "-ERR \u{1b}[2J\r\n"]
@@ -131,7 +132,7 @@ fn a_message_says_where_it_comes_from() {
     smtp.reads(250);
     let file = files(&folder, "ada", "new").pop().unwrap();
     assert!(std::fs::read(file).unwrap().starts_with(b"Return-Path: <>\r\n"));
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -200,19 +201,19 @@ fn a_message_that_cannot_be_stored_for_one_is_stored_for_none() {
 #[test]
 fn what_a_crash_left_is_removed_at_the_start_if_it_is_old() {
     let folder = TempDir::new();
-    Mail::start(folder.path(), &[]).stops();
+    Mail::start(folder.path(), &[]).stop();
     let [old, young] = ["old", "young"].map(|name| folder.join("ada").join("tmp").join(name));
     let hours = |hours: u64| SystemTime::now() - Duration::from_secs(3600 * hours);
     File::create(&old).unwrap().set_modified(hours(37)).unwrap();
     File::create(&young).unwrap().set_modified(hours(35)).unwrap();
-    Mail::start(folder.path(), &[]).stops();
+    Mail::start(folder.path(), &[]).stop();
     assert_eq!(files(&folder, "ada", "tmp"), [young]);
 }
 
 #[test]
 fn a_server_starts_while_another_one_is_busy_in_its_folder() {
     let folder = TempDir::new();
-    Mail::start(folder.path(), &[]).stops();
+    Mail::start(folder.path(), &[]).stop();
     let tmp = folder.join("ada").join("tmp");
     let (started, has_started) = mpsc::channel::<()>();
     let busy = thread::spawn(move || {
@@ -223,7 +224,7 @@ fn a_server_starts_while_another_one_is_busy_in_its_folder() {
         }
     });
     for _ in 0..20 {
-        Mail::start(folder.path(), &[]).stops();
+        Mail::start(folder.path(), &[]).stop();
     }
     drop(started);
     busy.join().unwrap();

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{PATIENCE, TempDir, bounded};
 use crate::demos::mail::{Mail, messages};
+use crate::support::{TIMEOUT, TempDir};
 use fastrand::Rng;
 use parking_lot::{Condvar, Mutex};
 
@@ -21,7 +21,6 @@ const MAX_LIFETIME: Duration = Duration::from_millis(60);
 
 #[test]
 fn what_was_acknowledged_survives_a_hundred_kills() {
-    let _bound = bounded();
     let seed = std::env::var("MAIL_CRASH_SEED").map_or_else(
         |_| fastrand::u64(..),
         |seed| seed.parse().expect("MAIL_CRASH_SEED is no number"),
@@ -52,7 +51,7 @@ fn what_was_acknowledged_survives_a_hundred_kills() {
         current.set(mail.address());
         is_over.store(true, Ordering::Relaxed);
         let sent = senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect();
-        mail.stops();
+        mail.stop();
         sent
     });
 
@@ -96,7 +95,7 @@ impl CurrentAddress {
     /// Waits for another address than this.
     fn wait_for_other(&self, address: &str) -> String {
         let mut now = self.address.lock();
-        self.changed.wait_while_for(&mut now, |now| now == address, PATIENCE);
+        self.changed.wait_while_for(&mut now, |now| now == address, TIMEOUT);
         assert_ne!(*now, address, "no other server was started");
         now.clone()
     }
@@ -168,7 +167,7 @@ fn deliver(
 ) -> io::Result<()> {
     if connection.is_none() {
         let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         let stream = connection.insert(BufReader::new(stream));
         reads(stream, "220")?;
         stream.get_mut().write_all(b"HELO client.test\r\n")?;

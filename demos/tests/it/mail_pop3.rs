@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::common::{TempDir, wait_until};
 use crate::demos::mail::{Mail, Pop3, as_sent, files, messages};
+use crate::support::{TempDir, wait_until};
 use socket2::SockRef;
 
 const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];
@@ -56,7 +56,7 @@ fn commands_are_answered_as_the_rfc_says() {
     assert_eq!(ada.text("LIST"), list.as_bytes());
     ada.quits();
     assert_eq!(messages(&folder, "ada").len(), 2);
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn what_has_the_wrong_form_is_refused() {
         pop3.fails("NOPE");
     }
     pop3.reads_the_end();
-    mail.stops();
+    mail.stop();
 }
 
 /// Logs in as Ada, as soon as the server has noticed that another session has ended.
@@ -150,7 +150,7 @@ fn three_wrong_passwords_are_enough() {
     pop3.fails("PASS secret");
     pop3.ok("USER ada");
     pop3.ok("PASS secret");
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -176,8 +176,8 @@ fn a_mailbox_is_open_in_one_session() {
     ada.ok("DELE 1");
     ada.ok("QUIT");
     assert_eq!(mail.ada().ok("STAT"), "0 0");
-    other.stops();
-    mail.stops();
+    other.stop();
+    mail.stop();
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn mail_that_comes_later_is_for_the_next_session() {
     let mut ada = mail.ada();
     assert_eq!(as_sent(&ada.text("RETR 1")), b"second\r\n");
     drop((ada, smtp));
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn only_quit_removes_what_was_deleted() {
         assert_eq!(messages(&folder, "ada").len(), 3);
         ada.ok("QUIT");
         assert_eq!(messages(&folder, "ada"), [b"two\r\n"]);
-        mail.stops();
+        mail.stop();
     }
 }
 
@@ -271,8 +271,8 @@ fn a_message_keeps_its_unique_id() {
     assert_ne!(lines[2][2..], lines[3][2..]);
     assert_eq!(ada.ok("UIDL 3"), lines[2]);
     ada.quits();
-    mail.stops();
+    mail.stop();
     let mail = Mail::start(folder.path(), &[]);
     assert_eq!(ids(&mut mail.ada()), second);
-    mail.stops();
+    mail.stop();
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{TempDir, wait_until};
 use crate::demos::mail::{Mail, files, messages};
+use crate::support::{TempDir, wait_until};
 use rustix::process::Signal;
 
 const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];
@@ -21,7 +21,7 @@ fn commands_that_are_not_ascii_are_refused() {
         smtp.asks("NOOP", 250);
     }
     drop(smtp);
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn lines_have_a_limit() {
     smtp.asks(&format!("MAIL FROM:<x{local}@x.test>"), 501);
     smtp.asks(&format!("MAIL FROM:<x@{}.test>", "x".repeat(64)), 501);
     drop(smtp);
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn commands_have_an_order() {
     smtp.asks("QUIT", 221);
     smtp.reads_the_end();
     assert_eq!(messages(&folder, "ada"), [b"hello\r\n"]);
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn ehlo_lists_the_extensions() {
     let lines = mail.smtp().asks("EHLO client.test", 250);
     assert_eq!(lines, ["example.test", "PIPELINING", "SIZE 1234", "8BITMIME", "HELP"]);
     assert_eq!(mail.smtp().asks("HELO client.test", 250), ["example.test"]);
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn what_has_the_wrong_form_is_refused() {
         smtp.asks(line, code);
         smtp.asks("NOOP", 250);
     }
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn mail_is_accepted_for_the_users_only() {
     assert!(messages(&folder, "ben").is_empty());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     drop(smtp);
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn a_message_has_a_size_and_a_number_of_recipients() {
     assert_eq!(messages.iter().map(Vec::len).collect::<Vec<_>>(), [1000]);
     assert!(files(&folder, "ada", "tmp").is_empty());
     drop(smtp);
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn a_client_that_makes_too_many_mistakes_is_told_421() {
         smtp.asks(&format!("RCPT TO:<user{number}@example.test>"), 550);
     }
     smtp.is_closed_with(&[421]);
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn a_client_with_too_many_connections_is_told_421() {
         first.asks("QUIT", 221);
         first.reads_the_end();
         wait_until("a place", || mail.connect_smtp().line().starts_with(b"220"));
-        mail.stops();
+        mail.stop();
     }
 }
 
@@ -324,7 +324,7 @@ fn a_client_may_come_by_ipv6() {
     let text = String::from_utf8(mail.ada().text("RETR 1")).unwrap();
     assert!(text.contains("\r\nReceived: from [IPv6:::1] ([IPv6:::1])\r\n"), "{text}");
     drop(smtp);
-    mail.stops();
+    mail.stop();
 }
 
 #[test]

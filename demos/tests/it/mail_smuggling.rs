@@ -1,8 +1,8 @@
 //! SMTP smuggling: `mail` never reads a part of a message as a command, wherever another server
 //! would see the end of the message.
 
-use crate::common::TempDir;
 use crate::demos::mail::{Mail, files, messages};
+use crate::support::TempDir;
 
 const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];
 
@@ -55,7 +55,7 @@ fn only_crlf_dot_crlf_ends_a_message() {
         assert_eq!(messages(&folder, "ada"), vec![b"good\r\n"; ends.len()]);
         assert!(messages(&folder, "ben").is_empty());
         assert!(files(&folder, "ada", "tmp").is_empty());
-        mail.stops();
+        mail.stop();
     }
 }
 
@@ -74,7 +74,7 @@ fn a_command_with_a_bare_line_end_is_the_last_one() {
     smtp.sends([&b"x".repeat(600)[..], b"\nNOOP\r\n"].concat());
     smtp.is_closed_with(&[500, 421]);
     assert!(messages(&folder, "ada").is_empty());
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn text_behind_a_refused_data_is_no_command() {
     smtp.reads(554);
     smtp.reads(250);
     drop(smtp);
-    mail.stops();
+    mail.stop();
 }
 
 #[test]
@@ -136,6 +136,6 @@ fn commands_may_come_in_one_write() {
         smtp.is_closed_with(&[220, 250, 250, 550, 250, 354, 250, 250, 250, 354, 250, 221][1..]);
         assert_eq!(messages(&folder, "ada"), [b"QUIT\r\n\r\n.\r\n"]);
         assert_eq!(messages(&folder, "ben"), [b"to Ben\r\n"]);
-        mail.stops();
+        mail.stop();
     }
 }

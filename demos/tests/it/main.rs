@@ -1,11 +1,9 @@
 //! The demos as processes, over real sockets. These tests need no other program.
 
-#[path = "../../../tests/common/mod.rs"]
-mod common;
 #[path = "../demos/mod.rs"]
 mod demos;
-#[path = "../../../tests/common/process.rs"]
-mod process;
+#[path = "../../../tests/support/mod.rs"]
+mod support;
 
 mod http_command_line;
 mod http_downloads;

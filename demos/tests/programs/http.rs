@@ -4,10 +4,10 @@ use std::fs::File;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::common::{TempDir, abstract_name};
 use crate::demos::site::{Answer, HELLO, Site};
 use crate::harness::{Test, tests};
-use crate::process::run;
+use crate::support::process::run;
+use crate::support::{TempDir, abstract_name};
 
 pub(crate) const TESTS: &[Test] = tests![
     a_browser_shows_a_page_with_its_style_its_image_and_its_script: ["chromium"],
@@ -91,7 +91,7 @@ fn python_keeps_its_connection_and_reads_pipelined_answers_in_order() {
         command.args(["-c", PYTHON]).args(server.host_and_port());
         let ended = run(command, "");
         assert_eq!((ended.text(), ended.stderr.as_str()), ("well\n", ""), "{mixin}");
-        server.stops();
+        server.stop();
     }
 }
 
@@ -127,7 +127,7 @@ fn a_browser_shows_a_page_with_its_style_its_image_and_its_script() {
         command.env("HOME", own.path()).env("TMPDIR", own.path());
         let ended = run(command, "");
         assert!(ended.text().contains("<p>rgb(1, 2, 3), 7 wide</p>"), "{mixin}: {ended:?}");
-        site.stops();
+        site.stop();
     }
 }
 
@@ -146,7 +146,7 @@ fn curl_reads_files_and_pages_under_every_mixin() {
         let refused = curl_answer(&site, &["--data", "a=b"], "/hello.txt");
         refused.is_error(405, "keep-alive");
         assert_eq!(refused.field("allow"), Some("GET, HEAD"));
-        site.stops();
+        site.stop();
     }
 }
 
@@ -156,7 +156,7 @@ fn curl_reads_through_a_unix_socket() {
     let mut command = curl();
     command.args(["--abstract-unix-socket", &name[1..], "http://localhost/hello.txt"]);
     assert_eq!(run(command, "").text(), HELLO);
-    site.stops();
+    site.stop();
 }
 
 fn curl_keeps_its_connection_as_its_version_of_http_has_it() {
@@ -172,7 +172,7 @@ fn curl_keeps_its_connection_as_its_version_of_http_has_it() {
     assert_eq!(connects(&["--header", "Connection: close"]), "1 1 1 ");
     assert_eq!(connects(&["--http1.0"]), "1 1 1 ");
     assert_eq!(connects(&["--http1.0", "--header", "Connection: Keep-Alive"]), "1 0 0 ");
-    site.stops();
+    site.stop();
 }
 
 fn curl_follows_the_redirect_to_a_folder() {
@@ -180,7 +180,7 @@ fn curl_follows_the_redirect_to_a_folder() {
     let mut command = curl();
     command.args(["--location", &site.url("/sub")]);
     assert!(run(command, "").text().contains("<a href=\"inner.txt\">inner.txt</a>"));
-    site.stops();
+    site.stop();
 }
 
 fn curl_is_not_sent_again_what_has_not_changed() {
@@ -194,7 +194,7 @@ fn curl_is_not_sent_again_what_has_not_changed() {
         let answer = curl_answer(&site, &["--time-cond", since], "/hello.txt");
         assert_eq!((answer.status, answer.text()), (status, text), "{since}");
     }
-    site.stops();
+    site.stop();
 }
 
 fn curl_is_told_not_to_send_a_body() {
@@ -202,7 +202,7 @@ fn curl_is_told_not_to_send_a_body() {
     let body = site.path("hello.txt").display().to_string();
     let upload = ["--upload-file", &body, "--header", "Expect: 100-continue"];
     curl_answer(&site, &upload, "/x").is_error(405, "close");
-    site.stops();
+    site.stop();
 }
 
 fn curl_is_answered_as_by_a_proxy() {
@@ -210,7 +210,7 @@ fn curl_is_answered_as_by_a_proxy() {
     let mut command = curl();
     command.args(["--noproxy", "", "--proxy", &site.url(""), "http://elsewhere.test/hello.txt"]);
     assert_eq!(run(command, "").text(), HELLO);
-    site.stops();
+    site.stop();
 }
 
 fn nc_is_answered_as_http_1_0() {
@@ -221,5 +221,5 @@ fn nc_is_answered_as_http_1_0() {
     let ended = run(command, "GET / HTTP/1.0\r\n\r\n");
     assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""));
     assert!(ended.text().starts_with("HTTP/1.1 200 OK\r\n"), "{ended:?}");
-    server.stops();
+    server.stop();
 }

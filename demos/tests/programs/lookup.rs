@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::demos::lookup::{RESOLVER, answer, complaint};
 use crate::harness::{Test, tests};
-use crate::process::run;
+use crate::support::process::run;
 
 pub(crate) const TESTS: &[Test] = tests![
     a_full_name_is_the_one_that_python_says: ["python3"],

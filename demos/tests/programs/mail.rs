@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use crate::common::TempDir;
 use crate::demos::demo;
 use crate::demos::mail::{Mail, files, messages};
 use crate::harness::{Test, tests};
-use crate::process::{Ended, run};
+use crate::support::TempDir;
+use crate::support::process::{Ended, run};
 
 pub(crate) const TESTS: &[Test] = tests![
     a_full_disk_fails_one_message_and_no_other: ["sh"],
@@ -80,7 +80,7 @@ fn what_smtplib_sends_poplib_reads_byte_for_byte() {
                 assert_eq!(files(&folder, user, name).len(), 0, "{user}/{name}");
             }
         }
-        mail.stops();
+        mail.stop();
     }
 }
 
@@ -106,7 +106,7 @@ fn curl_sends_and_reads() {
     assert_eq!(pop3("1", &["--request", "DELE", "--list-only"]).status, Some(0));
     assert_eq!(pop3("", &[]).text().trim(), "");
     assert!(files(&folder, "ada", "new").is_empty());
-    mail.stops();
+    mail.stop();
 }
 
 /// Runs curl, without the proxies of the user who runs the tests.
@@ -127,7 +127,7 @@ fn the_body_of_a_browsers_request_is_not_read_as_commands() {
         let ended = curl(&["--http0.9", "--data-binary", body], &url, "");
         assert!(ended.text().ends_with("\r\n421 this is SMTP\r\n"), "{ended:?}");
         assert!(messages(&folder, "ada").is_empty());
-        mail.stops();
+        mail.stop();
     }
 }
 

@@ -3,14 +3,12 @@
 
 use std::process::ExitCode;
 
-#[path = "../../../tests/common/mod.rs"]
-mod common;
 #[path = "../demos/mod.rs"]
 mod demos;
 #[path = "../../../tests/support/harness.rs"]
 mod harness;
-#[path = "../../../tests/common/process.rs"]
-mod process;
+#[path = "../../../tests/support/mod.rs"]
+mod support;
 
 mod http;
 mod lookup;

@@ -7,10 +7,11 @@ use socketserver::ThreadingUnixStreamServer;
 use socketserver::services::Chat;
 use socketserver_redis::Redis;
 
-use crate::common::{abstract_name, unix, wait_until};
 use crate::harness::{Test, tests};
 use crate::redis_server::RedisServer;
 use crate::room::{Client, backplane, lines, number_in, server};
+use crate::support::clients::unix;
+use crate::support::{abstract_name, wait_until};
 
 pub(crate) const TESTS: &[Test] = tests![
     members_of_two_servers_read_each_others_lines_and_not_their_own: ["redis-server"],

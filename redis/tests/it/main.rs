@@ -1,11 +1,9 @@
 //! A room over a real Redis. Each test starts a `redis-server` of its own.
 
-#[path = "../../../tests/common/mod.rs"]
-mod common;
 #[path = "../../../tests/support/harness.rs"]
 mod harness;
-#[path = "../../../tests/common/process.rs"]
-mod process;
+#[path = "../../../tests/support/mod.rs"]
+mod support;
 
 mod backplane;
 mod redis_failures;

@@ -6,10 +6,10 @@ use socketserver::RunningServer;
 use socketserver::services::{Backplane, Chat, Kind, LocalMembers, Message};
 use socketserver_redis::{Error, Redis};
 
-use crate::common::wait_until;
 use crate::harness::{Test, tests};
 use crate::redis_server::RedisServer;
 use crate::room::{Client, ROOM, backplane, lines, server, serving};
+use crate::support::wait_until;
 
 pub(crate) const TESTS: &[Test] = tests![
     a_room_of_thousands_is_registered_again_when_redis_is_back: ["redis-server"],

@@ -12,8 +12,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::process::Signal;
 
-use crate::common::{TempDir, wait_until};
-use crate::process::Process;
+use crate::support::process::Process;
+use crate::support::{TempDir, wait_until};
 
 /// A `redis-server` on a Unix socket, with an append-only file: its data outlive the process.
 pub(crate) struct RedisServer {

@@ -7,8 +7,9 @@ use socketserver::services::Chat;
 use socketserver::{RunningServer, ThreadingTcpServer};
 use socketserver_redis::Redis;
 
-use crate::common::{line_of, tcp_of_its_own, wait_until};
 use crate::redis_server::RedisServer;
+use crate::support::clients::{line_of, tcp_from};
+use crate::support::wait_until;
 
 pub(crate) const ROOM: &str = "lobby";
 
@@ -34,7 +35,7 @@ impl Client {
     /// A client that was greeted. Its join may not be in Redis yet.
     #[track_caller]
     pub(crate) fn connect(server: &RunningServer) -> Client {
-        let stream = tcp_of_its_own(server.local_addr());
+        let stream = tcp_from("127.0.0.1", server.local_addr());
         let name = stream.local_addr().unwrap().to_string();
         let client = Client { stream, name };
         assert_eq!(client.next_line(), "hello");

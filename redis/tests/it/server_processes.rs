@@ -9,10 +9,11 @@ use std::thread;
 use parking_lot::Mutex;
 use rustix::process::Signal;
 
-use crate::common::{tcp_of_its_own, wait_until};
 use crate::harness::{Test, tests};
-use crate::process::{Ended, Server, example, run};
 use crate::redis_server::{Entry, RedisServer};
+use crate::support::clients::tcp_from;
+use crate::support::process::{Ended, Server, example, run};
+use crate::support::wait_until;
 
 pub(crate) const TESTS: &[Test] = tests![
     ninety_members_on_three_servers_read_one_order_though_redis_and_a_server_are_killed: ["redis-server"],
@@ -36,7 +37,7 @@ struct RecordingClient {
 
 impl RecordingClient {
     fn join(server: &Server) -> RecordingClient {
-        let stream = tcp_of_its_own(server.endpoint());
+        let stream = tcp_from("127.0.0.1", server.endpoint());
         let name = stream.local_addr().unwrap().to_string();
         let received = Arc::new(Mutex::new(Vec::new()));
         let (reader, lines) = (BufReader::new(stream.try_clone().unwrap()), received.clone());
@@ -111,7 +112,7 @@ fn all_receive(clients: &[&RecordingClient], topic: &str, lines: usize) {
 
 fn stops(server: Server) -> Ended {
     server.signal(Signal::TERM);
-    let ended = server.ends();
+    let ended = server.wait();
     assert_eq!(ended.status, Some(0), "{}", ended.stderr);
     ended
 }
@@ -145,7 +146,7 @@ fn ninety_members_on_three_servers_read_one_order_though_redis_and_a_server_are_
 
     all_send(remaining, "while a server dies", LINES);
     third.signal(Signal::KILL);
-    assert_eq!(third.ends().signal, Some(9));
+    assert_eq!(third.wait().signal, Some(9));
     all_send(remaining, "without it, too", LINES);
     all_receive(remaining, "while a server dies", 59 * LINES);
     all_receive(remaining, "without it, too", 59 * LINES);

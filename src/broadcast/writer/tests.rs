@@ -235,7 +235,7 @@ fn senders_wait_while_more_than_the_capacity_is_posted() {
     let mut taken = 0;
     let give_up = Instant::now() + Duration::from_secs(30);
     while taken < 100_000 {
-        assert!(Instant::now() < give_up, "the sender does not unregister on: {taken}");
+        assert!(Instant::now() < give_up, "the sender does not go on: {taken}");
         let mut mailbox = writer.shared.mailbox.lock();
         let start = mailbox.batch.chunks.first().map_or(mailbox.end, |first| first.start());
         let batch = mailbox.end - start;

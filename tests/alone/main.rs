@@ -1,0 +1,52 @@
+//! Tests that run one at a time. Some count what the process has, or measure times. The servers of
+//! others are processes of their own: this program, started again.
+
+mod accept_errors;
+mod children;
+mod cpython;
+mod descriptors;
+#[cfg(feature = "fibers")]
+mod fiber_processes;
+mod forking;
+mod good_clients;
+#[path = "../support/harness.rs"]
+mod harness;
+mod hostile;
+mod scarcity;
+mod slow_clients;
+mod stopping;
+#[path = "../support/mod.rs"]
+mod support;
+mod threads;
+
+use std::process::ExitCode;
+
+use harness::Test;
+use support::server_process::{Part, play};
+
+const TESTS: &[&[Test]] = &[
+    // Has set the logger of the process before any other test logs.
+    accept_errors::TESTS,
+    cpython::TESTS,
+    descriptors::TESTS,
+    threads::TESTS,
+    stopping::TESTS,
+    forking::TESTS,
+    children::TESTS,
+    scarcity::TESTS,
+    #[cfg(feature = "fibers")]
+    fiber_processes::TESTS,
+    hostile::TESTS,
+];
+
+const PARTS: &[&[Part]] = &[
+    forking::PARTS,
+    children::PARTS,
+    scarcity::PARTS,
+    #[cfg(feature = "fibers")]
+    fiber_processes::PARTS,
+];
+
+fn main() -> ExitCode {
+    play(&PARTS.concat()).unwrap_or_else(|| harness::run_one_at_a_time(&TESTS.concat()))
+}

@@ -1,0 +1,19 @@
+//! Tests of the library in the process of the test program, one behaviour in each module.
+
+mod auto_traits;
+mod bad_input;
+mod broadcast;
+mod close_reasons;
+mod datagrams;
+#[cfg(feature = "fibers")]
+mod fibers;
+mod idle_acceptors;
+mod lifecycle;
+mod limits;
+mod scripted_stream;
+mod streams;
+#[path = "../support/mod.rs"]
+mod support;
+mod tied_buffers;
+mod timeouts;
+mod transports;

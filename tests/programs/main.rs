@@ -1,0 +1,36 @@
+//! The examples as programs, driven by the tests and by clients such as nc, telnet and Python. A test
+//! of a client that is not installed is left out.
+
+mod answers;
+mod chat;
+mod clients;
+mod command_line;
+mod examples;
+#[path = "../support/harness.rs"]
+mod harness;
+mod members;
+mod named_chat;
+mod outside_clients;
+mod stopping;
+#[path = "../support/mod.rs"]
+mod support;
+mod terminal;
+
+use std::process::ExitCode;
+
+use harness::Test;
+
+const TESTS: &[&[Test]] = &[
+    command_line::TESTS,
+    answers::TESTS,
+    stopping::TESTS,
+    chat::TESTS,
+    named_chat::TESTS,
+    clients::TESTS,
+    terminal::TESTS,
+    outside_clients::TESTS,
+];
+
+fn main() -> ExitCode {
+    harness::run(&TESTS.concat())
+}
