@@ -3,6 +3,7 @@
 
 mod handle;
 mod limits;
+mod peer_key;
 mod rate_limiter;
 mod registry;
 mod rejected;
@@ -26,7 +27,7 @@ use shutdown::Lifecycle;
 use stats::Counters;
 
 pub use handle::{RunningServer, ServerHandle};
-pub(crate) use limits::PeerKey;
+pub(crate) use peer_key::PeerKey;
 pub use registry::ConnectionInfo;
 pub use shutdown::StopReport;
 pub use stats::Stats;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::limits::PeerKey;
+use super::peer_key::PeerKey;
 use crate::config::ConnectionRate;
 
 /// The generic cell rate algorithm: for each peer, its theoretical arrival time, which is when the

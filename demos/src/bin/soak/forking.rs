@@ -12,8 +12,8 @@ use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::{pipe, raise};
 use socketserver::{Endpoint, Forking, HandlerError, TcpServer};
 
+use crate::servers::STOP_TIMEOUT;
 use crate::servers::{Concurrency, KINDS, Lines};
-use crate::target::STOP_TIMEOUT;
 use crate::{TIMEOUT, tally};
 
 /// The flag for [`serve`], which `--help` does not list.

@@ -15,6 +15,9 @@ use socketserver::{
 
 use crate::tally::{count_event, record_failure};
 
+/// For a stop. It is generous: no client can delay one for more than some seconds.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// The message of a server that is full.
 pub(crate) const REFUSAL: &[u8] = b"so many are here already that you must come again later\n";
 

@@ -16,12 +16,9 @@ use rustix::net::SocketAddrUnix;
 use socket2::{SockAddr, Socket, Type};
 use socketserver::{Endpoint, HandlerError, RunningServer, Scheme};
 
-use crate::servers::{Concurrency, Kind};
+use crate::servers::{Concurrency, Kind, STOP_TIMEOUT};
 use crate::tally::{Count, count_event, record_failure};
 use crate::{Soak, TIMEOUT, forking};
-
-/// For a stop. It is generous: no client can delay one for more than some seconds.
-pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Target {
     pub(crate) kind: Kind,
