@@ -10,6 +10,7 @@ mod process;
 mod http_command_line;
 mod http_downloads;
 mod http_files;
+mod http_links;
 mod http_refusals;
 
 mod lookup;
