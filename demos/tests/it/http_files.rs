@@ -39,7 +39,50 @@ fn a_folder_without_its_slash_is_redirected_to_where_its_links_work() {
     }
     assert!(site.get("/sub/").text().contains("<a href=\"inner.txt\">inner.txt</a>"));
     // A redirect to `//sub/` would lead to another host.
-    site.get("//sub").is_error(404, "keep-alive");
+    for path in ["//sub", "///sub", "http://a//sub"] {
+        assert_eq!(site.get(path).field("location"), Some("/sub/"), "{path}");
+    }
+    // A character of the query that is not allowed in a URI is encoded.
+    let answer = site.get("/sub?a=%zz|\"<#>\u{e4}");
+    let place = Some("/sub/?a=%zz%7C%22%3C%23%3E%C3%A4");
+    assert_eq!((answer.status, answer.field("location")), (301, place));
+    site.stops();
+}
+
+#[test]
+fn several_slashes_are_as_one() {
+    let site = Site::start(&[]);
+    for (path, text) in [
+        ("//hello.txt", HELLO),
+        ("/sub//inner.txt", "inside\n"),
+        ("///sub///inner.txt", "inside\n"),
+        ("/page//", "<p>A page"),
+    ] {
+        let answer = site.get(path);
+        assert_eq!((answer.status, answer.text()), (200, text), "{path}");
+    }
+    assert!(site.get("//").text().contains("<h1>/</h1>\n<ul>\n<li><a href=\"empty.txt\">"));
+    assert!(site.get("//sub//").text().contains("<h1>/sub/</h1>"));
+    for path in ["//hello.txt//", "/sub//../hello.txt", "//."] {
+        site.get(path).is_error(404, "keep-alive");
+    }
+    site.stops();
+}
+
+#[test]
+fn a_query_may_have_any_character() {
+    let site = Site::start(&[]);
+    for character in "|{}^\"<>`\\#[]@?%\u{e4}\u{1f600}".chars() {
+        for target in ["/hello.txt?", "/hello.txt?a=", "http://a/hello.txt?"] {
+            let target = format!("{target}{character}b");
+            let answer = site.get(&target);
+            assert_eq!((answer.status, answer.text()), (200, HELLO), "{target}");
+        }
+        if !"[]@?".contains(character) {
+            let path = format!("/hello{character}.txt");
+            assert_eq!(site.get(&path).status, 400, "{path}");
+        }
+    }
     site.stops();
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn listing(target: &Target, folder: OwnedFd) -> Result<String, Status
         let _ = writeln!(items, "<li><a href=\"{link}{slash}\">{text}{slash}</a></li>");
     }
     let note = if has_more { "<p>There are more.</p>\n" } else { "" };
-    let title = percent_decode_str(target.raw_path).decode_utf8_lossy();
+    let title = percent_decode_str(&target.raw_path).decode_utf8_lossy();
     Ok(page(&title, &format!("<ul>\n{items}</ul>\n{note}")))
 }
 
