@@ -8,6 +8,7 @@ mod demos;
 mod process;
 
 mod http_command_line;
+mod http_conditions;
 mod http_downloads;
 mod http_files;
 mod http_links;
