@@ -30,15 +30,92 @@ fn a_range_is_answered_with_that_part_of_the_file() {
         assert_eq!((answer.status, answer.text()), (200, HELLO), "{field}");
         assert_eq!(answer.field("content-range"), None);
     }
-    let only_if = "If-Range: Tue, 01 Jan 2030 00:00:00 GMT";
-    let answer = site.ask("GET", "/hello.txt", &["Range: bytes=0-4", only_if]);
-    assert_eq!((answer.status, answer.text()), (200, HELLO));
     let head =
         "HEAD /hello.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-4\r\nConnection: close\r\n\r\n";
     let answer = site.send(head);
     assert_eq!((answer.status, answer.field("content-length")), (200, Some("14")));
-    assert_eq!(site.ask("GET", "/empty.txt", &["Range: bytes=-5"]).status, 200);
-    site.ask("GET", "/empty.txt", &["Range: bytes=0-"]).is_error(416, "keep-alive");
+    // An empty file has no part that `Content-Range` could express.
+    for range in ["0-", "0-0", "5-", "-5", "-0"] {
+        let answer = site.ask("GET", "/empty.txt", &[&format!("Range: bytes={range}")]);
+        assert_eq!((answer.status, answer.text()), (200, ""), "{range}");
+        assert_eq!(answer.field("content-range"), None);
+    }
+    site.stops();
+}
+
+#[test]
+fn a_range_is_answered_if_its_date_proves_that_the_file_is_the_same() {
+    let site = Site::start(&[]);
+    let part = |fields: &[&str]| {
+        let answer = site.ask("GET", "/hello.txt", &[&["Range: bytes=7-11"], fields].concat());
+        match answer.status {
+            200 => assert_eq!(answer.text(), HELLO, "{fields:?}"),
+            _ => assert_eq!((answer.status, answer.text()), (206, "world"), "{fields:?}"),
+        }
+        answer.status == 206
+    };
+    let file = std::fs::File::options().append(true).open(site.path("hello.txt")).unwrap();
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000_000_700);
+    file.set_modified(modified).unwrap();
+    assert!(part(&[]));
+    for same in
+        ["If-Range: Sun, 09 Sep 2001 01:46:40 GMT", "If-Range: Sunday, 09-Sep-01 01:46:40 GMT"]
+    {
+        assert!(part(&[same]), "{same}");
+        assert!(!part(&[same, same]), "{same}");
+        let tag = "If-Range: \"tag\"";
+        assert!(!part(&[same, tag]), "{same}");
+    }
+    for other in [
+        "Sun, 09 Sep 2001 01:46:39 GMT",
+        "Sun, 09 Sep 2001 01:46:41 GMT",
+        "Tue, 01 Jan 2030 00:00:00 GMT",
+        "never",
+        "\"tag\"",
+        "W/\"tag\"",
+        "*",
+    ] {
+        assert!(!part(&[&format!("If-Range: {other}")]), "{other}");
+    }
+    // A file can change twice in the second that a date names, or again in the second that is now.
+    for (age, is_proof) in [(0, false), (3 * 3600, true)] {
+        file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+        let answer = site.get("/hello.txt");
+        let date = answer.field("last-modified").unwrap();
+        assert_eq!(part(&[&format!("If-Range: {date}")]), is_proof, "{age} s");
+    }
+    // The date is the server's own, since the file's is in the future.
+    file.set_modified(SystemTime::now() + Duration::from_secs(1_000_000)).unwrap();
+    let answer = site.get("/hello.txt");
+    let date = answer.field("last-modified").unwrap();
+    assert!(!part(&[&format!("If-Range: {date}")]));
+    site.stops();
+}
+
+#[test]
+fn any_file_or_folder_that_exists_matches_an_asterisk() {
+    let site = Site::start(&[]);
+    for path in ["/hello.txt", "/", "/page/", "/empty.txt"] {
+        for method in ["GET", "HEAD"] {
+            let answer = site.ask(method, path, &["If-None-Match: *"]);
+            assert_eq!((answer.status, answer.text()), (304, ""), "{method} {path}");
+            assert_eq!(answer.field("content-length"), None, "{method} {path}");
+            // The time is ignored beside it.
+            let before = "If-Modified-Since: Sat, 01 Jan 2000 00:00:00 GMT";
+            let answer = site.ask(method, path, &["If-None-Match: *", before]);
+            assert_eq!(answer.status, 304, "{method} {path}");
+        }
+        for field in ["If-None-Match: \"*\"", "If-None-Match: \"tag\"", "If-Match: *"] {
+            assert_eq!(site.ask("GET", path, &[field]).status, 200, "{field} {path}");
+        }
+        site.ask("GET", path, &["If-Match: \"tag\""]).is_error(412, "keep-alive");
+    }
+    // Conditions are for what would be answered 200.
+    for (path, status) in [("/nothing", 404), ("/sub", 301)] {
+        for field in ["If-None-Match: *", "If-Match: \"tag\""] {
+            assert_eq!(site.ask("GET", path, &[field]).status, status, "{field} {path}");
+        }
+    }
     site.stops();
 }
 

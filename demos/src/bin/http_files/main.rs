@@ -8,9 +8,8 @@
 //! cargo run -p socketserver-demos --bin http_get -- http://127.0.0.1:8000/README.md
 //! ```
 //!
-//! It serves GET and HEAD, single ranges, `If-Modified-Since` and `If-Unmodified-Since`.
-//! Connections are persistent, and requests may be pipelined. It has no entity tags and decodes no
-//! bodies: it discards a small body, and closes the connection after a request with any other.
+//! It serves GET and HEAD, single ranges, and conditions by date. Connections are persistent, and
+//! requests may be pipelined. It has no entity tags and decodes no bodies: it discards a small body, and closes the connection after a request with any other.
 //!
 //! Under `--mixin fibers` it reads files without `Fibers::offload`: a read from the page cache is
 //! faster than the hand-over to another thread. A read from a slow disk blocks all clients of that
@@ -19,6 +18,7 @@
 
 #[path = "../../../../examples/common/mod.rs"]
 mod common;
+mod conditions;
 mod files;
 mod pages;
 mod range;
@@ -27,6 +27,7 @@ mod response;
 mod target;
 
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -95,7 +96,7 @@ impl Files {
                 let index = [&target.path[..], b"index.html"].concat();
                 match self.root.find(&index) {
                     Ok(Found::File(file)) => Ok(file_response(file, &index, request)),
-                    _ => Ok(Response::page(StatusCode::OK, pages::listing(&target, folder)?)),
+                    _ => listing(&target, folder, request),
                 }
             }
             Found::File(_) if target.is_folder() => Err(StatusCode::NOT_FOUND),
@@ -121,6 +122,15 @@ fn other_method(method: &Method) -> Result<Response, StatusCode> {
     }
 }
 
+fn listing(target: &Target, folder: OwnedFd, request: &Request) -> Result<Response, StatusCode> {
+    let html = pages::listing(target, folder)?;
+    match request.conditions.failed(None) {
+        Some(StatusCode::NOT_MODIFIED) => Ok(Response::new(StatusCode::NOT_MODIFIED, Body::None)),
+        Some(status) => Err(status),
+        None => Ok(Response::page(StatusCode::OK, html)),
+    }
+}
+
 fn file_response(file: File, path: &[u8], request: &Request) -> Response {
     // `Last-Modified` must not be later than `Date` (RFC 9110, 8.8.2.1).
     let modified = file.modified.map(|modified| modified.min(SystemTime::now()));
@@ -131,16 +141,15 @@ fn file_response(file: File, path: &[u8], request: &Request) -> Response {
             None => response,
         }
     };
-    let unmodified = modified.zip(request.if_unmodified_since);
-    if request.if_tagged || unmodified.is_some_and(|(modified, since)| modified > since) {
-        return Response::error(StatusCode::PRECONDITION_FAILED);
-    }
-    if modified.zip(request.if_modified_since).is_some_and(|(modified, since)| modified <= since) {
-        return response(StatusCode::NOT_MODIFIED, Body::None);
+    match request.conditions.failed(modified) {
+        Some(StatusCode::NOT_MODIFIED) => return response(StatusCode::NOT_MODIFIED, Body::None),
+        Some(status) => return Response::error(status),
+        None => {}
     }
     let length = file.length;
     // A range is defined for GET alone.
-    let field = request.range.as_deref().filter(|_| request.method == Method::GET);
+    let is_allowed = request.method == Method::GET && request.conditions.allow_range(modified);
+    let field = request.range.as_deref().filter(|_| is_allowed);
     match field.map_or(Selection::Whole, |field| range::select(field, length)) {
         Selection::Whole => response(StatusCode::OK, Body::File(file, 0..length))
             .with("Content-Type", media_type(path)),
