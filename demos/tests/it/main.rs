@@ -12,6 +12,7 @@ mod http_conditions;
 mod http_downloads;
 mod http_files;
 mod http_links;
+mod http_odd_files;
 mod http_refusals;
 
 mod lookup;

@@ -1,16 +1,21 @@
 //! Files and folders beneath one folder, and nothing else.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, statat};
-use rustix::io::Errno;
+use rustix::buffer::spare_capacity;
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, statat,
+};
+use rustix::io::{Errno, pread, retry_on_intr};
+
+/// The size of the buffer that a file is sent through.
+pub(crate) const PIECE: usize = 64 * 1024;
 
 /// The most symbolic links in a path, as many as Linux itself follows.
 const MAX_LINKS: usize = 40;
@@ -39,9 +44,14 @@ pub(crate) enum Found {
 
 /// A regular file as it was when it was opened.
 pub(crate) struct File {
-    file: std::fs::File,
-    pub(crate) length: u64,
-    /// `None` if an HTTP date cannot express it: before 1970, or after 9999.
+    descriptor: OwnedFd,
+    /// The content of a small file, or of one that has another size than the system says; the
+    /// first bytes if `length` is `None`.
+    begin: Vec<u8>,
+    /// `None` if only its end tells: a file of `/proc` has the size 0.
+    pub(crate) length: Option<u64>,
+    /// `None` if the size is not what the system says, since neither is the time; or if an HTTP
+    /// date cannot express it: before 1970, or after 9999.
     pub(crate) modified: Option<SystemTime>,
 }
 
@@ -128,20 +138,17 @@ impl Found {
         let stat = fstat(&descriptor)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Ok(Found::Folder(descriptor)),
-            FileType::RegularFile => Ok(Found::File(File {
-                file: descriptor.into(),
-                length: stat.st_size as u64,
-                modified: http_time(stat.st_mtime),
-            })),
+            FileType::RegularFile => Ok(Found::File(File::read(descriptor, &stat)?)),
             _ => Err(Errno::NODEV),
         }
     }
 }
 
-/// The status for a path that cannot be opened. A path out of the root is reported as missing.
-fn refusal(errno: Errno, path: &Path) -> StatusCode {
+/// The status for a path that cannot be opened or read. A path out of the root is reported as
+/// missing.
+pub(crate) fn refusal(errno: Errno, path: &Path) -> StatusCode {
     match errno {
-        Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => StatusCode::NOT_FOUND,
+        Errno::NOENT | Errno::NOTDIR | Errno::SRCH | Errno::NAMETOOLONG => StatusCode::NOT_FOUND,
         // A path out of the root; too many links; a socket, or another type of file.
         Errno::XDEV | Errno::LOOP | Errno::NXIO | Errno::NODEV => StatusCode::NOT_FOUND,
         Errno::ACCESS | Errno::PERM => StatusCode::FORBIDDEN,
@@ -163,13 +170,37 @@ fn http_time(seconds: i64) -> Option<SystemTime> {
 }
 
 impl File {
+    /// Reads what seems to be a small file, to see whether it is: a file of `/proc` has the size 0,
+    /// and a file of `/sys` that of a page.
+    fn read(descriptor: OwnedFd, stat: &Stat) -> Result<File, Errno> {
+        let (size, modified) = (stat.st_size as u64, http_time(stat.st_mtime));
+        if size > PIECE as u64 {
+            return Ok(File { descriptor, begin: Vec::new(), length: Some(size), modified });
+        }
+        // Some files of `/proc/sys` can only be read at once.
+        let mut begin = Vec::with_capacity(PIECE);
+        while begin.len() < PIECE {
+            let at = begin.len() as u64;
+            if retry_on_intr(|| pread(&descriptor, spare_capacity(&mut begin), at))? == 0 {
+                break;
+            }
+        }
+        let read = begin.len() as u64;
+        let is_known = begin.len() < PIECE || read == size;
+        let length = is_known.then_some(read);
+        Ok(File { descriptor, begin, length, modified: modified.filter(|_| length == Some(size)) })
+    }
+
+    /// The content, if it is in memory.
+    pub(crate) fn whole(&self) -> Option<&[u8]> {
+        (self.length == Some(self.begin.len() as u64)).then_some(&self.begin)
+    }
+
     /// Reads bytes at this offset; 0 at the end of the file.
     pub(crate) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        loop {
-            match self.file.read_at(buffer, at) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => return read,
-            }
+        match usize::try_from(at).ok().and_then(|at| self.begin.get(at..)) {
+            Some(mut rest @ [_, ..]) => rest.read(buffer),
+            _ => Ok(retry_on_intr(|| pread(&self.descriptor, &mut *buffer, at))?),
         }
     }
 }

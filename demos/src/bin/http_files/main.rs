@@ -20,15 +20,14 @@
 mod common;
 mod conditions;
 mod files;
+mod media_type;
 mod pages;
 mod range;
 mod request;
 mod response;
 mod target;
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -66,14 +65,14 @@ impl StreamRequestHandler for Files {
                 Err(Failure::Refused(status)) => {
                     log::info!("{}: refused: {status}", connection.peer_addr());
                     // Where the next request begins is unknown, so the connection is closed.
-                    return Ok(Response::error(status).send(connection, false, false)?);
+                    Response::error(status).send(connection, None)?;
+                    return Ok(());
                 }
             };
             let response = self.answer(&request).unwrap_or_else(Response::error);
-            let Request { method, target, keep_alive, .. } = request;
-            log::info!("{}: {method} {target:?} {}", connection.peer_addr(), response.status);
-            response.send(connection, method == Method::HEAD, keep_alive)?;
-            if !keep_alive {
+            let (peer, status) = (connection.peer_addr(), response.status);
+            log::info!("{peer}: {} {:?} {status}", request.method, request.target);
+            if !response.send(connection, Some(&request))? {
                 return Ok(());
             }
         }
@@ -96,7 +95,10 @@ impl Files {
                 let index = [&target.path[..], b"index.html"].concat();
                 match self.root.find(&index) {
                     Ok(Found::File(file)) => Ok(file_response(file, &index, request)),
-                    _ => listing(&target, folder, request),
+                    Ok(Found::Folder(_)) | Err(StatusCode::NOT_FOUND) => {
+                        listing(&target, folder, request)
+                    }
+                    Err(status) => Err(status),
                 }
             }
             Found::File(_) if target.is_folder() => Err(StatusCode::NOT_FOUND),
@@ -134,41 +136,37 @@ fn listing(target: &Target, folder: OwnedFd, request: &Request) -> Result<Respon
 fn file_response(file: File, path: &[u8], request: &Request) -> Response {
     // `Last-Modified` must not be later than `Date` (RFC 9110, 8.8.2.1).
     let modified = file.modified.map(|modified| modified.min(SystemTime::now()));
-    let response = |status, body| {
-        let response = Response::new(status, body).with("Accept-Ranges", "bytes");
-        match modified {
-            Some(time) => response.with("Last-Modified", httpdate::fmt_http_date(time)),
-            None => response,
+    let response = |status, body| match modified {
+        Some(time) => {
+            Response::new(status, body).with("Last-Modified", httpdate::fmt_http_date(time))
         }
+        None => Response::new(status, body),
     };
     match request.conditions.failed(modified) {
         Some(StatusCode::NOT_MODIFIED) => return response(StatusCode::NOT_MODIFIED, Body::None),
         Some(status) => return Response::error(status),
         None => {}
     }
-    let length = file.length;
+    let media_type = media_type::of(path, file.whole());
+    let Some(length) = file.length else {
+        return response(StatusCode::OK, Body::Stream(file)).with("Content-Type", media_type);
+    };
     // A range is defined for GET alone.
     let is_allowed = request.method == Method::GET && request.conditions.allow_range(modified);
     let field = request.range.as_deref().filter(|_| is_allowed);
-    match field.map_or(Selection::Whole, |field| range::select(field, length)) {
-        Selection::Whole => response(StatusCode::OK, Body::File(file, 0..length))
-            .with("Content-Type", media_type(path)),
+    let response = match field.map_or(Selection::Whole, |field| range::select(field, length)) {
+        Selection::Whole => response(StatusCode::OK, Body::File(file, 0..length)),
         Selection::Part(range) => {
             let place = format!("bytes {}-{}/{length}", range.start, range.end - 1);
             response(StatusCode::PARTIAL_CONTENT, Body::File(file, range))
-                .with("Content-Type", media_type(path))
                 .with("Content-Range", place)
         }
-        Selection::Unsatisfiable => Response::error(StatusCode::RANGE_NOT_SATISFIABLE)
-            .with("Content-Range", format!("bytes */{length}")),
-    }
-}
-
-/// By the extension of the name. Text is declared as UTF-8, which browsers do not assume.
-fn media_type(path: &[u8]) -> String {
-    let guess = mime_guess::from_path(OsStr::from_bytes(path)).first_raw();
-    let guess = guess.unwrap_or("application/octet-stream");
-    if guess.starts_with("text/") { format!("{guess}; charset=utf-8") } else { guess.to_owned() }
+        Selection::Unsatisfiable => {
+            return Response::error(StatusCode::RANGE_NOT_SATISFIABLE)
+                .with("Content-Range", format!("bytes */{length}"));
+        }
+    };
+    response.with("Accept-Ranges", "bytes").with("Content-Type", media_type)
 }
 
 fn serve(options: Options) -> Outcome {

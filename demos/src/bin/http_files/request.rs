@@ -31,6 +31,8 @@ pub(crate) struct Request {
     pub(crate) target: String,
     pub(crate) range: Option<String>,
     pub(crate) conditions: Conditions,
+    /// Whether it is of HTTP/1.1; else of HTTP/1.0.
+    pub(crate) is_1_1: bool,
     /// Whether another request may follow.
     pub(crate) keep_alive: bool,
 }
@@ -162,6 +164,7 @@ fn parse(head: &[u8]) -> Result<(Request, Body), StatusCode> {
         target: target.to_owned(),
         range: fields.only("range").map(str::to_owned),
         conditions: Conditions::of(&fields),
+        is_1_1,
         keep_alive: !fields.lists("connection", "close")
             && (is_1_1 || fields.lists("connection", "keep-alive")),
     };
