@@ -78,8 +78,9 @@ impl Root {
         let path = Path::new(OsStr::from_bytes(if path.is_empty() { b"." } else { path }));
         let opened = match self.has_openat2 {
             true => match self.open_beneath(path) {
-                // A link that is absolute, or leads outside.
-                Err(Errno::XDEV) => self.walk(path),
+                // A link that is absolute, or leads outside; or one with `..`, and a rename anywhere
+                // in the system meanwhile.
+                Err(Errno::XDEV | Errno::AGAIN) => self.walk(path),
                 opened => opened,
             },
             false => self.walk(path),
@@ -152,7 +153,7 @@ pub(crate) fn refusal(errno: Errno, path: &Path) -> StatusCode {
         // A path out of the root; too many links; a socket, or another type of file.
         Errno::XDEV | Errno::LOOP | Errno::NXIO | Errno::NODEV => StatusCode::NOT_FOUND,
         Errno::ACCESS | Errno::PERM => StatusCode::FORBIDDEN,
-        // A rename during the lookup; no descriptors or memory left.
+        // Nothing to read now; no descriptors or memory left.
         Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
             StatusCode::SERVICE_UNAVAILABLE
         }
