@@ -14,6 +14,7 @@ mod http_files;
 mod http_links;
 mod http_odd_files;
 mod http_refusals;
+mod http_refused_bodies;
 
 mod lookup;
 mod lookup_files;

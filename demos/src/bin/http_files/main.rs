@@ -9,12 +9,19 @@
 //! ```
 //!
 //! It serves GET and HEAD, single ranges, and conditions by date. Connections are persistent, and
-//! requests may be pipelined. It has no entity tags and decodes no bodies: it discards a small body, and closes the connection after a request with any other.
+//! requests may be pipelined. It has no entity tags and decodes no bodies: it discards a small body,
+//! and closes the connection after a request with any other.
+//!
+//! Some clients read the response only after they have sent all of their body (Python's
+//! `http.client`). So the server discards what a refused client still sends, up to
+//! `--linger-timeout` and `--linger-bytes`. A client that sends more than that, and gives up when
+//! its send fails, does not read the response. One that reads while it sends, as curl does, stops
+//! early.
 //!
 //! Under `--mixin fibers` it reads files without `Fibers::offload`: a read from the page cache is
 //! faster than the hand-over to another thread. A read from a slow disk blocks all clients of that
 //! worker. Under `--mixin sequential` a connection occupies the server until it is closed, at most
-//! `--idle-timeout` after its last request.
+//! `--idle-timeout` after its last request, and `--linger-timeout` more if that is refused.
 
 #[path = "../../../../examples/common/mod.rs"]
 mod common;
@@ -27,8 +34,11 @@ mod request;
 mod response;
 mod target;
 
+use std::io::{self, Read};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use common::{Example, Options, Outcome};
@@ -46,6 +56,10 @@ struct Files {
     idle_timeout: Duration,
     /// In bytes per second.
     min_rate: u32,
+    /// How long a refused client may go on sending.
+    linger_timeout: Duration,
+    /// How much of that is read.
+    linger_bytes: u64,
 }
 
 impl StreamRequestHandler for Files {
@@ -66,6 +80,7 @@ impl StreamRequestHandler for Files {
                     log::info!("{}: refused: {status}", connection.peer_addr());
                     // Where the next request begins is unknown, so the connection is closed.
                     Response::error(status).send(connection, None)?;
+                    self.linger(connection);
                     return Ok(());
                 }
             };
@@ -73,6 +88,9 @@ impl StreamRequestHandler for Files {
             let (peer, status) = (connection.peer_addr(), response.status);
             log::info!("{peer}: {} {:?} {status}", request.method, request.target);
             if !response.send(connection, Some(&request))? {
+                if request.has_unread_body {
+                    self.linger(connection);
+                }
                 return Ok(());
             }
         }
@@ -80,6 +98,23 @@ impl StreamRequestHandler for Files {
 }
 
 impl Files {
+    /// Discards what the client still sends, within limits. A close with unread input resets the
+    /// connection, and the client may lose the response
+    /// ([RFC 9112, 9.6](https://www.rfc-editor.org/rfc/rfc9112#section-9.6)).
+    fn linger(&self, connection: &mut Connection) {
+        let linger = |connection: &mut Connection| {
+            connection.shutdown(Shutdown::Write)?;
+            connection.set_read_timeout(Some(self.idle_timeout))?;
+            connection.set_message_timeout(Some(self.linger_timeout));
+            connection.with_message_timeout(|connection| {
+                io::copy(&mut connection.take(self.linger_bytes), &mut io::sink())
+            })
+        };
+        if let Err(error) = linger(connection) {
+            log::debug!("{}: while it lingers: {error}", connection.peer_addr());
+        }
+    }
+
     fn answer(&self, request: &Request) -> Result<Response, StatusCode> {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             return other_method(&request.method);
@@ -174,14 +209,17 @@ fn serve(options: Options) -> Outcome {
         root: Root::open(options.value("root").unwrap_or("."))?,
         head_timeout: options.seconds("head-timeout")?.unwrap_or(Duration::from_secs(10)),
         idle_timeout: options.seconds("idle-timeout")?.unwrap_or(Duration::from_secs(5)),
-        min_rate: rate(&options)?,
+        min_rate: number(&options, "min-rate")?.unwrap_or(1000),
+        linger_timeout: options.seconds("linger-timeout")?.unwrap_or(Duration::from_secs(30)),
+        linger_bytes: number(&options, "linger-bytes")?.unwrap_or(100_000_000),
     };
     options.serve(files)
 }
 
-fn rate(options: &Options) -> Result<u32, lexopt::Error> {
-    let text = options.value("min-rate").unwrap_or("1000");
-    text.parse().map_err(|_| format!("--min-rate {text}: not a number of bytes").into())
+fn number<T: FromStr>(options: &Options, flag: &str) -> Result<Option<T>, lexopt::Error> {
+    let Some(text) = options.value(flag) else { return Ok(None) };
+    let number = text.parse().map_err(|_| format!("--{flag} {text}: not a number of bytes"))?;
+    Ok(Some(number))
 }
 
 fn main() -> ExitCode {
@@ -191,5 +229,7 @@ fn main() -> ExitCode {
         .flag("head-timeout", "SECONDS", "for a request to be whole; 10 by default")
         .flag("idle-timeout", "SECONDS", "how long to wait for a next request; 5 by default")
         .flag("min-rate", "BYTES", "a second, at which answers must be taken; 1000 by default")
+        .flag("linger-timeout", "SECONDS", "how long a refused client may send on; 30 by default")
+        .flag("linger-bytes", "BYTES", "how many it may send meanwhile; 100000000 by default")
         .run(serve)
 }

@@ -33,6 +33,7 @@ pub(crate) struct Request {
     pub(crate) conditions: Conditions,
     /// Whether it is of HTTP/1.1; else of HTTP/1.0.
     pub(crate) is_1_1: bool,
+    pub(crate) has_unread_body: bool,
     /// Whether another request may follow.
     pub(crate) keep_alive: bool,
 }
@@ -68,10 +69,10 @@ impl Request {
         // One deadline for the head and a body that is discarded.
         connection.with_message_timeout(|connection| {
             let Some(head) = read_head(connection)? else { return Ok(None) };
-            let (mut request, body) = parse(&head)?;
+            let (request, body) = parse(&head)?;
             match body {
                 Body::Short(length) => drop_body(connection, length)?,
-                Body::Unread => request.keep_alive = false,
+                Body::Unread => {}
             }
             Ok(Some(request))
         })
@@ -159,13 +160,16 @@ fn parse(head: &[u8]) -> Result<(Request, Body), StatusCode> {
     let is_1_1 = minor_version == 1;
     check_host(&fields, is_1_1)?;
     let body = framing(&fields, is_1_1)?;
+    let has_unread_body = matches!(body, Body::Unread);
     let request = Request {
         method: Method::from_bytes(method.as_bytes()).map_err(|_| StatusCode::BAD_REQUEST)?,
         target: target.to_owned(),
         range: fields.only("range").map(str::to_owned),
         conditions: Conditions::of(&fields),
         is_1_1,
-        keep_alive: !fields.lists("connection", "close")
+        has_unread_body,
+        keep_alive: !has_unread_body
+            && !fields.lists("connection", "close")
             && (is_1_1 || fields.lists("connection", "keep-alive")),
     };
     Ok((request, body))
