@@ -45,8 +45,8 @@ pub(crate) enum Found {
 /// A regular file as it was when it was opened.
 pub(crate) struct File {
     descriptor: OwnedFd,
-    /// The content of a small file, or of one that has another size than the system says; the
-    /// first bytes if `length` is `None`.
+    /// The content of a small file, nothing of a large one, and the first bytes of one whose
+    /// length is not known.
     begin: Vec<u8>,
     /// `None` if only its end tells: a file of `/proc` has the size 0.
     pub(crate) length: Option<u64>,
