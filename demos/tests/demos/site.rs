@@ -4,8 +4,12 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
 
+use rustix::io::Errno;
 use rustix::process::Pid;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::demos::demo;
 use crate::support::TempDir;
@@ -31,6 +35,32 @@ impl Site {
 
     #[track_caller]
     pub(crate) fn listen(address: &str, flags: &[&str]) -> Site {
+        let mut command = demo("http_files");
+        command.args(["--listen", address]).args(flags);
+        Site::spawn(command)
+    }
+
+    /// Starts `http_files` where openat2 fails with this error.
+    #[track_caller]
+    pub(crate) fn without_openat2(errno: Errno) -> Site {
+        // The filter holds for the thread that installs it, and for its child processes.
+        thread::scope(|scope| {
+            let start = || {
+                let refused = SeccompAction::Errno(errno.raw_os_error() as u32);
+                let rules = [(libc::SYS_openat2, Vec::new())].into();
+                let arch = std::env::consts::ARCH.try_into().unwrap();
+                let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch);
+                let program: BpfProgram = filter.unwrap().try_into().unwrap();
+                seccompiler::apply_filter(&program).unwrap();
+                Site::start(&[])
+            };
+            scope.spawn(start).join().unwrap()
+        })
+    }
+
+    /// Starts a command that runs `http_files`.
+    #[track_caller]
+    pub(crate) fn spawn(mut command: Command) -> Site {
         let folder = TempDir::new();
         let root = folder.join("root");
         for name in ["sub", "page"] {
@@ -45,8 +75,8 @@ impl Site {
         ] {
             std::fs::write(root.join(name), content).unwrap();
         }
-        let mut command = demo("http_files");
-        command.arg("--root").arg(&root).args(["--listen", address]).args(flags);
+        // Without `--root`, the current directory is the root.
+        command.current_dir(&root);
         Site { server: Server::spawn(command), folder }
     }
 

@@ -63,6 +63,8 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
         ("--head-timeout", "soon"),
         ("--idle-timeout", "-1"),
         ("--min-rate", "fast"),
+        ("--linger-timeout", "0"),
+        ("--linger-bytes", "many"),
     ] {
         is_told(&["--listen", "127.0.0.1:0", flag, value], 2, &[value]);
     }

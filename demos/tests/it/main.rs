@@ -6,9 +6,13 @@ mod demos;
 mod support;
 
 mod http_command_line;
+mod http_conditions;
 mod http_downloads;
 mod http_files;
+mod http_links;
+mod http_odd_files;
 mod http_refusals;
+mod http_refused_bodies;
 
 mod lookup;
 mod lookup_files;

@@ -15,11 +15,13 @@ pub(crate) const TESTS: &[Test] = tests![
     curl_is_answered_as_by_a_proxy: ["curl"],
     curl_is_not_sent_again_what_has_not_changed: ["curl"],
     curl_is_told_not_to_send_a_body: ["curl"],
+    curl_is_told_why_its_upload_is_refused: ["curl"],
     curl_keeps_its_connection_as_its_version_of_http_has_it: ["curl"],
     curl_reads_files_and_pages_under_every_mixin: ["curl"],
     curl_reads_through_a_unix_socket: ["curl"],
     nc_is_answered_as_http_1_0: ["nc"],
     python_keeps_its_connection_and_reads_pipelined_answers_in_order: ["python3"],
+    python_is_told_why_its_upload_is_refused: ["python3"],
 ];
 
 const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
@@ -89,6 +91,32 @@ fn python_keeps_its_connection_and_reads_pipelined_answers_in_order() {
         let (server, _folder) = site.into_server();
         let mut command = Command::new("python3");
         command.args(["-c", PYTHON]).args(server.host_and_port());
+        let ended = run(command, "");
+        assert_eq!((ended.text(), ended.stderr.as_str()), ("well\n", ""), "{mixin}");
+        server.stop();
+    }
+}
+
+const UPLOADS: &str = r#"
+import http.client, sys
+host, port = sys.argv[1], int(sys.argv[2])
+piece = b"x" * 65_536
+# A generator is sent in chunks.
+for body, status in [(lambda: piece * 160, 413), (lambda: (piece for _ in range(160)), 405)] * 10:
+    connection = http.client.HTTPConnection(host, port, timeout=30)
+    connection.request("POST", "/hello.txt", body=body())
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()[:9]) == (status, b"<!DOCTYPE"), answer.status
+    connection.close()
+print("well")
+"#;
+
+fn python_is_told_why_its_upload_is_refused() {
+    for mixin in MIXINS {
+        let site = Site::start(&["--mixin", mixin]);
+        let (server, _folder) = site.into_server();
+        let mut command = Command::new("python3");
+        command.args(["-c", UPLOADS]).args(server.host_and_port());
         let ended = run(command, "");
         assert_eq!((ended.text(), ended.stderr.as_str()), ("well\n", ""), "{mixin}");
         server.stop();
@@ -203,6 +231,21 @@ fn curl_is_told_not_to_send_a_body() {
     let upload = ["--upload-file", &body, "--header", "Expect: 100-continue"];
     curl_answer(&site, &upload, "/x").is_error(405, "close");
     site.stop();
+}
+
+fn curl_is_told_why_its_upload_is_refused() {
+    for mixin in MIXINS {
+        let site = Site::start(&["--mixin", mixin]);
+        site.write_zeros("zeros", 100_000_000);
+        let body = site.path("zeros").display().to_string();
+        for (field, status) in
+            [("X: y", 413), ("Expect:", 413), ("Transfer-Encoding: chunked", 405)]
+        {
+            let upload = ["--upload-file", &body, "--header", field];
+            curl_answer(&site, &upload, "/x").is_error(status, "close");
+        }
+        site.stop();
+    }
 }
 
 fn curl_is_answered_as_by_a_proxy() {

@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use http::StatusCode;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use rustix::fs::{Dir, FileType};
 
+use crate::files;
 use crate::target::Target;
 
 /// The most names in a listing, since the page is built in memory.
@@ -22,10 +24,8 @@ pub(crate) fn error(status: StatusCode) -> String {
 
 /// The names in a folder, as links.
 pub(crate) fn listing(target: &Target, folder: OwnedFd) -> Result<String, StatusCode> {
-    let (names, has_more) = names(folder).map_err(|errno| {
-        log::warn!("{}: {errno}", target.raw_path);
-        StatusCode::INTERNAL_SERVER_ERROR
-    })?;
+    let path = Path::new(&target.raw_path);
+    let (names, has_more) = names(folder).map_err(|errno| files::refusal(errno, path))?;
     let mut items = String::new();
     if target.raw_path != "/" {
         items.push_str("<li><a href=\"../\">../</a></li>\n");
@@ -41,7 +41,7 @@ pub(crate) fn listing(target: &Target, folder: OwnedFd) -> Result<String, Status
         let _ = writeln!(items, "<li><a href=\"{link}{slash}\">{text}{slash}</a></li>");
     }
     let note = if has_more { "<p>There are more.</p>\n" } else { "" };
-    let title = percent_decode_str(target.raw_path).decode_utf8_lossy();
+    let title = percent_decode_str(&target.raw_path).decode_utf8_lossy();
     Ok(page(&title, &format!("<ul>\n{items}</ul>\n{note}")))
 }
 

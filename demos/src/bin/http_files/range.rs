@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// The part of a file that a `Range` field selects.
 pub(crate) enum Selection {
-    /// The field is ignored: another unit, several ranges, or not valid.
+    /// The field is ignored: another unit, several ranges, or not valid; or the file is empty.
     Whole,
     Part(Range<u64>),
     /// The range begins after the end of the file.
@@ -17,10 +17,12 @@ pub(crate) fn select(field: &str, length: u64) -> Selection {
     let Some((first, last)) = range.trim_matches([' ', '\t']).split_once('-') else {
         return Selection::Whole;
     };
+    // `Content-Range` cannot express a part of an empty file.
+    if length == 0 {
+        return Selection::Whole;
+    }
     match (first.is_empty(), number(first), number(last)) {
         (true, _, Some(0)) => Selection::Unsatisfiable,
-        // `Content-Range` cannot express a part of an empty file.
-        (true, _, Some(_)) if length == 0 => Selection::Whole,
         (true, _, Some(suffix)) => Selection::Part(length.saturating_sub(suffix)..length),
         (_, Some(first), None) if last.is_empty() => part(first, u64::MAX, length),
         (_, Some(first), Some(last)) if first <= last => part(first, last, length),

@@ -5,11 +5,12 @@
 //! `Transfer-Encoding`.
 
 use std::io::{self, Read};
-use std::time::SystemTime;
 
 use http::{Method, StatusCode};
 use httparse::Header;
 use socketserver::{Connection, Error};
+
+use crate::conditions::Conditions;
 
 /// The first line, its end included.
 const MAX_REQUEST_LINE: usize = 8 * 1024;
@@ -29,10 +30,10 @@ pub(crate) struct Request {
     /// As it was sent.
     pub(crate) target: String,
     pub(crate) range: Option<String>,
-    pub(crate) if_modified_since: Option<SystemTime>,
-    pub(crate) if_unmodified_since: Option<SystemTime>,
-    /// Whether `If-Match` names an entity tag, which no file has.
-    pub(crate) if_tagged: bool,
+    pub(crate) conditions: Conditions,
+    /// Whether it is of HTTP/1.1; else of HTTP/1.0.
+    pub(crate) is_1_1: bool,
+    pub(crate) has_unread_body: bool,
     /// Whether another request may follow.
     pub(crate) keep_alive: bool,
 }
@@ -68,10 +69,10 @@ impl Request {
         // One deadline for the head and a body that is discarded.
         connection.with_message_timeout(|connection| {
             let Some(head) = read_head(connection)? else { return Ok(None) };
-            let (mut request, body) = parse(&head)?;
+            let (request, body) = parse(&head)?;
             match body {
                 Body::Short(length) => drop_body(connection, length)?,
-                Body::Unread => request.keep_alive = false,
+                Body::Unread => {}
             }
             Ok(Some(request))
         })
@@ -159,14 +160,16 @@ fn parse(head: &[u8]) -> Result<(Request, Body), StatusCode> {
     let is_1_1 = minor_version == 1;
     check_host(&fields, is_1_1)?;
     let body = framing(&fields, is_1_1)?;
+    let has_unread_body = matches!(body, Body::Unread);
     let request = Request {
         method: Method::from_bytes(method.as_bytes()).map_err(|_| StatusCode::BAD_REQUEST)?,
         target: target.to_owned(),
-        range: asked_range(&fields).map(str::to_owned),
-        if_modified_since: time_unless(&fields, "if-modified-since", "if-none-match"),
-        if_unmodified_since: time_unless(&fields, "if-unmodified-since", "if-match"),
-        if_tagged: fields.list("if-match").any(|tag| tag != b"*"),
-        keep_alive: !fields.lists("connection", "close")
+        range: fields.only("range").map(str::to_owned),
+        conditions: Conditions::of(&fields),
+        is_1_1,
+        has_unread_body,
+        keep_alive: !has_unread_body
+            && !fields.lists("connection", "close")
             && (is_1_1 || fields.lists("connection", "keep-alive")),
     };
     Ok((request, body))
@@ -205,10 +208,10 @@ fn framing(fields: &Fields, is_1_1: bool) -> Result<Body, StatusCode> {
         }
         ((Some(length), None), []) => match number(length)? {
             MAX_BODY.. => Err(StatusCode::PAYLOAD_TOO_LARGE),
-            1.. if fields.all("expect").next().is_some() => Ok(Body::Unread),
+            1.. if fields.has("expect") => Ok(Body::Unread),
             length => Ok(Body::Short(length)),
         },
-        ((None, _), []) if fields.all("transfer-encoding").next().is_none() => Ok(Body::Short(0)),
+        ((None, _), []) if !fields.has("transfer-encoding") => Ok(Body::Short(0)),
         _ => Err(StatusCode::BAD_REQUEST),
     }
 }
@@ -223,36 +226,28 @@ fn number(digits: &[u8]) -> Result<u64, StatusCode> {
     }
 }
 
-/// The `Range` field. It is ignored beside `If-Range`: a modification time in whole seconds cannot
-/// prove that the file is unchanged.
-fn asked_range<'a>(fields: &Fields<'a>) -> Option<&'a str> {
-    fields.all("if-range").next().is_none().then(|| fields.only("range")).flatten()
-}
-
-/// The time in a field, which is ignored beside entity tags.
-fn time_unless(fields: &Fields, name: &str, tags: &str) -> Option<SystemTime> {
-    let has_tags = fields.all(tags).next().is_some();
-    let time = fields.only(name).filter(|_| !has_tags)?;
-    httpdate::parse_http_date(time).ok()
-}
-
-struct Fields<'a>(&'a [Header<'a>]);
+/// The header fields of a request.
+pub(crate) struct Fields<'a>(&'a [Header<'a>]);
 
 impl<'a> Fields<'a> {
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.all(name).next().is_some()
+    }
+
     fn all(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let named = self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
         named.map(|field| field.value)
     }
 
     /// The value of a field that occurs once.
-    fn only(&self, name: &str) -> Option<&'a str> {
+    pub(crate) fn only(&self, name: &str) -> Option<&'a str> {
         let mut values = self.all(name);
         let value = values.next().filter(|_| values.next().is_none())?;
         str::from_utf8(value).ok()
     }
 
     /// The members of a list, which several fields may share.
-    fn list(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn list(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let members = self.all(name).flat_map(|value| value.split(|byte| *byte == b','));
         members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
     }

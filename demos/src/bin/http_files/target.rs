@@ -1,12 +1,26 @@
 //! The target of a request, parsed and decoded.
 
 use http::StatusCode;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+/// What is escaped in a query that is sent back.
+const QUERY: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// A target that is a path.
 pub(crate) struct Target<'a> {
-    /// The path as it was sent, which begins with a slash.
-    pub(crate) raw_path: &'a str,
+    /// The path as it was sent, but with one slash for several in a row. It begins with a slash.
+    pub(crate) raw_path: String,
     query: Option<&'a str>,
     /// The decoded path without its first slash; empty for the root.
     pub(crate) path: Vec<u8>,
@@ -15,18 +29,20 @@ pub(crate) struct Target<'a> {
 impl Target<'_> {
     /// Parses both forms that a server must accept: `/path`, and `http://host/path` as proxies are
     /// sent it.
+    ///
+    /// The query may have any character: browsers do not encode `|` and others, and the server does
+    /// not use it.
     pub(crate) fn parse(text: &str) -> Result<Target<'_>, StatusCode> {
-        if !text.bytes().all(is_of_a_uri) {
+        let (uri, query) = match text.split_once('?') {
+            Some((uri, query)) => (uri, Some(query)),
+            None => (text, None),
+        };
+        if !uri.bytes().all(is_of_a_path) {
             return Err(StatusCode::BAD_REQUEST);
         }
-        let local = if text.starts_with('/') { text } else { without_host(text)? };
-        let (raw_path, query) = match local.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (local, None),
-        };
-        // In `http://host` and `http://host?query`, the empty path is the root.
-        let raw_path = if raw_path.is_empty() { "/" } else { raw_path };
-        Ok(Target { raw_path, query, path: decode(raw_path)? })
+        let raw_path = if uri.starts_with('/') { uri } else { without_host(uri)? };
+        let raw_path = with_single_slashes(raw_path);
+        Ok(Target { path: decode(&raw_path)?, raw_path, query })
     }
 
     /// Whether the path ends with a slash.
@@ -36,15 +52,27 @@ impl Target<'_> {
 
     /// The path with a slash added, and the query: where a folder is redirected to.
     pub(crate) fn with_slash(&self) -> String {
-        let query = self.query.map(|query| format!("?{query}")).unwrap_or_default();
-        format!("{}/{query}", self.raw_path)
+        let query = self.query.map(|query| format!("?{}", utf8_percent_encode(query, QUERY)));
+        format!("{}/{}", self.raw_path, query.unwrap_or_default())
     }
 }
 
 /// [RFC 3986, 2](https://www.rfc-editor.org/rfc/rfc3986#section-2), without `#`, which is never
-/// sent.
-fn is_of_a_uri(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte)
+/// sent, and `?`, which ends the path.
+fn is_of_a_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:/[]@!$&'()*+,;=%".contains(&byte)
+}
+
+/// The path, which begins with a slash even if it is empty, as in `http://host`. As a `Location`,
+/// `//name` would redirect to another host.
+fn with_single_slashes(path: &str) -> String {
+    let mut single = String::from("/");
+    for character in path.chars() {
+        if character != '/' || !single.ends_with('/') {
+            single.push(character);
+        }
+    }
+    single
 }
 
 /// What follows the host. Any host is accepted: the server does not know its own names.
@@ -54,16 +82,14 @@ fn without_host(text: &str) -> Result<&str, StatusCode> {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => rest,
         _ => return Err(StatusCode::BAD_REQUEST),
     };
-    let (host, local) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if host.is_empty() || host.starts_with(':') || host.contains('@') {
         return Err(StatusCode::BAD_REQUEST);
     }
-    Ok(local)
+    Ok(path)
 }
 
 /// Decodes each name by itself, so that `%2f` does not become a separator. Refuses `.` and `..`.
-///
-/// Empty names are refused as well: `//name` as a `Location` would redirect to another host.
 fn decode(raw_path: &str) -> Result<Vec<u8>, StatusCode> {
     let raw_path = raw_path.strip_prefix('/').unwrap_or(raw_path);
     let mut path = Vec::with_capacity(raw_path.len());
@@ -74,10 +100,7 @@ fn decode(raw_path: &str) -> Result<Vec<u8>, StatusCode> {
         }
         let name: Vec<u8> = percent_decode_str(raw).collect();
         let is_last = names.peek().is_none();
-        if matches!(&name[..], b"." | b"..") || (name.is_empty() && !is_last) {
-            return Err(StatusCode::NOT_FOUND);
-        }
-        if name.iter().any(|byte| matches!(byte, b'/' | 0)) {
+        if matches!(&name[..], b"." | b"..") || name.iter().any(|byte| matches!(byte, b'/' | 0)) {
             return Err(StatusCode::NOT_FOUND);
         }
         path.extend(name);
