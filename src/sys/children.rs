@@ -131,7 +131,7 @@ impl Exit {
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Exit::Status(status) => write!(f, "exited attached status {status}"),
+            Exit::Status(status) => write!(f, "exited with status {status}"),
             Exit::Signal(signal) => write!(f, "was killed by signal {signal}"),
         }
     }
