@@ -18,6 +18,7 @@ pub(crate) struct Shared<T>(NonNull<T>);
 impl<T: Default> Shared<T> {
     pub(crate) fn new() -> io::Result<Shared<T>> {
         const { assert!(align_of::<T>() <= 4096 && size_of::<T>() > 0) };
+        const { assert!(!std::mem::needs_drop::<T>(), "drop only unmaps") };
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         // SAFETY: without an address and `MAP_FIXED` the kernel makes a new mapping in unused
