@@ -119,6 +119,21 @@ impl fmt::Debug for Job {
     }
 }
 
+/// A call and the channel for its result. Fields are dropped in this order: a job that is dropped
+/// without being run drops the call before it closes the channel.
+struct ScopedCall<F, T> {
+    call: F,
+    sender: mpsc::SyncSender<std::thread::Result<T>>,
+}
+
+impl<F: FnOnce() -> T, T> ScopedCall<F, T> {
+    fn run(self) {
+        let ScopedCall { call, sender } = self;
+        let result = catch_unwind(AssertUnwindSafe(call));
+        let _ = sender.send(result);
+    }
+}
+
 /// Gives `start` a job that calls `call`, and returns the result of `call`, or its panic. Until the
 /// job has ended, `wait` is called in a loop. The job calls `end` last. An `Err` that says so if
 /// the job was dropped without being run.
@@ -131,9 +146,9 @@ pub(crate) fn run_scoped<T: Send>(
     wait: impl Fn(),
 ) -> std::thread::Result<T> {
     let (sender, receiver) = mpsc::sync_channel(1);
+    let call = ScopedCall { call, sender };
     let job = move || {
-        let result = catch_unwind(AssertUnwindSafe(call));
-        let _ = sender.send(result);
+        call.run();
         end();
     };
     let job: Box<dyn FnOnce() + Send + '_> = Box::new(job);
@@ -141,7 +156,7 @@ pub(crate) fn run_scoped<T: Send>(
     // nothing else. That outlives every use, because this function does not return before one of
     // two things has happened. Either the result was received: `call` was consumed, and its result
     // moved here, before that. Or the channel was closed without a result: the job was dropped,
-    // and `call` with it. No panic leaves this function early: those of `start` and `wait` are
+    // and `call` before the channel (see `ScopedCall`). No panic leaves this function early: those of `start` and `wait` are
     // caught.
     let job = Job(unsafe {
         std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Box<dyn FnOnce() + Send>>(job)
@@ -248,6 +263,23 @@ mod tests {
             let result = run_scoped(|| (), || unreachable!(), start, || unreachable!());
             assert_eq!(result.unwrap_err().downcast_ref(), Some(&"the job was lost"));
         }
+    }
+
+    #[test]
+    fn run_scoped_returns_after_the_call_of_a_dropped_job_was_dropped() {
+        struct SlowToDrop<'a>(&'a AtomicUsize);
+        impl Drop for SlowToDrop<'_> {
+            fn drop(&mut self) {
+                thread::sleep(std::time::Duration::from_millis(20));
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let drops = AtomicUsize::new(0);
+        let captured = SlowToDrop(&drops);
+        let call = move || drop(captured);
+        let start = |job: Job| drop(thread::spawn(move || drop(job)));
+        run_scoped(call, || (), start, thread::yield_now).unwrap_err();
+        assert_eq!(drops.into_inner(), 1);
     }
 
     #[test]
