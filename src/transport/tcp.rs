@@ -1,4 +1,4 @@
-//! TCP: connections from a listening socket of either IP family.
+//! [`Tcp`]: connections from a listening IPv4 or IPv6 socket.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -37,15 +37,15 @@ impl Transport for Tcp {
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<Tcp> {
         bind_any(endpoint, Scheme::Tcp, |address| {
             let socket = ip_socket(address, Type::STREAM, Protocol::TCP, options)?;
-            // Here and not only in `prepare`, which a transport around this one may forget.
+            // Also done by `prepare`, which a transport that wraps this one may not call.
             socket.set_nonblocking(true)?;
             socket.listen(options.backlog.try_into().unwrap_or(i32::MAX))?;
             Ok(Tcp(socket.into()))
         })
     }
 
-    /// On Linux an accepted connection inherits all of these from its listener, so that none of
-    /// them costs a system call for each connection.
+    /// On Linux an accepted connection inherits all of these options from its listener, so that they
+    /// cost no system call for each connection.
     fn prepare(&self, options: &TransportOptions) -> io::Result<()> {
         self.0.set_nonblocking(true)?;
         let socket = SockRef::from(&self.0);
@@ -76,7 +76,8 @@ impl Transport for Tcp {
     }
 }
 
-/// Tries each address that the endpoint stands for until one can be bound.
+/// Binds to the first address of the endpoint for which that succeeds. If all fail, the error is
+/// that of the last.
 pub(super) fn bind_any<T>(
     endpoint: &Endpoint,
     scheme: Scheme,
@@ -92,7 +93,7 @@ pub(super) fn bind_any<T>(
     Err(Error::Bind { address: endpoint.to_string(), source: failure })
 }
 
-/// A bound socket, closed again if anything about it fails.
+/// A socket that is bound to the address.
 pub(super) fn ip_socket(
     address: SocketAddr,
     kind: Type,
@@ -103,7 +104,7 @@ pub(super) fn ip_socket(
     if address.is_ipv6() {
         socket.set_only_v6(!options.dual_stack)?;
     }
-    // For UDP it would let two servers share a port, and starve one of them.
+    // For UDP it would let two servers bind to one port, of which one would get no datagrams.
     if kind == Type::STREAM {
         socket.set_reuse_address(options.reuse_address)?;
     }
