@@ -1,5 +1,6 @@
-//! A connected stream as a server sees it ([`SharedStream`]): what a handler's connection, the registry and
-//! a broadcast share.
+//! [`SharedStream`]: a connected stream with its peer's address, shared by the connection that a
+//! handler is given, by the registry, and by broadcasts. It decides how a read or write waits, and
+//! keeps their writes apart.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -18,28 +19,29 @@ use crate::sys::poll::poll;
 use crate::sys::prefetch::Span;
 use crate::sys::socket::retry_interrupted;
 
-/// A stream and who is at its other end: what a connection, the registry and a broadcast share.
+/// A stream and the address of its peer.
 pub(crate) struct SharedStream {
     inner: Box<dyn Stream>,
     peer: Address,
-    /// `None` where the system does the waiting.
+    /// How reads and writes wait. Without it the stream itself blocks.
     wait: OnceLock<Box<dyn Wait>>,
-    /// Reading it again at once would be in vain.
+    /// The last read has read everything that was received, so that the next one would fail with
+    /// `WouldBlock`: it is to wait first. Never set without a `wait`.
     needs_poll: AtomicBool,
-    /// Whether end-of-file may be this side's doing, the peer having more to say.
+    /// This side has shut down the read side, so that EOF does not mean that the peer closed.
     read_shutdown: AtomicBool,
-    /// Why this side, other than by its handler, has ended it.
+    /// The reason for which the server, not the handler, has closed the stream.
     close_reason: OnceLock<CloseReason>,
-    /// Held while writing, so that what a handler writes and what a broadcast delivers never tear
-    /// each other.
+    /// Locked during a write, so that bytes of the handler and of a broadcast are never mixed.
     output: Mutex<Output>,
 }
 
 #[derive(Default)]
 struct Output {
-    /// The rest of a message that a broadcast could send only in part.
+    /// The rest of a broadcast message of which only a part could be sent. It is sent first.
     pending: Vec<u8>,
-    /// After a failed write nothing more is sent, by anybody: the peer would see a gap.
+    /// A write has failed, perhaps in the middle. All further ones fail, or the peer would miss
+    /// bytes without noticing.
     is_broken: bool,
 }
 
@@ -49,12 +51,13 @@ impl Output {
     }
 }
 
-/// How long to wait for the peer.
+/// How long a read or write may wait for the peer.
 #[derive(Clone, Copy)]
 pub(crate) enum IoTimeout {
-    /// As long as the stream was told to wait, which is this long; `None` for ever.
+    /// The stream's own timeout (`SO_RCVTIMEO` or `SO_SNDTIMEO`), which is set to this; `None`: for
+    /// ever.
     Socket(Option<Duration>),
-    /// Not longer than until then, whatever the stream was told.
+    /// Until this instant, whatever the stream's own timeout is.
     Deadline(Instant),
 }
 
@@ -67,11 +70,11 @@ impl IoTimeout {
     }
 }
 
-/// How far a [`SharedStream::try_send`] came.
+/// The result of [`SharedStream::try_send`].
 pub(crate) struct Sent {
-    /// So many bytes need not be sent again.
+    /// How many bytes are done with: they were sent, or are kept to be sent next.
     pub(crate) bytes: usize,
-    /// Whether there is more to send once the stream has room.
+    /// Whether there is more to send, for which the stream has no room, or is in use.
     pub(crate) blocked: bool,
 }
 
@@ -103,7 +106,8 @@ impl SharedStream {
         self.inner.shutdown(how)
     }
 
-    /// To be told of a shutdown that another process may do.
+    /// Treats the read side as shut down. A forked child calls this because its parent, in a stop,
+    /// shuts down the connection that they share.
     pub(crate) fn assume_read_shutdown(&self) {
         self.read_shutdown.store(true, Ordering::SeqCst);
     }
@@ -112,11 +116,11 @@ impl SharedStream {
         self.read_shutdown.load(Ordering::SeqCst)
     }
 
-    /// Ends it from outside its handler, which then learns from the end of its input, or from an
-    /// error when it writes; the first reason counts.
-    pub(crate) fn close(&self, how: Shutdown, why: CloseReason) {
-        let _ = self.close_reason.set(why);
-        // A peer that is gone already needs no shutting.
+    /// Closes the stream from outside the handler, which then reads EOF, or gets an error when it
+    /// writes. Of several reasons the first is kept.
+    pub(crate) fn close(&self, how: Shutdown, reason: CloseReason) {
+        let _ = self.close_reason.set(reason);
+        // Fails if the connection is broken.
         let _ = self.shutdown(how);
     }
 
@@ -124,32 +128,32 @@ impl SharedStream {
         self.close_reason.get().copied()
     }
 
-    /// From now on nothing is left to the system to wait for. A second one is ignored: the first may
-    /// be in use.
+    /// From now on all reads and writes are non-blocking and wait through `wait`. A second call is
+    /// ignored, because the first `wait` may be in use.
     pub(crate) fn wait_with(&self, wait: Box<dyn Wait>) {
-        // Whoever has just connected has most often said nothing yet.
+        // A client that has just connected has most often sent nothing yet.
         self.needs_poll.store(true, Ordering::Relaxed);
         let _ = self.wait.set(wait);
     }
 
-    /// Where it is in memory, with what it owns that each read and write comes to.
+    /// The memory that each read and write touches, for prefetching.
     #[cfg(feature = "fibers")]
     pub(crate) fn spans(&self) -> [Span; 3] {
         let wait = self.wait.get().map(|wait| Span::of(&**wait)).unwrap_or_default();
         [Span::of(self), Span::of(&*self.inner), wait]
     }
 
-    /// Whether nothing is left to the system to wait for.
+    /// Whether reads and writes wait through a [`Wait`].
     pub(crate) fn uses_wait(&self) -> bool {
         self.wait.get().is_some()
     }
 
-    /// Whether there is something to wait for before a read needs its buffer.
+    /// Whether the next read has to wait first, for which it needs no buffer.
     pub(crate) fn needs_poll(&self) -> bool {
         self.needs_poll.load(Ordering::Relaxed)
     }
 
-    /// Waits for what a read would wait for, if it would.
+    /// Waits for input if the next read has to.
     pub(crate) fn wait_for_input(&self, timeout: IoTimeout) -> io::Result<()> {
         if let (true, Some(wait)) = (self.needs_poll(), self.wait.get()) {
             wait.wait(&*self.inner, Interest::Read, timeout.deadline())?;
@@ -167,8 +171,9 @@ impl SharedStream {
         }
     }
 
-    /// As [`read`](Link::read); `None` where it has turned out that there is something to wait for
-    /// first.
+    /// As [`read`](SharedStream::read), but returns `None` where that would wait through a
+    /// [`Wait`]: the caller releases its buffers, calls
+    /// [`wait_for_input`](SharedStream::wait_for_input), and tries again.
     #[inline(always)]
     pub(crate) fn read_input(
         &self,
@@ -198,7 +203,7 @@ impl SharedStream {
         }
     }
 
-    /// Lets some time pass.
+    /// Waits for this long.
     pub(crate) fn sleep(&self, time: Duration) {
         match self.wait.get() {
             Some(wait) => wait.sleep(time),
@@ -206,8 +211,9 @@ impl SharedStream {
         }
     }
 
-    /// Writes all of the pieces, behind what a broadcast has left over. `timeout` is asked how long
-    /// to wait once so many bytes are written.
+    /// Writes all of the slices, after what a broadcast has left over. `timeout` is called before
+    /// each write with the number of bytes written so far: with a minimum rate, that decides how
+    /// long the next write may wait.
     pub(crate) fn write_all(
         &self,
         pieces: [&[u8]; 2],
@@ -247,21 +253,21 @@ impl SharedStream {
         Ok(())
     }
 
-    /// An error if a write has failed.
+    /// `BrokenPipe` if a write has failed.
     pub(crate) fn check(&self) -> io::Result<()> {
         self.output.lock().check()
     }
 
-    /// Sends as much as there is room for, without waiting. Where that ends in the middle of a
-    /// message, what `rest` says is left of it after so many bytes is kept, to go before anything
-    /// else.
+    /// Sends as much as the stream has room for, without blocking. If that ends in the middle of a
+    /// message, the rest of the message is kept, and sent before anything else: `rest` is called
+    /// with the number of bytes sent, and returns it.
     pub(crate) fn try_send<'message>(
         &self,
         pieces: &[IoSlice<'_>],
         rest: impl FnOnce(usize) -> &'message [u8],
     ) -> io::Result<Sent> {
         let Some(mut output) = self.output.try_lock() else {
-            // The handler is writing, which may take it a while.
+            // The handler is writing, and may be blocked in it.
             return Ok(Sent { bytes: 0, blocked: true });
         };
         output.check()?;
@@ -281,7 +287,7 @@ impl SharedStream {
         Ok(Sent { bytes: sent + rest.len(), blocked: true })
     }
 
-    /// `None` where there is no room.
+    /// `None` if there is no room.
     fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
         match retry_interrupted(|| self.inner.try_write(pieces)) {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
