@@ -180,26 +180,46 @@ impl SharedStream {
         buffer: &mut [u8],
         timeout: IoTimeout,
     ) -> io::Result<Option<usize>> {
-        let wait = self.wait.get();
-        wait.inspect(|wait| wait.yield_now());
+        match self.wait.get() {
+            None => self.read_blocking(buffer, timeout).map(Some),
+            Some(wait) => {
+                wait.yield_now();
+                self.read_ready(buffer)
+            }
+        }
+    }
+
+    /// Without a [`Wait`]: the stream itself blocks, unless there is a deadline.
+    #[inline(always)]
+    fn read_blocking(&self, buffer: &mut [u8], timeout: IoTimeout) -> io::Result<usize> {
         loop {
-            let read = match (timeout, wait) {
-                (IoTimeout::Socket(_), None) => self.inner.read(buffer),
-                _ => self.inner.try_read(buffer),
+            let read = match timeout {
+                IoTimeout::Socket(_) => self.inner.read(buffer),
+                IoTimeout::Deadline(_) => self.inner.try_read(buffer),
             };
             match read {
-                Ok(length) => {
-                    if wait.is_some() && length < buffer.len() && self.inner.short_read_empties() {
-                        self.needs_poll.store(true, Ordering::Relaxed);
-                    }
-                    return Ok(Some(length));
-                }
-                Err(error) if wait.is_some() && error.kind() == io::ErrorKind::WouldBlock => {
-                    self.needs_poll.store(true, Ordering::Relaxed);
-                    return Ok(None);
-                }
-                Err(error) => self.retry(error, Interest::Read, timeout)?,
+                Ok(length) => return Ok(length),
+                Err(error) => self.wait_after(error, Interest::Read, timeout)?,
             }
+        }
+    }
+
+    /// With a [`Wait`]: reads without blocking, and notes whether the next read has to wait. `None`
+    /// if this one has to.
+    #[inline(always)]
+    fn read_ready(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match retry_interrupted(|| self.inner.try_read(buffer)) {
+            Ok(length) => {
+                if length < buffer.len() && self.inner.short_read_empties() {
+                    self.needs_poll.store(true, Ordering::Relaxed);
+                }
+                Ok(Some(length))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.needs_poll.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -216,41 +236,52 @@ impl SharedStream {
     /// long the next write may wait.
     pub(crate) fn write_all(
         &self,
-        pieces: [&[u8]; 2],
-        mut timeout: impl FnMut(usize) -> IoTimeout,
+        slices: [&[u8]; 2],
+        timeout: impl FnMut(usize) -> IoTimeout,
     ) -> io::Result<()> {
         let mut output = self.output.lock();
         output.check()?;
         let pending = std::mem::take(&mut output.pending);
-        // Until all of it is sent.
+        // Until all of it is written: a `Stream` or a `Wait` may also panic in the middle.
         output.is_broken = true;
-        let mut slices = [&pending, pieces[0], pieces[1]].map(IoSlice::new);
-        let mut rest = &mut slices[..];
-        // Most often there is one piece, for which there is a cheaper call.
-        IoSlice::advance_slices(&mut rest, 0);
-        let last = rest.iter().rposition(|piece| !piece.is_empty());
-        rest = &mut rest[..last.map_or(0, |last| last + 1)];
+        let mut slices = [&pending, slices[0], slices[1]].map(IoSlice::new);
+        let written = self.write_slices(trim_empty(&mut slices), timeout);
+        output.is_broken = written.is_err();
+        written
+    }
+
+    #[inline(always)]
+    fn write_slices(
+        &self,
+        mut slices: &mut [IoSlice<'_>],
+        mut timeout: impl FnMut(usize) -> IoTimeout,
+    ) -> io::Result<()> {
         let mut written = 0;
-        while !rest.is_empty() {
+        while !slices.is_empty() {
             let timeout = timeout(written);
-            let write = match (timeout, self.wait.get()) {
-                (IoTimeout::Socket(_), None) => self.inner.write(rest),
-                (_, wait) => {
-                    wait.inspect(|wait| wait.yield_now());
-                    self.inner.try_write(rest)
-                }
-            };
-            match write {
+            match self.write_some(slices, timeout) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(length) => {
                     written += length;
-                    IoSlice::advance_slices(&mut rest, length);
+                    IoSlice::advance_slices(&mut slices, length);
                 }
-                Err(error) => self.retry(error, Interest::Write, timeout)?,
+                Err(error) => self.wait_after(error, Interest::Write, timeout)?,
             }
         }
-        output.is_broken = false;
         Ok(())
+    }
+
+    /// One write. Without a [`Wait`] and a deadline the stream itself blocks.
+    #[inline(always)]
+    fn write_some(&self, slices: &[IoSlice<'_>], timeout: IoTimeout) -> io::Result<usize> {
+        match (self.wait.get(), timeout) {
+            (None, IoTimeout::Socket(_)) => self.inner.write(slices),
+            (None, IoTimeout::Deadline(_)) => self.inner.try_write(slices),
+            (Some(wait), _) => {
+                wait.yield_now();
+                self.inner.try_write(slices)
+            }
+        }
     }
 
     /// `BrokenPipe` if a write has failed.
@@ -263,7 +294,7 @@ impl SharedStream {
     /// with the number of bytes sent, and returns it.
     pub(crate) fn try_send<'message>(
         &self,
-        pieces: &[IoSlice<'_>],
+        slices: &[IoSlice<'_>],
         rest: impl FnOnce(usize) -> &'message [u8],
     ) -> io::Result<Sent> {
         let Some(mut output) = self.output.try_lock() else {
@@ -277,8 +308,8 @@ impl SharedStream {
                 None => return Ok(Sent { bytes: 0, blocked: true }),
             }
         }
-        let all = pieces.iter().map(|piece| piece.len()).sum();
-        let sent = if all == 0 { 0 } else { self.try_write(pieces)?.unwrap_or(0) };
+        let all = slices.iter().map(|slice| slice.len()).sum();
+        let sent = if all == 0 { 0 } else { self.try_write(slices)?.unwrap_or(0) };
         if sent == all {
             return Ok(Sent { bytes: all, blocked: false });
         }
@@ -288,8 +319,8 @@ impl SharedStream {
     }
 
     /// `None` if there is no room.
-    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
-        match retry_interrupted(|| self.inner.try_write(pieces)) {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+        match retry_interrupted(|| self.inner.try_write(slices)) {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             Ok(length) => Ok(Some(length)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -297,24 +328,42 @@ impl SharedStream {
         }
     }
 
-    fn retry(&self, error: io::Error, interest: Interest, timeout: IoTimeout) -> io::Result<()> {
-        match (error.kind(), self.wait.get(), timeout) {
-            (io::ErrorKind::Interrupted, ..) => Ok(()),
-            (io::ErrorKind::WouldBlock, Some(wait), _) => {
-                wait.wait(&*self.inner, interest, timeout.deadline())
-            }
-            (io::ErrorKind::WouldBlock, None, IoTimeout::Deadline(timeout)) => {
-                let Some(fd) = self.inner.as_fd() else { return Ok(()) };
-                let [ready] = poll([Some((fd, interest))], [], Some(timeout))?;
-                if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
-            }
-            // The stream blocks: the system has waited, for as long as its timeout allows.
-            (io::ErrorKind::WouldBlock, None, IoTimeout::Socket(_)) => {
-                Err(io::ErrorKind::TimedOut.into())
-            }
+    /// Waits, after a read or write has failed, until it is to be repeated; returns the error if it
+    /// is not to be.
+    fn wait_after(
+        &self,
+        error: io::Error,
+        interest: Interest,
+        timeout: IoTimeout,
+    ) -> io::Result<()> {
+        match error.kind() {
+            io::ErrorKind::Interrupted => Ok(()),
+            io::ErrorKind::WouldBlock => self.wait_until_ready(interest, timeout),
             _ => Err(error),
         }
     }
+
+    fn wait_until_ready(&self, interest: Interest, timeout: IoTimeout) -> io::Result<()> {
+        match (self.wait.get(), timeout) {
+            (Some(wait), _) => wait.wait(&*self.inner, interest, timeout.deadline()),
+            (None, IoTimeout::Deadline(deadline)) => {
+                let Some(fd) = self.inner.as_fd() else { return Ok(()) };
+                let [ready] = poll([Some((fd, interest))], [], Some(deadline))?;
+                if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+            }
+            // The stream has blocked; `WouldBlock` means that its own timeout is over.
+            (None, IoTimeout::Socket(_)) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+/// The slices without the empty ones at both ends. Most often one is left, for which there is a
+/// cheaper system call (see [`send`](crate::sys::socket::send)).
+#[inline(always)]
+fn trim_empty<'a, 'b>(slices: &'a mut [IoSlice<'b>]) -> &'a mut [IoSlice<'b>] {
+    let start = slices.iter().position(|slice| !slice.is_empty()).unwrap_or(slices.len());
+    let end = slices.iter().rposition(|slice| !slice.is_empty()).map_or(start, |last| last + 1);
+    &mut slices[start..end]
 }
 
 impl fmt::Debug for SharedStream {
