@@ -2,6 +2,7 @@
 
 pub(crate) mod lifecycle;
 
+use std::fmt;
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -80,6 +81,21 @@ pub struct IncomingDatagram {
     pub socket: Arc<dyn DatagramSocket>,
 }
 
+impl fmt::Debug for IncomingStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IncomingStream").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for IncomingDatagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IncomingDatagram")
+            .field("peer", &self.peer)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
 /// One request that a server has admitted, for a [`Mixin`](crate::Mixin) to run.
 ///
 /// It counts as being served until it is dropped, however that happens; dropping it unfinished
@@ -151,8 +167,8 @@ impl Request {
     }
 }
 
-impl std::fmt::Debug for Request {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Request({} from {})", self.id(), self.peer_addr())
     }
 }
