@@ -421,6 +421,7 @@ fn echo_on_four_transports_under_three_mixins_returns_any_bytes() {
                         let length = uninterrupted(|| socket.recv(&mut buffer));
                         buffer[..length].to_vec()
                     }
+                    scheme => unreachable!("{scheme:?}"),
                 };
                 assert!(answer == data, "{mixin} {listen}: {:?}", answer.escape_ascii());
             }

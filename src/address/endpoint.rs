@@ -44,6 +44,7 @@ pub struct Endpoint {
 
 /// The transport that an endpoint's prefix names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Scheme {
     /// `tcp://`: TCP.
     Tcp,

@@ -6,7 +6,8 @@ use std::os::unix;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// The name of a Unix socket ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
+/// The name of a Unix socket: one of the three kinds of address of
+/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html), which has no others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum UnixName {
     /// The path of a socket file.

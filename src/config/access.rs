@@ -14,6 +14,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 /// denied by one that begins with [`closed`](Access::closed). So is a peer without an IP address or
 /// a known user, such as the sender of a Unix datagram.
 ///
+/// Two lists are equal if they consist of the same entries in the same order.
+///
 /// ```
 /// use socketserver::ipnet::IpNet;
 /// use socketserver::{Access, ThreadingTcpServer, services::Echo};
@@ -25,7 +27,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 /// let server = ThreadingTcpServer::builder().access(office).bind("127.0.0.1:0", Echo)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     /// In order, each with whether it allows.
     entries: Vec<(Peers, bool)>,
@@ -161,6 +163,15 @@ mod tests {
         assert!(!access.permits(None, None));
         assert!(Access::open().is_open() && Access::open().permits(None, None));
         assert!(!Access::closed().is_open());
+    }
+
+    #[test]
+    fn lists_are_equal_if_their_entries_and_their_order_are() {
+        let access = || Access::closed().allow(net("10.0.0.0/8"));
+        assert_eq!(access(), access());
+        assert_eq!(access(), Access::closed().allow(net("::ffff:10.0.0.0/104")));
+        assert_ne!(access(), access().deny(Peers::Uid(0)));
+        assert_ne!(access(), Access::open().allow(net("10.0.0.0/8")));
     }
 
     #[test]

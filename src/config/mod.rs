@@ -23,6 +23,9 @@ pub enum Overload {
 
 /// TCP keepalive: how the kernel detects a peer that has vanished without closing its connection
 /// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)). Whole seconds are passed on.
+///
+/// These are all the options that keepalive has, so that the fields can be relied on:
+/// `Keepalive { probes: 8, ..Keepalive::default() }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
     /// How long a connection is silent before the first probe (`TCP_KEEPIDLE`); 60 s by default.

@@ -211,6 +211,7 @@ pub(crate) fn echoes(address: impl Into<Endpoint>, text: &str) {
             let length = uninterrupted(|| socket.recv(&mut buffer));
             buffer[..length].to_vec()
         }
+        Some(scheme) => unreachable!("{scheme:?}"),
     };
     assert_eq!(answer, data);
 }
