@@ -1,5 +1,8 @@
 //! Every setting of a server as plain data, with its default. The [`Builder`](crate::Builder) fills
 //! it in.
+//!
+//! `None` means no limit. Zero counts as the least that a setting can be: one millisecond for a
+//! timeout, one second for keepalive, one for a number of requests or probes.
 
 mod access;
 
@@ -22,7 +25,10 @@ pub enum Overload {
 }
 
 /// TCP keepalive: how the kernel detects a peer that has vanished without closing its connection
-/// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)). Whole seconds are passed on.
+/// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
+///
+/// Times are rounded down to whole seconds, from 1 to 32,767. Other values than Linux allows, zero
+/// for instance, become the nearest that it does.
 ///
 /// These are all the options that keepalive has, so that the fields can be relied on:
 /// `Keepalive { probes: 8, ..Keepalive::default() }`.
@@ -32,7 +38,8 @@ pub struct Keepalive {
     pub idle: Duration,
     /// The time between two probes (`TCP_KEEPINTVL`); 15 s by default.
     pub interval: Duration,
-    /// How many unanswered probes reset the connection (`TCP_KEEPCNT`); 4 by default.
+    /// How many unanswered probes reset the connection (`TCP_KEEPCNT`), from 1 to 127; 4 by
+    /// default.
     pub probes: u32,
 }
 
@@ -44,13 +51,16 @@ impl Default for Keepalive {
     }
 }
 
+// `ConnectionRate` and `MinRate` are open structs, so that their numbers are named where they are
+// written. A further number would be a setting of its own.
+
 /// How often one peer may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionRate {
     /// The number of connections that a peer may make in each interval of the length
-    /// [`per`](ConnectionRate::per), all at once or spread out.
+    /// [`per`](ConnectionRate::per), all at once or spread out. Zero: none.
     pub connections: u32,
-    /// The length of the interval.
+    /// The length of the interval. Zero: the rate is not limited.
     pub per: Duration,
 }
 
@@ -60,7 +70,7 @@ pub struct ConnectionRate {
 pub struct MinRate {
     /// The rate, in bytes per second, as an average since the first bytes. Zero counts as one.
     pub bytes_per_second: u32,
-    /// How long after the first bytes the rate is not checked.
+    /// How long after the first bytes the rate is not checked. Zero: it is checked at once.
     pub grace: Duration,
 }
 

@@ -48,10 +48,12 @@ pub trait Stream: Send + Sync + 'static {
     /// what was received, and then EOF; writes fail.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
 
-    /// Sets how long [`read`](Stream::read) blocks; `None`: for ever. Never called with zero.
+    /// Sets how long [`read`](Stream::read) blocks; `None`: for ever, zero: the shortest time that
+    /// the stream can.
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// Sets how long [`write`](Stream::write) blocks; `None`: for ever. Never called with zero.
+    /// Sets how long [`write`](Stream::write) blocks; `None`: for ever, zero: the shortest time that
+    /// the stream can.
     fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 
     /// The address of this end.

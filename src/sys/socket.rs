@@ -74,12 +74,14 @@ pub(crate) fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> i
 }
 
 /// Sets how long a blocking read (`SO_RCVTIMEO`) or write (`SO_SNDTIMEO`) waits; `None`: for ever
-/// ([socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)). `InvalidInput` for zero.
+/// ([socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)). Zero counts as 1 ms, about
+/// the resolution of these timeouts, because to the kernel it is no timeout.
 pub(crate) fn set_timeout(
     fd: BorrowedFd<'_>,
     which: Timeout,
     timeout: Option<Duration>,
 ) -> io::Result<()> {
+    let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
     Ok(sockopt::set_socket_timeout(fd, which, timeout)?)
 }
 
