@@ -1,5 +1,5 @@
-//! [`Stream`], the interface of a connected socket, with its implementation for TCP and Unix sockets
-//! ([`SocketStream`]); and [`Wait`], the way in which a connection waits for its stream.
+//! [`Stream`], the interface of a connected socket, with its implementation for TCP and Unix
+//! sockets ([`SocketStream`]); and [`Wait`], the way in which a connection waits for its stream.
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
@@ -48,12 +48,12 @@ pub trait Stream: Send + Sync + 'static {
     /// what was received, and then EOF; writes fail.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
 
-    /// Sets how long [`read`](Stream::read) blocks; `None`: for ever, zero: the shortest time that
-    /// the stream can.
+    /// Sets how long [`read`](Stream::read) blocks; `None`: for ever, zero: the shortest time
+    /// that the stream can.
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// Sets how long [`write`](Stream::write) blocks; `None`: for ever, zero: the shortest time that
-    /// the stream can.
+    /// Sets how long [`write`](Stream::write) blocks; `None`: for ever, zero: the shortest time
+    /// that the stream can.
     fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 
     /// The address of this end.

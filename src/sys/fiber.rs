@@ -135,8 +135,8 @@ impl<F: FnOnce() -> T, T> ScopedCall<F, T> {
 }
 
 /// Gives `start` a job that calls `call`, and returns the result of `call`, or its panic. Until the
-/// job has ended, `wait` is called in a loop. The job calls `end` last. An `Err` that says so if
-/// the job was dropped without being run.
+/// job has ended, `wait` is called in a loop. The job calls `end` last. A job that is dropped
+/// without being run is an `Err`.
 ///
 /// `call` may borrow from the caller, as in [`std::thread::scope`].
 pub(crate) fn run_scoped<T: Send>(
@@ -156,8 +156,8 @@ pub(crate) fn run_scoped<T: Send>(
     // nothing else. That outlives every use, because this function does not return before one of
     // two things has happened. Either the result was received: `call` was consumed, and its result
     // moved here, before that. Or the channel was closed without a result: the job was dropped,
-    // and `call` before the channel (see `ScopedCall`). No panic leaves this function early: those of `start` and `wait` are
-    // caught.
+    // and `call` before the channel (see `ScopedCall`). No panic leaves this function early: those
+    // of `start` and `wait` are caught.
     let job = Job(unsafe {
         std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Box<dyn FnOnce() + Send>>(job)
     });

@@ -95,8 +95,9 @@ pub(crate) fn peer_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
 /// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
 pub(crate) fn unsent(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open, because it is borrowed. The request (`SIOCOUTQ` and `TIOCOUTQ`
-    // are one number on Linux) stores one `int` through the pointer, which is to a local `int`.
+    // SAFETY: the descriptor is open, because it is borrowed. The request (`SIOCOUTQ` and
+    // `TIOCOUTQ` are one number on Linux) stores one `int` through the pointer, which is to a
+    // local `int`.
     match unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(bytes.try_into().unwrap_or(0)),

@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 use corosensei::stack::{Stack as CoroutineStack, StackPointer};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
-/// The length of the guard below each stack, in bytes. It is more than a page because C code, other
-/// than Rust, need not touch every page on its way down, and could step over a small one.
+/// The length of the guard below each stack, in bytes. It is more than a page because C code,
+/// unlike Rust, does not probe each page of a large frame, and could step over a small guard.
 const GUARD: usize = 16 * 1024;
 
 /// A mapping for a stack, which grows downwards. The kernel adds memory page by page, when the
@@ -171,9 +171,9 @@ struct Previous(libc::sigaction);
 static PREVIOUS: OnceLock<Previous> = OnceLock::new();
 
 extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: with `SA_SIGINFO` the kernel passes a pointer to a valid `siginfo_t`. Its `si_addr` is
-    // set for `SIGSEGV`; if `kill` sent the signal it is other bytes of the same union, which are
-    // valid as a number.
+    // SAFETY: with `SA_SIGINFO` the kernel passes a pointer to a valid `siginfo_t`. Its `si_addr`
+    // is set for `SIGSEGV`; if `kill` sent the signal it is other bytes of the same union, which
+    // are valid as a number.
     let address = unsafe { (*info).si_addr() } as usize;
     let Bounds { limit, size } = CURRENT_STACK.get();
     if size > 0 && (limit..limit + GUARD).contains(&address) {
@@ -184,8 +184,8 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     match previous {
         Some(action) if ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) => {
             // SAFETY: sigaction(2) returned this value as the address of a handler (it is not
-            // `SIG_DFL` or `SIG_IGN`), and its flags say which of the two signatures it has. It gets
-            // the arguments that the kernel passed to this handler.
+            // `SIG_DFL` or `SIG_IGN`), and its flags tell which of the two signatures it has. It
+            // gets the arguments that the kernel passed to this handler.
             unsafe {
                 if action.sa_flags & libc::SA_SIGINFO != 0 {
                     let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
@@ -197,7 +197,8 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
                 }
             }
         }
-        // There was none. On return the access is repeated, and the default action ends the process.
+        // There was none. On return the access is repeated, and the default action ends the
+        // process.
         //
         // SAFETY: as in `handle_overflow`; a null pointer means that the present action is not
         // wanted, and sigaction(2) is async-signal-safe.

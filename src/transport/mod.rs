@@ -75,14 +75,14 @@ pub trait Transport: AsFd + Send + Sync + Sized + 'static {
     /// Binds to the endpoint, and listens if the socket is one that does.
     ///
     /// # Errors
-    /// [`Error::Bind`](crate::Error::Bind) if the system refuses,
-    /// [`Error::Address`](crate::Error::Address) or [`Error::Resolve`](crate::Error::Resolve) for an
-    /// endpoint that this transport cannot use.
+    /// [`Error::Bind`](crate::Error::Bind) if the system refuses;
+    /// [`Error::Address`](crate::Error::Address) or [`Error::Resolve`](crate::Error::Resolve) for
+    /// an endpoint that this transport cannot use.
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<Self>;
 
-    /// Called once before serving, also for a socket that was bound elsewhere: sets the options that
-    /// accepting relies on (such as non-blocking mode) and those that connections inherit. Does
-    /// nothing by default.
+    /// Called once before serving, also for a socket that was bound elsewhere: sets the options
+    /// that accepting relies on (such as non-blocking mode) and those that connections inherit.
+    /// Does nothing by default.
     ///
     /// # Errors
     /// The error of the system call that failed.

@@ -63,7 +63,7 @@ pub(super) fn bind<S>(
 }
 
 /// Whether a socket, stream or datagram, is bound to the name, going by the error of a connect. The
-/// probe is a datagram socket: for a stream socket the connect fails at once (`EPROTOTYPE`), where a
+/// probe is a datagram socket: to a stream socket its connect fails at once (`EPROTOTYPE`), where a
 /// stream probe would block on a full backlog, or be accepted as a connection.
 fn is_alive(name: &UnixName) -> io::Result<bool> {
     let probe = UnixDatagram::unbound()?;

@@ -45,8 +45,8 @@ impl Transport for Tcp {
         })
     }
 
-    /// On Linux an accepted connection inherits all of these options from its listener, so that they
-    /// cost no system call for each connection.
+    /// On Linux an accepted connection inherits all of these options from its listener, so that
+    /// they cost no system call for each connection.
     fn prepare(&self, options: &TransportOptions) -> io::Result<()> {
         self.0.set_nonblocking(true)?;
         let socket = SockRef::from(&self.0);

@@ -1,5 +1,5 @@
-//! What an [`Endpoint`] is made from: texts, IP addresses, pairs of a host and a port, paths, names of
-//! Unix sockets, and the [`Address`] of a socket.
+//! What an [`Endpoint`] is made from: texts, IP addresses, pairs of a host and a port, paths, names
+//! of Unix sockets, and the [`Address`] of a socket.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
