@@ -7,6 +7,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+#[cfg(feature = "fibers")]
 use rustix::io::Errno;
 use rustix::time;
 
