@@ -1,29 +1,31 @@
-//! Endpoints: addresses as a person writes them.
+//! [`Endpoint`]: an address as it is written in a configuration, parsed and shown.
+
+mod conversions;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::UnixName;
 use super::unix_name::unescape;
-use super::{Address, UnixName};
 use crate::error::{Error, Result};
 
-/// A place to listen on, or to connect to, as a person writes it.
+/// An address to listen on or to connect to, as it is written in a configuration.
 ///
-/// | text | place |
+/// | text | address |
 /// | --- | --- |
 /// | `127.0.0.1:2525`, `[::]:2525`, `localhost:2525` | TCP or UDP, as the server is |
-/// | `tcp://HOST:PORT`, `udp://HOST:PORT` | one of them |
+/// | `tcp://HOST:PORT`, `udp://HOST:PORT` | TCP; UDP |
 /// | `unix:/path`, `unix:@name` | a Unix stream socket: a file, or a Linux abstract name |
 /// | `unixgram:/path`, `unixgram:@name` | a Unix datagram socket |
 /// | `/path`, `./path`, `@name` | a Unix socket, stream or datagram, as the server is |
 ///
-/// In the name of a Unix socket `\xNN` stands for a byte, and `\\` for a backslash, as names are
-/// shown. Reading the text asks no name server; that happens when the place is used. The functions
-/// that take an endpoint also take a [`SocketAddr`], a `(host, port)` pair or a [`Path`].
+/// In the name of a Unix socket `\xNN` stands for a byte, and `\\` for a backslash; names are shown
+/// in the same way. Parsing does no look-up: a host name is resolved when the endpoint is used. The
+/// functions that take an endpoint also take a [`SocketAddr`], an `(IP address, port)` or
+/// `(host, port)` pair, a [`Path`](std::path::Path) or a [`UnixName`].
 ///
 /// ```
 /// use socketserver::{Endpoint, Scheme};
@@ -39,19 +41,20 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     scheme: Option<Scheme>,
-    place: Place,
+    target: Target,
 }
 
-/// What comes before an endpoint's place: which transport it means.
+/// The transport that an endpoint's prefix names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Scheme {
-    /// `tcp://`
+    /// `tcp://`: TCP.
     Tcp,
-    /// `udp://`
+    /// `udp://`: UDP.
     Udp,
-    /// `unix:`, a stream socket
+    /// `unix:`: a Unix stream socket.
     Unix,
-    /// `unixgram:`, a datagram socket
+    /// `unixgram:`: a Unix datagram socket.
     UnixDatagram,
 }
 
@@ -73,30 +76,31 @@ impl Scheme {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Place {
+enum Target {
     Host(String, u16),
     Unix(UnixName),
 }
 
 impl Endpoint {
-    /// The transport that the text names; `None` where it leaves the choice open.
+    /// The transport that the endpoint names; `None` if it names none, so that the server decides.
     pub fn scheme(&self) -> Option<Scheme> {
         self.scheme
     }
 
     /// Whether this is the name of a Unix socket.
     pub fn is_unix(&self) -> bool {
-        matches!(self.place, Place::Unix(_))
+        matches!(self.target, Target::Unix(_))
     }
 
-    /// The IP addresses behind a `HOST:PORT`, asking the system's resolver for a name.
+    /// The IP addresses of a `HOST:PORT`, at least one. A host name is looked up with the system's
+    /// resolver, which blocks.
     ///
     /// # Errors
-    /// [`Error::Resolve`] for a name that does not resolve; [`Error::Address`] for an endpoint
-    /// of another scheme.
+    /// [`Error::Resolve`] for a host name that does not resolve; [`Error::Address`] for an endpoint
+    /// of another scheme than `scheme`.
     pub fn resolve(&self, scheme: Scheme) -> Result<Vec<SocketAddr>> {
         self.expect(scheme)?;
-        let Place::Host(host, port) = &self.place else {
+        let Target::Host(host, port) = &self.target else {
             return Err(self.not_a(scheme));
         };
         let failed = |source| Error::Resolve { host: host.clone(), source };
@@ -110,12 +114,12 @@ impl Endpoint {
     /// The name of a Unix socket.
     ///
     /// # Errors
-    /// [`Error::Address`] for an endpoint of another scheme.
+    /// [`Error::Address`] for an endpoint of another scheme than `scheme`.
     pub fn unix_name(&self, scheme: Scheme) -> Result<&UnixName> {
         self.expect(scheme)?;
-        match &self.place {
-            Place::Unix(name) => Ok(name),
-            Place::Host(..) => Err(self.not_a(scheme)),
+        match &self.target {
+            Target::Unix(name) => Ok(name),
+            Target::Host(..) => Err(self.not_a(scheme)),
         }
     }
 
@@ -133,17 +137,17 @@ impl Endpoint {
             Scheme::Unix => "a Unix stream address, such as unix:/run/app.sock",
             Scheme::UnixDatagram => "a Unix datagram address, such as unixgram:/run/app.sock",
         };
-        bad(&self.to_string(), format!("not {wanted}"))
+        invalid(&self.to_string(), format!("not {wanted}"))
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.scheme.map_or("", Scheme::prefix))?;
-        match &self.place {
-            Place::Host(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Place::Host(host, port) => write!(f, "{host}:{port}"),
-            Place::Unix(name) => write!(f, "{name}"),
+        match &self.target {
+            Target::Host(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Target::Host(host, port) => write!(f, "{host}:{port}"),
+            Target::Unix(name) => write!(f, "{name}"),
         }
     }
 }
@@ -158,23 +162,24 @@ impl FromStr for Endpoint {
             Some(scheme) => !scheme.is_ip(),
             None => rest.starts_with(['/', '.', '@']),
         };
-        let place = match (is_unix, rest.strip_prefix('@')) {
-            (true, Some(name)) => unix_place(UnixName::Abstract(unescape(name))),
-            (true, None) => unix_place(UnixName::Path(OsString::from_vec(unescape(rest)).into())),
-            (false, _) => host_place(rest),
+        let target = match (is_unix, rest.strip_prefix('@')) {
+            (true, Some(name)) => unix_target(UnixName::Abstract(unescape(name))),
+            (true, None) => unix_target(UnixName::Path(OsString::from_vec(unescape(rest)).into())),
+            (false, _) => host_target(rest),
         };
-        match place {
-            Ok(place) => Ok(Endpoint { scheme, place }),
-            Err(reason) => Err(bad(text, reason)),
+        match target {
+            Ok(target) => Ok(Endpoint { scheme, target }),
+            Err(reason) => Err(invalid(text, reason)),
         }
     }
 }
 
-fn bad(text: &str, reason: impl Into<String>) -> Error {
+fn invalid(text: &str, reason: impl Into<String>) -> Error {
     Error::Address { text: text.to_owned(), reason: reason.into() }
 }
 
-fn host_place(text: &str) -> Result<Place, String> {
+/// A `HOST:PORT` as a target, or what is wrong with it.
+fn host_target(text: &str) -> Result<Target, String> {
     let (host, port) = text.rsplit_once(':').ok_or("the port is missing, as in HOST:PORT")?;
     let port = port.parse().map_err(|_| format!("{port:?} is not a port from 0 to 65535"))?;
     let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
@@ -186,114 +191,33 @@ fn host_place(text: &str) -> Result<Place, String> {
     match host {
         "" => Err("the host is missing; 0.0.0.0 and [::] are all addresses".into()),
         host if host.contains(['/', '\0', ' ']) => Err(format!("{host:?} is not a host")),
-        host => Ok(Place::Host(host.to_owned(), port)),
+        host => Ok(Target::Host(host.to_owned(), port)),
     }
 }
 
-fn unix_place(name: UnixName) -> Result<Place, String> {
-    let (what, bytes) = match &name {
+/// The name as a target, or what is wrong with it.
+fn unix_target(name: UnixName) -> Result<Target, String> {
+    let (kind, bytes) = match &name {
         UnixName::Path(path) => ("path", path.as_os_str().as_bytes()),
         UnixName::Abstract(name) => ("name", &**name),
         UnixName::Unnamed => ("name", &b""[..]),
     };
     let (length, limit) = (bytes.len(), UnixName::MAX_LENGTH);
     if bytes.is_empty() {
-        Err(format!("the {what} is missing"))
+        Err(format!("the {kind} is missing"))
     } else if length > limit {
-        Err(format!("the {what} has {length} bytes, over the system's limit of {limit}"))
-    } else if what == "path" && bytes.contains(&0) {
+        Err(format!("the {kind} has {length} bytes, over the system's limit of {limit}"))
+    } else if kind == "path" && bytes.contains(&0) {
         Err("the path contains a NUL".into())
     } else {
-        Ok(Place::Unix(name))
-    }
-}
-
-impl TryFrom<&str> for Endpoint {
-    type Error = Error;
-    fn try_from(text: &str) -> Result<Endpoint> {
-        text.parse()
-    }
-}
-
-impl TryFrom<String> for Endpoint {
-    type Error = Error;
-    fn try_from(text: String) -> Result<Endpoint> {
-        text.parse()
-    }
-}
-
-impl TryFrom<&String> for Endpoint {
-    type Error = Error;
-    fn try_from(text: &String) -> Result<Endpoint> {
-        text.parse()
-    }
-}
-
-impl TryFrom<&Path> for Endpoint {
-    type Error = Error;
-    fn try_from(path: &Path) -> Result<Endpoint> {
-        let name = match path.as_os_str().as_bytes() {
-            [b'@', name @ ..] => UnixName::Abstract(name.to_vec()),
-            _ => UnixName::Path(path.to_owned()),
-        };
-        match unix_place(name) {
-            Ok(place) => Ok(Endpoint { scheme: None, place }),
-            Err(reason) => Err(bad(&path.display().to_string(), reason)),
-        }
-    }
-}
-
-impl TryFrom<PathBuf> for Endpoint {
-    type Error = Error;
-    fn try_from(path: PathBuf) -> Result<Endpoint> {
-        path.as_path().try_into()
-    }
-}
-
-impl From<SocketAddr> for Endpoint {
-    fn from(address: SocketAddr) -> Endpoint {
-        // An IPv6 scope is part of what `SocketAddrV6` writes, and not of its `Ipv6Addr`.
-        let host = match address {
-            SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
-            _ => address.ip().to_string(),
-        };
-        Endpoint { scheme: None, place: Place::Host(host, address.port()) }
-    }
-}
-
-impl From<(IpAddr, u16)> for Endpoint {
-    fn from((ip, port): (IpAddr, u16)) -> Endpoint {
-        SocketAddr::new(ip, port).into()
-    }
-}
-
-impl From<(&str, u16)> for Endpoint {
-    fn from((host, port): (&str, u16)) -> Endpoint {
-        Endpoint { scheme: None, place: Place::Host(host.to_owned(), port) }
-    }
-}
-
-impl From<&Address> for Endpoint {
-    fn from(address: &Address) -> Endpoint {
-        let (scheme, place) = match address {
-            Address::Tcp(ip) => (Scheme::Tcp, Endpoint::from(*ip).place),
-            Address::Udp(ip) => (Scheme::Udp, Endpoint::from(*ip).place),
-            Address::Unix(name) => (Scheme::Unix, Place::Unix(name.clone())),
-            Address::UnixDatagram(name) => (Scheme::UnixDatagram, Place::Unix(name.clone())),
-        };
-        Endpoint { scheme: Some(scheme), place }
-    }
-}
-
-impl From<Address> for Endpoint {
-    fn from(address: Address) -> Endpoint {
-        (&address).into()
+        Ok(Target::Unix(name))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Address;
 
     #[track_caller]
     fn reads_and_shows(text: &str, scheme: Option<Scheme>) {
@@ -303,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_read_and_shown_alike() {
+    fn every_form_is_shown_as_it_was_written() {
         reads_and_shows("127.0.0.1:2525", None);
         reads_and_shows("[::]:2525", None);
         reads_and_shows("localhost:0", None);
@@ -320,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_cannot_be_shown_are_read_as_they_are_shown() {
+    fn unprintable_bytes_are_shown_as_escapes_that_parse_to_the_same_name() {
         for (name, shown) in [
             (UnixName::Abstract(b"a\\b\xff\0".into()), r"unix:@a\\b\xff\x00"),
             (UnixName::Path("/a\r\n\u{1b}[2J\u{9b}".into()), r"unix:/a\x0d\x0a\x1b[2J\xc2\x9b"),
@@ -330,7 +254,7 @@ mod tests {
             assert_eq!(address.to_string(), shown);
             assert_eq!(shown.parse::<Endpoint>().unwrap(), Endpoint::from(&address));
         }
-        // What begins no escape is itself.
+        // A backslash that begins no escape stands for itself.
         let endpoint: Endpoint = r"unix:@a\b\xg0\x4".parse().unwrap();
         let name = UnixName::Abstract(br"a\b\xg0\x4".into());
         assert_eq!(endpoint.unix_name(Scheme::Unix).unwrap(), &name);
@@ -338,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_its_reason() {
+    fn a_text_that_is_no_address_is_an_error_that_says_why() {
         for (text, reason) in [
             ("", "the port is missing"),
             ("localhost", "the port is missing"),
@@ -365,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_of_another_scheme_is_refused() {
+    fn an_endpoint_of_another_scheme_is_an_error() {
         let endpoint: Endpoint = "udp://127.0.0.1:1".parse().unwrap();
         assert!(endpoint.resolve(Scheme::Udp).is_ok());
         let error = endpoint.resolve(Scheme::Tcp).unwrap_err().to_string();
@@ -375,12 +299,5 @@ mod tests {
         assert!(open.unix_name(Scheme::Unix).is_ok());
         assert!(open.unix_name(Scheme::UnixDatagram).is_ok());
         assert!(open.resolve(Scheme::Tcp).is_err());
-    }
-
-    #[test]
-    fn a_scope_survives_the_way_through_an_endpoint() {
-        let address: SocketAddr = "[fe80::1%3]:80".parse().unwrap();
-        let endpoint = Endpoint::from(address);
-        assert_eq!(endpoint.resolve(Scheme::Tcp).unwrap(), [address]);
     }
 }

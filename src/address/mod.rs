@@ -1,5 +1,5 @@
-//! Addresses of every family, parsed and shown: [`Endpoint`] as a person writes one, [`Address`]
-//! as the system knows it.
+//! Addresses of TCP, UDP and Unix sockets: [`Endpoint`] as it is written in a configuration,
+//! [`Address`] as the system reports it.
 
 mod endpoint;
 mod unix_name;
@@ -11,21 +11,21 @@ use std::path::Path;
 pub use endpoint::{Endpoint, Scheme};
 pub use unix_name::UnixName;
 
-/// The address of one end of a connection, or of a datagram.
+/// The address of one end of a connection, or of the sender or receiver of a datagram.
 ///
-/// Shown in the form that [`Endpoint`] reads: `127.0.0.1:2525`, `udp://127.0.0.1:2525`,
-/// `unix:/run/app.sock`, `unix:@name`, `unixgram:/run/log.sock`. A peer that reached an IPv6
-/// socket over IPv4 has its IPv4 address here.
+/// It is shown in the form that [`Endpoint`] parses: `127.0.0.1:2525`, `udp://127.0.0.1:2525`,
+/// `unix:/run/app.sock`, `unix:@name`, `unixgram:/run/log.sock`. An IPv4 peer of an IPv6 socket has
+/// its IPv4 address here, not the IPv4-mapped one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
-    /// One end of a TCP connection.
+    /// A TCP address.
     Tcp(SocketAddr),
-    /// One end of a UDP datagram.
+    /// A UDP address.
     Udp(SocketAddr),
-    /// One end of a Unix stream connection.
+    /// The name of a Unix stream socket.
     Unix(UnixName),
-    /// One end of a Unix datagram.
+    /// The name of a Unix datagram socket.
     UnixDatagram(UnixName),
 }
 
@@ -48,7 +48,7 @@ impl Address {
         self.socket_addr().map(|address| address.port())
     }
 
-    /// The file of a Unix socket that has one.
+    /// The file of a Unix socket; `None` for an abstract name, no name, and IP addresses.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Address::Unix(UnixName::Path(path)) | Address::UnixDatagram(UnixName::Path(path)) => {
@@ -58,8 +58,8 @@ impl Address {
         }
     }
 
-    /// Whether this is a Unix socket without a name, as clients' sockets usually are. Nothing
-    /// can be sent to such a datagram peer.
+    /// Whether this is a Unix socket without a name, as the sockets of clients usually are. A
+    /// datagram cannot be sent to such a socket.
     pub fn is_unnamed(&self) -> bool {
         matches!(self, Address::Unix(UnixName::Unnamed) | Address::UnixDatagram(UnixName::Unnamed))
     }
@@ -84,7 +84,10 @@ impl fmt::Display for Address {
     }
 }
 
-/// An IPv4 peer of a dual-stack socket appears as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+/// The IPv4 address of an IPv4-mapped one (`::ffff:a.b.c.d`, [RFC 4291, 2.5.5.2]), which is how a
+/// dual-stack socket reports an IPv4 peer. Other addresses are returned as they are.
+///
+/// [RFC 4291, 2.5.5.2]: https://www.rfc-editor.org/rfc/rfc4291#section-2.5.5.2
 fn unmapped(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
@@ -95,7 +98,7 @@ fn unmapped(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The inverse of [`unmapped`]: how an IPv6 socket wants to be told of an IPv4 peer.
+/// The inverse of [`unmapped`]: the form in which an IPv6 socket takes the address of an IPv4 peer.
 pub(crate) fn mapped(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
@@ -109,9 +112,9 @@ mod tests {
 
     #[test]
     fn ipv4_peers_of_an_ipv6_socket_are_shown_as_ipv4() {
-        let seen = "[::ffff:192.0.2.1]:80".parse().unwrap();
-        assert_eq!(Address::tcp(seen).to_string(), "192.0.2.1:80");
-        assert_eq!(mapped(unmapped(seen)), seen);
+        let reported = "[::ffff:192.0.2.1]:80".parse().unwrap();
+        assert_eq!(Address::tcp(reported).to_string(), "192.0.2.1:80");
+        assert_eq!(mapped(unmapped(reported)), reported);
         let native = "[2001:db8::1]:80".parse().unwrap();
         assert_eq!(Address::udp(native).to_string(), "udp://[2001:db8::1]:80");
     }

@@ -1,4 +1,4 @@
-//! Names of Unix sockets.
+//! [`UnixName`]: the name of a Unix socket, with the escapes by which it is shown and parsed.
 
 use std::fmt::{self, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -6,25 +6,28 @@ use std::os::unix;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// The name of a Unix socket ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
+/// The name of a Unix socket: one of the three kinds of address of
+/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html), which has no others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum UnixName {
-    /// A file.
+    /// The path of a socket file.
     Path(PathBuf),
-    /// A name in Linux's abstract namespace, without the leading NUL; written `@name`.
+    /// A name in Linux's abstract namespace, without the leading NUL; shown as `@name`.
     Abstract(Vec<u8>),
-    /// No name: a socket that was never bound.
+    /// No name: the socket was not bound. Shown as nothing.
     Unnamed,
 }
 
 impl UnixName {
-    /// The longest path, in bytes: what `sockaddr_un` holds, less the final NUL.
+    /// The longest path or abstract name, in bytes: `sockaddr_un` has room for 108, of which a NUL
+    /// takes one.
     pub const MAX_LENGTH: usize = 107;
 
-    /// The name as std's sockets take it.
+    /// The name in the form that std's sockets take.
     ///
     /// # Errors
-    /// `AddrNotAvailable` for no name, `InvalidInput` for one that no socket can have.
+    /// `AddrNotAvailable` for [`Unnamed`](UnixName::Unnamed); `InvalidInput` for a name that is too
+    /// long, or a path with a NUL in it.
     pub fn socket_addr(&self) -> std::io::Result<unix::net::SocketAddr> {
         match self {
             UnixName::Path(path) => unix::net::SocketAddr::from_pathname(path),
@@ -47,13 +50,14 @@ impl UnixName {
     }
 }
 
-/// Paths and names are bytes of the peer's choice: what would drive a terminal, end a line or is
-/// not UTF-8 is shown as `\xNN`, and a backslash as two. [`Endpoint`](super::Endpoint) reads that.
+/// The peer chooses the bytes of its name. Control characters, which could drive a terminal or
+/// break a line of a log, and bytes that are not UTF-8 are shown as `\xNN`, a backslash as two.
+/// [`Endpoint`](super::Endpoint) parses that.
 impl fmt::Display for UnixName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UnixName::Path(path) => match path.as_os_str().as_bytes() {
-                // Not the abstract name that it looks like.
+                // A path that begins with `@` would look like an abstract name.
                 [b'@', rest @ ..] => {
                     f.write_str("\\x40")?;
                     escape(rest, f)
@@ -87,7 +91,7 @@ fn escape_bytes(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
 }
 
-/// The inverse of [`escape`]. A backslash that begins no escape is one.
+/// The inverse of [`escape`]. A backslash that begins no escape stands for itself.
 pub(super) fn unescape(shown: &str) -> Vec<u8> {
     let mut name = Vec::new();
     let mut rest = shown.as_bytes();

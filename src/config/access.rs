@@ -1,18 +1,20 @@
-//! [`Access`]: who may connect at all.
+//! [`Access`]: the access list, which decides which peers may connect.
 
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// A list of who may connect and who may not; the first entry that fits a peer decides.
+/// An access list: entries that allow or deny peers. The first entry that matches a peer decides.
 ///
-/// IP peers are told by their network, peers on Unix sockets by the user they run as. An IPv4 peer
-/// of a dual-stack server is an IPv4 peer, and an entry for an IPv4-mapped network
-/// (`::ffff:10.0.0.0/104`) is one for its IPv4 network.
+/// An entry matches IP peers by their network, and peers on Unix sockets by the user that they run
+/// as. An IPv4 peer of a dual-stack server counts as an IPv4 peer, and an entry for an IPv4-mapped
+/// network (`::ffff:10.0.0.0/104`) as one for the IPv4 network.
 ///
-/// Who fits no entry is let in by a list that begins with [`open`](Access::open), and kept out by
-/// one that begins with [`closed`](Access::closed). So is a peer of whom nothing is known that
-/// entries could fit: who sends to a Unix datagram socket, for instance.
+/// A peer that no entry matches is allowed by a list that begins with [`open`](Access::open), and
+/// denied by one that begins with [`closed`](Access::closed). So is a peer without an IP address or
+/// a known user, such as the sender of a Unix datagram.
+///
+/// Two lists are equal if they consist of the same entries in the same order.
 ///
 /// ```
 /// use socketserver::ipnet::IpNet;
@@ -25,19 +27,21 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 /// let server = ThreadingTcpServer::builder().access(office).bind("127.0.0.1:0", Echo)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
+    /// In order, each with whether it allows.
     entries: Vec<(Peers, bool)>,
-    others: bool,
+    /// Whether a peer that no entry matches is allowed.
+    default: bool,
 }
 
-/// Whom an entry of an [`Access`] list is about.
+/// The peers that an entry of an [`Access`] list matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Peers {
-    /// The addresses of a network.
+    /// Peers with an address in this network.
     Net(IpNet),
-    /// The processes of a user, by number, that connect to a Unix stream socket.
+    /// Processes of this user, by number, that connect to a Unix stream socket.
     Uid(u32),
 }
 
@@ -59,7 +63,7 @@ impl From<Ipv6Net> for Peers {
     }
 }
 
-/// One address.
+/// A single address.
 impl From<IpAddr> for Peers {
     fn from(address: IpAddr) -> Peers {
         Peers::Net(address.into())
@@ -67,48 +71,52 @@ impl From<IpAddr> for Peers {
 }
 
 impl Access {
-    /// Everybody may connect whom no entry denies.
+    /// An empty list that allows every peer.
     pub fn open() -> Access {
-        Access { entries: Vec::new(), others: true }
+        Access { entries: Vec::new(), default: true }
     }
 
-    /// Nobody may connect whom no entry allows.
+    /// An empty list that denies every peer.
     pub fn closed() -> Access {
-        Access { entries: Vec::new(), others: false }
+        Access { entries: Vec::new(), default: false }
     }
 
-    /// Lets these in, unless an earlier entry denies them.
+    /// Adds an entry that allows these peers, except those that an earlier entry denies.
     pub fn allow(self, peers: impl Into<Peers>) -> Access {
         self.entry(peers.into(), true)
     }
 
-    /// Keeps these out, unless an earlier entry allows them.
+    /// Adds an entry that denies these peers, except those that an earlier entry allows.
     pub fn deny(self, peers: impl Into<Peers>) -> Access {
         self.entry(peers.into(), false)
     }
 
-    fn entry(mut self, peers: Peers, may_connect: bool) -> Access {
-        self.entries.push((unmapped(peers), may_connect));
+    fn entry(mut self, peers: Peers, allows: bool) -> Access {
+        self.entries.push((unmapped(peers), allows));
         self
     }
 
-    /// Whether a peer may connect, by what is known of it.
+    /// Whether the list allows a peer with this IP address and this user id; `None` for what is not
+    /// known.
     pub fn permits(&self, address: Option<IpAddr>, uid: Option<u32>) -> bool {
-        let fits = |peers: &Peers| match peers {
+        let matches = |peers: &Peers| match peers {
             Peers::Net(net) => address.is_some_and(|ip| net.contains(&ip.to_canonical())),
             Peers::Uid(of) => uid == Some(*of),
         };
-        let entry = self.entries.iter().find(|(peers, _)| fits(peers));
-        entry.map_or(self.others, |(_, may_connect)| *may_connect)
+        let entry = self.entries.iter().find(|(peers, _)| matches(peers));
+        entry.map_or(self.default, |(_, allows)| *allows)
     }
 
-    /// Whether it lets everybody in, so that nobody need be asked who they are.
+    /// Whether the list allows every peer, so that no peer need be checked.
     pub(crate) fn is_open(&self) -> bool {
-        self.others && self.entries.iter().all(|(_, may_connect)| *may_connect)
+        self.default && self.entries.iter().all(|(_, allows)| *allows)
     }
 }
 
-/// The IPv4 network that an IPv4-mapped one stands for (RFC 4291, 2.5.5.2).
+/// The IPv4 network that an IPv4-mapped one stands for ([RFC 4291, 2.5.5.2]). Other peers are
+/// returned as they are.
+///
+/// [RFC 4291, 2.5.5.2]: https://www.rfc-editor.org/rfc/rfc4291#section-2.5.5.2
 fn unmapped(peers: Peers) -> Peers {
     if let Peers::Net(IpNet::V6(net)) = peers
         && let Some(v4) = net.network().to_ipv4_mapped()
@@ -133,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_entry_that_fits_decides() {
+    fn the_first_matching_entry_decides() {
         let access = Access::open()
             .allow(net("10.1.0.0/16"))
             .deny(net("10.0.0.0/8"))
@@ -147,23 +155,32 @@ mod tests {
     }
 
     #[test]
-    fn who_fits_no_entry_is_let_in_or_not_as_the_list_began() {
-        let none = Access::closed().allow(net("127.0.0.0/8")).allow(Peers::Uid(1000));
-        assert!(none.permits(ip("127.1.2.3"), None));
-        assert!(none.permits(None, Some(1000)));
-        assert!(!none.permits(None, Some(0)));
-        assert!(!none.permits(None, None));
+    fn a_peer_that_no_entry_matches_is_allowed_by_open_and_denied_by_closed() {
+        let access = Access::closed().allow(net("127.0.0.0/8")).allow(Peers::Uid(1000));
+        assert!(access.permits(ip("127.1.2.3"), None));
+        assert!(access.permits(None, Some(1000)));
+        assert!(!access.permits(None, Some(0)));
+        assert!(!access.permits(None, None));
         assert!(Access::open().is_open() && Access::open().permits(None, None));
         assert!(!Access::closed().is_open());
     }
 
     #[test]
-    fn mapped_addresses_and_networks_are_ipv4() {
+    fn lists_are_equal_if_their_entries_and_their_order_are() {
+        let access = || Access::closed().allow(net("10.0.0.0/8"));
+        assert_eq!(access(), access());
+        assert_eq!(access(), Access::closed().allow(net("::ffff:10.0.0.0/104")));
+        assert_ne!(access(), access().deny(Peers::Uid(0)));
+        assert_ne!(access(), Access::open().allow(net("10.0.0.0/8")));
+    }
+
+    #[test]
+    fn ipv4_mapped_addresses_and_networks_count_as_ipv4() {
         let access = Access::closed().allow(net("::ffff:10.0.0.0/104"));
         assert!(access.permits(ip("10.1.2.3"), None));
         assert!(access.permits(ip("::ffff:10.1.2.3"), None));
         assert!(!access.permits(ip("11.1.2.3"), None));
-        // All of IPv6 is none of IPv4.
+        // The network of all IPv6 addresses contains no IPv4 address.
         let access = Access::open().deny(net("::/0"));
         assert!(access.permits(ip("::ffff:10.1.2.3"), None));
         assert!(!access.permits(ip("::1"), None));

@@ -1,4 +1,8 @@
-//! Every setting as plain data, with its default; the [`Builder`](crate::Builder) fills it in.
+//! Every setting of a server as plain data, with its default. The [`Builder`](crate::Builder) fills
+//! it in.
+//!
+//! `None` means no limit. Zero counts as the least that a setting can be: one millisecond for a
+//! timeout, one second for keepalive, one for a number of requests or probes.
 
 mod access;
 
@@ -8,88 +12,107 @@ use crate::sys;
 
 pub use access::{Access, Peers};
 
-/// What to do with newcomers when the server is full.
+/// What a full server does with a new connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overload {
-    /// Leave them in the kernel's backlog until somebody leaves. They wait, connected as far as
-    /// they can tell; when the backlog too is full the system turns them away.
+    /// Leave it in the kernel's backlog until a connection ends. To the client it looks connected.
+    /// When the backlog is full too, the kernel drops or refuses further connections
+    /// ([listen(2)](https://man7.org/linux/man-pages/man2/listen.2.html)).
     Defer,
-    /// Accept them, say this, and close. An empty message just closes.
+    /// Accept it, send this message, and close it. An empty message sends nothing.
     Refuse(Vec<u8>),
 }
 
-/// TCP keepalive: how a peer that has vanished without a word is found
+/// TCP keepalive: how the kernel detects a peer that has vanished without closing its connection
 /// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
+///
+/// Times are rounded down to whole seconds, from 1 to 32,767. Other values than Linux allows, zero
+/// for instance, become the nearest that it does.
+///
+/// These are all the options that keepalive has, so that the fields can be relied on:
+/// `Keepalive { probes: 8, ..Keepalive::default() }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// How long a connection is silent before the first probe.
+    /// How long a connection is silent before the first probe (`TCP_KEEPIDLE`); 60 s by default.
     pub idle: Duration,
-    /// The time between probes.
+    /// The time between two probes (`TCP_KEEPINTVL`); 15 s by default.
     pub interval: Duration,
-    /// After how many unanswered probes the connection is reset.
+    /// How many unanswered probes reset the connection (`TCP_KEEPCNT`), from 1 to 127; 4 by
+    /// default.
     pub probes: u32,
 }
 
 impl Default for Keepalive {
-    /// First probe after 60 s, then each 15 s; reset after the fourth: within two minutes.
+    /// The first probe after 60 s, then one every 15 s; the connection is reset when the fourth is
+    /// not answered, within two minutes.
     fn default() -> Keepalive {
         Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(15), probes: 4 }
     }
 }
 
+// `ConnectionRate` and `MinRate` are open structs, so that their numbers are named where they are
+// written. A further number would be a setting of its own.
+
 /// How often one peer may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionRate {
-    /// So many times,
+    /// The number of connections that a peer may make in each interval of the length
+    /// [`per`](ConnectionRate::per), all at once or spread out. Zero: none.
     pub connections: u32,
-    /// in any time this long. All of them may come at once.
+    /// The length of the interval. Zero: the rate is not limited.
     pub per: Duration,
 }
 
-/// How fast a message must come, or be taken, once it has begun.
+/// The lowest rate at which a peer may send a message, or take what is written to it, once the
+/// first bytes of it were transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MinRate {
-    /// So many bytes each second, on the average since it began. Zero counts as one.
+    /// The rate, in bytes per second, as an average since the first bytes. Zero counts as one.
     pub bytes_per_second: u32,
-    /// For so long after its begin the rate does not matter.
+    /// How long after the first bytes the rate is not checked. Zero: it is checked at once.
     pub grace: Duration,
 }
 
 impl MinRate {
-    /// How long this many bytes may have taken, when the next is due.
+    /// How long after the first bytes the transfer of `bytes` bytes may end.
     pub(crate) fn time_for(self, bytes: usize) -> Duration {
         let seconds = bytes as f64 / f64::from(self.bytes_per_second.max(1));
-        // Capped where it is for ever for all that matters.
+        // At most 30 years, which a `Duration` can hold whatever the number of bytes.
         self.grace.saturating_add(Duration::from_secs_f64(seconds.min(1e9)))
     }
 }
 
-/// What a [`Transport`](crate::transport::Transport) needs to know of the settings.
+/// The settings that a [`Transport`](crate::transport::Transport) uses. The methods of the same
+/// names of [`Builder`](crate::Builder) describe them.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TransportOptions {
-    /// How many connections the kernel may hold ready before they are accepted. The system caps
-    /// it (`net.core.somaxconn`).
+    /// How many connections the kernel queues before they are accepted, at most
+    /// `net.core.somaxconn` ([listen(2)](https://man7.org/linux/man-pages/man2/listen.2.html));
+    /// 1024 by default.
     pub backlog: u32,
-    /// `SO_REUSEADDR`: bind although connections of an earlier server linger in `TIME_WAIT`.
+    /// `SO_REUSEADDR`: a TCP server binds although connections of an earlier one are in
+    /// `TIME_WAIT`; `true` by default.
     pub reuse_address: bool,
-    /// `SO_REUSEPORT`: let several sockets share the port.
+    /// `SO_REUSEPORT`: several sockets share the port; `false` by default.
     pub reuse_port: bool,
-    /// Whether an IPv6 server takes IPv4 clients too (the inverse of `IPV6_V6ONLY`).
+    /// Whether an IPv6 server takes IPv4 clients too (the inverse of `IPV6_V6ONLY`); `false` by
+    /// default.
     pub dual_stack: bool,
-    /// `TCP_NODELAY`.
+    /// `TCP_NODELAY`: TCP sends small segments at once; `true` by default.
     pub nodelay: bool,
-    /// TCP keepalive; `None`: off.
+    /// TCP keepalive; [`Keepalive::default`] by default, `None`: off.
     pub keepalive: Option<Keepalive>,
-    /// The longest datagram that is taken, in bytes.
+    /// The longest datagram that is accepted, in bytes; 65,535 by default.
     pub max_packet_size: usize,
-    /// `TCP_USER_TIMEOUT`: how long what was sent may stay without an answer from the peer's
-    /// system; `None`: as long as the system says.
+    /// `TCP_USER_TIMEOUT`: how long data may stay unacknowledged before the connection is reset;
+    /// two minutes by default, `None`: the system's limit.
     pub user_timeout: Option<Duration>,
-    /// How long a stream waits for the next message; `None`: for ever.
+    /// How long a stream's read blocks, which is mostly the wait for the first byte of a message:
+    /// the `idle_timeout`, or else the `read_timeout`. `None`, the default: for ever.
     pub read_timeout: Option<Duration>,
-    /// How long a write waits for room; `None`: for ever.
+    /// How long a stream's write blocks; 30 s by default, `None`: for ever.
     pub write_timeout: Option<Duration>,
 }
 
@@ -110,6 +133,8 @@ impl Default for TransportOptions {
     }
 }
 
+/// Every setting of a server; the methods of the same names of [`Builder`](crate::Builder) describe
+/// them.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) transport: TransportOptions,
@@ -147,8 +172,8 @@ impl Default for Settings {
     }
 }
 
-/// The descriptors that this process may open, less a sixteenth, and at least 32, for everything
-/// that is not a connection.
+/// The number of descriptors that this process may open, less a sixteenth (at least 32) for
+/// everything that is not a connection; at least 1.
 fn default_max_connections() -> usize {
     let limit = sys::descriptors::limit();
     limit.saturating_sub((limit / 16).max(32)).max(1)

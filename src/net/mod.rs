@@ -1,5 +1,6 @@
-//! Streams: what a transport delivers ([`Stream`]), how a connection waits for it ([`Wait`]), and
-//! the stream that a connection, the registry and a broadcast share ([`SharedStream`]).
+//! Streams: the interface of a connected socket ([`Stream`]), how a connection waits for it
+//! ([`Wait`]), and the stream that a connection, the registry and a broadcast share
+//! ([`SharedStream`]).
 
 mod shared_stream;
 mod stream;

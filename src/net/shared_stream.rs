@@ -1,5 +1,6 @@
-//! A connected stream as a server sees it ([`SharedStream`]): what a handler's connection, the registry and
-//! a broadcast share.
+//! [`SharedStream`]: a connected stream with its peer's address, shared by the connection that a
+//! handler is given, by the registry, and by broadcasts. It decides how a read or write waits, and
+//! keeps their writes apart.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -18,28 +19,29 @@ use crate::sys::poll::poll;
 use crate::sys::prefetch::Span;
 use crate::sys::socket::retry_interrupted;
 
-/// A stream and who is at its other end: what a connection, the registry and a broadcast share.
+/// A stream and the address of its peer.
 pub(crate) struct SharedStream {
     inner: Box<dyn Stream>,
     peer: Address,
-    /// `None` where the system does the waiting.
+    /// How reads and writes wait. Without it the stream itself blocks.
     wait: OnceLock<Box<dyn Wait>>,
-    /// Reading it again at once would be in vain.
+    /// The last read has read everything that was received, so that the next one would fail with
+    /// `WouldBlock`: it is to wait first. Never set without a `wait`.
     needs_poll: AtomicBool,
-    /// Whether end-of-file may be this side's doing, the peer having more to say.
+    /// This side has shut down the read side, so that EOF does not mean that the peer closed.
     read_shutdown: AtomicBool,
-    /// Why this side, other than by its handler, has ended it.
+    /// The reason for which the server, not the handler, has closed the stream.
     close_reason: OnceLock<CloseReason>,
-    /// Held while writing, so that what a handler writes and what a broadcast delivers never tear
-    /// each other.
+    /// Locked during a write, so that bytes of the handler and of a broadcast are never mixed.
     output: Mutex<Output>,
 }
 
 #[derive(Default)]
 struct Output {
-    /// The rest of a message that a broadcast could send only in part.
+    /// The rest of a broadcast message of which only a part could be sent. It is sent first.
     pending: Vec<u8>,
-    /// After a failed write nothing more is sent, by anybody: the peer would see a gap.
+    /// A write has failed, perhaps in the middle. All further ones fail, or the peer would miss
+    /// bytes without noticing.
     is_broken: bool,
 }
 
@@ -49,12 +51,13 @@ impl Output {
     }
 }
 
-/// How long to wait for the peer.
+/// How long a read or write may wait for the peer.
 #[derive(Clone, Copy)]
 pub(crate) enum IoTimeout {
-    /// As long as the stream was told to wait, which is this long; `None` for ever.
+    /// The stream's own timeout (`SO_RCVTIMEO` or `SO_SNDTIMEO`), which is set to this; `None`: for
+    /// ever.
     Socket(Option<Duration>),
-    /// Not longer than until then, whatever the stream was told.
+    /// Until this instant, whatever the stream's own timeout is.
     Deadline(Instant),
 }
 
@@ -67,11 +70,11 @@ impl IoTimeout {
     }
 }
 
-/// How far a [`SharedStream::try_send`] came.
+/// The result of [`SharedStream::try_send`].
 pub(crate) struct Sent {
-    /// So many bytes need not be sent again.
+    /// How many bytes are done with: they were sent, or are kept to be sent next.
     pub(crate) bytes: usize,
-    /// Whether there is more to send once the stream has room.
+    /// Whether there is more to send, for which the stream has no room, or is in use.
     pub(crate) blocked: bool,
 }
 
@@ -103,7 +106,8 @@ impl SharedStream {
         self.inner.shutdown(how)
     }
 
-    /// To be told of a shutdown that another process may do.
+    /// Treats the read side as shut down. A forked child calls this because its parent, in a stop,
+    /// shuts down the connection that they share.
     pub(crate) fn assume_read_shutdown(&self) {
         self.read_shutdown.store(true, Ordering::SeqCst);
     }
@@ -112,11 +116,11 @@ impl SharedStream {
         self.read_shutdown.load(Ordering::SeqCst)
     }
 
-    /// Ends it from outside its handler, which then learns from the end of its input, or from an
-    /// error when it writes; the first reason counts.
-    pub(crate) fn close(&self, how: Shutdown, why: CloseReason) {
-        let _ = self.close_reason.set(why);
-        // A peer that is gone already needs no shutting.
+    /// Closes the stream from outside the handler, which then reads EOF, or gets an error when it
+    /// writes. Of several reasons the first is kept.
+    pub(crate) fn close(&self, how: Shutdown, reason: CloseReason) {
+        let _ = self.close_reason.set(reason);
+        // Fails if the connection is broken.
         let _ = self.shutdown(how);
     }
 
@@ -124,32 +128,32 @@ impl SharedStream {
         self.close_reason.get().copied()
     }
 
-    /// From now on nothing is left to the system to wait for. A second one is ignored: the first may
-    /// be in use.
+    /// From now on all reads and writes are non-blocking and wait through `wait`. A second call is
+    /// ignored, because the first `wait` may be in use.
     pub(crate) fn wait_with(&self, wait: Box<dyn Wait>) {
-        // Whoever has just connected has most often said nothing yet.
+        // A client that has just connected has most often sent nothing yet.
         self.needs_poll.store(true, Ordering::Relaxed);
         let _ = self.wait.set(wait);
     }
 
-    /// Where it is in memory, with what it owns that each read and write comes to.
+    /// The memory that each read and write touches, for prefetching.
     #[cfg(feature = "fibers")]
     pub(crate) fn spans(&self) -> [Span; 3] {
         let wait = self.wait.get().map(|wait| Span::of(&**wait)).unwrap_or_default();
         [Span::of(self), Span::of(&*self.inner), wait]
     }
 
-    /// Whether nothing is left to the system to wait for.
+    /// Whether reads and writes wait through a [`Wait`].
     pub(crate) fn uses_wait(&self) -> bool {
         self.wait.get().is_some()
     }
 
-    /// Whether there is something to wait for before a read needs its buffer.
+    /// Whether the next read has to wait first, for which it needs no buffer.
     pub(crate) fn needs_poll(&self) -> bool {
         self.needs_poll.load(Ordering::Relaxed)
     }
 
-    /// Waits for what a read would wait for, if it would.
+    /// Waits for input if the next read has to.
     pub(crate) fn wait_for_input(&self, timeout: IoTimeout) -> io::Result<()> {
         if let (true, Some(wait)) = (self.needs_poll(), self.wait.get()) {
             wait.wait(&*self.inner, Interest::Read, timeout.deadline())?;
@@ -167,38 +171,59 @@ impl SharedStream {
         }
     }
 
-    /// As [`read`](Link::read); `None` where it has turned out that there is something to wait for
-    /// first.
+    /// As [`read`](SharedStream::read), but returns `None` where that would wait through a
+    /// [`Wait`]: the caller releases its buffers, calls
+    /// [`wait_for_input`](SharedStream::wait_for_input), and tries again.
     #[inline(always)]
     pub(crate) fn read_input(
         &self,
         buffer: &mut [u8],
         timeout: IoTimeout,
     ) -> io::Result<Option<usize>> {
-        let wait = self.wait.get();
-        wait.inspect(|wait| wait.yield_now());
-        loop {
-            let read = match (timeout, wait) {
-                (IoTimeout::Socket(_), None) => self.inner.read(buffer),
-                _ => self.inner.try_read(buffer),
-            };
-            match read {
-                Ok(length) => {
-                    if wait.is_some() && length < buffer.len() && self.inner.short_read_empties() {
-                        self.needs_poll.store(true, Ordering::Relaxed);
-                    }
-                    return Ok(Some(length));
-                }
-                Err(error) if wait.is_some() && error.kind() == io::ErrorKind::WouldBlock => {
-                    self.needs_poll.store(true, Ordering::Relaxed);
-                    return Ok(None);
-                }
-                Err(error) => self.retry(error, Interest::Read, timeout)?,
+        match self.wait.get() {
+            None => self.read_blocking(buffer, timeout).map(Some),
+            Some(wait) => {
+                wait.yield_now();
+                self.read_ready(buffer)
             }
         }
     }
 
-    /// Lets some time pass.
+    /// Without a [`Wait`]: the stream itself blocks, unless there is a deadline.
+    #[inline(always)]
+    fn read_blocking(&self, buffer: &mut [u8], timeout: IoTimeout) -> io::Result<usize> {
+        loop {
+            let read = match timeout {
+                IoTimeout::Socket(_) => self.inner.read(buffer),
+                IoTimeout::Deadline(_) => self.inner.try_read(buffer),
+            };
+            match read {
+                Ok(length) => return Ok(length),
+                Err(error) => self.wait_after(error, Interest::Read, timeout)?,
+            }
+        }
+    }
+
+    /// With a [`Wait`]: reads without blocking, and notes whether the next read has to wait. `None`
+    /// if this one has to.
+    #[inline(always)]
+    fn read_ready(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match retry_interrupted(|| self.inner.try_read(buffer)) {
+            Ok(length) => {
+                if length < buffer.len() && self.inner.short_read_empties() {
+                    self.needs_poll.store(true, Ordering::Relaxed);
+                }
+                Ok(Some(length))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.needs_poll.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for this long.
     pub(crate) fn sleep(&self, time: Duration) {
         match self.wait.get() {
             Some(wait) => wait.sleep(time),
@@ -206,62 +231,74 @@ impl SharedStream {
         }
     }
 
-    /// Writes all of the pieces, behind what a broadcast has left over. `timeout` is asked how long
-    /// to wait once so many bytes are written.
+    /// Writes all of the slices, after what a broadcast has left over. `timeout` is called before
+    /// each write with the number of bytes written so far: with a minimum rate, that decides how
+    /// long the next write may wait.
     pub(crate) fn write_all(
         &self,
-        pieces: [&[u8]; 2],
-        mut timeout: impl FnMut(usize) -> IoTimeout,
+        slices: [&[u8]; 2],
+        timeout: impl FnMut(usize) -> IoTimeout,
     ) -> io::Result<()> {
         let mut output = self.output.lock();
         output.check()?;
         let pending = std::mem::take(&mut output.pending);
-        // Until all of it is sent.
+        // Until all of it is written: a `Stream` or a `Wait` may also panic in the middle.
         output.is_broken = true;
-        let mut slices = [&pending, pieces[0], pieces[1]].map(IoSlice::new);
-        let mut rest = &mut slices[..];
-        // Most often there is one piece, for which there is a cheaper call.
-        IoSlice::advance_slices(&mut rest, 0);
-        let last = rest.iter().rposition(|piece| !piece.is_empty());
-        rest = &mut rest[..last.map_or(0, |last| last + 1)];
+        let mut slices = [&pending, slices[0], slices[1]].map(IoSlice::new);
+        let written = self.write_slices(trim_empty(&mut slices), timeout);
+        output.is_broken = written.is_err();
+        written
+    }
+
+    #[inline(always)]
+    fn write_slices(
+        &self,
+        mut slices: &mut [IoSlice<'_>],
+        mut timeout: impl FnMut(usize) -> IoTimeout,
+    ) -> io::Result<()> {
         let mut written = 0;
-        while !rest.is_empty() {
+        while !slices.is_empty() {
             let timeout = timeout(written);
-            let write = match (timeout, self.wait.get()) {
-                (IoTimeout::Socket(_), None) => self.inner.write(rest),
-                (_, wait) => {
-                    wait.inspect(|wait| wait.yield_now());
-                    self.inner.try_write(rest)
-                }
-            };
-            match write {
+            match self.write_some(slices, timeout) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(length) => {
                     written += length;
-                    IoSlice::advance_slices(&mut rest, length);
+                    IoSlice::advance_slices(&mut slices, length);
                 }
-                Err(error) => self.retry(error, Interest::Write, timeout)?,
+                Err(error) => self.wait_after(error, Interest::Write, timeout)?,
             }
         }
-        output.is_broken = false;
         Ok(())
     }
 
-    /// An error if a write has failed.
+    /// One write. Without a [`Wait`] and a deadline the stream itself blocks.
+    #[inline(always)]
+    fn write_some(&self, slices: &[IoSlice<'_>], timeout: IoTimeout) -> io::Result<usize> {
+        match (self.wait.get(), timeout) {
+            (None, IoTimeout::Socket(_)) => self.inner.write(slices),
+            (None, IoTimeout::Deadline(_)) => self.inner.try_write(slices),
+            (Some(wait), _) => {
+                wait.yield_now();
+                self.inner.try_write(slices)
+            }
+        }
+    }
+
+    /// `BrokenPipe` if a write has failed.
     pub(crate) fn check(&self) -> io::Result<()> {
         self.output.lock().check()
     }
 
-    /// Sends as much as there is room for, without waiting. Where that ends in the middle of a
-    /// message, what `rest` says is left of it after so many bytes is kept, to go before anything
-    /// else.
+    /// Sends as much as the stream has room for, without blocking. If that ends in the middle of a
+    /// message, the rest of the message is kept, and sent before anything else: `rest` is called
+    /// with the number of bytes sent, and returns it.
     pub(crate) fn try_send<'message>(
         &self,
-        pieces: &[IoSlice<'_>],
+        slices: &[IoSlice<'_>],
         rest: impl FnOnce(usize) -> &'message [u8],
     ) -> io::Result<Sent> {
         let Some(mut output) = self.output.try_lock() else {
-            // The handler is writing, which may take it a while.
+            // The handler is writing, and may be blocked in it.
             return Ok(Sent { bytes: 0, blocked: true });
         };
         output.check()?;
@@ -271,8 +308,8 @@ impl SharedStream {
                 None => return Ok(Sent { bytes: 0, blocked: true }),
             }
         }
-        let all = pieces.iter().map(|piece| piece.len()).sum();
-        let sent = if all == 0 { 0 } else { self.try_write(pieces)?.unwrap_or(0) };
+        let all = slices.iter().map(|slice| slice.len()).sum();
+        let sent = if all == 0 { 0 } else { self.try_write(slices)?.unwrap_or(0) };
         if sent == all {
             return Ok(Sent { bytes: all, blocked: false });
         }
@@ -281,9 +318,9 @@ impl SharedStream {
         Ok(Sent { bytes: sent + rest.len(), blocked: true })
     }
 
-    /// `None` where there is no room.
-    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
-        match retry_interrupted(|| self.inner.try_write(pieces)) {
+    /// `None` if there is no room.
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+        match retry_interrupted(|| self.inner.try_write(slices)) {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             Ok(length) => Ok(Some(length)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -291,24 +328,42 @@ impl SharedStream {
         }
     }
 
-    fn retry(&self, error: io::Error, interest: Interest, timeout: IoTimeout) -> io::Result<()> {
-        match (error.kind(), self.wait.get(), timeout) {
-            (io::ErrorKind::Interrupted, ..) => Ok(()),
-            (io::ErrorKind::WouldBlock, Some(wait), _) => {
-                wait.wait(&*self.inner, interest, timeout.deadline())
-            }
-            (io::ErrorKind::WouldBlock, None, IoTimeout::Deadline(timeout)) => {
-                let Some(fd) = self.inner.as_fd() else { return Ok(()) };
-                let [ready] = poll([Some((fd, interest))], [], Some(timeout))?;
-                if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
-            }
-            // The stream blocks: the system has waited, for as long as its timeout allows.
-            (io::ErrorKind::WouldBlock, None, IoTimeout::Socket(_)) => {
-                Err(io::ErrorKind::TimedOut.into())
-            }
+    /// Waits, after a read or write has failed, until it is to be repeated; returns the error if it
+    /// is not to be.
+    fn wait_after(
+        &self,
+        error: io::Error,
+        interest: Interest,
+        timeout: IoTimeout,
+    ) -> io::Result<()> {
+        match error.kind() {
+            io::ErrorKind::Interrupted => Ok(()),
+            io::ErrorKind::WouldBlock => self.wait_until_ready(interest, timeout),
             _ => Err(error),
         }
     }
+
+    fn wait_until_ready(&self, interest: Interest, timeout: IoTimeout) -> io::Result<()> {
+        match (self.wait.get(), timeout) {
+            (Some(wait), _) => wait.wait(&*self.inner, interest, timeout.deadline()),
+            (None, IoTimeout::Deadline(deadline)) => {
+                let Some(fd) = self.inner.as_fd() else { return Ok(()) };
+                let [ready] = poll([Some((fd, interest))], [], Some(deadline))?;
+                if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+            }
+            // The stream has blocked; `WouldBlock` means that its own timeout is over.
+            (None, IoTimeout::Socket(_)) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+/// The slices without the empty ones at both ends. Most often one is left, for which there is a
+/// cheaper system call (see [`send`](crate::sys::socket::send)).
+#[inline(always)]
+fn trim_empty<'a, 'b>(slices: &'a mut [IoSlice<'b>]) -> &'a mut [IoSlice<'b>] {
+    let start = slices.iter().position(|slice| !slice.is_empty()).unwrap_or(slices.len());
+    let end = slices.iter().rposition(|slice| !slice.is_empty()).map_or(start, |last| last + 1);
+    &mut slices[start..end]
 }
 
 impl fmt::Debug for SharedStream {

@@ -1,4 +1,5 @@
-//! What a stream transport delivers ([`Stream`]), and how a connection waits on it ([`Wait`]).
+//! [`Stream`], the interface of a connected socket, with its implementation for TCP and Unix
+//! sockets ([`SocketStream`]); and [`Wait`], the way in which a connection waits for its stream.
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
@@ -12,65 +13,81 @@ use crate::address::{Address, UnixName};
 pub use crate::sys::poll::Interest;
 use crate::sys::socket::{self, Mode};
 
-/// The two directions of bytes behind a [`Connection`](crate::Connection).
+/// A bidirectional byte stream, on which a [`Connection`](crate::Connection) is built.
 ///
-/// TCP and Unix sockets are streams ([`SocketStream`]); a transport of your own may wrap them, or
-/// bring another. All methods take `&self`: a server shuts a stream down while a handler is
-/// reading from it.
+/// [`SocketStream`] implements it for TCP and Unix sockets; a transport of your own may wrap that,
+/// or implement another. All methods take `&self`, because a server shuts a stream down while a
+/// handler reads from it.
 pub trait Stream: Send + Sync + 'static {
-    /// Reads what there is, waiting for the first byte; 0 at the end. `WouldBlock` after the read
-    /// timeout.
+    /// Reads some bytes, and blocks until there are any; 0 is EOF.
+    ///
+    /// # Errors
+    /// `WouldBlock` after the [read timeout](Stream::set_read_timeout).
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes some of the pieces, in order, waiting for room; returns how many bytes were taken.
-    fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Writes bytes of the slices, in order, and blocks until there is room for some; returns how
+    /// many were written.
+    ///
+    /// # Errors
+    /// `WouldBlock` after the [write timeout](Stream::set_write_timeout).
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// As [`read`](Stream::read), but never waits: `WouldBlock` when there is nothing.
+    /// As [`read`](Stream::read), but without blocking.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing to read.
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// As [`write`](Stream::write), but never waits: `WouldBlock` when there is no room.
-    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// As [`write`](Stream::write), but without blocking.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is no room.
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Ends one or both directions. A reader that waits gets what was received, and then the end.
+    /// Shuts one direction down, or both, also while another thread reads or writes: reads return
+    /// what was received, and then EOF; writes fail.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
 
-    /// How long a read waits; `None`: for ever.
+    /// Sets how long [`read`](Stream::read) blocks; `None`: for ever, zero: the shortest time
+    /// that the stream can.
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// How long a write waits for room; `None`: for ever.
+    /// Sets how long [`write`](Stream::write) blocks; `None`: for ever, zero: the shortest time
+    /// that the stream can.
     fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// This end's address.
+    /// The address of this end.
     fn local_addr(&self) -> io::Result<Address>;
 
-    /// The user that the peer runs as, on this machine; `None`, the default, where it is not known.
+    /// The id of the user that the peer, a process on this machine, runs as; `None`, the default,
+    /// if it is not known.
     fn peer_uid(&self) -> io::Result<Option<u32>> {
         Ok(None)
     }
 
-    /// How many bytes were received and not read yet; `usize::MAX`, the default, where that is not
-    /// known.
+    /// How many bytes were received and not read yet; `usize::MAX`, the default, if that is not
+    /// known. A stream that is closed with unread bytes may be reset.
     fn unread(&self) -> io::Result<usize> {
         Ok(usize::MAX)
     }
 
-    /// How many bytes were written that the peer would lose if it sent more now and the stream
-    /// were closed; 0 by default.
+    /// How many of the written bytes the peer would lose if the stream were reset now; 0 by
+    /// default.
     fn unsent(&self) -> io::Result<usize> {
         Ok(0)
     }
 
-    /// Whether a read that returns less than there was room for has left nothing behind; `false`,
-    /// the default, where it may have. Then it need not be tried again to know that.
+    /// Whether a read that does not fill its buffer has read everything that was received, so that
+    /// the next one would block. `false`, the default, if that is not sure.
     fn short_read_empties(&self) -> bool {
         false
     }
 
-    /// Tells the peer at once what has been received, where that would otherwise wait for
-    /// something to send. Nothing by default.
+    /// Acknowledges what was received at once, if the protocol would otherwise delay that until
+    /// there is something to send. Does nothing by default.
     fn acknowledge(&self) {}
 
-    /// The descriptor to wait on; `None` for a stream that is always ready.
+    /// The descriptor to poll for readiness; `None` for a stream that is always ready.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 }
 
@@ -98,16 +115,16 @@ impl Stream for SocketStream {
         socket::receive(self.socket.as_fd(), buffer, Mode::AsSet)
     }
 
-    fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        socket::send(self.socket.as_fd(), pieces, Mode::AsSet)
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        socket::send(self.socket.as_fd(), slices, Mode::AsSet)
     }
 
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         socket::receive(self.socket.as_fd(), buffer, Mode::Try)
     }
 
-    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        socket::send(self.socket.as_fd(), pieces, Mode::Try)
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        socket::send(self.socket.as_fd(), slices, Mode::Try)
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
@@ -134,8 +151,8 @@ impl Stream for SocketStream {
         })
     }
 
-    /// By `SO_PEERCRED` ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)): who it was
-    /// when it connected.
+    /// `SO_PEERCRED` ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)): the effective
+    /// user when the peer connected.
     fn peer_uid(&self) -> io::Result<Option<u32>> {
         if self.is_tcp { Ok(None) } else { socket::peer_uid(self.socket.as_fd()).map(Some) }
     }
@@ -146,26 +163,27 @@ impl Stream for SocketStream {
 
     fn unsent(&self) -> io::Result<usize> {
         if !self.is_tcp {
-            // What was written to a Unix socket is with the peer already.
+            // Bytes that are written to a Unix socket are in the peer's receive queue at once.
             return Ok(0);
         }
         let unsent = socket::unsent(self.socket.as_fd())?;
-        // Of a connection that was reset Linux goes on counting what nobody will take.
-        let is_lost = unsent > 0 && socket2::SockRef::from(&self.socket).peer_addr().is_err();
-        Ok(if is_lost { 0 } else { unsent })
+        // After an RST Linux still counts the bytes, though they will never be sent.
+        let is_reset = unsent > 0 && socket2::SockRef::from(&self.socket).peer_addr().is_err();
+        Ok(if is_reset { 0 } else { unsent })
     }
 
-    /// On a Unix socket a read may also end where a descriptor was sent along.
+    /// Only for TCP: on a Unix socket a read also ends at bytes that carry a descriptor
+    /// (`SCM_RIGHTS`).
     fn short_read_empties(&self) -> bool {
         self.is_tcp
     }
 
-    /// By `TCP_QUICKACK` ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)). What a peer
-    /// sends in small pieces waits at its side until the one before is acknowledged (Nagle's
-    /// algorithm), which a system that has nothing to send puts off for 40 ms.
+    /// `TCP_QUICKACK` ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)). A peer that
+    /// sends small segments waits for the acknowledgement of one before it sends the next (Nagle's
+    /// algorithm), and Linux delays the acknowledgement by 40 ms if there is no data to send.
     fn acknowledge(&self) {
         if self.is_tcp {
-            // Of one that is broken, there is nothing to acknowledge.
+            // Fails only on a broken connection, where there is nothing to acknowledge.
             let _ = rustix::net::sockopt::set_tcp_quickack(&self.socket, true);
         }
     }
@@ -175,16 +193,19 @@ impl Stream for SocketStream {
     }
 }
 
-/// What it means to wait for a stream: the one place where a connection blocks.
+/// How a connection waits for its stream: with it, this is the only place where the connection
+/// blocks.
 ///
-/// On a thread or process of its own a connection lets the system do it, and no `Wait` is involved.
-/// A [`Mixin`](crate::Mixin) that wants to do something else meanwhile (watch for a stop, run
-/// another connection) gives the request one of these with
-/// [`Request::wait_with`](crate::Request::wait_with); then the connection reads and writes without
-/// ever waiting itself.
+/// A connection that has a thread or process to itself needs no `Wait`: its reads and writes block.
+/// A [`Mixin`](crate::Mixin) that does something else meanwhile (watches for a stop, runs another
+/// connection) gives the request one with
+/// [`Request::wait_with`](crate::Request::wait_with). Then the connection's reads and writes never
+/// block; it calls [`wait`](Wait::wait) instead.
 pub trait Wait: Send + Sync + 'static {
-    /// Returns when the stream may be ready, `TimedOut` when it was not until `deadline`
-    /// (`None`: for ever).
+    /// Waits until the stream may be ready. It may return early.
+    ///
+    /// # Errors
+    /// `TimedOut` if the stream is not ready by `deadline` (`None`: wait for ever).
     fn wait(
         &self,
         stream: &dyn Stream,
@@ -192,11 +213,11 @@ pub trait Wait: Send + Sync + 'static {
         deadline: Option<Instant>,
     ) -> io::Result<()>;
 
-    /// Called before each read and each write: here others may get their turn. By default they do
-    /// not.
+    /// Called before each read and each write, so that another connection may run first. Does
+    /// nothing by default.
     fn yield_now(&self) {}
 
-    /// Lets some time pass, for what nothing tells the end of; by default the thread sleeps.
+    /// Waits for this long, where there is no event to wait for. By default the thread sleeps.
     fn sleep(&self, time: Duration) {
         std::thread::sleep(time);
     }
@@ -209,25 +230,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_received_is_acknowledged_at_once() {
+    fn acknowledge_sends_the_acknowledgement_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let here = SocketStream::from(listener.accept().unwrap().0);
-        let peer = SocketStream::from(peer);
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let server = SocketStream::from(listener.accept().unwrap().0);
+        let client = SocketStream::from(client);
         let pass = |from: &SocketStream, to: &SocketStream| {
             from.write(&[IoSlice::new(b"!")]).unwrap();
             to.read(&mut [0]).unwrap();
         };
-        // The system may have acknowledged it before this is asked, but not each time.
-        let was_seen = (0..100).any(|_| {
-            // Who always answers is expected to, and need not acknowledge before.
-            pass(&peer, &here);
-            pass(&here, &peer);
-            pass(&peer, &here);
-            let before = peer.unsent().unwrap();
-            here.acknowledge();
-            before > 0 && peer.unsent().unwrap() == 0
+        // The kernel may acknowledge by itself before the test looks, but not each time.
+        let was_observed = (0..100).any(|_| {
+            // Linux delays the acknowledgement on a connection that has always answered.
+            pass(&client, &server);
+            pass(&server, &client);
+            pass(&client, &server);
+            let before = client.unsent().unwrap();
+            server.acknowledge();
+            before > 0 && client.unsent().unwrap() == 0
         });
-        assert!(was_seen);
+        assert!(was_observed);
     }
 }

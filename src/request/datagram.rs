@@ -1,5 +1,6 @@
 //! A request on a datagram transport: a datagram and its handler.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::lifecycle::{self, DynError, catch_panic};
@@ -22,6 +23,15 @@ pub struct IncomingDatagram {
     pub peer: Address,
     /// The socket that a reply is sent by.
     pub socket: Arc<dyn DatagramSocket>,
+}
+
+impl fmt::Debug for IncomingDatagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IncomingDatagram")
+            .field("peer", &self.peer)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RequestHandler for dyn DatagramRequestHandler {

@@ -1,5 +1,6 @@
 //! A request on a stream transport: a connection and its handler.
 
+use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -18,6 +19,12 @@ pub struct IncomingStream {
     pub stream: Box<dyn Stream>,
     /// The client's address.
     pub peer: Address,
+}
+
+impl fmt::Debug for IncomingStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IncomingStream").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 impl RequestHandler for dyn StreamRequestHandler {

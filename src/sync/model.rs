@@ -1,9 +1,9 @@
-//! What stands in for `parking_lot` and `std::thread` in a model: `shuttle`'s, under which one
-//! thread runs at a time, and a scheduler chooses before each step which.
+//! Locks, condition variables, atomics and threads for models: those of `shuttle`, which runs one
+//! thread at a time and chooses before each step which one.
 //!
-//! There is no clock: a wait with a time limit times out whenever the scheduler likes, and one of
-//! more than a [`YEAR`] never does. A model gives that long to a wait that has to be ended by
-//! somebody: if nobody does, no thread can go on, and this is reported as a deadlock.
+//! Models have no clock. A wait with a timeout of at most a [`YEAR`] may time out at any step. A
+//! longer one never does: a model uses it for a wait that a notification must end. If the
+//! notification is lost, no thread can run, which shuttle reports as a deadlock.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -15,8 +15,9 @@ pub(crate) use shuttle::thread;
 
 pub(crate) const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// Runs the model in tens of thousands of random orders: with any thread's step next, with all
-/// orders alike, and with few turns between threads, which is all that most mistakes need.
+/// Runs the model in tens of thousands of random orders. Three schedulers choose them: each step at
+/// random, each order with the same probability, and orders with at most four preemptions,
+/// which are enough to show most races.
 pub(crate) fn check(model: fn()) {
     shuttle::check_random(model, 10_000);
     shuttle::check_urw(model, 10_000);
@@ -25,7 +26,7 @@ pub(crate) fn check(model: fn()) {
     }
 }
 
-/// Runs a small model in every order there is.
+/// Runs a small model in every possible order.
 pub(crate) fn check_all(model: fn()) {
     shuttle::check_dfs(model, None);
 }
@@ -49,7 +50,7 @@ impl<T> Mutex<T> {
 
 pub(crate) struct MutexGuard<'a, T> {
     mutex: &'a Mutex<T>,
-    /// `None` while a condition variable is waited for.
+    /// `None` during a wait for a condition variable.
     inner: Option<shuttle::sync::MutexGuard<'a, T>>,
 }
 
@@ -67,12 +68,13 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// A wait that never times out is `shuttle`'s; any other is over at the waiter's next turn,
-/// whether or not it has been notified by then.
+/// A condition variable. A wait that never times out is `shuttle`'s own. A wait with a timeout lets
+/// other threads run, and ends when the waiter is scheduled next, notified or not.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar {
     patient: shuttle::sync::Condvar,
-    /// Whether each of the others has been notified. Nobody else runs while it is locked.
+    /// A flag for each waiter with a timeout: whether it was notified. No other thread is scheduled
+    /// while this is locked, since its mutex is not one of `shuttle`'s.
     others: parking_lot::Mutex<Vec<Arc<AtomicBool>>>,
 }
 
@@ -82,7 +84,7 @@ impl Condvar {
     }
 
     pub(crate) fn notify_one(&self) {
-        // It takes no time, but lets others run first.
+        // A scheduling point: other threads may run first.
         thread::sleep(Duration::ZERO);
         let other = self.others.lock().pop();
         match other {
@@ -111,14 +113,15 @@ impl Condvar {
         while condition(guard) && self.wait_for(guard, time) {}
     }
 
-    /// Whether it was notified in time.
+    /// Returns whether it was notified before the timeout.
     fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, time: Duration) -> bool {
         let inner = guard.inner.take().unwrap();
         if time > YEAR {
             guard.inner = Some(self.patient.wait(inner).unwrap());
             return true;
         }
-        // Others may run before the lock is released, but not between that and the wait.
+        // Another thread may run before the lock is released, but none between the release and the
+        // start of the wait: a condition variable does both in one step.
         drop(inner);
         let notified = Arc::new(AtomicBool::new(false));
         self.others.lock().push(notified.clone());

@@ -1,4 +1,4 @@
-//! Forked children: watched by pidfd, reaped, signalled.
+//! Forked children: each is watched through a pidfd, reaped when it exits, and sent signals.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,45 +9,45 @@ use parking_lot::Mutex;
 use rustix::event::epoll;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
-/// The children that are running, each with something that lives as long as it: readable, as one
-/// descriptor, when one of them has ended
+/// The running children, each with a value that is kept until the child is reaped. As a descriptor
+/// it is readable when a child has exited
 /// ([pidfd_open(2)](https://man7.org/linux/man-pages/man2/pidfd_open.2.html)).
 #[derive(Debug)]
 pub(crate) struct Children<T> {
     running: Mutex<HashMap<i32, Child<T>>>,
-    ended: OwnedFd,
+    /// Polls the pidfds.
+    epoll: OwnedFd,
 }
 
 #[derive(Debug)]
 struct Child<T> {
-    descriptor: OwnedFd,
+    pidfd: OwnedFd,
     attached: T,
 }
 
 impl<T> Children<T> {
     pub(crate) fn new() -> io::Result<Children<T>> {
-        let ended = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Children { running: Mutex::default(), ended })
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Children { running: Mutex::default(), epoll })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.running.lock().is_empty()
     }
 
-    /// Takes charge of a child that was just forked. One that cannot be watched, for want of a
-    /// descriptor, is killed: no child is ever left to run unseen or to become a zombie.
+    /// Watches a child that was just forked. If that fails, for example for want of a descriptor,
+    /// the child is killed and reaped, so that it neither runs unwatched nor stays a zombie.
     pub(crate) fn add(&self, pid: Pid, attached: T) -> io::Result<()> {
         let watch = || {
-            let descriptor = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+            let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
             let token = epoll::EventData::new_u64(pid.as_raw_nonzero().get() as u64);
-            epoll::add(&self.ended, &descriptor, token, epoll::EventFlags::IN)?;
-            Ok(descriptor)
+            epoll::add(&self.epoll, &pidfd, token, epoll::EventFlags::IN)?;
+            Ok(pidfd)
         };
         match watch() {
-            Ok(descriptor) => {
-                self.running
-                    .lock()
-                    .insert(pid.as_raw_nonzero().get(), Child { descriptor, attached });
+            Ok(pidfd) => {
+                let child = Child { pidfd, attached };
+                self.running.lock().insert(pid.as_raw_nonzero().get(), child);
                 Ok(())
             }
             Err(error) => {
@@ -58,22 +58,24 @@ impl<T> Children<T> {
         }
     }
 
-    /// Reaps the children that have ended, without waiting.
+    /// Reaps the children that have exited, without blocking. Each is returned with its process id
+    /// and its exit, which is `None` if another call in this process reaped it.
     pub(crate) fn reap(&self) -> Vec<(i32, Option<Exit>, T)> {
         let mut events = [MaybeUninit::uninit(); 64];
         let mut reaped = Vec::new();
         loop {
             let at_once = Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 });
-            let Ok((events @ [_, ..], _)) = epoll::wait(&self.ended, &mut events, at_once) else {
+            let Ok((events @ [_, ..], _)) = epoll::wait(&self.epoll, &mut events, at_once) else {
                 return reaped;
             };
             for event in events {
                 let pid = event.data.u64() as i32;
                 let child = self.running.lock().remove(&pid);
                 if let Some(child) = child {
-                    // Closing it does not: a sibling that was forked meanwhile may have it open.
-                    let _ = epoll::delete(&self.ended, &child.descriptor);
-                    let id = WaitId::PidFd(child.descriptor.as_fd());
+                    // Closing the pidfd is not enough: a child that was forked since has a copy,
+                    // and epoll(7) watches the file until its last descriptor is closed.
+                    let _ = epoll::delete(&self.epoll, &child.pidfd);
+                    let id = WaitId::PidFd(child.pidfd.as_fd());
                     let status = rustix::process::waitid(id, WaitIdOptions::EXITED).ok().flatten();
                     reaped.push((pid, status.as_ref().map(Exit::of), child.attached));
                 }
@@ -81,19 +83,20 @@ impl<T> Children<T> {
         }
     }
 
-    /// Sends all of them `SIGTERM`, or `SIGKILL`.
+    /// Sends every child `SIGTERM`, or `SIGKILL` if `kill` is set.
     pub(crate) fn terminate(&self, kill: bool) {
         for child in self.running.lock().values() {
             let signal = if kill { Signal::KILL } else { Signal::TERM };
-            // A child that has just ended needs no signal.
-            let _ = rustix::process::pidfd_send_signal(&child.descriptor, signal);
+            // Fails if the child has exited and is not reaped yet.
+            let _ = rustix::process::pidfd_send_signal(&child.pidfd, signal);
         }
     }
 
-    /// In a child: lets go of its siblings, but drops nothing that lives as long as they: they
-    /// live.
+    /// In a forked child: closes the pidfds of its siblings. The attached values are not dropped,
+    /// because the siblings still run.
     pub(crate) fn forget(&self) {
-        // Should another thread have held the lock, nobody will ever release it in this process.
+        // Another thread of the parent may have held the lock at the fork. This process has no
+        // such thread, so the lock is never released here, and the pidfds stay open.
         if let Some(mut running) = self.running.try_lock() {
             for (_, sibling) in running.drain() {
                 std::mem::forget(sibling.attached);
@@ -104,11 +107,11 @@ impl<T> Children<T> {
 
 impl<T> AsFd for Children<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ended.as_fd()
+        self.epoll.as_fd()
     }
 }
 
-/// How a child ended.
+/// How a child exited: its status, or the signal that killed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Status(i32),

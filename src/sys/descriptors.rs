@@ -1,11 +1,12 @@
-//! Descriptors as a resource: their limit, and `/dev/null` in the place of inherited ones.
+//! The limit on open descriptors, and replacing inherited descriptors by `/dev/null`.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-/// Puts `/dev/null` in the place of descriptors that a child has inherited and must not hold.
-/// Each stays owned and valid where it is, and what was behind it is let go.
+/// Replaces descriptors that a forked child has inherited by `/dev/null`, in place
+/// ([dup(2)](https://man7.org/linux/man-pages/man2/dup.2.html)). The child's copy of the file is
+/// closed, while the number stays open, and valid for its owner.
 #[derive(Debug)]
 pub(crate) struct DevNull(OwnedFd);
 
@@ -15,15 +16,16 @@ impl DevNull {
         Ok(DevNull(rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())?))
     }
 
-    /// A descriptor that stands for one that is needed in a moment.
+    /// A descriptor that keeps a number free: the caller drops it when it needs another one.
     pub(crate) fn reserve(&self) -> io::Result<OwnedFd> {
         self.0.try_clone()
     }
 
     pub(crate) fn replace(&self, inherited: BorrowedFd<'_>) -> io::Result<()> {
-        // SAFETY: both numbers are open descriptors, the second of them borrowed from its owner,
-        // which goes on owning the same number; only the file behind it changes, in a process
-        // that uses it for nothing but closing it, if that.
+        // SAFETY: `dup3` touches no memory. Both arguments are open descriptors: the first is
+        // owned by `self`, the second is borrowed. The owner of the second keeps an open
+        // descriptor of that number, which it may use and close as before; it now refers to
+        // `/dev/null`, which makes later reads and writes harmless.
         match unsafe { libc::dup3(self.0.as_raw_fd(), inherited.as_raw_fd(), libc::O_CLOEXEC) } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),

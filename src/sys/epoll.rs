@@ -1,5 +1,5 @@
-//! [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html): waiting for many descriptors
-//! ([`Poller`]), and several threads waiting for one ([`ExclusiveWaiter`]).
+//! [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html): one thread waits for many
+//! descriptors ([`Poller`]), or many threads wait for one descriptor ([`ExclusiveWaiter`]).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -7,27 +7,29 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+#[cfg(feature = "fibers")]
 use rustix::io::Errno;
 use rustix::time;
 
 use super::poll::timespec;
 
-/// The descriptors that one thread waits for, each with a number.
+/// The descriptors that a worker thread waits for, each registered with a number.
 #[cfg(feature = "fibers")]
 #[derive(Debug)]
 pub(crate) struct Poller(OwnedFd);
 
-/// What has happened to a descriptor since it was last said.
+/// The readiness of a descriptor. For one that is registered with [`Poller::add`]: what has changed
+/// since the last event.
 #[cfg(feature = "fibers")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Event {
-    /// There is something to read.
+    /// There is input.
     pub(crate) readable: bool,
-    /// There is room to write.
+    /// There is room for output.
     pub(crate) writable: bool,
-    /// Nothing more will come: reading never has to wait again.
+    /// The input ends with what was received (`EPOLLRDHUP`): reads never block again.
     pub(crate) ended: bool,
-    /// Neither does writing.
+    /// Both directions are closed (`EPOLLHUP`): writes never block again.
     pub(crate) broken: bool,
 }
 
@@ -37,26 +39,28 @@ impl Poller {
         Ok(Poller(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
-    /// Says once what has happened to a stream, and what happens to it from now on, until it is
-    /// closed.
+    /// Registers a stream for edge-triggered events of both directions: one for its present state,
+    /// and one for each change until it is closed. Does nothing if it is registered already.
     pub(crate) fn add(&self, stream: BorrowedFd<'_>, number: u64) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         self.register(stream, number, flags)
     }
 
-    /// Says again and again that there is something to read, as long as there is.
+    /// Registers a descriptor for level-triggered input: each [`wait`](Poller::wait) reports it as
+    /// long as there is input. Does nothing if it is registered already.
     pub(crate) fn add_level(&self, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
         self.register(fd, number, EventFlags::IN)
     }
 
-    /// As [`add_level`](Readiness::watch_input), but of all who share it one is woken.
+    /// As [`add_level`](Poller::add_level), but an event wakes one of the threads that have
+    /// registered the descriptor in this way, not all of them (`EPOLLEXCLUSIVE`).
     pub(crate) fn add_exclusive(&self, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
         self.register(fd, number, EventFlags::IN | EventFlags::EXCLUSIVE)
     }
 
-    /// Ends it for a descriptor that is still open.
+    /// Unregisters an open descriptor. (A closed one is unregistered by the kernel.)
     pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
-        // It fails where there is nothing to forget.
+        // `ENOENT`: it was not registered.
         let _ = epoll::delete(&self.0, fd);
     }
 
@@ -67,52 +71,61 @@ impl Poller {
         }
     }
 
-    /// Sleeps until something has happened to one of them, at most for so long (`None`: for ever),
-    /// and says what, of some of them at least. It may end early, for a signal or for no reason.
-    pub(crate) fn wait(&self, time: Option<Duration>, mut on_event: impl FnMut(u64, Event)) {
-        let timeout = time.map(|time| timespec(time.min(Duration::from_secs(24 * 3600))));
+    /// Blocks until there are events, at most for `timeout` (`None`: for ever), and calls
+    /// `on_event` with the number and the readiness of each descriptor. May return without an
+    /// event, after a signal for example. One call reports at most 512 descriptors, the next call
+    /// the others.
+    pub(crate) fn wait(&self, timeout: Option<Duration>, mut on_event: impl FnMut(u64, Event)) {
+        let timeout = timeout.map(|time| timespec(time.min(MAX_WAIT)));
         let mut events = [MaybeUninit::uninit(); 512];
-        // But for an interruption, it has no error that is not a mistake of this type's.
+        // `EINTR` is the only error that correct arguments can have.
         let Ok((events, _)) = epoll::wait(&self.0, &mut events, timeout.as_ref()) else { return };
         for event in events {
-            // Linux reports an error together with all that is asked for; reading or writing then
-            // says which, once, so that they may have to wait after that.
+            // `EPOLLERR` counts as readable and writable: the next read or write returns the error
+            // and clears it. Later ones may block, so that it does not count as an end.
             let flags = event.flags;
             let is = |flag| flags.intersects(flag | EventFlags::ERR | EventFlags::HUP);
-            let what = Event {
+            let readiness = Event {
                 readable: is(EventFlags::IN),
                 writable: is(EventFlags::OUT),
                 ended: flags.intersects(EventFlags::RDHUP | EventFlags::HUP),
                 broken: flags.contains(EventFlags::HUP),
             };
-            on_event(event.data.u64(), what);
+            on_event(event.data.u64(), readiness);
         }
     }
 }
 
-/// Three things to wait for. Of all threads that wait in this way for the first, each with one of
-/// these, what happens to it wakes one only ([epoll_ctl(2)], `EPOLLEXCLUSIVE`); the second wakes
-/// everybody. The third is a clock of its own ([timerfd_create(2)]), so that no time limit need be
-/// set for each wait, which is what such limits cost.
+/// The longest time that is passed to one `epoll_wait`.
+#[cfg(feature = "fibers")]
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// How an idle acceptor thread waits: for a listener, a shutdown descriptor and a timer. Each
+/// thread has its own `ExclusiveWaiter`. An event of the listener wakes one of the threads
+/// ([epoll_ctl(2)], `EPOLLEXCLUSIVE`), an event of the shutdown descriptor all of them. The timer
+/// is periodic ([timerfd_create(2)]): unlike a timeout of `epoll_wait` it is not set anew for each
+/// wait, which saves the kernel that work.
 ///
 /// [epoll_ctl(2)]: https://man7.org/linux/man-pages/man2/epoll_ctl.2.html
 /// [timerfd_create(2)]: https://man7.org/linux/man-pages/man2/timerfd_create.2.html
 #[derive(Debug)]
 pub(crate) struct ExclusiveWaiter {
-    all: OwnedFd,
+    epoll: OwnedFd,
     timer: OwnedFd,
 }
 
-/// What [`ExclusiveWaiter`] waits for.
+/// What an [`ExclusiveWaiter`] was woken by.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wakeups {
     pub(crate) listener: bool,
     pub(crate) shutdown: bool,
-    /// So much time has passed, once more.
+    /// The timer has expired since the last wait.
     pub(crate) tick: bool,
 }
 
 impl ExclusiveWaiter {
+    /// The timer expires each time that `tick` has passed. It must not be zero, which would disarm
+    /// the timer.
     pub(crate) fn new(
         listener: BorrowedFd<'_>,
         shutdown: BorrowedFd<'_>,
@@ -125,20 +138,20 @@ impl ExclusiveWaiter {
         let tick = timespec(tick.min(MAX_TICK));
         let times = time::Itimerspec { it_interval: tick, it_value: tick };
         time::timerfd_settime(&timer, time::TimerfdTimerFlags::empty(), &times)?;
-        let all = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let (each, first) = (EventFlags::IN, EventFlags::EXCLUSIVE);
-        epoll::add(&all, listener, EventData::new_u64(0), each | first)?;
-        epoll::add(&all, shutdown, EventData::new_u64(1), each)?;
-        epoll::add(&all, &timer, EventData::new_u64(2), each)?;
-        Ok(ExclusiveWaiter { all, timer })
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let exclusive = EventFlags::IN | EventFlags::EXCLUSIVE;
+        epoll::add(&epoll, listener, EventData::new_u64(0), exclusive)?;
+        epoll::add(&epoll, shutdown, EventData::new_u64(1), EventFlags::IN)?;
+        epoll::add(&epoll, &timer, EventData::new_u64(2), EventFlags::IN)?;
+        Ok(ExclusiveWaiter { epoll, timer })
     }
 
-    /// Sleeps until one of them is ready, and says which are; a signal may wake it for nothing.
+    /// Blocks until at least one of the three is ready. After a signal it may return with none.
     pub(crate) fn wait(&self) -> Wakeups {
         let mut events = [MaybeUninit::uninit(); 3];
         let mut wakeups = Wakeups::default();
-        // But for an interruption, it has no error that is not a mistake of this type's.
-        let Ok((ready, _)) = epoll::wait(&self.all, &mut events, None) else { return wakeups };
+        // `EINTR` is the only error that correct arguments can have.
+        let Ok((ready, _)) = epoll::wait(&self.epoll, &mut events, None) else { return wakeups };
         for event in ready {
             match event.data.u64() {
                 0 => wakeups.listener = true,
@@ -150,5 +163,5 @@ impl ExclusiveWaiter {
     }
 }
 
-/// Two years: longer than anybody waits, and no overflow anywhere.
+/// Two years: as good as for ever, and no overflow in the kernel.
 const MAX_TICK: Duration = Duration::from_secs(2 * 365 * 24 * 3600);

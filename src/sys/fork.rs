@@ -1,4 +1,6 @@
-//! Forking: one child per request, reaped by its own descriptor.
+//! [fork(2)], the condition under which it is safe ([`ForkPermit`]), and leaving a child.
+//!
+//! [fork(2)]: https://man7.org/linux/man-pages/man2/fork.2.html
 #![allow(unsafe_code)]
 
 use std::io;
@@ -8,7 +10,7 @@ pub(crate) use rustix::process::Pid;
 
 use super::signals::BlockedSignals;
 
-/// A promise to fork although the process has other threads; see
+/// The caller's promise that forking is safe although the process has other threads; see
 /// [`Forking::with_other_threads`](crate::Forking::with_other_threads).
 #[derive(Clone, Copy, Debug)]
 pub struct ForkDespiteThreads(());
@@ -17,10 +19,11 @@ impl ForkDespiteThreads {
     /// Makes the promise.
     ///
     /// # Safety
-    /// A forked child has only the thread that forked. Whatever another thread held at that
-    /// moment (the allocator, the logger, standard output, any mutex) stays held in the child for
-    /// ever. The caller vouches that no handler, nor anything it calls, waits for such a lock, and
-    /// that no data which another thread was changing is used in a child ([fork(2)]).
+    /// A forked child has one thread, a copy of the one that called [fork(2)]. A lock that another
+    /// thread held at that moment (of the allocator, the logger, standard output, any mutex) is
+    /// never released in the child, and data that another thread was modifying stays half
+    /// modified. The caller must ensure that no handler, and nothing that a handler calls, waits
+    /// for such a lock or uses such data.
     ///
     /// [fork(2)]: https://man7.org/linux/man-pages/man2/fork.2.html
     pub unsafe fn new() -> ForkDespiteThreads {
@@ -28,22 +31,24 @@ impl ForkDespiteThreads {
     }
 }
 
-/// How many threads this process has besides the caller, read off the link count of
-/// `/proc/self/task` ([proc(5)](https://man7.org/linux/man-pages/man5/proc.5.html)).
+/// How many threads this process has besides the caller. The link count of `/proc/self/task` is
+/// two more than its entries, one for each thread
+/// ([proc(5)](https://man7.org/linux/man-pages/man5/proc.5.html)).
 pub(crate) fn other_threads() -> io::Result<usize> {
     let links = rustix::fs::stat("/proc/self/task")?.st_nlink;
     Ok((links as usize).saturating_sub(3))
 }
 
-/// How long a thread that has been joined may still be counted: joining it waits for the thread's
-/// word that it ends, which comes a little before the system has forgotten it.
+/// How long a joined thread may still be counted: `pthread_join` returns slightly before the thread
+/// leaves `/proc/self/task`.
 const THREAD_EXIT_GRACE: Duration = Duration::from_millis(100);
 
-/// Leave to fork: the process has one thread, or the user has taken the risk.
+/// Proof that forking is safe: the process has no other thread, or the user has promised that they
+/// do no harm. It is for the thread that obtained it, to fork at once.
 pub(crate) struct ForkPermit(());
 
 impl ForkPermit {
-    /// `Err` is the number of other threads.
+    /// The inner `Err` is the number of other threads.
     pub(crate) fn obtain(promise: Option<ForkDespiteThreads>) -> io::Result<Result<Self, usize>> {
         if promise.is_some() {
             return Ok(Ok(ForkPermit(())));
@@ -59,19 +64,22 @@ impl ForkPermit {
     }
 }
 
-/// Which side of a fork this is.
+/// The side of the fork that the caller is on.
 pub(crate) enum Fork {
     Parent(Pid),
     Child { parent: Pid, signals: BlockedSignals },
 }
 
-/// [fork(2)](https://man7.org/linux/man-pages/man2/fork.2.html)
+/// Forks. The child starts with `SIGINT` and `SIGTERM` blocked.
 pub(crate) fn fork(_permit: ForkPermit) -> io::Result<Fork> {
     let parent = rustix::process::getpid();
-    // The parent's handlers are not for the child to run: they would stop the server.
+    // The child inherits the parent's signal handlers. They would write to the parent's shutdown
+    // pipe and so stop the server; the child replaces them before it unblocks the signals.
     let signals = BlockedSignals::block()?;
-    // SAFETY: the permit says that this is the only thread, so that the child is a whole copy of
-    // the process, with nothing half done by anybody else; or that the user vouched for it.
+    // SAFETY: `fork` takes and touches no memory. What it can break is the child, if another thread
+    // held a lock or was modifying data. The permit rules that out: either this is the only thread,
+    // and only this thread could start another; or the user has promised, by the unsafe
+    // `ForkDespiteThreads::new`, that the child uses no such lock and no such data.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child { parent, signals }),
@@ -82,9 +90,10 @@ pub(crate) fn fork(_permit: ForkPermit) -> io::Result<Fork> {
     }
 }
 
-/// Ends this process at once: no destructors, no exit handlers, no flushing of buffers that are
-/// the parent's ([_exit(2)](https://man7.org/linux/man-pages/man2/_exit.2.html)).
+/// Ends this process at once. It runs no destructors and no exit handlers, and flushes no standard
+/// output, whose buffer may hold output of the parent
+/// ([_exit(2)](https://man7.org/linux/man-pages/man2/_exit.2.html)).
 pub(crate) fn exit(status: i32) -> ! {
-    // SAFETY: `_exit` has no preconditions.
+    // SAFETY: `_exit` takes a number, does not return, and has no preconditions.
     unsafe { libc::_exit(status) }
 }

@@ -1,6 +1,5 @@
-//! The system calls that std lacks, as small safe pieces.
-//!
-//! `unsafe` is allowed here and nowhere else in the crate.
+//! System calls that std lacks, behind safe functions and types. This is the only module that
+//! contains `unsafe` code.
 
 pub(crate) mod children;
 pub(crate) mod descriptors;

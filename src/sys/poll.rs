@@ -1,4 +1,4 @@
-//! [poll(2)]: sleeping until a descriptor is ready.
+//! [poll(2)]: blocking until a descriptor is ready.
 //!
 //! [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
 
@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-/// What to wait for on a descriptor.
+/// The readiness of a descriptor to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Interest {
-    /// Something can be read, or the other end has closed.
+    /// A read does not block: there is input, EOF or an error (`POLLIN`).
     Read,
-    /// Something can be written, or the connection is broken.
+    /// A write does not block: there is room for output, or an error (`POLLOUT`).
     Write,
 }
 
-/// Sleeps until one of the descriptors is ready ([poll(2)]), at most until `deadline` (`None`: for
-/// ever). Says which are; none of them when time is up. The `others` only wake the sleeper, when
-/// they can be read.
+/// Blocks until one of the descriptors is ready ([poll(2)]), at most until `deadline` (`None`: for
+/// ever), and returns which of `wanted` are ready: none of them after the deadline. A readable
+/// descriptor of `others` ends the wait too, and is not reported.
 ///
 /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
 pub(crate) fn poll<'fd, const N: usize>(
@@ -37,7 +37,7 @@ pub(crate) fn poll<'fd, const N: usize>(
     Ok(wanted.map(|fd| fd.is_some() && ready.next().unwrap_or(false)))
 }
 
-/// As [`poll`], for any number of descriptors.
+/// As [`poll`], for a number of descriptors that is known at run time.
 pub(crate) fn poll_all(
     wanted: &[(BorrowedFd<'_>, Interest)],
     deadline: Option<Instant>,

@@ -1,4 +1,4 @@
-//! What a forked child does about signals.
+//! The signals of a forked child: `SIGINT` and `SIGTERM` end it gracefully.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -7,23 +7,25 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::process::{Pid, Signal};
 
-/// `SIGINT` and `SIGTERM`, held back from this thread until this is dropped
-/// ([pthread_sigmask(3)](https://man7.org/linux/man-pages/man3/pthread_sigmask.3.html)).
+/// A guard that blocks `SIGINT` and `SIGTERM` for this thread until it is dropped
+/// ([pthread_sigmask(3)](https://man7.org/linux/man-pages/man3/pthread_sigmask.3.html)). A signal
+/// that arrives meanwhile is delivered then.
 pub(crate) struct BlockedSignals {
     before: libc::sigset_t,
 }
 
 impl BlockedSignals {
     pub(super) fn block() -> io::Result<BlockedSignals> {
-        // SAFETY: all-zero sets are valid ones to be overwritten, all pointers are to live sets,
-        // and both signals exist.
+        // SAFETY: a `sigset_t` is an array of integers, for which zeros are a valid value. Each
+        // call gets pointers to local sets that live during the call; `blocked` is initialized by
+        // `sigemptyset` before the others read it.
         unsafe {
-            let mut held: libc::sigset_t = std::mem::zeroed();
+            let mut blocked: libc::sigset_t = std::mem::zeroed();
             let mut before: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&mut held);
-            libc::sigaddset(&mut held, libc::SIGINT);
-            libc::sigaddset(&mut held, libc::SIGTERM);
-            match libc::pthread_sigmask(libc::SIG_BLOCK, &held, &mut before) {
+            libc::sigemptyset(&mut blocked);
+            libc::sigaddset(&mut blocked, libc::SIGINT);
+            libc::sigaddset(&mut blocked, libc::SIGTERM);
+            match libc::pthread_sigmask(libc::SIG_BLOCK, &blocked, &mut before) {
                 0 => Ok(BlockedSignals { before }),
                 error => Err(io::Error::from_raw_os_error(error)),
             }
@@ -33,43 +35,47 @@ impl BlockedSignals {
 
 impl Drop for BlockedSignals {
     fn drop(&mut self) {
-        // SAFETY: a set that the system has filled in, and none to fill in.
+        // SAFETY: `before` was filled in by the call in `block`; a null pointer means that the
+        // present mask is not wanted.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
     }
 }
 
-/// The connection that the signal handler of a child shuts down; -1: none.
+/// The descriptor of the connection that the signal handler of a child shuts down; -1: none.
 static CONNECTION: AtomicI32 = AtomicI32::new(-1);
 
 extern "C" fn drain_connection(_signal: libc::c_int) {
-    // SAFETY: `shutdown` is async-signal-safe (signal-safety(7)), and a descriptor that is no
-    // socket, or none, is an error that changes nothing. The handler resets itself, so that errno
-    // is disturbed once at most, in a process that is about to end.
+    // SAFETY: `shutdown` takes two numbers, touches no memory, and is async-signal-safe
+    // (signal-safety(7)), as is the load of an atomic. For a number that is not an open socket it
+    // fails and changes nothing. It may change `errno` for the interrupted code, which then
+    // reports a wrong error: once for each signal at most (`SA_RESETHAND`), in a process that is
+    // about to exit.
     unsafe { libc::shutdown(CONNECTION.load(Ordering::Relaxed), libc::SHUT_RD) };
 }
 
-/// Has the system send this child `SIGTERM` when its parent is gone (the thread, to be exact, that
-/// forked it), so that none is left without anybody who would end it
+/// Has the kernel send this child `SIGTERM` when its parent (exactly: the thread that forked it)
+/// ends, so that it does not outlive a parent that was killed
 /// ([PR_SET_PDEATHSIG](https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html)).
 pub(crate) fn end_with_parent(parent: Pid) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
     if rustix::process::getppid() != Some(parent) {
-        // It has gone in the meantime.
+        // The parent ended before the line above took effect.
         rustix::process::kill_process(rustix::process::getpid(), Signal::TERM)?;
     }
     Ok(())
 }
 
-/// Makes the first `SIGINT`, and the first `SIGTERM`, end this child gracefully (its handler reads
-/// end-of-file after what was received) and the second of its kind end it at once. What the parent
-/// does with these signals (tell its server to stop) is not inherited; a signal that is ignored
-/// stays ignored.
+/// Installs handlers by which the first `SIGINT`, and the first `SIGTERM`, end this child
+/// gracefully: the read side of its connection is shut down, so that the handler reads EOF after
+/// what was received. The second signal of the same kind kills it. They replace the parent's
+/// handlers, which would stop its server. A signal that is ignored stays ignored.
 pub(crate) fn drain_on_signals(connection: Option<BorrowedFd<'_>>) {
     CONNECTION.store(connection.map_or(-1, |fd| fd.as_raw_fd()), Ordering::Relaxed);
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: an all-zero `sigaction` is a valid one (default action, empty mask), both
-        // pointers are to live values of that type, and the handler installed is of the type
-        // that goes without SA_SIGINFO.
+        // SAFETY: a `sigaction` consists of integers and an optional function pointer, for which
+        // zeros are valid values (default action, empty mask). Both calls get pointers to a local
+        // one that lives during the call. The handler is an `extern "C"` function of one integer,
+        // as is required without `SA_SIGINFO`, and async-signal-safe (see there).
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             libc::sigaction(signal, std::ptr::null(), &mut action);

@@ -1,4 +1,5 @@
-//! Reading and writing a socket with flags: never waiting, never raising `SIGPIPE`.
+//! Socket calls that std lacks: reads and writes with flags (without blocking, without `SIGPIPE`),
+//! timeouts, and what the kernel knows about a peer.
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
@@ -9,16 +10,16 @@ use std::time::Duration;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
-/// How a call treats a socket that is not ready.
+/// What a call does if the socket is not ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// As the socket is set: it waits, unless it was made non-blocking.
+    /// It blocks, unless the socket is non-blocking (`O_NONBLOCK`).
     AsSet,
-    /// `WouldBlock`, whatever the socket is set to.
+    /// It fails with `WouldBlock` (`MSG_DONTWAIT`).
     Try,
 }
 
-/// [recv(2)](https://man7.org/linux/man-pages/man2/recv.2.html)
+/// Receives bytes ([recv(2)](https://man7.org/linux/man-pages/man2/recv.2.html)); 0 is EOF.
 pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8], mode: Mode) -> io::Result<usize> {
     let flags = match mode {
         Mode::AsSet => RecvFlags::empty(),
@@ -27,7 +28,9 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8], mode: Mode) -> io::
     Ok(rustix::net::recv(fd, buffer, flags)?.1)
 }
 
-/// [sendmsg(2)](https://man7.org/linux/man-pages/man2/send.2.html)
+/// Sends some of the bytes, from the first on, and returns how many
+/// ([sendmsg(2)](https://man7.org/linux/man-pages/man2/send.2.html)). A broken connection is
+/// `EPIPE`, without `SIGPIPE`.
 pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[IoSlice<'_>], mode: Mode) -> io::Result<usize> {
     let flags = match mode {
         Mode::AsSet => SendFlags::NOSIGNAL,
@@ -43,11 +46,11 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[IoSlice<'_>], mode: Mode) -> io:
     }
 }
 
-/// The most pieces that one `sendmsg` takes on Linux (`UIO_MAXIOV`).
+/// The most slices that one `sendmsg` takes on Linux (`UIO_MAXIOV`).
 const IOV_MAX: usize = 1024;
 
-/// Takes one datagram without waiting: how many bytes of it are in the buffer, and how many it
-/// had ([recv(2)], `MSG_TRUNC`).
+/// Receives one datagram without blocking. Returns how many bytes of it are in the buffer, its
+/// length ([recv(2)], `MSG_TRUNC`), and the sender's address (`None`: a sender without one).
 ///
 /// [recv(2)]: https://man7.org/linux/man-pages/man2/recv.2.html
 pub(crate) fn receive_from(
@@ -60,7 +63,7 @@ pub(crate) fn receive_from(
     Ok((length.min(room), length, peer))
 }
 
-/// Makes a call of std's again that a signal has interrupted.
+/// Repeats a call as long as a signal interrupts it (`EINTR`).
 pub(crate) fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -70,28 +73,31 @@ pub(crate) fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> i
     }
 }
 
-/// How long a blocking read (`SO_RCVTIMEO`) or write (`SO_SNDTIMEO`) of the socket waits;
-/// `None`: for ever. [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)
+/// Sets how long a blocking read (`SO_RCVTIMEO`) or write (`SO_SNDTIMEO`) waits; `None`: for ever
+/// ([socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)). Zero counts as 1 ms, about
+/// the resolution of these timeouts, because to the kernel it is no timeout.
 pub(crate) fn set_timeout(
     fd: BorrowedFd<'_>,
     which: Timeout,
     timeout: Option<Duration>,
 ) -> io::Result<()> {
+    let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
     Ok(sockopt::set_socket_timeout(fd, which, timeout)?)
 }
 
-/// The user that the other end of a Unix socket ran as when it connected (`SO_PEERCRED`,
-/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
+/// The effective user id of the process at the other end of a Unix stream socket, when it connected
+/// (`SO_PEERCRED`, [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
 pub(crate) fn peer_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(sockopt::socket_peercred(fd)?.uid.as_raw())
 }
 
-/// How many bytes were written to a TCP socket that the peer has not acknowledged
-/// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html), `SIOCOUTQ`).
+/// How many bytes of what was written to a TCP socket the peer has not acknowledged (`SIOCOUTQ`,
+/// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
 pub(crate) fn unsent(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open while it is borrowed, and this request (which Linux numbers
-    // as TIOCOUTQ) writes one int to where the pointer says, which is one.
+    // SAFETY: the descriptor is open, because it is borrowed. The request (`SIOCOUTQ` and
+    // `TIOCOUTQ` are one number on Linux) stores one `int` through the pointer, which is to a
+    // local `int`.
     match unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(bytes.try_into().unwrap_or(0)),

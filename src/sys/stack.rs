@@ -1,4 +1,5 @@
-//! Stacks for fibers, each behind a guard; and what is said when one of them is not large enough.
+//! Stacks for fibers, each with a guard below it, and a message that names the setting when one of
+//! them overflows.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -12,22 +13,24 @@ use std::sync::OnceLock;
 use corosensei::stack::{Stack as CoroutineStack, StackPointer};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
-/// What lies below each stack, and may not be touched: enough for the frames of C code, which, other
-/// than Rust's, need not touch every page on their way down.
+/// The length of the guard below each stack, in bytes. It is more than a page because C code,
+/// unlike Rust, does not probe each page of a large frame, and could step over a small guard.
 const GUARD: usize = 16 * 1024;
 
-/// Address space for a stack; memory is used as far down as it is touched.
+/// A mapping for a stack, which grows downwards. The kernel adds memory page by page, when the
+/// stack first touches it.
 #[derive(Debug)]
 pub(crate) struct Stack {
-    /// The lowest address, that of the guard.
+    /// The lowest address, where the guard begins.
     limit: NonZeroUsize,
-    /// With the guard, in bytes.
+    /// The length of the mapping in bytes, the guard included.
     length: usize,
 }
 
 impl Stack {
-    /// A stack of this size at least, in bytes. `OutOfMemory` when the process has no address space
-    /// left, or as many mappings as it may (`vm.max_map_count`).
+    /// A stack of at least `size` bytes: rounded up to whole pages, and one page for zero.
+    /// `OutOfMemory` if the process has no address space left, or no mapping
+    /// (`vm.max_map_count`).
     pub(crate) fn new(size: usize) -> io::Result<Stack> {
         let page = rustix::param::page_size();
         let length = size.max(page).checked_next_multiple_of(page);
@@ -35,9 +38,11 @@ impl Stack {
         let length = length.filter(|length| *length <= isize::MAX as usize);
         let length = length.ok_or(io::ErrorKind::OutOfMemory)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
-        // Since Linux 6.7 no huge page, of which most would go to waste, is made of a stack.
+        // `MAP_STACK` keeps Linux from 6.7 on from using huge pages, of which a stack would waste
+        // the most.
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::STACK;
-        // SAFETY: a new mapping, at an address of the system's choice, changes no other memory.
+        // SAFETY: without an address and `MAP_FIXED` the kernel makes a new mapping in unused
+        // address space, so that no existing memory changes.
         let limit = unsafe { mmap_anonymous(ptr::null_mut(), length, access, flags)? };
         let limit = NonZeroUsize::new(limit as usize).ok_or(io::ErrorKind::OutOfMemory)?;
         let stack = Stack { limit, length };
@@ -47,14 +52,16 @@ impl Stack {
 
     fn protect(&self, guard: usize) -> io::Result<()> {
         let bottom = self.limit.get() as *mut c_void;
-        // A guard of this kind, which Linux has since 6.13, splits no mapping in two, so that many
-        // stacks side by side are one mapping: [madvise(2)].
+        // Linux has guards of this kind since 6.13. They do not split the mapping, so that adjacent
+        // stacks count as one mapping.
         //
-        // SAFETY: these are the lowest pages of a mapping that is this stack's alone, and that
-        // nobody has used yet.
+        // SAFETY: the range is the lowest whole pages of the mapping that `new` has just made. This
+        // stack owns it, and nothing has a pointer to it yet.
         if unsafe { libc::madvise(bottom, guard, MADV_GUARD_INSTALL) } == 0 {
             return Ok(());
         }
+        // On an older kernel: pages without access.
+        //
         // SAFETY: as above.
         unsafe { mprotect(bottom, guard, MprotectFlags::empty())? };
         Ok(())
@@ -66,20 +73,21 @@ impl Stack {
     }
 }
 
-/// [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html)
+/// From `linux/mman.h`: [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html).
 const MADV_GUARD_INSTALL: c_int = 102;
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this stack's alone. Whoever runs on it owns it, and drops it only
-        // when it has ended (see `sys/fiber.rs`).
+        // SAFETY: address and length are those of the mapping that `new` has made, which this stack
+        // owns. Nothing runs on it: a `Fiber` owns the stack that it runs on, and lets go of it
+        // only when it has ended (`drop` and `into_stack` in `sys/fiber.rs`).
         let _ = unsafe { munmap(self.limit.get() as *mut c_void, self.length) };
     }
 }
 
-/// Drops many at a time. Those made one after the other are most often neighbours, which one call
-/// gives back together.
-pub(crate) fn give_back(stacks: impl Iterator<Item = Stack>) {
+/// Drops many stacks. Stacks that were made one after the other are often adjacent; each run of
+/// adjacent stacks takes one `munmap`.
+pub(crate) fn unmap_all(stacks: impl Iterator<Item = Stack>) {
     let mut ranges: Vec<_> = stacks
         .map(|stack| {
             let stack = ManuallyDrop::new(stack);
@@ -87,15 +95,17 @@ pub(crate) fn give_back(stacks: impl Iterator<Item = Stack>) {
         })
         .collect();
     ranges.sort_unstable_by_key(|range| range.start);
-    for neighbours in ranges.chunk_by(|one, next| one.end == next.start) {
-        let (start, end) = (neighbours[0].start, neighbours[neighbours.len() - 1].end);
-        // SAFETY: as in `drop`, which none of these stacks comes to; nothing else is between them.
+    for adjacent in ranges.chunk_by(|one, next| one.end == next.start) {
+        let (start, end) = (adjacent[0].start, adjacent[adjacent.len() - 1].end);
+        // SAFETY: the range consists of mappings of stacks, one after the other without a gap. For
+        // each of them it is as in `drop`, which `ManuallyDrop` keeps from unmapping it again.
         let _ = unsafe { munmap(start as *mut c_void, end - start) };
     }
 }
 
-// SAFETY: below its usable part, which is a page at least, is a guard that no access survives; the
-// limits are those of pages, and so aligned. The addresses stay the same as long as it lives.
+// SAFETY: the usable part is at least a page, which is at least `MIN_STACK_SIZE`. Below it is a
+// guard: any access to it raises `SIGSEGV`. `base` and `limit` are page boundaries, which are
+// aligned enough, and do not change.
 unsafe impl CoroutineStack for Stack {
     fn base(&self) -> StackPointer {
         self.limit.saturating_add(self.length)
@@ -106,39 +116,43 @@ unsafe impl CoroutineStack for Stack {
     }
 }
 
-/// Where a stack is, and how large, for the signal handler to look at.
+/// The place and size of a stack, as the signal handler needs them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// The lowest address, that of the guard.
+    /// The lowest address, where the guard begins.
     limit: usize,
-    /// Without the guard, in bytes.
+    /// The size of the stack in bytes, without the guard.
     size: usize,
 }
 
 thread_local! {
-    // Neither made nor dropped by any code, so that a signal handler may look at it.
-    static RUNS_ON: Cell<Bounds> = const { Cell::new(Bounds { limit: 0, size: 0 }) };
+    /// The stack of the fiber that this thread resumed last; zeros before the first. It is a
+    /// constant at first and has no destructor, so that a signal handler may read it.
+    static CURRENT_STACK: Cell<Bounds> = const { Cell::new(Bounds { limit: 0, size: 0 }) };
 }
 
 impl Bounds {
-    /// The address above the highest one.
+    /// The end of the stack: one more than its highest address.
     pub(super) fn base(self) -> usize {
         self.limit + GUARD.next_multiple_of(rustix::param::page_size()) + self.size
     }
 
-    /// Tells the thread that it is about to run on this stack, so that an overflow is recognized.
+    /// Notes that this thread is about to run on this stack, so that the signal handler recognizes
+    /// an overflow.
     pub(super) fn enter(self) {
-        RUNS_ON.set(self);
+        CURRENT_STACK.set(self);
     }
 }
 
-/// Prepares a thread for stacks that overflow: whoever touches a guard ends the process, as with
-/// any thread's stack, but not without a word on which stack it was.
-pub(crate) fn expect_overflow() {
-    provide_signal_stack();
+/// Prepares the calling thread for a fiber that overflows its stack: the process is aborted, as
+/// after an overflow of a thread's stack, with a message that names the setting.
+pub(crate) fn handle_overflow() {
+    ensure_signal_stack();
     PREVIOUS.get_or_init(|| {
-        // SAFETY: a `sigaction` of zeros is a valid one. The handler has the signature that
-        // SA_SIGINFO asks for, and calls nothing but what signal-safety(7) allows.
+        // SAFETY: a `sigaction` consists of integers and an optional function pointer, for which
+        // zeros are valid values. The call gets pointers to two local ones that live during it. The
+        // handler has the signature that `SA_SIGINFO` requires, and calls only what
+        // signal-safety(7) allows (and the previous handler, if there was one).
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             let mut previous = action;
@@ -151,24 +165,27 @@ pub(crate) fn expect_overflow() {
     });
 }
 
-/// What was to be done about a `SIGSEGV` before.
+/// The action for `SIGSEGV` that was installed before.
 struct Previous(libc::sigaction);
 
 static PREVIOUS: OnceLock<Previous> = OnceLock::new();
 
 extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: the system passes a valid `siginfo_t`, and for this signal it holds an address.
+    // SAFETY: with `SA_SIGINFO` the kernel passes a pointer to a valid `siginfo_t`. Its `si_addr`
+    // is set for `SIGSEGV`; if `kill` sent the signal it is other bytes of the same union, which
+    // are valid as a number.
     let address = unsafe { (*info).si_addr() } as usize;
-    let Bounds { limit, size } = RUNS_ON.get();
+    let Bounds { limit, size } = CURRENT_STACK.get();
     if size > 0 && (limit..limit + GUARD).contains(&address) {
-        overflowed(size);
+        abort_overflowed(size);
     }
-    // Somebody else's fault: for whoever looked after it before.
+    // Another fault: it goes to the handler that was installed before.
     let previous = PREVIOUS.get().map(|previous| previous.0);
     match previous {
         Some(action) if ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) => {
-            // SAFETY: it is what sigaction(2) gave as the handler, with these flags, and it gets
-            // what the system passed to this one.
+            // SAFETY: sigaction(2) returned this value as the address of a handler (it is not
+            // `SIG_DFL` or `SIG_IGN`), and its flags tell which of the two signatures it has. It
+            // gets the arguments that the kernel passed to this handler.
             unsafe {
                 if action.sa_flags & libc::SA_SIGINFO != 0 {
                     let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
@@ -180,7 +197,11 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
                 }
             }
         }
-        // SAFETY: as in `expect_overflow`. The access is tried again, and ends the process.
+        // There was none. On return the access is repeated, and the default action ends the
+        // process.
+        //
+        // SAFETY: as in `handle_overflow`; a null pointer means that the present action is not
+        // wanted, and sigaction(2) is async-signal-safe.
         _ => unsafe {
             let mut default: libc::sigaction = std::mem::zeroed();
             default.sa_sigaction = libc::SIG_DFL;
@@ -189,8 +210,9 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     }
 }
 
-/// Says so, and ends the process, with nothing but what a signal handler may do.
-fn overflowed(size: usize) -> ! {
+/// Prints the message and aborts, with functions that are allowed in a signal handler only: no
+/// formatting, which may allocate.
+fn abort_overflowed(size: usize) -> ! {
     let mut digits = [0; 20];
     let mut first = digits.len();
     let mut rest = size;
@@ -207,15 +229,17 @@ fn overflowed(size: usize) -> ! {
     for part in message {
         let _ = rustix::io::write(rustix::stdio::stderr(), part);
     }
-    // SAFETY: it takes nothing and does not return; signal-safety(7) allows it.
+    // SAFETY: `abort` has no arguments, does not return, and is async-signal-safe.
     unsafe { libc::abort() }
 }
 
-/// Gives the thread a stack for signal handlers, unless it has one: std gives its own threads one,
-/// but not in a program whose `main` is not Rust's.
-fn provide_signal_stack() {
-    // SAFETY: a `stack_t` of zeros is a valid one to be filled in, and so is a null pointer for
-    // what is not to be changed.
+/// Gives the thread an alternate signal stack ([sigaltstack(2)]) unless it has one. std gives its
+/// threads one, but only in a program whose `main` is Rust's.
+///
+/// [sigaltstack(2)]: https://man7.org/linux/man-pages/man2/sigaltstack.2.html
+fn ensure_signal_stack() {
+    // SAFETY: a `stack_t` consists of a pointer and integers, for which zeros are valid values. The
+    // call fills in a local one; a null pointer means that the stack is not to be changed.
     let has_one = unsafe {
         let mut now: libc::stack_t = std::mem::zeroed();
         libc::sigaltstack(ptr::null(), &mut now) == 0 && now.ss_flags & libc::SS_DISABLE == 0
@@ -227,13 +251,15 @@ fn provide_signal_stack() {
     let Bounds { size, .. } = stack.bounds();
     let lowest = stack.base().get() - size;
     let signal_stack = libc::stack_t { ss_sp: lowest as *mut c_void, ss_flags: 0, ss_size: size };
-    // SAFETY: the memory is mapped, and stays so: the stack is leaked below, since nobody knows when
-    // the thread's last signal has come. It is one for each worker of a program without std's.
+    // SAFETY: the call reads a local `stack_t`, which describes the usable part of `stack`. That
+    // memory is used for nothing else, and stays mapped: `stack` is leaked below, because a signal
+    // may arrive until the very end of the thread.
     unsafe { libc::sigaltstack(&signal_stack, ptr::null_mut()) };
     std::mem::forget(stack);
 }
 
-/// Enough for the registers of any processor, which the system saves there.
+/// The size of that stack in bytes. The kernel saves the processor's registers on it, which take
+/// several KiB with AVX-512 or AMX.
 const SIGNAL_STACK: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -241,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stack_is_as_large_as_it_should_be_in_pages() {
+    fn the_size_of_a_stack_is_rounded_up_to_pages() {
         let page = rustix::param::page_size();
         for (size, expected) in [(0, page), (1, page), (10 * page, 10 * page), (page + 1, 2 * page)]
         {
@@ -251,33 +277,34 @@ mod tests {
             let (lowest, base) = (stack.base().get() - size, stack.base().get());
             assert!(lowest - limit >= GUARD && limit == stack.limit().get());
             for address in [lowest, base - 1] {
-                // SAFETY: it is the first byte of the stack, or its last, and nobody else's.
+                // SAFETY: the address is of the first or the last byte of the stack's usable part,
+                // which is mapped and which nothing else uses.
                 unsafe { (address as *mut u8).write_volatile(1) };
             }
         }
     }
 
     #[test]
-    fn stacks_are_given_back_together_and_others_left_alone() {
-        let first_byte = |stack: &Stack| (stack.base().get() - 1) as *mut u8;
+    fn unmap_all_unmaps_adjacent_stacks_and_leaves_the_others() {
+        let last_byte = |stack: &Stack| (stack.base().get() - 1) as *mut u8;
         let mut numbered: Vec<_> =
             (0..40).map(|number| (number, Stack::new(64 * 1024).unwrap())).collect();
         for (number, stack) in &numbered {
-            // SAFETY: it is the stack's alone, which nobody uses.
-            unsafe { first_byte(stack).write_volatile(*number) };
+            // SAFETY: the byte is the last one of a mapped stack, which nothing else uses.
+            unsafe { last_byte(stack).write_volatile(*number) };
         }
-        // Each has neighbours that are given back, some of which are neighbours of each other.
+        // One in five stays, between runs of four that are unmapped.
         let others = numbered.extract_if(.., |(number, _)| *number % 5 != 0);
-        give_back(others.map(|(_, stack)| stack));
+        unmap_all(others.map(|(_, stack)| stack));
         assert_eq!(numbered.len(), 8);
         for (number, stack) in &numbered {
-            // SAFETY: as above.
-            assert_eq!(unsafe { first_byte(stack).read_volatile() }, *number);
+            // SAFETY: as above: this stack was not unmapped.
+            assert_eq!(unsafe { last_byte(stack).read_volatile() }, *number);
         }
     }
 
     #[test]
-    fn a_stack_that_no_process_has_room_for_is_an_error() {
+    fn a_stack_larger_than_the_address_space_is_an_error() {
         for size in [1 << 60, isize::MAX as usize, usize::MAX - 1, usize::MAX] {
             let error = Stack::new(size).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "{size}");

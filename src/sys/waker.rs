@@ -1,4 +1,4 @@
-//! Waking a sleeper by a descriptor that it polls: [`Waker`], and [`ShutdownSignal`].
+//! Descriptors that wake the thread which polls them: [`Waker`] and [`ShutdownSignal`].
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::EventfdFlags;
 use rustix::pipe::PipeFlags;
 
-/// A doorbell: rung from any thread, heard by one sleeper, silent once heard
+/// Readable after [`wake`](Waker::wake), which any thread may call, until
+/// [`clear`](Waker::clear): one thread polls it, and clears it before it looks for work
 /// ([eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html)).
 #[derive(Debug)]
 pub(crate) struct Waker(OwnedFd);
@@ -17,7 +18,7 @@ impl Waker {
     }
 
     pub(crate) fn wake(&self) {
-        // It fails only when it has rung 2^64 - 2 times unheard.
+        // `WouldBlock`: the counter is at its maximum, 2^64 - 2, and so readable.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
@@ -32,9 +33,9 @@ impl AsFd for Waker {
     }
 }
 
-/// A switch that is thrown once: any byte written to it makes it readable for ever. A pipe, since
-/// writing to one is allowed in a signal handler ([signal-safety(7)]) and is what signal crates
-/// can do.
+/// A self-pipe: it is readable for ever after one byte was written to it. It is a pipe, and not an
+/// eventfd, because signal crates write one byte to a descriptor; write(2) is allowed in a signal
+/// handler ([signal-safety(7)]).
 ///
 /// [signal-safety(7)]: https://man7.org/linux/man-pages/man7/signal-safety.7.html
 #[derive(Debug)]
@@ -50,10 +51,11 @@ impl ShutdownSignal {
     }
 
     pub(crate) fn trigger(&self) {
-        // It fails only when the pipe is full, and then the switch was thrown long ago.
+        // `WouldBlock`: the pipe is full, and so readable.
         let _ = rustix::io::write(&self.write, b"!");
     }
 
+    /// A second descriptor of the writing end; a byte written to it triggers the signal.
     pub(crate) fn try_clone_writer(&self) -> io::Result<OwnedFd> {
         self.write.try_clone()
     }

@@ -1,4 +1,5 @@
-//! Where requests come from: [`Transport`] and the four that are built in.
+//! [`Transport`], the source of a server's requests, and the four that are built in: TCP, UDP, Unix
+//! stream and Unix datagram sockets.
 
 mod socket_file;
 mod tcp;
@@ -18,11 +19,11 @@ pub use udp::Udp;
 pub use unix_datagram::UnixDatagram;
 pub use unix_stream::UnixStream;
 
-/// Where requests come from.
+/// The source of a server's requests: a socket from which connections or datagrams are accepted.
 ///
-/// A server waits on the transport's descriptor ([`AsFd`]) and calls
-/// [`accept`](Transport::accept) when it is readable. Four transports are built in; one of your own
-/// can bring another kind of socket, or wrap one of these to count, delay or falsify:
+/// The server waits until the transport's descriptor ([`AsFd`]) is readable, and then calls
+/// [`accept`](Transport::accept). A transport of your own may use another kind of socket, or wrap
+/// one of the four that are built in, for instance to count, delay or fail:
 ///
 /// ```
 /// use std::io;
@@ -31,7 +32,7 @@ pub use unix_stream::UnixStream;
 /// use socketserver::transport::{IncomingStream, Tcp, Transport, TransportOptions};
 /// use socketserver::{Address, Endpoint, Server, StreamRequestHandler, Threading, services::Hello};
 ///
-/// /// TCP that fails each other time.
+/// /// TCP of which every second accept fails.
 /// struct Flaky(Tcp, AtomicU32);
 ///
 /// impl AsFd for Flaky {
@@ -67,38 +68,41 @@ pub use unix_stream::UnixStream;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 pub trait Transport: AsFd + Send + Sync + Sized + 'static {
-    /// Which handler its requests need: `dyn StreamRequestHandler` or
+    /// The kind of handler for its requests: `dyn StreamRequestHandler` or
     /// `dyn DatagramRequestHandler`.
     type Handler: RequestHandler + ?Sized;
 
-    /// Binds and listens.
+    /// Binds to the endpoint, and listens if the socket is one that does.
     ///
     /// # Errors
-    /// [`Error::Bind`](crate::Error::Bind) with the endpoint, or an error about the endpoint
-    /// itself.
+    /// [`Error::Bind`](crate::Error::Bind) if the system refuses;
+    /// [`Error::Address`](crate::Error::Address) or [`Error::Resolve`](crate::Error::Resolve) for
+    /// an endpoint that this transport cannot use.
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<Self>;
 
-    /// Called once before serving, also for a socket that was not bound here: to set on it what
-    /// accepting relies on, and what connections inherit. Does nothing by default.
+    /// Called once before serving, also for a socket that was bound elsewhere: sets the options
+    /// that accepting relies on (such as non-blocking mode) and those that connections inherit.
+    /// Does nothing by default.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call that failed.
     fn prepare(&self, options: &TransportOptions) -> io::Result<()> {
         let _ = options;
         Ok(())
     }
 
-    /// Where it listens.
+    /// The address that the socket is bound to.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call that failed.
     fn local_addr(&self) -> io::Result<Address>;
 
-    /// Takes the next request, without waiting.
+    /// Accepts the next request, without blocking.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none. Any other error is survived: the server goes on at once
-    /// where it concerns one connection, and after a while where it concerns the system.
+    /// `WouldBlock` if there is none. No error stops the server: after one that concerns a single
+    /// connection (such as `ECONNABORTED`) it accepts again at once, after one that concerns the
+    /// system (such as `EMFILE`) with a delay.
     fn accept(
         &self,
         options: &TransportOptions,

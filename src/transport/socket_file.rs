@@ -1,4 +1,5 @@
-//! Binding a Unix socket to a name, and letting go of it.
+//! Binding a Unix socket to its name: a stale socket file is replaced, and the file is removed at
+//! the end.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -7,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::address::UnixName;
 
-/// The file of a bound socket, removed in the end if it is still the same.
+/// The file of a bound socket. When this is dropped the file is removed, unless another one has
+/// taken its place.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -17,7 +19,7 @@ pub(super) struct SocketFile {
 
 impl SocketFile {
     fn at(path: &Path) -> io::Result<SocketFile> {
-        // The program may change its directory before it ends.
+        // The program may change its working directory before the file is removed.
         let path = std::path::absolute(path)?;
         let metadata = std::fs::symlink_metadata(&path)?;
         Ok(SocketFile { path, device: metadata.dev(), inode: metadata.ino() })
@@ -26,7 +28,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Another server may have put its own socket there since.
+        // Another server may have replaced the file by its own.
         if let Ok(metadata) = std::fs::symlink_metadata(&self.path)
             && (metadata.dev(), metadata.ino()) == (self.device, self.inode)
             && let Err(error) = std::fs::remove_file(&self.path)
@@ -36,8 +38,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds to a name. A socket file that nobody listens on, left behind by a server that was killed,
-/// is replaced.
+/// Binds to a name. A stale socket file, which a killed server has left behind, is replaced.
 pub(super) fn bind<S>(
     name: &UnixName,
     bind: impl Fn(&UnixName) -> io::Result<S>,
@@ -61,14 +62,14 @@ pub(super) fn bind<S>(
     Ok((bound, file))
 }
 
-/// Whether a socket of either kind is behind the name. A datagram socket does the asking: it
-/// neither waits for room in the backlog of a stream socket nor becomes a connection in it, but is
-/// told at once that it is of the wrong type.
+/// Whether a socket, stream or datagram, is bound to the name, going by the error of a connect. The
+/// probe is a datagram socket: to a stream socket its connect fails at once (`EPROTOTYPE`), where a
+/// stream probe would block on a full backlog, or be accepted as a connection.
 fn is_alive(name: &UnixName) -> io::Result<bool> {
     let probe = UnixDatagram::unbound()?;
     match probe.connect_addr(&name.socket_addr()?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
-        // A socket of the other type, or one that does not want to talk: somebody is there.
+        // Connected, or an error other than `ECONNREFUSED`: assume a live socket.
         Ok(()) | Err(_) => Ok(true),
     }
 }

@@ -1,8 +1,9 @@
-//! TCP: connections from a listening socket of either IP family.
+//! [`Tcp`]: connections from a listening IPv4 or IPv6 socket.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use rustix::net::sockopt::Timeout;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -37,28 +38,30 @@ impl Transport for Tcp {
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<Tcp> {
         bind_any(endpoint, Scheme::Tcp, |address| {
             let socket = ip_socket(address, Type::STREAM, Protocol::TCP, options)?;
-            // Here and not only in `prepare`, which a transport around this one may forget.
+            // Also done by `prepare`, which a transport that wraps this one may not call.
             socket.set_nonblocking(true)?;
             socket.listen(options.backlog.try_into().unwrap_or(i32::MAX))?;
             Ok(Tcp(socket.into()))
         })
     }
 
-    /// On Linux an accepted connection inherits all of these from its listener, so that none of
-    /// them costs a system call for each connection.
+    /// On Linux an accepted connection inherits all of these options from its listener, so that
+    /// they cost no system call for each connection.
     fn prepare(&self, options: &TransportOptions) -> io::Result<()> {
         self.0.set_nonblocking(true)?;
         let socket = SockRef::from(&self.0);
         socket.set_tcp_nodelay(options.nodelay)?;
         socket.set_keepalive(options.keepalive.is_some())?;
         if let Some(keepalive) = options.keepalive {
-            let times = TcpKeepalive::new()
-                .with_time(keepalive.idle)
-                .with_interval(keepalive.interval)
-                .with_retries(keepalive.probes);
-            socket.set_tcp_keepalive(&times)?;
+            let options = TcpKeepalive::new()
+                .with_time(keepalive.idle.clamp(MIN_KEEPALIVE, MAX_KEEPALIVE))
+                .with_interval(keepalive.interval.clamp(MIN_KEEPALIVE, MAX_KEEPALIVE))
+                .with_retries(keepalive.probes.clamp(1, MAX_PROBES));
+            socket.set_tcp_keepalive(&options)?;
         }
-        socket.set_tcp_user_timeout(options.user_timeout)?;
+        let user_timeout = options.user_timeout;
+        let user_timeout = user_timeout.map(|time| time.clamp(MIN_USER_TIMEOUT, MAX_USER_TIMEOUT));
+        socket.set_tcp_user_timeout(user_timeout)?;
         set_timeout(self.as_fd(), Timeout::Recv, options.read_timeout)?;
         set_timeout(self.as_fd(), Timeout::Send, options.write_timeout)
     }
@@ -76,7 +79,20 @@ impl Transport for Tcp {
     }
 }
 
-/// Tries each address that the endpoint stands for until one can be bound.
+/// The range of `TCP_KEEPIDLE` and `TCP_KEEPINTVL`: other values are errors (`include/net/tcp.h` of
+/// Linux, `MAX_TCP_KEEPIDLE`).
+const MIN_KEEPALIVE: Duration = Duration::from_secs(1);
+const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
+
+/// The most probes that `TCP_KEEPCNT` allows.
+const MAX_PROBES: u32 = 127;
+
+/// The range of `TCP_USER_TIMEOUT`, a signed number of milliseconds, of which zero is no timeout.
+const MIN_USER_TIMEOUT: Duration = Duration::from_millis(1);
+const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+
+/// Binds to the first address of the endpoint for which that succeeds. If all fail, the error is
+/// that of the last.
 pub(super) fn bind_any<T>(
     endpoint: &Endpoint,
     scheme: Scheme,
@@ -92,7 +108,7 @@ pub(super) fn bind_any<T>(
     Err(Error::Bind { address: endpoint.to_string(), source: failure })
 }
 
-/// A bound socket, closed again if anything about it fails.
+/// A socket that is bound to the address.
 pub(super) fn ip_socket(
     address: SocketAddr,
     kind: Type,
@@ -103,11 +119,46 @@ pub(super) fn ip_socket(
     if address.is_ipv6() {
         socket.set_only_v6(!options.dual_stack)?;
     }
-    // For UDP it would let two servers share a port, and starve one of them.
+    // For UDP it would let two servers bind to one port, of which one would get no datagrams.
     if kind == Type::STREAM {
         socket.set_reuse_address(options.reuse_address)?;
     }
     socket.set_reuse_port(options.reuse_port)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Keepalive;
+
+    #[test]
+    fn options_out_of_range_become_the_least_or_the_largest_that_linux_allows() {
+        for (time, probes, seconds, retries, user_timeout) in [
+            (Duration::ZERO, 0, MIN_KEEPALIVE, 1, MIN_USER_TIMEOUT),
+            (Duration::MAX, u32::MAX, MAX_KEEPALIVE, MAX_PROBES, MAX_USER_TIMEOUT),
+        ] {
+            let options = TransportOptions {
+                keepalive: Some(Keepalive { idle: time, interval: time, probes }),
+                user_timeout: Some(time),
+                read_timeout: Some(time),
+                write_timeout: Some(time),
+                ..TransportOptions::default()
+            };
+            let tcp = Tcp::bind(&"127.0.0.1:0".parse().unwrap(), &options).unwrap();
+            tcp.prepare(&options).unwrap();
+            let socket = SockRef::from(&tcp.0);
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), seconds);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), seconds);
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), retries);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(user_timeout));
+            if time == Duration::ZERO {
+                // The kernel rounds up to its clock.
+                let soon = Duration::from_micros(1)..Duration::from_millis(100);
+                assert!(soon.contains(&socket.read_timeout().unwrap().unwrap()));
+                assert!(soon.contains(&socket.write_timeout().unwrap().unwrap()));
+            }
+        }
+    }
 }

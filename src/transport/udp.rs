@@ -1,4 +1,4 @@
-//! UDP: datagrams from a bound socket of either IP family.
+//! [`Udp`]: datagrams from a bound IPv4 or IPv6 socket.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -21,6 +21,7 @@ use crate::sys::socket::{receive_from, retry_interrupted};
 #[derive(Debug)]
 pub struct Udp {
     socket: Arc<Socket>,
+    /// For the datagram that is received; its size is `max_packet_size`.
     buffer: Mutex<Vec<u8>>,
 }
 
@@ -60,11 +61,11 @@ impl Transport for Udp {
     fn accept(&self, options: &TransportOptions) -> io::Result<IncomingDatagram> {
         let mut buffer = self.buffer.lock();
         buffer.resize(options.max_packet_size, 0);
-        let (kept, length, peer) = receive_from(self.as_fd(), &mut buffer)?;
+        let (received, length, peer) = receive_from(self.as_fd(), &mut buffer)?;
         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
         let peer = peer.ok_or(io::ErrorKind::InvalidData)?;
         Ok(IncomingDatagram {
-            data: buffer[..kept].to_vec(),
+            data: buffer[..received].to_vec(),
             length,
             peer: Address::udp(peer),
             socket: self.socket.clone(),
@@ -73,7 +74,7 @@ impl Transport for Udp {
 }
 
 impl DatagramSocket for Socket {
-    /// Waits, if need be, for the network device to take it: that waits for no peer.
+    /// May block until the network device takes the datagram, never for the peer.
     fn send_to(&self, data: &[u8], peer: &Address) -> io::Result<()> {
         let Address::Udp(peer) = *peer else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a UDP address"));

@@ -1,4 +1,4 @@
-//! Unix datagram sockets.
+//! [`UnixDatagram`]: datagrams from a bound Unix socket.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,16 +18,18 @@ use crate::sys::socket::receive_from;
 
 /// Unix datagram sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
 ///
-/// A client that wants an answer must bind a name of its own. Files are treated as by
-/// [`UnixStream`](super::UnixStream).
+/// A client that expects a reply must bind its socket to a name. Socket files are replaced and
+/// removed as by [`UnixStream`](super::UnixStream).
 ///
-/// Linux counts answers that a client has not read against the server's sending buffer
-/// (`SO_SNDBUF`): one client that reads none of its answers can make those to others fail with
-/// `WouldBlock`, though it delays nobody.
+/// Linux counts replies that a client has not read against the send buffer of the server's socket
+/// (`SO_SNDBUF`). So a client that reads none of its replies can make replies to other clients fail
+/// with `WouldBlock`; it does not delay them.
 #[derive(Debug)]
 pub struct UnixDatagram {
     socket: Arc<net::UnixDatagram>,
+    /// For the datagram that is received; its size is `max_packet_size`.
     buffer: Mutex<Vec<u8>>,
+    /// `None` for an abstract name, and for a socket that was bound elsewhere.
     _file: Option<SocketFile>,
 }
 
@@ -54,7 +56,7 @@ impl Transport for UnixDatagram {
         Ok(UnixDatagram { socket: Arc::new(socket), buffer: Mutex::default(), _file })
     }
 
-    /// Nobody waits for a peer that does not empty its queue.
+    /// Non-blocking, so that a reply never waits for a client whose queue is full.
     fn prepare(&self, _options: &TransportOptions) -> io::Result<()> {
         self.socket.set_nonblocking(true)
     }
@@ -66,9 +68,9 @@ impl Transport for UnixDatagram {
     fn accept(&self, options: &TransportOptions) -> io::Result<IncomingDatagram> {
         let mut buffer = self.buffer.lock();
         buffer.resize(options.max_packet_size, 0);
-        let (kept, length, peer) = receive_from(self.as_fd(), &mut buffer)?;
+        let (received, length, peer) = receive_from(self.as_fd(), &mut buffer)?;
         Ok(IncomingDatagram {
-            data: buffer[..kept].to_vec(),
+            data: buffer[..received].to_vec(),
             length,
             peer: Address::UnixDatagram(peer.map_or(UnixName::Unnamed, name_of)),
             socket: self.socket.clone(),

@@ -1,4 +1,4 @@
-//! Unix stream sockets: connections by way of a file or an abstract name.
+//! [`UnixStream`]: connections from a listening Unix socket.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,11 +16,12 @@ use crate::net::{SocketStream, Stream};
 
 /// Unix stream sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
 ///
-/// A stale socket file, which nobody listens on, is replaced; the file is removed when the server
-/// ends. A listener that was bound elsewhere keeps its file.
+/// A stale socket file, on which no process listens, is replaced. The file is removed when the
+/// server is dropped. The file of a listener that was bound elsewhere is left alone.
 #[derive(Debug)]
 pub struct UnixStream {
     listener: UnixListener,
+    /// `None` for an abstract name, and for a listener that was bound elsewhere.
     _file: Option<SocketFile>,
 }
 
@@ -58,7 +59,7 @@ impl Transport for UnixStream {
     fn accept(&self, options: &TransportOptions) -> io::Result<IncomingStream> {
         let (stream, peer) = self.listener.accept()?;
         let stream = SocketStream::from(stream);
-        // A Unix connection inherits nothing from its listener.
+        // Unlike TCP, a Unix connection does not inherit the timeouts of its listener.
         if options.read_timeout.is_some() {
             stream.set_read_timeout(options.read_timeout)?;
         }

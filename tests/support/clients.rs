@@ -158,6 +158,7 @@ pub(crate) fn round_trip(address: impl Into<Endpoint>, data: &[u8]) -> Vec<u8> {
             socket.send(data).unwrap();
             datagram_of(|buffer| socket.recv(buffer))
         }
+        Some(scheme) => unreachable!("{scheme:?}"),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::net::{Interest, Stream};
 use crate::sys::epoll::{Event, Poller};
 use crate::sys::fiber::{self, Fiber, Job};
 use crate::sys::prefetch::Span;
-use crate::sys::stack::{Stack, give_back};
+use crate::sys::stack::{Stack, unmap_all};
 
 /// How many reads and writes a fiber may do before it is another one's turn, if there is one: a
 /// client that never ceases to send keeps the others waiting for no longer than these take.
@@ -174,7 +174,7 @@ impl Scheduler {
         if stacks.len() > 2 * most {
             // Those that have been here longest: the others are still in the caches.
             let too_many = stacks.len() - most;
-            give_back(stacks.drain(..too_many));
+            unmap_all(stacks.drain(..too_many));
         }
         drop((fibers, stacks));
         self.shared().dec_load();

@@ -14,7 +14,7 @@ use crate::mixin::thread_pool::ThreadPool;
 use crate::state::ServerState;
 use crate::sys::epoll::Poller;
 use crate::sys::fiber::Job;
-use crate::sys::stack::expect_overflow;
+use crate::sys::stack::handle_overflow;
 
 /// The most newcomers before those who are here get their turn.
 const ACCEPT_BATCH: usize = 16;
@@ -56,7 +56,7 @@ impl Worker {
 
     pub(super) fn work(self, stack_size: usize) {
         let Worker { number, workers, state, listener, pool, poller } = self;
-        expect_overflow();
+        handle_overflow();
         Scheduler::run(number, workers.clone(), pool, poller, stack_size, |scheduler| {
             let registration = ListenerRegistration {
                 scheduler,

@@ -105,6 +105,7 @@ impl Kind {
             Scheme::Unix => self.spawn_on::<UnixStream>(endpoint, self.stream_handler()),
             Scheme::Udp => self.spawn_on::<Udp>(endpoint, Lines),
             Scheme::UnixDatagram => self.spawn_on::<UnixDatagram>(endpoint, Lines),
+            scheme => unreachable!("no server of this kind: {scheme:?}"),
         }
     }
 

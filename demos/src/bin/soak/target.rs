@@ -48,11 +48,13 @@ impl Target {
             Scheme::Tcp => "tcp://127.0.0.2:0".parse()?,
             Scheme::Udp => "udp://127.0.0.2:0".parse()?,
             Scheme::Unix | Scheme::UnixDatagram => path.as_path().try_into()?,
+            scheme => unreachable!("no server of this kind: {scheme:?}"),
         };
         let (server, endpoint) = start(&kind, &endpoint)?;
         let address = match kind.scheme {
             Scheme::Tcp | Scheme::Udp => endpoint.resolve(kind.scheme)?[0].into(),
             Scheme::Unix | Scheme::UnixDatagram => SockAddr::unix(path)?,
+            scheme => unreachable!("no server of this kind: {scheme:?}"),
         };
         let (server, gate) = (Mutex::new(Some(server)), RwLock::default());
         Ok(Target { kind, count: Count::default(), endpoint, address, server, gate })
@@ -80,6 +82,7 @@ impl Target {
             Scheme::Unix => {}
             // The kernel chooses the name (autobind), so that the server can reply.
             Scheme::UnixDatagram => rustix::net::bind(&socket, &SocketAddrUnix::new_unnamed())?,
+            scheme => unreachable!("no server of this kind: {scheme:?}"),
         }
         socket.set_read_timeout(Some(TIMEOUT))?;
         socket.set_write_timeout(Some(TIMEOUT))?;
