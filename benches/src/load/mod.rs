@@ -2,7 +2,6 @@
 //! of its own, so that its processor time is not the server's.
 
 mod chat;
-mod crowds;
 mod echo;
 mod hello;
 mod idle;
@@ -14,6 +13,7 @@ mod room;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod two_threads;
 mod udp;
 mod window;
 
@@ -140,9 +140,9 @@ fn run(load: &Load, servers: &[Target], broker: Option<u32>) -> Outcome {
             echo::run(connections, size, in_flight, target)
         }
         Load::EchoFromTwo { connections, size, in_flight } => {
-            crowds::halves(connections, size, in_flight, target)
+            two_threads::halves(connections, size, in_flight, target)
         }
-        Load::Flood { in_flight } => crowds::flood(in_flight, target),
+        Load::Flood { in_flight } => two_threads::flood(in_flight, target),
         Load::Chat { clients, senders, in_flight } => {
             chat::run(clients, senders, in_flight, target)
         }
