@@ -1,4 +1,5 @@
-//! Clients on two threads: more than one thread can be, or such as must not wait for each other.
+//! Clients on two threads: for more load than one thread makes, or so that neither waits for the
+//! other.
 
 use std::thread;
 
@@ -6,30 +7,30 @@ use super::echo::Clients;
 use super::window::Window;
 use super::{Figures, Outcome, Target};
 
-/// As [`echo::run`](super::echo::run), from each thread half of it.
-pub(crate) fn halves(connections: usize, size: usize, in_flight: usize, target: Target) -> Outcome {
+/// As [`echo::run`](super::echo::run), with half of the connections on each thread.
+pub(crate) fn echo(connections: usize, size: usize, in_flight: usize, target: Target) -> Outcome {
     let half = connections / 2;
     let one = Clients::connect(0..half, size, target)?;
     let other = Clients::connect(half..connections, size, target)?;
-    let (one, other) = together((one, in_flight), (other, in_flight), target)?;
-    one.with(&other).figures()
+    let (one, other) = run_both((one, in_flight), (other, in_flight), target)?;
+    one.merged(&other).figures()
 }
 
-/// The rate and latency of a client who waits for each answer, beside one who never waits. What a
-/// line costs is for each of either.
+/// The rate and latency of a client with one line in flight, beside one with `in_flight` of them.
+/// The processor time is that of each line of either.
 pub(crate) fn flood(in_flight: usize, target: Target) -> Outcome {
-    let patient = Clients::connect(0..1, 64, target)?;
+    let single = Clients::connect(0..1, 64, target)?;
     let flood = Clients::connect(1..2, 64, target)?;
-    let (patient, flood) = together((patient, 1), (flood, in_flight), target)?;
-    let figures = patient.figures()?;
-    // Nor may it be the flood that is not served.
+    let (single, flood) = run_both((single, 1), (flood, in_flight), target)?;
+    let figures = single.figures()?;
+    // Fails if the flood was not served.
     flood.figures()?;
-    let Figures { server_cpu_us, load_cpu_us, .. } = patient.with(&flood).figures()?;
+    let Figures { server_cpu_us, load_cpu_us, .. } = single.merged(&flood).figures()?;
     Ok(Figures { server_cpu_us, load_cpu_us, ..figures })
 }
 
-/// Two crowds at the same time, each with so many lines in flight on each connection.
-fn together(
+/// Runs two sets of clients at the same time, each with its number of lines in flight.
+fn run_both(
     one: (Clients, usize),
     other: (Clients, usize),
     target: Target,
