@@ -10,8 +10,8 @@ fuzz_target!(|data: &[u8]| {
     let Some((&[limit, offset, ref steps @ ..], input)) = data.split_first_chunk::<8>() else {
         return;
     };
-    // The connection's buffer has 4 KiB at first, and the input lies across its end.
-    let filler = vec![b'-'; 4096 - usize::from(offset)];
+    // The connection's buffer has 512 bytes at first, and the input lies across its end.
+    let filler = vec![b'-'; 512 - usize::from(offset)];
     let mut connection = Connection::in_memory([&filler, input].concat());
     connection.read_exact(&mut vec![0; filler.len()]).unwrap();
     connection.set_max_line_length(limit.into());
