@@ -1,13 +1,12 @@
-//! A client for `echo`, and for any other server of lines: what you type goes there, what comes
-//! back is shown.
+//! A client for `echo` and other line protocols: it sends what you type, and shows the answers.
 //!
 //! ```text
 //! cargo run --release --example echo &
 //! cargo run --release --example echo_client
 //! ```
 //!
-//! With standard input or output not a terminal it is a plain filter, which sends and shows any
-//! bytes, says when its input has ended, and ends when the server has no more to say:
+//! If standard input or output is no terminal it is a plain filter: it sends and shows any bytes,
+//! half-closes at the end of its input, and exits when the server closes:
 //!
 //! ```text
 //! printf 'a\nb\n' | cargo run --release --example echo_client -- 127.0.0.1:23000

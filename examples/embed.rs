@@ -1,4 +1,4 @@
-//! A server inside a program: an app with a main loop of its own, and a control socket beside it.
+//! A server inside a program that has a main loop of its own: a control socket.
 //!
 //! ```sh
 //! cargo run --example embed
@@ -21,8 +21,8 @@ use socketserver::{Connection, HandlerResult, StreamRequestHandler, UnixStreamSe
 struct App {
     started: Instant,
     ticks: AtomicU64,
-    /// A byte into it wakes the main loop, which then ends.
-    bell: UnixStream,
+    /// A byte written to it ends the main loop.
+    waker: UnixStream,
 }
 
 impl StreamRequestHandler for App {
@@ -34,7 +34,7 @@ impl StreamRequestHandler for App {
                     let (ticks, uptime) = (self.ticks.load(Relaxed), self.started.elapsed());
                     writeln!(connection, "{ticks} ticks in {} s", uptime.as_secs())?;
                 }
-                "stop" => (&self.bell).write_all(b"!")?,
+                "stop" => (&self.waker).write_all(b"!")?,
                 _ => writeln!(connection, "status or stop?")?,
             }
             line.clear();
@@ -44,19 +44,19 @@ impl StreamRequestHandler for App {
 }
 
 fn run(options: Options) -> Outcome {
-    let (mut wake_up, bell) = UnixStream::pair()?;
-    common::on_signals(|| Ok(bell.try_clone()?))?;
-    let app = Arc::new(App { started: Instant::now(), ticks: AtomicU64::new(0), bell });
+    let (mut wake_up, waker) = UnixStream::pair()?;
+    common::on_signals(|| Ok(waker.try_clone()?))?;
+    let app = Arc::new(App { started: Instant::now(), ticks: AtomicU64::new(0), waker });
     let server = UnixStreamServer::builder()
         .mixin(options.spawnable())
         .bind(options.listen(), app.clone())?
         .spawn()?;
     options.announce(server.local_addr());
 
-    // The main loop: its work is to count, until the bell rings.
+    // The main loop counts until it reads a byte.
     wake_up.set_read_timeout(Some(Duration::from_millis(100)))?;
     while let Err(error) = wake_up.read(&mut [0]) {
-        // Any other error is a signal's interruption, and the byte is on its way.
+        // The other error is `EINTR`: the signal handler writes the byte.
         if error.kind() == ErrorKind::WouldBlock {
             app.ticks.fetch_add(1, Relaxed);
         }
@@ -67,7 +67,7 @@ fn run(options: Options) -> Outcome {
 }
 
 fn main() -> ExitCode {
-    Example::new("unix:@socketserver-embed", "Counts, and tells a control socket how far it is.")
+    Example::new("unix:@socketserver-embed", "Counts, and reports the count on a control socket.")
         .try_it("echo status | nc -N {nc}")
         .without_forking("an app and its control socket share one process")
         .run(run)

@@ -1,8 +1,8 @@
-//! Binary messages behind their length: each is a list of numbers, and answered by their sum.
+//! Length-prefixed binary messages: each is a list of numbers, and is answered by their sum.
 //!
-//! A message is its length in bytes (32 bits) and as many numbers (32 bits, signed); an answer is
-//! its length, which is 8, and the sum (64 bits, signed, so that no sum is too large). All of it
-//! is big-endian, as on every wire. To add 1 and 2:
+//! A message is its length in bytes (32 bits) and numbers of that total length (32 bits, signed).
+//! An answer is its length, which is 8, and the sum (64 bits, signed, so that it cannot overflow).
+//! All of it is big-endian. To add 1 and 2:
 //!
 //! ```sh
 //! cargo run --example framed
@@ -17,7 +17,7 @@
 //! s.sendall(struct.pack("!Liii", 12, -1, 0, 3)); print(struct.unpack("!Lq", s.recv(12)))'
 //! ```
 //!
-//! A message that is too long, or no list of numbers, ends its connection and no other.
+//! A message that is too long, or no list of numbers, ends its connection.
 
 mod common;
 
@@ -27,7 +27,7 @@ use common::Example;
 use socketserver::framing::{LengthPrefixed, Prefix};
 use socketserver::{Connection, HandlerResult, StreamRequestHandler};
 
-/// Whoever announces more than this is refused before a byte of it is read.
+/// A longer message is an error as soon as its length is read.
 const FRAMES: LengthPrefixed = LengthPrefixed::new(Prefix::U32).max_length(4096);
 
 struct Adder;

@@ -1,11 +1,11 @@
-//! A handler of one's own: it greets each client by the lines that the client sends.
+//! A handler that answers each line with a greeting.
 //!
 //! ```sh
 //! cargo run --example greeter
 //! nc 127.0.0.1 9999
 //! ```
 //!
-//! The line `exit` ends the conversation.
+//! The line `exit` closes the connection.
 
 mod common;
 
@@ -20,14 +20,14 @@ struct Greeter;
 impl StreamRequestHandler for Greeter {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         connection.write_all(b"Welcome!\r\n")?;
-        // Bytes, since a name need not be UTF-8 to be greeted.
+        // Bytes, since a name may not be UTF-8.
         let mut line = Vec::new();
         while connection.read_line(&mut line)? > 0 {
             let name = without_end(&line);
             if name == b"exit" {
                 break;
             }
-            // No flush: what was written is sent before the next read has to wait.
+            // No flush: the output is sent before the next read blocks.
             connection.write_all(&[b"Hello, ", name, b"!\r\n"].concat())?;
             line.clear();
         }
@@ -42,6 +42,6 @@ fn without_end(line: &[u8]) -> &[u8] {
 }
 
 fn main() -> ExitCode {
-    Example::new("127.0.0.1:9999", "Greets whoever a line names; `exit` closes.")
+    Example::new("127.0.0.1:9999", "Answers each line with a greeting; `exit` closes.")
         .run(|options| options.serve(Greeter))
 }

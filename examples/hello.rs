@@ -1,11 +1,11 @@
-//! The smallest server: a greeting for whoever connects, from a handler that is ready-made.
+//! A greeting for each client, by the ready-made handler `Hello`.
 //!
 //! ```sh
 //! cargo run --example hello
 //! nc 127.0.0.1 2525
 //! ```
 //!
-//! Without a command line it is two lines: see the crate's first page.
+//! `minimal.rs` has the handler itself, and no command line.
 
 mod common;
 
@@ -15,6 +15,6 @@ use common::Example;
 use socketserver::services::Hello;
 
 fn main() -> ExitCode {
-    Example::new("127.0.0.1:2525", "Says `Hello World!` to whoever connects, and closes.")
+    Example::new("127.0.0.1:2525", "Greets each client with `Hello World!`, and closes.")
         .run(|options| options.serve(Hello))
 }

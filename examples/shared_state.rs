@@ -14,7 +14,7 @@ struct WordCounter {
 
 impl WordCounter {
     fn count(&self, word: &str) -> u64 {
-        let mut counts = self.counts.lock().expect("no thread panics while it counts");
+        let mut counts = self.counts.lock().expect("counting does not panic");
         let count = counts.entry(word.to_owned()).or_default();
         *count += 1;
         *count

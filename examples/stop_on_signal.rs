@@ -1,5 +1,5 @@
-//! A graceful stop: on Ctrl-C or `SIGTERM` each client's last lines are answered, and then the
-//! program says how the stop went. Try it with `nc 127.0.0.1 2525`.
+//! A graceful stop: on Ctrl-C or `SIGTERM` the last lines of each client are answered, and then the
+//! program prints a report. Try it with `nc 127.0.0.1 2525`.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     server.serve_forever()?;
 
-    let report = handle.stop(Duration::ZERO); // it has stopped: this returns the report
+    let report = handle.stop(Duration::ZERO); // returns the report, since the server has stopped
     println!("{} ended by themselves, {} were shut down", report.drained, report.forced);
     Ok(())
 }

@@ -1,13 +1,13 @@
-//! A client for datagrams, as of `timestamp` and `echo`: each line goes out as one datagram, and
-//! each answer is shown.
+//! A client for datagram servers such as `timestamp` and `echo`: it sends each line as one
+//! datagram, and shows the answer.
 //!
 //! ```text
 //! cargo run --release --example timestamp -- --listen udp://127.0.0.1:21568 &
 //! cargo run --release --example udp_client
 //! ```
 //!
-//! With standard input or output not a terminal it is a plain filter. Datagrams get lost: the
-//! client waits for an answer, but not for ever, and its exit status says whether all came.
+//! If standard input or output is no terminal it is a plain filter. Datagrams may get lost: the
+//! client waits for each answer for a limited time, and its exit status says whether all arrived.
 
 mod client;
 
@@ -37,8 +37,8 @@ is 1 when an answer did not come.
   -h, --help             this text
 ";
 
-/// Room for the longest datagram: UDP's 64 KiB, and what a Unix socket sends by default.
-const LONGEST: usize = 256 * 1024;
+/// Enough for UDP's 64 KiB, and for the longest datagram of a Unix socket by default.
+const MAX_DATAGRAM: usize = 256 * 1024;
 
 fn main() -> ExitCode {
     client::exit("udp_client", run())
@@ -49,7 +49,7 @@ fn run() -> Result<(), Failure> {
     let (endpoint, seconds) = client::arguments(USAGE, "udp://127.0.0.1:21568", own)?;
     let timeout = seconds.map_or(Ok(Duration::from_secs(2)), |text| {
         let seconds = text.parse().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
-        // To the system no time at all means for ever.
+        // A socket timeout of zero would mean no timeout.
         seconds.filter(|seconds| *seconds >= Duration::from_millis(1)).ok_or_else(|| {
             Failure::Usage(format!("{text:?} is not a number of seconds from 0.001 up"))
         })
@@ -69,22 +69,22 @@ fn run() -> Result<(), Failure> {
     }
 }
 
-/// A socket that sends to the server, and hears nobody else.
+/// A socket that is connected to the server, and so receives from it only.
 fn connect(endpoint: &Endpoint) -> Result<Socket, Failure> {
     let connected = if endpoint.is_unix() {
         let name = endpoint.unix_name(Scheme::UnixDatagram)?;
         name.socket_addr().and_then(|name| {
             let socket = UnixDatagram::unbound()?;
-            // To be answered a socket needs a name. Bound to none it is given an abstract one that
-            // is free, and which leaves no file behind.
+            // Without an address the socket gets no answers. Autobind (unix(7)) chooses a free
+            // abstract one, which leaves no file behind.
             rustix::net::bind(&socket, &SocketAddrUnix::new_unnamed())?;
             socket.connect_addr(&name)?;
             Ok(Socket::from(socket))
         })
     } else {
         let found = endpoint.resolve(Scheme::Udp)?;
-        // Connecting asks nobody, so there is no telling which of a name's addresses serves. IPv4
-        // is what servers listen on that were told nothing else.
+        // `connect` on a UDP socket sends nothing, so it cannot tell which of a name's addresses
+        // has a server. IPv4 comes first, since the examples listen on it by default.
         let server = found.iter().find(|server| server.is_ipv4()).unwrap_or(&found[0]);
         let any: SocketAddr = match server {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -98,10 +98,10 @@ fn connect(endpoint: &Endpoint) -> Result<Socket, Failure> {
     connected.map_err(failed(format_args!("cannot connect to {endpoint}")))
 }
 
-/// Gives the next line, while there is one.
+/// Returns the next line, or `None` after the last one.
 type Lines = Box<dyn FnMut() -> Result<Option<Vec<u8>>, Failure>>;
 
-/// Where the lines come from: the line editor at a terminal, else standard input.
+/// The lines of the line editor if there is a terminal, else of standard input.
 fn lines() -> Result<Lines, Failure> {
     if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
         let mut input = io::stdin().lock().split(b'\n');
@@ -118,10 +118,10 @@ fn lines() -> Result<Lines, Failure> {
     }))
 }
 
-/// Sends one line and shows what comes; whether an answer came in time.
+/// Sends one line and shows the answer. Returns whether one arrived in time.
 fn ask(socket: &mut Socket, line: &[u8]) -> Result<bool, Failure> {
-    // What comes late is shown, but is no answer to this line. It may also be the news that the
-    // last line found nobody, which would otherwise fail the sending of this one.
+    // A late answer is shown, but does not count for this line. A pending `ECONNREFUSED` of the
+    // last line is read too, which would otherwise fail this `send`.
     socket.set_nonblocking(true).map_err(failed("cannot ask for late answers"))?;
     while receive(socket)? {}
     socket.set_nonblocking(false).map_err(failed("cannot wait for the answer"))?;
@@ -129,9 +129,9 @@ fn ask(socket: &mut Socket, line: &[u8]) -> Result<bool, Failure> {
     receive(socket)
 }
 
-/// Shows the next datagram, if there is one.
+/// Shows the next datagram. Returns whether there was one.
 fn receive(socket: &mut Socket) -> Result<bool, Failure> {
-    let mut answer = vec![0; LONGEST];
+    let mut answer = vec![0; MAX_DATAGRAM];
     match socket.read(&mut answer) {
         Ok(length) => answer.truncate(length),
         Err(error)

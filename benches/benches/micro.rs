@@ -1,4 +1,4 @@
-//! What the parts of the library cost, without a socket and without another process.
+//! The cost of the library's parts, without sockets and other processes.
 //!
 //! ```sh
 //! cargo bench -p socketserver-benches
@@ -25,7 +25,7 @@ use socketserver::{
 criterion_group!(all, tied_buffers, framing, request, broadcast);
 criterion_main!(all);
 
-/// A thousand lines through `read_line` and `write_all`.
+/// Echo of a thousand lines through `read_line` and `write_all`.
 fn tied_buffers(criterion: &mut Criterion) {
     let lines = [&[b'x'; 63][..], b"\n"].concat().repeat(1000);
     let mut group = criterion.benchmark_group("tied buffers");
@@ -40,7 +40,7 @@ fn tied_buffers(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A message behind its length, written and read.
+/// A length-prefixed message, written and read.
 fn framing(criterion: &mut Criterion) {
     let frames = LengthPrefixed::new(Prefix::U32);
     let mut group = criterion.benchmark_group("framing");
@@ -64,23 +64,22 @@ fn framing(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// One request from its arrival to its end, with a handler that does nothing, while others are
-/// present.
+/// One request from accepting to its end, with an empty handler, while others are open.
 fn request(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("request");
-    for present in [0, 10_000] {
+    for open in [0, 10_000] {
         let kept = Arc::default();
-        let keeping = Keeping { to_keep: present, kept: Arc::clone(&kept) };
-        let server = Server::<Memory, Sequential>::builder()
-            .mixin(keeping)
-            .max_connections(present + 1)
-            .from_listener(Memory::without_end(), handler_fn(|_| Ok(())))
+        let mixin = KeepFirst { count: open, kept: Arc::clone(&kept) };
+        let server = Server::<InMemory, Sequential>::builder()
+            .mixin(mixin)
+            .max_connections(open + 1)
+            .from_listener(InMemory::endless(), handler_fn(|_| Ok(())))
             .unwrap();
-        for _ in 0..present {
+        for _ in 0..open {
             assert_eq!(server.handle_request(), Handled::Request);
         }
-        assert_eq!(server.handle().connections().len(), present);
-        group.bench_function(format!("with {present} others present"), |bencher| {
+        assert_eq!(server.handle().connections().len(), open);
+        group.bench_function(format!("with {open} others present"), |bencher| {
             bencher.iter(|| assert_eq!(server.handle_request(), Handled::Request));
         });
         kept.lock().unwrap().clear();
@@ -88,13 +87,13 @@ fn request(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A message to members that take at once whatever they get.
+/// A message to members whose streams take it at once.
 fn broadcast(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("broadcast");
     for members in [1, 100] {
         let room = Broadcast::new();
-        let server = Server::<Memory, Threading>::builder()
-            .from_listener(Memory::of(members), Listening(room.clone()))
+        let server = Server::<InMemory, Threading>::builder()
+            .from_listener(InMemory::of(members), SilentMember(room.clone()))
             .unwrap()
             .spawn()
             .unwrap();
@@ -111,16 +110,16 @@ fn broadcast(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Keeps the first requests as they came, so that they are present; then finishes each at once.
-struct Keeping {
-    to_keep: usize,
+/// Keeps the first requests open, and finishes each further one at once.
+struct KeepFirst {
+    count: usize,
     kept: Arc<Mutex<Vec<Request>>>,
 }
 
-impl Mixin for Keeping {
+impl Mixin for KeepFirst {
     fn process_request(&self, _server: &BaseServer, request: Request) {
         let mut kept = self.kept.lock().unwrap();
-        if kept.len() < self.to_keep {
+        if kept.len() < self.count {
             kept.push(request);
         } else {
             let _outcome = request.finish();
@@ -128,10 +127,10 @@ impl Mixin for Keeping {
     }
 }
 
-/// A member that says nothing, until the server stops.
-struct Listening(Broadcast);
+/// Joins the broadcast, and sends nothing until the server stops.
+struct SilentMember(Broadcast);
 
-impl StreamRequestHandler for Listening {
+impl StreamRequestHandler for SilentMember {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         let _member = self.0.join(connection)?;
         connection.read_line(&mut Vec::new())?;
@@ -139,67 +138,67 @@ impl StreamRequestHandler for Listening {
     }
 }
 
-/// Where streams in memory come from. A byte in the pipe is one of them.
-struct Memory {
-    arrivals: PipeReader,
-    _arriving: PipeWriter,
-    /// The byte stays, for the next one; and each has ended already.
-    without_end: bool,
+/// A transport whose streams are in memory. Each byte in the pipe is a connection to accept.
+struct InMemory {
+    pending: PipeReader,
+    _writer: PipeWriter,
+    /// `accept` leaves the byte in the pipe, and each stream is at EOF from the start.
+    endless: bool,
 }
 
-impl Memory {
-    fn of(count: usize) -> Memory {
-        let (arrivals, mut arriving) = io::pipe().unwrap();
-        rustix::io::ioctl_fionbio(&arrivals, true).unwrap();
-        arriving.write_all(&vec![0; count]).unwrap();
-        Memory { arrivals, _arriving: arriving, without_end: false }
+impl InMemory {
+    fn of(count: usize) -> InMemory {
+        let (pending, mut writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&pending, true).unwrap();
+        writer.write_all(&vec![0; count]).unwrap();
+        InMemory { pending, _writer: writer, endless: false }
     }
 
-    fn without_end() -> Memory {
-        Memory { without_end: true, ..Memory::of(1) }
+    fn endless() -> InMemory {
+        InMemory { endless: true, ..InMemory::of(1) }
     }
 }
 
-impl AsFd for Memory {
+impl AsFd for InMemory {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.arrivals.as_fd()
+        self.pending.as_fd()
     }
 }
 
-impl Transport for Memory {
+impl Transport for InMemory {
     type Handler = dyn StreamRequestHandler;
 
-    fn bind(_: &Endpoint, _: &TransportOptions) -> socketserver::Result<Memory> {
-        Ok(Memory::of(0))
+    fn bind(_: &Endpoint, _: &TransportOptions) -> socketserver::Result<InMemory> {
+        Ok(InMemory::of(0))
     }
 
     fn local_addr(&self) -> io::Result<Address> {
-        Ok(nowhere())
+        Ok(dummy_address())
     }
 
     fn accept(&self, _: &TransportOptions) -> io::Result<IncomingStream> {
-        if !self.without_end {
-            (&self.arrivals).read_exact(&mut [0])?;
+        if !self.endless {
+            (&self.pending).read_exact(&mut [0])?;
         }
-        let stream = Swallowing { ended: Mutex::new(self.without_end), end: Condvar::new() };
-        Ok(IncomingStream { stream: Box::new(stream), peer: nowhere() })
+        let stream = Sink { eof: Mutex::new(self.endless), changed: Condvar::new() };
+        Ok(IncomingStream { stream: Box::new(stream), peer: dummy_address() })
     }
 }
 
-fn nowhere() -> Address {
+fn dummy_address() -> Address {
     Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 1)))
 }
 
-/// A stream that takes everything, and says nothing until it is shut.
-struct Swallowing {
-    ended: Mutex<bool>,
-    end: Condvar,
+/// A stream that takes all output. Its input is empty; EOF comes when it is shut down.
+struct Sink {
+    eof: Mutex<bool>,
+    changed: Condvar,
 }
 
-impl Stream for Swallowing {
+impl Stream for Sink {
     fn read(&self, _: &mut [u8]) -> io::Result<usize> {
-        let ended = self.ended.lock().unwrap();
-        let _ended = self.end.wait_while(ended, |ended| !*ended).unwrap();
+        let eof = self.eof.lock().unwrap();
+        let _eof = self.changed.wait_while(eof, |eof| !*eof).unwrap();
         Ok(0)
     }
 
@@ -208,7 +207,7 @@ impl Stream for Swallowing {
     }
 
     fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
-        if *self.ended.lock().unwrap() { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        if *self.eof.lock().unwrap() { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
     fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -217,8 +216,8 @@ impl Stream for Swallowing {
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         if how != Shutdown::Write {
-            *self.ended.lock().unwrap() = true;
-            self.end.notify_all();
+            *self.eof.lock().unwrap() = true;
+            self.changed.notify_all();
         }
         Ok(())
     }
@@ -232,7 +231,7 @@ impl Stream for Swallowing {
     }
 
     fn local_addr(&self) -> io::Result<Address> {
-        Ok(nowhere())
+        Ok(dummy_address())
     }
 
     fn unread(&self) -> io::Result<usize> {

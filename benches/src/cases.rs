@@ -1,33 +1,33 @@
-//! What is measured: each case, and the curves.
+//! The cases, and the points of the curves.
 
 use serde::{Deserialize, Serialize};
 
-/// One thing to measure, the same for every server.
+/// One measurement, the same for every server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) about: String,
     pub(crate) service: Service,
-    /// How many threads the server is to run on, where that is not its own choice.
+    /// The server's number of worker threads; `None` leaves it to the server.
     #[serde(default)]
     pub(crate) workers: Option<usize>,
     pub(crate) load: Load,
-    /// It is a point of a curve, at this number of connections.
+    /// The curve that this is a point of, and its number of connections.
     pub(crate) point: Option<(Curve, usize)>,
 }
 
-/// What the server does, and in which way.
+/// What the server does, and with what for each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Service {
     Hello,
-    /// With a process for each connection.
+    /// A process for each connection.
     ForkingHello,
     Echo,
     Chat,
-    /// One datagram after the other.
+    /// One datagram at a time.
     UdpEcho,
-    /// With a thread, a fiber or a task for each datagram.
+    /// A thread, a fiber or a task for each datagram.
     ThreadingUdpEcho,
 }
 
@@ -35,47 +35,48 @@ pub(crate) enum Service {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Load {
-    /// Connects, reads the greeting to its end, and connects again.
+    /// Connects, reads the greeting up to EOF, and connects again.
     Hello { in_flight: usize },
-    /// Sends lines of `size` bytes, `in_flight` of them ahead of what has come back.
+    /// Sends lines of `size` bytes, with `in_flight` of them unanswered on each connection.
     Echo { connections: usize, size: usize, in_flight: usize },
-    /// The same from two threads, each with half of the connections.
+    /// The same from two client threads, each with half of the connections.
     EchoFromTwo { connections: usize, size: usize, in_flight: usize },
-    /// One client sends a line of 64 bytes when the one before has come back, another one always
-    /// has `in_flight` of them on their way.
+    /// One client sends a line of 64 bytes when the previous one has come back. Another one always
+    /// has `in_flight` of them unanswered.
     Flood { in_flight: usize },
-    /// Some of the clients send lines of 64 bytes, `in_flight` of them ahead of what everybody has.
+    /// Each sender sends lines of 64 bytes, with `in_flight` of them not yet received by all
+    /// others.
     Chat { clients: usize, senders: usize, in_flight: usize },
-    /// The same, with a part of the clients at each of several servers, and all of them must read
-    /// the lines in one order.
+    /// The same with the clients spread over several servers. All of them must read the lines in
+    /// one order.
     Room { members: usize, senders: usize, in_flight: usize },
-    /// Sends datagrams of 64 bytes, `in_flight` of them ahead of what has come back.
+    /// Sends datagrams of 64 bytes, with `in_flight` of them unanswered on each socket.
     Udp { sockets: usize, in_flight: usize },
-    /// Connects, sends a line, and then nothing; what a connection costs is read.
+    /// Connects and exchanges one line. The server's memory is read before and after.
     Idle { connections: usize },
-    /// The same, and then the server is told to stop.
+    /// The same connections, and then the server gets `SIGTERM`.
     Stop { connections: usize },
 }
 
-/// What is drawn by the number of connections.
+/// A chart by number of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Curve {
-    /// Round trips a second, and what each costs.
+    /// Round trips a second, and the processor time of each.
     Echo,
     Chat,
     Memory,
     Stop,
 }
 
-/// What a case's main figure is.
+/// The kind of a case's main figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Measure {
-    /// Operations a second, which are called this.
+    /// Operations a second, with the operation's name.
     Rate(&'static str),
     /// Bytes for each connection.
     Memory,
-    /// Milliseconds from the signal to the server's end.
+    /// Milliseconds from `SIGTERM` to the server's exit.
     Stop,
 }
 
@@ -98,7 +99,7 @@ impl Load {
         matches!(self, Load::Stop { .. })
     }
 
-    /// How many descriptors the server has open at a time, and the clients as well.
+    /// How many sockets the server, and the process of the clients, have open at a time.
     pub(crate) fn descriptors(&self) -> usize {
         match *self {
             Load::Hello { in_flight } => in_flight,
@@ -114,26 +115,26 @@ impl Load {
     }
 }
 
-/// The cases, in the order in which they are run.
+/// The cases, in running order.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = cases_for_all();
     for workers in [1, 2] {
         let on_workers = |name, about, load| Case {
             name: format!("workers-{workers}{name}"),
-            about: format!("{about} of clients, {workers} of the server's"),
+            about: format!("{about}; server threads: {workers}"),
             service: Service::Echo,
             workers: Some(workers),
             load,
             point: None,
         };
         let echo = Load::EchoFromTwo { connections: 64, size: 64, in_flight: 1 };
-        cases.push(on_workers("", "64 connections from two threads", echo));
-        cases.push(on_workers("-fairness", "as in fairness, from two threads", FLOOD));
+        cases.push(on_workers("", "64 connections from two client threads", echo));
+        cases.push(on_workers("-fairness", "as in fairness, from two client threads", FLOOD));
     }
     cases
 }
 
-/// Always so many that the server has something to read.
+/// 1 MiB of lines, so that the server always has input.
 const FLOOD: Load = Load::Flood { in_flight: 16 * 1024 };
 
 fn cases_for_all() -> Vec<Case> {
@@ -142,7 +143,7 @@ fn cases_for_all() -> Vec<Case> {
     [
         (
             "hello",
-            "64 clients at a time connect, read the greeting to its end, and leave",
+            "64 clients at a time connect, read the greeting up to EOF, and close",
             Service::Hello,
             Load::Hello { in_flight: 64 },
         ),
@@ -164,7 +165,7 @@ fn cases_for_all() -> Vec<Case> {
         ),
         (
             "fairness",
-            "a line there and back on 1 connection, while another always has 1 MiB of them in flight",
+            "one line in flight on 1 connection, while another always has 1 MiB of lines in flight",
             Service::Echo,
             FLOOD,
         ),
@@ -182,13 +183,13 @@ fn cases_for_all() -> Vec<Case> {
         ),
         (
             "chat-turns",
-            "100 members, 10 of which send a line when everybody has the one before",
+            "100 members, 10 of which send a line when all members have the previous one",
             Service::Chat,
             chat(100, 1),
         ),
         (
             "udp",
-            "4 sockets with 32 datagrams of 64 bytes in flight, served one after the other",
+            "4 sockets with 32 datagrams of 64 bytes in flight, served one at a time",
             Service::UdpEcho,
             Load::Udp { sockets: 4, in_flight: 32 },
         ),
@@ -200,13 +201,13 @@ fn cases_for_all() -> Vec<Case> {
         ),
         (
             "idle-5000",
-            "what each of 5000 connections costs that have sent a line, and are silent",
+            "the server's memory for each of 5000 connections that have exchanged one line",
             Service::Echo,
             Load::Idle { connections: 5000 },
         ),
         (
             "stop-1000",
-            "from SIGTERM to the server's end, with 1000 idle connections",
+            "from SIGTERM to the server's exit, with 1000 idle connections",
             Service::Echo,
             Load::Stop { connections: 1000 },
         ),
@@ -225,8 +226,8 @@ fn cases_for_all() -> Vec<Case> {
 /// The points of the curves.
 pub(crate) fn curves() -> Vec<Case> {
     let mut points = Vec::new();
-    let mut curve = |curve, service, name, about, at: &[usize], load: fn(usize) -> Load| {
-        points.extend(at.iter().map(|&count| Case {
+    let mut curve = |curve, service, name, about, counts: &[usize], load: fn(usize) -> Load| {
+        points.extend(counts.iter().map(|&count| Case {
             name: format!("{name}/{count}"),
             about: format!("{count} {about}"),
             service,
@@ -249,7 +250,7 @@ pub(crate) fn curves() -> Vec<Case> {
         "curve-chat",
         "members, 10 of which send as fast as they can",
         &[10, 100, 500, 1000],
-        // About as many deliveries in flight at each point.
+        // About the same number of deliveries in flight at each point.
         |clients| Load::Chat { clients, senders: 10, in_flight: (8000 / clients).min(64) },
     );
     curve(
@@ -271,7 +272,7 @@ pub(crate) fn curves() -> Vec<Case> {
     points
 }
 
-/// Whether a name fits a pattern in which `*` stands for anything.
+/// Whether a name matches a pattern, in which `*` matches any text.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -288,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_anything() {
+    fn a_star_matches_any_text() {
         for (pattern, name, expected) in [
             ("echo-1", "echo-1", true),
             ("echo-1", "echo-1000", false),

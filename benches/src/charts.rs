@@ -1,5 +1,5 @@
-//! The charts: a line for each server, or a bar. Each has a background of its own, so that it can
-//! be read on a light page and on a dark one.
+//! The charts, with a line or a bar for each server. Each chart draws its background, so that it
+//! can be read on light and on dark pages.
 
 mod curves;
 mod overview;
@@ -15,25 +15,25 @@ use crate::peers::{FIBERS, SOCKETSERVER, STD_THREADS, TOKIO};
 use crate::results::Results;
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
-const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
-const FAINT: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
+const FOREGROUND: RGBColor = RGBColor(0x22, 0x22, 0x22);
+const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 const FONT: &str = "sans-serif";
-/// How wide a legend's letters are on average, in the widest font that a reader may have.
+/// The average width of a letter of the legend, in the widest usual font.
 const LETTER_WIDTH: i32 = 7;
 
-/// Draws all charts for which there is something to draw.
+/// Draws each chart that the results have data for.
 pub(crate) fn draw(results: &Results, directory: &Path) -> Result<(), String> {
-    let drawn = || -> Drawn {
+    let draw_all = || -> DrawResult {
         fs::create_dir_all(directory)?;
         curves::draw(results, directory)?;
         overview::draw(results, directory)
     };
-    drawn().map_err(|error| format!("cannot draw into {}: {error}", directory.display()))
+    draw_all().map_err(|error| format!("cannot draw into {}: {error}", directory.display()))
 }
 
-/// Colours that are told apart by those who see fewer of them, too.
+/// Colours that remain distinct under the usual colour blindnesses.
 fn colour(server: &str) -> RGBColor {
     match server {
         SOCKETSERVER => RGBColor(0x00, 0x72, 0xb2),
@@ -44,13 +44,13 @@ fn colour(server: &str) -> RGBColor {
     }
 }
 
-/// What a server is called where nothing else says whose fibers these are.
+/// A server's name in a legend.
 fn label(server: &str) -> &str {
     if server == FIBERS { "socketserver, fibers" } else { server }
 }
 
-/// A title, and below it which colour is whose.
-fn heading(canvas: &Canvas<'_>, title: &str, servers: &[&str]) -> Drawn {
+/// A title, and below it the legend.
+fn heading(canvas: &Canvas<'_>, title: &str, servers: &[&str]) -> DrawResult {
     canvas.fill(&WHITE)?;
     canvas.draw(&Text::new(title.to_owned(), (20, 26), text(18, HPos::Left)))?;
     let mut x = 20;
@@ -63,10 +63,10 @@ fn heading(canvas: &Canvas<'_>, title: &str, servers: &[&str]) -> Drawn {
     Ok(())
 }
 
-/// Text that begins, or ends, at a point.
+/// Text beside a point.
 fn text(size: i32, horizontal: HPos) -> TextStyle<'static> {
     let position = Pos::new(horizontal, VPos::Center);
-    (FONT, size).into_font().color(&INK).pos(position)
+    (FONT, size).into_font().color(&FOREGROUND).pos(position)
 }
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ mod tests {
         for (name, unit, svg) in charts {
             assert!(svg.contains(unit), "{name} does not say {unit}");
             for server in SERVERS {
-                // Those whom the others are compared with have no bars.
+                // The base of the comparison has no bars.
                 if (name, server) == ("overview.svg", STD_THREADS) {
                     continue;
                 }

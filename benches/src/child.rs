@@ -1,4 +1,4 @@
-//! Children of this process: none of them outlives it, and none is waited for without end.
+//! Child processes: they end with this process, and every wait for one has a timeout.
 
 use std::convert::Infallible;
 use std::io;
@@ -12,19 +12,20 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, kill_process, pidfd_open, set_parent_process_death_signal,
 };
 
-/// How long one may take to end by itself when it is told to, before it is killed.
-const END: Duration = Duration::from_secs(15);
+/// The time between `SIGTERM` and `SIGKILL`.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The same command, as a child that the system ends when this process does, however that happens.
-pub(crate) fn tied_to_us(command: &Command) -> Result<Command, String> {
+/// The same command, which the kernel ends with `SIGTERM` when this process dies
+/// (`PR_SET_PDEATHSIG`).
+pub(crate) fn tied_to_parent(command: &Command) -> Result<Command, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut tied = Command::new(own);
     tied.arg("tied").arg(command.get_program()).args(command.get_args());
     Ok(tied)
 }
 
-/// The child itself, `tied PROGRAM ARGUMENTS`, which becomes the command. (What is asked of the
-/// system here lasts beyond that.)
+/// The child, `tied PROGRAM ARGUMENTS`: sets the parent death signal, which `execve` keeps, and
+/// becomes the program.
 pub(crate) fn main(mut parser: lexopt::Parser) -> Result<Infallible, lexopt::Error> {
     let program = parser.value()?;
     let arguments = parser.raw_args()?;
@@ -33,56 +34,57 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<Infallible, lexopt::Err
     Err(format!("cannot run {}: {error}", program.display()).into())
 }
 
-/// A child that is told to end when this is dropped, and waited for.
-pub(crate) struct Running(Child);
+/// A child that is stopped and reaped when this is dropped.
+pub(crate) struct ChildGuard(Child);
 
-impl Running {
-    pub(crate) fn new(child: Child) -> Running {
-        Running(child)
+impl ChildGuard {
+    pub(crate) fn new(child: Child) -> ChildGuard {
+        ChildGuard(child)
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    /// An error if it has ended already.
-    pub(crate) fn is_running(&mut self) -> Result<(), String> {
+    /// Fails if the child has exited.
+    pub(crate) fn check_running(&mut self) -> Result<(), String> {
         match self.0.try_wait() {
             Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(format!("ended by itself: {status}")),
-            Err(error) => Err(format!("cannot be asked after: {error}")),
+            Ok(Some(status)) => Err(format!("exited early: {status}")),
+            Err(error) => Err(format!("cannot be waited for: {error}")),
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
-        // Whoever was waited for is not there to be told anything; its number may be another's.
+        // After it was reaped, its PID may belong to another process.
         if !matches!(self.0.try_wait(), Ok(None)) {
             return;
         }
         let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
-        if !ended(&self.0, END) {
+        if !wait_for_exit(&self.0, STOP_TIMEOUT) {
             let _ = self.0.kill();
         }
         let _ = self.0.wait();
     }
 }
 
-/// Waits for a child to end. It is still to be waited for afterwards.
-pub(crate) fn ended(child: &Child, limit: Duration) -> bool {
+/// Waits until a child has exited, without reaping it; `false` after the timeout.
+pub(crate) fn wait_for_exit(child: &Child, timeout: Duration) -> bool {
     match pidfd_open(Pid::from_child(child), PidfdFlags::empty()) {
-        Ok(process) => readable(process, limit),
-        // There is no such process any more.
+        Ok(process) => wait_readable(process, timeout),
+        // The process no longer exists.
         Err(_) => true,
     }
 }
 
-/// Waits for something to read, or for the end of what a descriptor of a process stands for.
-pub(crate) fn readable(fd: impl AsFd, limit: Duration) -> bool {
-    let end = Instant::now() + limit;
+/// Waits until a descriptor is readable, which a pidfd is once its process has exited; `false`
+/// after the timeout.
+pub(crate) fn wait_readable(fd: impl AsFd, timeout: Duration) -> bool {
+    let deadline = Instant::now() + timeout;
     loop {
-        let left = end.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).ok();
         match poll(&mut [PollFd::new(&fd, PollFlags::IN)], timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) => {}

@@ -1,5 +1,5 @@
-//! What socketserver's speed is: its examples beside the same servers written by hand, on tokio and
-//! on CPython's `socketserver`, on this machine. `README.md` says how to read what comes out.
+//! Measures the library's examples beside the same servers on std threads, on tokio and on
+//! CPython's `socketserver`. `README.md` says how to read the tables.
 
 mod cases;
 mod charts;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use lexopt::prelude::*;
 
 use cases::{Case, matches};
-use measure::{Measuring, build_examples};
+use measure::{Comparison, build_examples};
 use results::{CaseResults, Machine, Results};
 
 const HELP: &str = "\
@@ -31,19 +31,19 @@ Measures socketserver, on threads and on fibers, beside std threads, tokio and C
 table for each case.
 The exit status is 1 if a byte was lost, damaged, repeated or out of order.
 
-With --rooms it measures instead one chat room that is spread over one, two and three servers
-through a redis-server of its own.
+With --rooms it measures one chat room instead, on one, two and three servers with a redis-server
+between them.
 
-  --case PATTERN    only these cases; * stands for anything; may be given more than once
+  --case PATTERN    only these cases; * matches any text; may be given more than once
   --server NAME     only this server, likewise: socketserver, fibers, std-threads, tokio or cpython
   --rounds N        how many rounds; 5 by default
   --seconds S       how long each server is measured in a round; 2 by default
   --quick           one round of 0.2 seconds
-  --rooms           a chat room on several servers, and nothing else
-  --curves          also by the number of connections, which takes much longer
-  --json FILE       write everything that was measured
+  --rooms           only a chat room on several servers
+  --curves          also the curves by number of connections, which take much longer
+  --json FILE       write all results
   --charts DIR      draw charts, as SVG
-  --from-json FILE  measure nothing: tables and charts of an earlier run; more than one are joined
+  --from-json FILE  measure nothing: tables and charts of earlier results; several files are joined
   --list            the names of all cases
   --help";
 
@@ -72,14 +72,14 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, lexopt::Error> {
     let mut parser = lexopt::Parser::from_env();
-    // This program is its own children, too.
+    // The child processes are this same program, with a role as the first argument.
     if let Some(role) = std::env::args().nth(1).filter(|role| !role.starts_with('-')) {
         parser.value()?;
         return match role.as_str() {
             "load" => load::main(parser),
             "peer" => peers::main(parser),
             "tied" => child::main(parser).map(|never| match never {}),
-            _ => Err(format!("{role} is nothing to do; see --help").into()),
+            _ => Err(format!("unknown role {role}; see --help").into()),
         };
     }
     let Some(options) = parse(parser)? else {
@@ -93,7 +93,7 @@ fn run() -> Result<ExitCode, lexopt::Error> {
         return Ok(ExitCode::SUCCESS);
     }
     if options.rooms
-        && let Err(missing) = redis::is_there()
+        && let Err(missing) = redis::check_installed()
     {
         eprintln!("error: {missing}");
         return Ok(ExitCode::FAILURE);
@@ -116,7 +116,7 @@ fn run() -> Result<ExitCode, lexopt::Error> {
     })
 }
 
-/// `None` if help is asked for.
+/// `None` for `--help`.
 fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     let mut options = Options {
         cases: Vec::new(),
@@ -150,12 +150,12 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     if options.rounds == 0 || !(0.01..=60.0).contains(&options.seconds) {
         return Err("at least one round, of 0.01 to 60 seconds".into());
     }
-    let chooses = !options.cases.is_empty() || !options.servers.is_empty() || options.curves;
-    if options.rooms && (chooses || options.charts.is_some() || !options.from_json.is_empty()) {
+    let selects = !options.cases.is_empty() || !options.servers.is_empty() || options.curves;
+    if options.rooms && (selects || options.charts.is_some() || !options.from_json.is_empty()) {
         return Err("--rooms goes with --rounds, --seconds, --quick and --json only".into());
     }
-    let known = |server: &&String| !peers::SERVERS.contains(&server.as_str());
-    match options.servers.iter().find(known) {
+    let is_unknown = |server: &&String| !peers::SERVERS.contains(&server.as_str());
+    match options.servers.iter().find(is_unknown) {
         Some(unknown) => Err(format!("{unknown} is none of {}", peers::SERVERS.join(", ")).into()),
         None => Ok(Some(options)),
     }
@@ -177,61 +177,61 @@ fn measure(options: &Options) -> Result<Results, String> {
     })
 }
 
-/// The servers with each other.
+/// Measures the selected cases on the selected servers.
 fn compare(options: &Options, measured: Duration) -> Result<Vec<CaseResults>, String> {
-    let cases = chosen_cases(options)?;
-    let servers = chosen_servers(options);
+    let cases = selected_cases(options)?;
+    let servers = selected_servers(options);
     let examples = build_examples(&["socketserver"], &["hello", "echo", "chat"])?;
-    let measuring = Measuring { servers, rounds: options.rounds, measured, examples };
+    let comparison = Comparison { servers, rounds: options.rounds, measured, examples };
     let count = cases.len();
     let numbered = cases.into_iter().enumerate();
     let results =
-        numbered.map(|(number, case)| measuring.run(case, &format!("[{}/{count}]", number + 1)));
+        numbered.map(|(number, case)| comparison.run(case, &format!("[{}/{count}]", number + 1)));
     Ok(results.collect())
 }
 
-/// Those that were asked for, and fit.
-fn chosen_cases(options: &Options) -> Result<Vec<Case>, String> {
-    let room = load::raise_descriptor_limit();
-    let mut chosen = cases::cases();
+/// The cases that the options select and the descriptor limit allows.
+fn selected_cases(options: &Options) -> Result<Vec<Case>, String> {
+    let limit = load::raise_descriptor_limit();
+    let mut selected = cases::cases();
     if options.curves || !options.cases.is_empty() {
-        chosen.extend(cases::curves());
+        selected.extend(cases::curves());
     }
     if !options.cases.is_empty() {
-        chosen.retain(|case| options.cases.iter().any(|pattern| matches(pattern, &case.name)));
+        selected.retain(|case| options.cases.iter().any(|pattern| matches(pattern, &case.name)));
     }
-    if chosen.is_empty() {
-        return Err("there is no such case; see --list".to_owned());
+    if selected.is_empty() {
+        return Err("no case matches; see --list".to_owned());
     }
-    chosen.retain(|case| {
-        let fits = case.load.descriptors() <= room;
+    selected.retain(|case| {
+        let fits = case.load.descriptors() <= limit;
         if !fits {
-            eprintln!("{} is left out: only {room} descriptors may be open", case.name);
+            eprintln!("{} is left out: only {limit} descriptors may be open", case.name);
         }
         fits
     });
-    Ok(chosen)
+    Ok(selected)
 }
 
-fn chosen_servers(options: &Options) -> Vec<String> {
-    let chosen = |server: &&str| {
+fn selected_servers(options: &Options) -> Vec<String> {
+    let selected = |server: &&str| {
         options.servers.is_empty() || options.servers.iter().any(|name| name == server)
     };
-    let there = |server: &&str| {
-        let there = peers::is_there(server);
-        if !there {
-            eprintln!("{server} is left out: there is no python3");
+    let installed = |server: &&str| {
+        let installed = peers::is_installed(server);
+        if !installed {
+            eprintln!("{server} is left out: python3 is not installed");
         }
-        there
+        installed
     };
-    peers::SERVERS.into_iter().filter(chosen).filter(there).map(str::to_owned).collect()
+    peers::SERVERS.into_iter().filter(selected).filter(installed).map(str::to_owned).collect()
 }
 
 fn read(files: &[PathBuf]) -> Result<Results, String> {
     let mut all = files.iter().map(|path| Results::read(path));
-    let mut first = all.next().ok_or("no file")??;
-    for further in all {
-        first.cases.extend(further?.cases);
+    let mut joined = all.next().ok_or("no file")??;
+    for results in all {
+        joined.cases.extend(results?.cases);
     }
-    Ok(first)
+    Ok(joined)
 }

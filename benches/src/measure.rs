@@ -1,5 +1,5 @@
-//! The rounds: each case, each round, each server, so that whatever disturbs the machine disturbs
-//! all of them.
+//! The rounds: each round runs every server once, so that a disturbance of the machine affects all
+//! of them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,17 +13,18 @@ use crate::report::figure;
 use crate::results::{CaseResults, Run};
 use crate::server::Server;
 
-pub(crate) struct Measuring {
+/// Several servers under the same cases.
+pub(crate) struct Comparison {
     pub(crate) servers: Vec<String>,
     pub(crate) rounds: usize,
     pub(crate) measured: Duration,
-    /// Where the library's examples are.
+    /// The directory of the library's built examples.
     pub(crate) examples: PathBuf,
 }
 
-impl Measuring {
-    /// Measures a case, saying on standard error how it goes.
-    pub(crate) fn run(&self, case: Case, which: &str) -> CaseResults {
+impl Comparison {
+    /// Measures a case, with its progress on standard error.
+    pub(crate) fn run(&self, case: Case, label: &str) -> CaseResults {
         let commands: Vec<(&str, Command)> = self
             .servers
             .iter()
@@ -31,32 +32,32 @@ impl Measuring {
                 Some((server.as_str(), peers::command(server, &case, &self.examples)?))
             })
             .collect();
-        in_rounds(self.rounds, case, which, &commands, |case, command| self.run_once(case, command))
+        in_rounds(self.rounds, case, label, &commands, |case, command| self.run_once(case, command))
     }
 
     fn run_once(&self, case: &Case, command: &Command) -> Outcome {
         let mut server = Server::start(command)?;
         let outcome = load::spawn(&case.load, slice::from_ref(&server), None, self.measured);
-        match (server.is_running(), &case.load) {
+        match (server.check_running(), &case.load) {
             (Err(error), load) if outcome.is_ok() && !load.ends_the_server() => Err(error),
             _ => outcome,
         }
     }
 }
 
-/// Runs a case once in each round with each server, which are given by name.
+/// Runs a case once in each round with each of the named servers.
 pub(crate) fn in_rounds<T>(
     rounds: usize,
     case: Case,
-    which: &str,
+    label: &str,
     servers: &[(&str, T)],
     run_once: impl Fn(&Case, &T) -> Outcome,
 ) -> CaseResults {
-    eprintln!("{which} {}: {}", case.name, case.about);
+    eprintln!("{label} {}: {}", case.name, case.about);
     let mut runs = Vec::new();
     for round in 0..rounds {
         for turn in 0..servers.len() {
-            // Another one is the first in each round.
+            // Each round starts with another server.
             let (name, server) = &servers[(turn + round) % servers.len()];
             eprint!("  round {} of {rounds}, {name:<12} ", round + 1);
             let (figures, failure) = match run_once(&case, server) {
@@ -72,12 +73,12 @@ pub(crate) fn in_rounds<T>(
             runs.push(Run { server: (*name).to_owned(), round, figures, failure });
         }
     }
-    // In the table, they stand as they were named.
+    // Restores the given order, for the table.
     runs.sort_by_key(|run| servers.iter().position(|(name, _)| *name == run.server));
     CaseResults { case, runs }
 }
 
-/// Builds some examples of some packages, and returns their directory.
+/// Builds examples of the given packages and returns their directory.
 pub(crate) fn build_examples(packages: &[&str], names: &[&str]) -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -98,5 +99,5 @@ pub(crate) fn build_examples(packages: &[&str], names: &[&str]) -> Result<PathBu
     examples
         .next()
         .and_then(|example| example.parent().map(Path::to_owned))
-        .ok_or_else(|| "cargo does not say where the examples are".to_owned())
+        .ok_or_else(|| "cargo names no directory of the examples".to_owned())
 }

@@ -1,30 +1,30 @@
-//! What the system knows about a process, from `/proc`
+//! The processor time and the memory of a process, from `/proc`
 //! ([proc(5)](https://man7.org/linux/man-pages/man5/proc.5.html)).
 
 use std::fs;
 use std::time::Duration;
 
-/// As `/proc` counts processor time, on every architecture that Linux has today.
+/// The unit of processor time in `/proc` (`USER_HZ`), on the usual architectures.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Of each thread, on the architectures that servers run on.
+/// The kernel's stack of one thread, on the usual architectures.
 const KERNEL_STACK: u64 = 16 * 1024;
 
-/// The processor time that a process has used, with that of the children it has waited for.
+/// The processor time of a process, and of the children that it has reaped.
 pub(crate) fn cpu_time(pid: u32) -> Result<Duration, String> {
     let stat = read(pid, "stat")?;
-    // The name, in parentheses, may have spaces.
+    // The name of the process, in parentheses, may contain spaces.
     let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace());
     let ticks: Vec<f64> =
         fields.into_iter().flatten().skip(11).take(4).filter_map(|n| n.parse().ok()).collect();
     if ticks.len() < 4 {
-        return Err(format!("/proc/{pid}/stat is not understood"));
+        return Err(format!("/proc/{pid}/stat cannot be parsed"));
     }
     Ok(Duration::from_secs_f64(ticks.iter().sum::<f64>() / TICKS_PER_SECOND))
 }
 
-/// The memory that a process costs, in bytes: its share of all pages (PSS), its page tables, and
-/// the kernel's stack for each of its threads. What the kernel has for its sockets is not in it.
+/// The memory of a process, in bytes: its share of all pages (PSS), its page tables, and the
+/// kernel's stack of each of its threads. The kernel's memory for its sockets is not included.
 pub(crate) fn memory(pid: u32) -> Result<u64, String> {
     let status = read(pid, "status")?;
     let pss = field(&read(pid, "smaps_rollup")?, "Pss:")?;
@@ -41,7 +41,7 @@ fn read(pid: u32, file: &str) -> Result<String, String> {
 fn field(text: &str, name: &str) -> Result<u64, String> {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
-        .ok_or_else(|| format!("the system does not say {name}"))
+        .ok_or_else(|| format!("/proc has no field {name}"))
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_gone_is_an_error() {
+    fn a_pid_without_a_process_is_an_error() {
         assert!(cpu_time(u32::MAX).is_err());
         assert!(memory(u32::MAX).is_err());
     }

@@ -1,4 +1,4 @@
-//! A `redis-server` of this program's own, with its file in a directory of its own.
+//! A `redis-server` as a child process, with its file in a temporary directory.
 
 use std::fs::{self, DirBuilder};
 use std::io::{ErrorKind, Read};
@@ -8,25 +8,25 @@ use std::path::PathBuf;
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::child::{Running, readable, tied_to_us};
+use crate::child::{ChildGuard, tied_to_parent, wait_readable};
 
 const PROGRAM: &str = "redis-server";
-/// What it prints when it listens.
+/// Printed by Redis once it listens.
 const READY: &str = "Ready to accept connections";
-/// How long it may take until then.
-const START: Duration = Duration::from_secs(20);
-/// A port that was free may be somebody else's when Redis wants it.
+/// How long Redis may take to listen.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Another process may bind a port between the check that it is free and Redis's own `bind`.
 const ATTEMPTS: usize = 3;
 
-/// Ends when this is dropped, and its directory with it.
+/// Stopped when this is dropped; then its directory is removed.
 pub(crate) struct Redis {
-    process: Running,
+    process: ChildGuard,
     address: SocketAddr,
     _directory: Directory,
 }
 
-/// An error if there is no such program.
-pub(crate) fn is_there() -> Result<(), String> {
+/// Fails if `redis-server` is not installed.
+pub(crate) fn check_installed() -> Result<(), String> {
     match Command::new(PROGRAM).arg("--version").stdin(Stdio::null()).output() {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -37,8 +37,8 @@ pub(crate) fn is_there() -> Result<(), String> {
 }
 
 impl Redis {
-    /// As operators have it who take care of what was said: on TCP, since a room's servers are on
-    /// several machines, and with an append-only file, synced each second.
+    /// Set up as for production: on TCP, as for servers on several machines, and with an
+    /// append-only file that is synced each second.
     pub(crate) fn start() -> Result<Redis, String> {
         let attempt = || Redis::start_on(free_address()?);
         (1..ATTEMPTS).fold(attempt(), |started, _| started.or_else(|_| attempt()))
@@ -50,12 +50,12 @@ impl Redis {
         command.args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()]);
         command.arg("--dir").arg(&directory.0);
         command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]);
-        let spawned = tied_to_us(&command)?.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let spawned = tied_to_parent(&command)?.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|error| format!("cannot start {PROGRAM}: {error}"))?;
         let output = child.stdout.take();
-        let redis = Redis { process: Running::new(child), address, _directory: directory };
-        // What it prints from now on it prints for nobody, which it does not mind.
-        until_ready(output.ok_or("no output")?)?;
+        let redis = Redis { process: ChildGuard::new(child), address, _directory: directory };
+        // The pipe is closed then. Redis ignores the `EPIPE`.
+        wait_until_ready(output.ok_or("no output")?)?;
         Ok(redis)
     }
 
@@ -67,9 +67,9 @@ impl Redis {
         self.process.pid()
     }
 
-    /// An error if it has ended already.
-    pub(crate) fn is_running(&mut self) -> Result<(), String> {
-        self.process.is_running().map_err(|error| format!("{PROGRAM} {error}"))
+    /// Fails if Redis has exited.
+    pub(crate) fn check_running(&mut self) -> Result<(), String> {
+        self.process.check_running().map_err(|error| format!("{PROGRAM} {error}"))
     }
 }
 
@@ -79,25 +79,25 @@ fn free_address() -> Result<SocketAddr, String> {
         .map_err(|error| format!("no port is free: {error}"))
 }
 
-fn until_ready(mut output: ChildStdout) -> Result<(), String> {
-    let end = Instant::now() + START;
-    let (mut said, mut buffer) = (String::new(), [0; 4096]);
-    while !said.contains(READY) {
-        let length = if readable(&output, end.saturating_duration_since(Instant::now())) {
+fn wait_until_ready(mut output: ChildStdout) -> Result<(), String> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let (mut text, mut buffer) = (String::new(), [0; 4096]);
+    while !text.contains(READY) {
+        let length = if wait_readable(&output, deadline.saturating_duration_since(Instant::now())) {
             output.read(&mut buffer).unwrap_or(0)
         } else {
             0
         };
         if length == 0 {
-            let last = said.lines().last().unwrap_or_default();
-            return Err(format!("{PROGRAM} does not say that it is ready, but {last:?}"));
+            let last = text.lines().last().unwrap_or_default();
+            return Err(format!("{PROGRAM} is not ready; its last line is {last:?}"));
         }
-        said += &String::from_utf8_lossy(&buffer[..length]);
+        text += &String::from_utf8_lossy(&buffer[..length]);
     }
     Ok(())
 }
 
-/// Removed, with all that is in it, when this is dropped.
+/// Removed with its contents when this is dropped.
 struct Directory(PathBuf);
 
 impl Directory {

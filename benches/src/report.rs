@@ -1,4 +1,4 @@
-//! The tables, as Markdown that can be read as it is.
+//! The tables, as Markdown with aligned columns.
 
 use crate::cases::{Load, Measure};
 use crate::results::{CaseResults, Results, Summary};
@@ -30,8 +30,8 @@ fn table(case: &CaseResults) -> String {
         rows[0].splice(4..4, ["p50 us", "p99 us", "server CPU us", "clients' CPU us", "lost"]);
     }
     if let Load::Room { .. } = load {
-        rows[0].insert(BEHIND_SERVER_CPU, "redis CPU us");
-        rows[0].insert(BEHIND_MAIN, "deliveries/s");
+        rows[0].insert(REDIS_CPU_COLUMN, "redis CPU us");
+        rows[0].insert(DELIVERIES_COLUMN, "deliveries/s");
     }
     let mut rows: Vec<Vec<String>> =
         rows.into_iter().map(|row| row.into_iter().map(str::to_owned).collect()).collect();
@@ -39,9 +39,9 @@ fn table(case: &CaseResults) -> String {
     aligned(&rows)
 }
 
-/// Where a room has more columns than the others.
-const BEHIND_MAIN: usize = 2;
-const BEHIND_SERVER_CPU: usize = 7;
+/// Where the further columns of a room are inserted, that of Redis first.
+const DELIVERIES_COLUMN: usize = 2;
+const REDIS_CPU_COLUMN: usize = 7;
 
 fn row(summary: &Summary<'_>, load: &Load) -> Vec<String> {
     let measure = load.measure();
@@ -49,7 +49,7 @@ fn row(summary: &Summary<'_>, load: &Load) -> Vec<String> {
     let median = summary.median.map_or("-".to_owned(), |median| figure(measure, median));
     let spread = match summary.median {
         Some(median) if median > 0.0 => {
-            format!("{:.2}..{:.2}", summary.least / median, summary.most / median)
+            format!("{:.2}..{:.2}", summary.min / median, summary.max / median)
         }
         _ => "-".to_owned(),
     };
@@ -61,10 +61,10 @@ fn row(summary: &Summary<'_>, load: &Load) -> Vec<String> {
         row.push(summary.lost.to_string());
     }
     if let Load::Room { members, .. } = load {
-        row.insert(BEHIND_SERVER_CPU, optional(summary.broker_cpu_us));
-        // Each line is delivered to everybody but its sender.
+        row.insert(REDIS_CPU_COLUMN, optional(summary.broker_cpu_us));
+        // A line is delivered to all members but its sender.
         let deliveries = summary.median.map(|lines| lines * (members - 1) as f64);
-        row.insert(BEHIND_MAIN, optional(deliveries));
+        row.insert(DELIVERIES_COLUMN, optional(deliveries));
     }
     row.push(summary.failures.len().to_string());
     row
@@ -79,7 +79,7 @@ pub(crate) fn figure(measure: Measure, value: f64) -> String {
     }
 }
 
-/// Three digits at least, with commas between thousands.
+/// At least three digits, with commas between thousands.
 pub(crate) fn significant(value: f64) -> String {
     if value < 99.95 {
         return if value < 9.995 { format!("{value:.2}") } else { format!("{value:.1}") };
@@ -95,7 +95,7 @@ pub(crate) fn significant(value: f64) -> String {
     text
 }
 
-/// The first row is the head, the first column the names.
+/// A table. The first row is the head; the first column is left-aligned.
 fn aligned(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let mut text = String::new();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_has_what_redis_costs_and_a_delivery_to_everybody_but_the_sender() {
+    fn a_room_has_columns_for_redis_and_for_deliveries() {
         let case = Case {
             name: "room".to_owned(),
             about: String::new(),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_stand_below_each_other() {
+    fn columns_are_aligned() {
         let rows = [["server", "rate"], ["a", "10,000"]];
         let rows: Vec<Vec<String>> =
             rows.iter().map(|row| row.map(str::to_owned).to_vec()).collect();

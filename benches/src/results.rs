@@ -1,4 +1,4 @@
-//! What was measured, as it is kept in a file: everything that a table or a chart is made of.
+//! The results, as they are stored in a JSON file: all data of the tables and charts.
 
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub(crate) struct CaseResults {
     pub(crate) runs: Vec<Run>,
 }
 
-/// One server in one round: figures, or what was wrong.
+/// One server in one round: its figures, or why it failed.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) server: String,
@@ -46,14 +46,14 @@ pub(crate) struct Run {
     pub(crate) failure: Option<String>,
 }
 
-/// All rounds of a server, as one line of a table.
+/// All rounds of a server: a row of a table.
 pub(crate) struct Summary<'a> {
     pub(crate) server: &'a str,
-    /// Of the main figure; `None` where every round failed.
+    /// The median of the main figure; `None` if every round failed.
     pub(crate) median: Option<f64>,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
-    /// The median over that of [`CaseResults::base`].
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    /// The median divided by that of [`CaseResults::base`].
     pub(crate) ratio: Option<f64>,
     pub(crate) p50_us: Option<f64>,
     pub(crate) p99_us: Option<f64>,
@@ -120,8 +120,8 @@ impl CaseResults {
         Summary {
             server,
             median,
-            least: values.first().copied().unwrap_or_default(),
-            most: values.last().copied().unwrap_or_default(),
+            min: values.first().copied().unwrap_or_default(),
+            max: values.last().copied().unwrap_or_default(),
             ratio: median.zip(base).map(|(median, base)| median / base),
             p50_us: self::median(&all(|figures| figures.p50_us)),
             p99_us: self::median(&all(|figures| figures.p99_us)),
@@ -157,7 +157,7 @@ impl std::fmt::Display for Machine {
     }
 }
 
-/// Of sorted values.
+/// The median of sorted values.
 fn median(values: &[f64]) -> Option<f64> {
     let upper = *values.get(values.len() / 2)?;
     let lower = values[(values.len() - 1) / 2];
@@ -166,8 +166,8 @@ fn median(values: &[f64]) -> Option<f64> {
 
 fn output_of(program: &str, argument: &str) -> String {
     let output = Command::new(program).arg(argument).output();
-    let said = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    said.ok().filter(|said| !said.is_empty()).unwrap_or_else(|| format!("no {program}"))
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| format!("no {program}"))
 }
 
 #[cfg(test)]
@@ -192,13 +192,13 @@ mod tests {
 
         let results = CaseResults { case, runs };
         let [ours, std, tokio] = &results.summaries()[..] else { panic!() };
-        assert_eq!((ours.median, ours.least, ours.most), (Some(8.0), 4.0, 9.0));
+        assert_eq!((ours.median, ours.min, ours.max), (Some(8.0), 4.0, 9.0));
         assert_eq!((ours.ratio, std.median, std.ratio), (Some(3.2), Some(2.5), Some(1.0)));
         assert_eq!((tokio.median, &tokio.failures[..]), (None, &["a byte is missing"][..]));
     }
 
     #[test]
-    fn results_are_read_as_they_were_written() {
+    fn results_read_back_are_equal() {
         let case = cases().remove(0);
         let cases = vec![CaseResults { case, runs: vec![run(TOKIO, 1.5)] }];
         let command_line = vec!["--quick".to_owned()];

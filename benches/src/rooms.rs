@@ -1,5 +1,5 @@
-//! One chat room, spread over one server, two and three by way of Redis, and on one with nothing
-//! behind it: always the same members, as many at each server.
+//! One chat room with the same number of members on one, two and three servers with Redis between
+//! them, and on one server without Redis.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,16 +13,16 @@ use crate::redis::Redis;
 use crate::results::CaseResults;
 use crate::server::Server;
 
-/// What is compared: a name, how many servers, and whether there is a Redis behind them.
-const SPREADS: [(&str, Spread); 4] = [
-    (LOCAL, Spread { servers: 1, through_redis: false }),
-    ("redis-1", Spread { servers: 1, through_redis: true }),
-    ("redis-2", Spread { servers: 2, through_redis: true }),
-    ("redis-3", Spread { servers: 3, through_redis: true }),
+/// The setups that are compared, by name.
+const SETUPS: [(&str, Setup); 4] = [
+    (LOCAL, Setup { servers: 1, through_redis: false }),
+    ("redis-1", Setup { servers: 1, through_redis: true }),
+    ("redis-2", Setup { servers: 2, through_redis: true }),
+    ("redis-3", Setup { servers: 3, through_redis: true }),
 ];
 
 #[derive(Clone, Copy)]
-struct Spread {
+struct Setup {
     servers: usize,
     through_redis: bool,
 }
@@ -34,8 +34,8 @@ pub(crate) fn measure(rounds: usize, measured: Duration) -> Result<Vec<CaseResul
     let count = cases.len();
     let numbered = cases.into_iter().zip(1..);
     let results = numbered.map(|(case, number)| {
-        in_rounds(rounds, case, &format!("[{number}/{count}]"), &SPREADS, |case, spread| {
-            run_once(&case.load, *spread, &examples, measured)
+        in_rounds(rounds, case, &format!("[{number}/{count}]"), &SETUPS, |case, setup| {
+            run_once(&case.load, *setup, &examples, measured)
         })
     });
     Ok(results.collect())
@@ -48,7 +48,7 @@ fn cases() -> [Case; 2] {
             "one room of 90 members, 9 of which send as fast as they can: 64 lines in flight from each",
             64,
         ),
-        ("room-turns", "the same, 9 of which send a line when everybody has the one before", 1),
+        ("room-turns", "the same, with a new line when all members have the previous one", 1),
     ]
     .map(|(name, about, in_flight)| Case {
         name: name.to_owned(),
@@ -60,15 +60,15 @@ fn cases() -> [Case; 2] {
     })
 }
 
-fn run_once(load: &Load, spread: Spread, examples: &Path, measured: Duration) -> Outcome {
-    let mut redis = if spread.through_redis { Some(Redis::start()?) } else { None };
+fn run_once(load: &Load, setup: Setup, examples: &Path, measured: Duration) -> Outcome {
+    let mut redis = if setup.through_redis { Some(Redis::start()?) } else { None };
     let command = command(examples, redis.as_ref());
-    let started = (0..spread.servers).map(|_| Server::start(&command));
+    let started = (0..setup.servers).map(|_| Server::start(&command));
     let mut servers = started.collect::<Result<Vec<Server>, String>>()?;
     let outcome = load::spawn(load, &servers, redis.as_ref().map(Redis::pid), measured);
     if outcome.is_ok() {
-        servers.iter_mut().try_for_each(Server::is_running)?;
-        redis.iter_mut().try_for_each(Redis::is_running)?;
+        servers.iter_mut().try_for_each(Server::check_running)?;
+        redis.iter_mut().try_for_each(Redis::check_running)?;
     }
     outcome
 }

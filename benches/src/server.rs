@@ -1,30 +1,30 @@
-//! A server as a process of its own: started, waited for until it listens, told to end.
+//! A server as a child process.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use crate::child::{Running, readable, tied_to_us};
+use crate::child::{ChildGuard, tied_to_parent, wait_readable};
 
 /// How long a server may take to listen.
-const START: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Ends when this is dropped.
+/// Stopped when this is dropped.
 pub(crate) struct Server {
-    process: Running,
+    process: ChildGuard,
     pub(crate) address: SocketAddr,
 }
 
 impl Server {
-    /// Starts a command that prints `listening on ADDRESS` once it does.
+    /// Starts a server, and waits until it prints `listening on ADDRESS`.
     pub(crate) fn start(command: &Command) -> Result<Server, String> {
-        let mut command = tied_to_us(command)?;
+        let mut command = tied_to_parent(command)?;
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|error| format!("cannot start it: {error}"))?;
-        // What it prints from now on it prints for nobody, which no server here minds.
+        // The pipe is closed after the first line. No server here fails on the `EPIPE`.
         let output = child.stdout.take();
-        let process = Running::new(child);
+        let process = ChildGuard::new(child);
         let address = announced_address(output.ok_or("no output")?)?;
         Ok(Server { process, address })
     }
@@ -33,20 +33,20 @@ impl Server {
         self.process.pid()
     }
 
-    /// An error if it has ended already.
-    pub(crate) fn is_running(&mut self) -> Result<(), String> {
-        self.process.is_running().map_err(|error| format!("the server {error}"))
+    /// Fails if the server has exited.
+    pub(crate) fn check_running(&mut self) -> Result<(), String> {
+        self.process.check_running().map_err(|error| format!("the server {error}"))
     }
 }
 
 fn announced_address(output: ChildStdout) -> Result<SocketAddr, String> {
     let mut line = String::new();
-    if readable(&output, START) {
+    if wait_readable(&output, START_TIMEOUT) {
         BufReader::new(output).read_line(&mut line).map_err(|error| error.to_string())?;
     }
     let address = line.trim_end().strip_prefix("listening on ");
     let address = address.map(|text| text.rsplit("//").next().unwrap_or(text));
     address
         .and_then(|address| address.parse().ok())
-        .ok_or_else(|| format!("it does not say where it listens, but {line:?}"))
+        .ok_or_else(|| format!("expected `listening on ADDRESS`, got {line:?}"))
 }

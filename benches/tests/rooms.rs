@@ -1,29 +1,29 @@
-//! What `--rooms` says where it cannot be measured.
+//! How `--rooms` fails.
 
 use std::process::{Command, Output};
 
 fn run(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_socketserver-benches"));
-    // There is no program in it.
+    // A directory without programs.
     command.env("PATH", env!("CARGO_TARGET_TMPDIR"));
     command.args(arguments).output().unwrap()
 }
 
 #[test]
-fn without_redis_server_it_says_which_package_has_it() {
+fn without_redis_server_the_error_names_its_package() {
     let output = run(&["--rooms", "--quick"]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert_eq!(said, "error: there is no redis-server; Debian's package redis-server has it\n");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr, "error: there is no redis-server; Debian's package redis-server has it\n");
 }
 
 #[test]
-fn flags_that_choose_among_other_things_are_refused_with_it() {
+fn flags_that_select_cases_servers_or_charts_are_rejected() {
     for flag in [&["--case", "room"][..], &["--server", "tokio"], &["--charts", "."], &["--curves"]]
     {
         let output = run(&[&["--rooms"], flag].concat());
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains("--rooms goes with"), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("--rooms goes with"), "{stderr}");
     }
 }

@@ -1,4 +1,4 @@
-//! What the chat servers have in common: a room of this server alone, and one on several servers.
+//! What the chat servers share: `chat`, and `redis_chat` of the crate `socketserver-redis`.
 
 mod transcript;
 
@@ -6,12 +6,12 @@ use socketserver::services::Chat;
 
 use crate::common::{Example, Options, Outcome};
 
-/// A chat server, without the flags of a backplane.
+/// A chat server, to which a backplane's flags may be added.
 pub(crate) fn example(about: &'static str) -> Example {
     Example::new("127.0.0.1:2626", about)
         .try_it("nc {nc}, or cargo run --example chat_client -- {address}")
         .without_forking("processes share no memory, so no client would read another's lines")
-        .flag("greeting", "TEXT", "what a client is told first")
+        .flag("greeting", "TEXT", "the first line that a client gets")
 }
 
 /// Serves a room, with a transcript on standard output.

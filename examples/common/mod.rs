@@ -1,5 +1,5 @@
-//! What the example servers have in common: their flags, what they print first, how they stop.
-#![allow(dead_code, reason = "each example uses a part of it")]
+//! What the example servers share: the flags, the first lines of output, the stop on a signal.
+#![allow(dead_code, reason = "each example uses a part")]
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -19,13 +19,14 @@ use socketserver::{
     Server, Spawnable, StreamRequestHandler, Threading,
 };
 
-/// This file is a part of each example, and so has its name.
+/// The example's name: this file is compiled into each of them.
 const NAME: &str = env!("CARGO_CRATE_NAME");
 
-/// How a program ends. A [`usage_error`] and a bad address make the status 2, other errors 1.
+/// The result of a program. The exit status is 2 for a [`usage_error`] and a bad address, and 1 for
+/// other errors.
 pub(crate) type Outcome = Result<(), Box<dyn Error>>;
 
-/// An example: what its `--help` says, and the flags that it has besides everybody's.
+/// An example: the text of its `--help`, and its own flags.
 pub(crate) struct Example {
     listen: &'static str,
     about: &'static str,
@@ -35,23 +36,23 @@ pub(crate) struct Example {
 }
 
 impl Example {
-    /// Where it listens unless told otherwise, and what it is, in one sentence.
+    /// The default address, and a sentence on what the example does.
     pub(crate) fn new(listen: &'static str, about: &'static str) -> Example {
         Example { listen, about, try_it: "nc {nc}", no_forking: None, flags: Vec::new() }
     }
 
-    /// How to try it, where that is not simply `nc {nc}`; `{nc}` stands for how nc is told the
-    /// address, `{address}` for the address itself.
+    /// The command to try it with, instead of `nc {nc}`: `{nc}` stands for nc's arguments,
+    /// `{address}` for the address.
     pub(crate) fn try_it(self, try_it: &'static str) -> Example {
         Example { try_it, ..self }
     }
 
-    /// `--mixin forking` is a usage error, for this reason.
+    /// Makes `--mixin forking` a usage error, with this reason.
     pub(crate) fn without_forking(self, reason: &'static str) -> Example {
         Example { no_forking: Some(reason), ..self }
     }
 
-    /// One more flag, as in `.flag("greeting", "TEXT", "what newcomers are told")`, for
+    /// Adds a flag, as in `.flag("greeting", "TEXT", "the first line that a client gets")`, for
     /// [`Options::value`].
     pub(crate) fn flag(
         mut self,
@@ -63,7 +64,7 @@ impl Example {
         self
     }
 
-    /// The whole of `main`: reads the flags, starts logging, serves, and says how that ended.
+    /// All of `main`: reads the flags, starts logging, serves, and reports an error.
     pub(crate) fn run(self, serve: impl FnOnce(Options) -> Outcome) -> ExitCode {
         env_logger::init_from_env(env_logger::Env::default().default_filter_or("warn"));
         let outcome = match self.parse() {
@@ -77,7 +78,7 @@ impl Example {
         ExitCode::from(if bad_address || error.is::<lexopt::Error>() { 2 } else { 1 })
     }
 
-    /// `None` when all that was asked for is help.
+    /// `None` after `--help`.
     fn parse(self) -> Result<Option<Options>, Box<dyn Error>> {
         let mut listen = self.listen.to_owned();
         let mut mixin = Choice::Threading;
@@ -132,7 +133,7 @@ impl Example {
     }
 }
 
-/// What the flags said.
+/// The values of the flags.
 pub(crate) struct Options {
     listen: Endpoint,
     mixin: Choice,
@@ -143,18 +144,18 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// What was given with a flag of the example's own; the last one counts.
+    /// The value of a flag of the example's own; the last one if there are several.
     pub(crate) fn value(&self, flag: &str) -> Option<&str> {
         self.values(flag).last()
     }
 
-    /// The same, for a flag that may be given more than once.
+    /// All values of a flag of the example's own.
     pub(crate) fn values(&self, flag: &str) -> impl Iterator<Item = &str> {
         let given = self.values.iter().filter(move |(name, _)| *name == flag);
         given.map(|(_, value)| value.as_str())
     }
 
-    /// A time given with a flag of the example's own; above zero.
+    /// The value of a flag of the example's own, as a time above zero.
     pub(crate) fn seconds(&self, flag: &str) -> Result<Option<Duration>, lexopt::Error> {
         let Some(text) = self.value(flag) else { return Ok(None) };
         match seconds(text) {
@@ -163,7 +164,7 @@ impl Options {
         }
     }
 
-    /// Serves streams: TCP, or Unix stream sockets where the address is one.
+    /// Serves streams: on a Unix stream socket if the address is one, else on TCP.
     pub(crate) fn serve(self, handler: impl StreamRequestHandler) -> Outcome {
         if self.listen.is_unix() {
             self.run(self.builder::<UnixStream>().bind(self.listen.clone(), handler)?)
@@ -172,7 +173,7 @@ impl Options {
         }
     }
 
-    /// Serves streams or datagrams, as the address says.
+    /// Serves streams or datagrams, by the scheme of the address.
     pub(crate) fn serve_any<H>(self, handler: H) -> Outcome
     where
         H: StreamRequestHandler + DatagramRequestHandler,
@@ -188,7 +189,7 @@ impl Options {
         }
     }
 
-    /// The server to be, for an example with settings of its own; to be bound to
+    /// A builder, for an example with settings of its own. It is to be bound to
     /// [`listen`](Options::listen).
     pub(crate) fn builder<T: Transport>(&self) -> Builder<T, Box<dyn Mixin>> {
         let mixin: Box<dyn Mixin> = match self.mixin {
@@ -198,7 +199,7 @@ impl Options {
         Server::<T, Sequential>::builder().mixin(mixin).stop_timeout(self.stop_timeout)
     }
 
-    /// The mixin for a server beside a main loop, of an example that is
+    /// The mixin for a server that is spawned, in an example that is
     /// [`without_forking`](Example::without_forking).
     pub(crate) fn spawnable(&self) -> Box<dyn Spawnable> {
         match self.mixin {
@@ -214,17 +215,17 @@ impl Options {
         }
     }
 
-    /// Where to listen.
+    /// The address to listen on.
     pub(crate) fn listen(&self) -> Endpoint {
         self.listen.clone()
     }
 
-    /// How long to wait for clients at the end.
+    /// How long a stop waits for the clients.
     pub(crate) fn stop_timeout(&self) -> Duration {
         self.stop_timeout
     }
 
-    /// Serves until a signal comes.
+    /// Serves until `SIGINT` or `SIGTERM`.
     pub(crate) fn run<T: Transport>(&self, server: Server<T, Box<dyn Mixin>>) -> Outcome {
         let handle = server.handle();
         on_signals(|| Ok(handle.shutdown_pipe()?))?;
@@ -232,13 +233,13 @@ impl Options {
         Ok(server.serve_forever()?)
     }
 
-    /// Says where it listens, for whoever started it, and how to try it.
+    /// Prints the address, and the command to try it with.
     pub(crate) fn announce(&self, address: &Address) {
         announce(address, self.try_it);
     }
 }
 
-/// The same for a server of an example that has more than one.
+/// As [`Options::announce`], for an example with several servers.
 pub(crate) fn announce(address: &Address, try_it: &str) {
     let nc = match address {
         Address::Tcp(ip) => format!("{} {}", ip.ip(), ip.port()),
@@ -249,26 +250,26 @@ pub(crate) fn announce(address: &Address, try_it: &str) {
     };
     let try_it = try_it.replace("{nc}", &nc).replace("{address}", &address.to_string());
     let mut out = io::stdout().lock();
-    // It serves even where nobody reads this.
+    // Standard output may be closed: the server runs all the same.
     let _ = writeln!(out, "listening on {address}\ntry: {try_it}").and_then(|()| out.flush());
 }
 
-/// A byte into a pipe at the first `SIGINT` or `SIGTERM`, the end at the second. No thread waits
-/// for signals, since a forking server would not have one beside it.
+/// Writes a byte to a pipe at the first `SIGINT` or `SIGTERM`, and exits at the second. There is no
+/// thread for signals, since a forking server needs a process with one thread.
 pub(crate) fn on_signals<P: Into<OwnedFd> + 'static>(
     pipe: impl Fn() -> Result<P, Box<dyn Error>>,
 ) -> Outcome {
-    let again = Arc::new(AtomicBool::new(false));
+    let signalled = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal arms what the second one runs into.
-        flag::register_conditional_shutdown(signal, 128 + signal, again.clone())?;
-        flag::register(signal, again.clone())?;
+        // In this order: at the first signal, the flag is set after it was checked.
+        flag::register_conditional_shutdown(signal, 128 + signal, signalled.clone())?;
+        flag::register(signal, signalled.clone())?;
         pipe::register(signal, pipe()?)?;
     }
     Ok(())
 }
 
-/// For a bad value of a flag: one line, and status 2.
+/// The error for a bad value of a flag: a message in one line, and exit status 2.
 pub(crate) fn usage_error(message: String) -> Box<dyn Error> {
     lexopt::Error::from(message).into()
 }

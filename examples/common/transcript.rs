@@ -1,31 +1,31 @@
-//! Lines on standard output that hold nobody up.
+//! Prints lines on standard output without blocking the caller.
 
 use std::io::Write;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::Duration;
 
-/// How many lines may wait to be printed.
-const WAITING: usize = 10_000;
+/// How many lines may be queued.
+const QUEUE_LENGTH: usize = 10_000;
 
-/// How many are written at a time.
+/// How many lines are written at a time.
 const BATCH: usize = 256;
 
-/// How far it may be behind what people see.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How long the thread gathers lines before it writes them.
+const BATCH_WINDOW: Duration = Duration::from_millis(10);
 
-/// Prints what it is called with, on a thread of its own. When standard output is a pipe that
-/// nobody reads, lines are lost, and their number printed later: the program goes on.
+/// Returns a function that prints lines on a thread of its own. If standard output blocks, lines
+/// are dropped, and their number is printed later.
 pub(crate) fn transcript() -> impl FnMut(&str) + Send {
-    let (sender, lines) = mpsc::sync_channel::<String>(WAITING);
+    let (sender, lines) = mpsc::sync_channel::<String>(QUEUE_LENGTH);
     let (finished, has_finished) = mpsc::channel();
     thread::spawn(move || {
         for line in &lines {
-            // A busy room would otherwise wake this thread, and write, for each line.
-            thread::sleep(PAUSE);
+            // In a busy room, a wake-up and a write for each line would cost too much.
+            thread::sleep(BATCH_WINDOW);
             let mut text = line + "\n";
             while !text.is_empty() {
-                // Where standard output is closed, there is nobody to tell.
+                // Standard output may be closed.
                 let _ = std::io::stdout().write_all(text.as_bytes());
                 text = lines.try_iter().take(BATCH).map(|line| line + "\n").collect();
             }
@@ -54,7 +54,7 @@ impl Transcript {
     }
 }
 
-/// The last lines are printed before the program ends, if anybody reads them.
+/// Waits until the last lines are printed, at most a second.
 impl Drop for Transcript {
     fn drop(&mut self) {
         self.sender = None;

@@ -1,4 +1,5 @@
-//! Any text as an endpoint: it is read as what it says, and shown as text that is read the same.
+//! Parsing and displaying endpoints: any text parses as a simple model says, or fails, and what is
+//! displayed parses to the same endpoint.
 #![no_main]
 
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use socketserver::{Address, Endpoint, Error, Scheme, UnixName};
 
 fuzz_target!(|text: &str| {
-    let (scheme, place) = by_scheme(text);
+    let (scheme, place) = split_scheme(text);
     let is_unix = match scheme {
         Some(scheme) => matches!(scheme, Scheme::Unix | Scheme::UnixDatagram),
         None => place.starts_with(['/', '.', '@']),
@@ -17,20 +18,23 @@ fuzz_target!(|text: &str| {
         Ok(endpoint) => endpoint,
         Err(error) => {
             assert!(matches!(&error, Error::Address { text: named, .. } if named == text));
-            assert!(!(if is_unix { is_unix_name(place) } else { is_ordinary(place) }), "{error}");
+            assert!(
+                !(if is_unix { is_unix_name(place) } else { is_host_and_port(place) }),
+                "{error}"
+            );
             return;
         }
     };
     assert_eq!((endpoint.scheme(), endpoint.is_unix()), (scheme, is_unix));
-    assert_is_read_as_shown(&endpoint, &endpoint.to_string());
+    assert_parses_back(&endpoint, &endpoint.to_string());
     if is_unix {
-        assert_names(&endpoint, place);
+        assert_unix_name(&endpoint, place);
     } else {
-        assert_leads_to(&endpoint, place);
+        assert_host_and_port(&endpoint, place);
     }
 });
 
-fn by_scheme(text: &str) -> (Option<Scheme>, &str) {
+fn split_scheme(text: &str) -> (Option<Scheme>, &str) {
     for (prefix, scheme) in [
         ("tcp://", Scheme::Tcp),
         ("udp://", Scheme::Udp),
@@ -44,8 +48,8 @@ fn by_scheme(text: &str) -> (Option<Scheme>, &str) {
     (None, text)
 }
 
-/// Whether this must be read as a path or an abstract name, byte for byte. A backslash may be an
-/// escape.
+/// Whether this must parse as a path or an abstract name, byte for byte. Not with a backslash,
+/// which may be an escape.
 fn is_unix_name(place: &str) -> bool {
     let (name, refused) = match place.strip_prefix('@') {
         Some(name) => (name, &['\\'][..]),
@@ -54,27 +58,27 @@ fn is_unix_name(place: &str) -> bool {
     (1..=107).contains(&name.len()) && !name.contains(refused)
 }
 
-/// Whether this must be read as a host and a port.
-fn is_ordinary(place: &str) -> bool {
+/// Whether this must parse as a host and a port.
+fn is_host_and_port(place: &str) -> bool {
     let is_name = |host: &str| {
-        let is_usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
-        !host.is_empty() && host.chars().all(is_usual)
+        let is_host_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        !host.is_empty() && host.chars().all(is_host_char)
     };
-    let is_named = match place.split_once(':') {
+    let has_name = match place.split_once(':') {
         Some((host, port)) => is_name(host) && port.parse::<u16>().is_ok(),
         None => false,
     };
-    is_named || place.parse::<SocketAddr>().is_ok()
+    has_name || place.parse::<SocketAddr>().is_ok()
 }
 
 #[track_caller]
-fn assert_is_read_as_shown(endpoint: &Endpoint, shown: &str) {
-    let again: Endpoint = shown.parse().unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(&again, endpoint, "shown as {shown:?}");
-    assert_eq!(again.scheme(), endpoint.scheme());
+fn assert_parses_back(endpoint: &Endpoint, displayed: &str) {
+    let parsed: Endpoint = displayed.parse().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(&parsed, endpoint, "displayed as {displayed:?}");
+    assert_eq!(parsed.scheme(), endpoint.scheme());
 }
 
-fn assert_names(endpoint: &Endpoint, place: &str) {
+fn assert_unix_name(endpoint: &Endpoint, place: &str) {
     let scheme = endpoint.scheme().unwrap_or(Scheme::Unix);
     let name = endpoint.unix_name(scheme).unwrap();
     let (bytes, written) = match (name, place.strip_prefix('@')) {
@@ -83,26 +87,26 @@ fn assert_names(endpoint: &Endpoint, place: &str) {
         (name, _) => panic!("{name:?} for {place:?}"),
     };
     assert!((1..=107).contains(&bytes.len()));
-    assert!(name.socket_addr().is_ok(), "no socket can be called {name:?}");
+    assert!(name.socket_addr().is_ok(), "no socket can have the name {name:?}");
     assert!(bytes == written.as_bytes() || written.contains('\\'), "{name:?}");
     assert!(endpoint.resolve(scheme).is_err());
     let address = Address::UnixDatagram(name.clone());
-    assert_is_read_as_shown(&Endpoint::from(&address), &address.to_string());
+    assert_parses_back(&Endpoint::from(&address), &address.to_string());
 }
 
-fn assert_leads_to(endpoint: &Endpoint, place: &str) {
+fn assert_host_and_port(endpoint: &Endpoint, place: &str) {
     let scheme = endpoint.scheme().unwrap_or(Scheme::Tcp);
     let (host, port) = place.rsplit_once(':').unwrap();
     let port: u16 = port.parse().unwrap();
     assert!(!host.is_empty() && !host.contains(['/', '\0', ' ']));
-    if is_ordinary(place) {
+    if is_host_and_port(place) {
         assert!(endpoint.to_string().ends_with(&format!("{host}:{port}")));
     }
     assert!(endpoint.unix_name(scheme).is_err());
     if let Ok(address) = place.parse::<SocketAddr>() {
-        let shown = Address::Udp(address);
-        assert_is_read_as_shown(&Endpoint::from(&shown), &shown.to_string());
-        // A name server is not to be asked, nor what a scope means.
+        let displayed = Address::Udp(address);
+        assert_parses_back(&Endpoint::from(&displayed), &displayed.to_string());
+        // Only a numeric address without a scope resolves without the system's help.
         if !place.contains('%') {
             assert_eq!(endpoint.resolve(scheme).unwrap(), [address]);
         }

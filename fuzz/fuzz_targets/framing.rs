@@ -1,4 +1,5 @@
-//! Messages behind their length: any bytes read as such, and any messages there and back.
+//! Length-prefixed messages: any bytes read as a simple model says, and messages that were written
+//! read back.
 #![no_main]
 
 use std::io::{self, Read};
@@ -19,16 +20,16 @@ fuzz_target!(|data: &[u8]| {
     let limit = usize::from(limit) << (u32::from(shift) % (usize::BITS - 7));
     let frames = LengthPrefixed::new(prefix).max_length(limit);
     decode(frames, size, limit, bytes, piece.into());
-    there_and_back(frames, size, limit, bytes, piece);
+    round_trip(frames, size, limit, bytes, piece);
 });
 
 fn decode(frames: LengthPrefixed, size: usize, limit: usize, bytes: &[u8], piece: usize) {
-    let mut reader = InPieces { rest: bytes, piece, interrupted: false };
+    let mut reader = ShortReads { rest: bytes, piece, interrupted: false };
     let mut message = b"before".to_vec();
     let mut rest = bytes;
     loop {
         let result = frames.read(&mut reader, &mut message);
-        // However much was announced. A vector that grows may double.
+        // Whatever length was announced. A vector may double when it grows.
         assert!(message.capacity() <= 2 * limit.min(bytes.len()) + 64, "{}", message.capacity());
         match next_message(size, limit as u64, rest) {
             Next::Message(expected, after) => {
@@ -72,26 +73,26 @@ fn next_message(size: usize, limit: u64, bytes: &[u8]) -> Next<'_> {
     }
 }
 
-fn there_and_back(frames: LengthPrefixed, size: usize, limit: usize, bytes: &[u8], piece: u8) {
-    let longest = (limit as u128).min((1 << (8 * size)) - 1) as u64;
-    let many = bytes.repeat(piece.into());
-    let messages = bytes.split(|byte| *byte == piece).chain([&many[..]]);
+fn round_trip(frames: LengthPrefixed, size: usize, limit: usize, bytes: &[u8], piece: u8) {
+    let max_length = (limit as u128).min((1 << (8 * size)) - 1) as u64;
+    let long = bytes.repeat(piece.into());
+    let messages = bytes.split(|byte| *byte == piece).chain([&long[..]]);
 
     let mut wire = Vec::new();
-    let mut fit = Vec::new();
+    let mut written = Vec::new();
     let mut connection = Connection::in_memory("");
     for message in messages {
         let length = message.len() as u64;
         match frames.write(&mut *connection, message) {
             Err(error) => {
-                assert!(length > longest);
-                assert_is_too_long(&error, length, longest);
+                assert!(length > max_length);
+                assert_is_too_long(&error, length, max_length);
             }
             Ok(()) => {
-                assert!(length <= longest);
+                assert!(length <= max_length);
                 wire.extend_from_slice(&length.to_be_bytes()[8 - size..]);
                 wire.extend_from_slice(message);
-                fit.push(message);
+                written.push(message);
             }
         }
     }
@@ -99,7 +100,7 @@ fn there_and_back(frames: LengthPrefixed, size: usize, limit: usize, bytes: &[u8
 
     let mut connection = Connection::in_memory(wire);
     let mut message = Vec::new();
-    for expected in fit {
+    for expected in written {
         assert!(frames.read(&mut *connection, &mut message).unwrap());
         assert_eq!(message, expected);
     }
@@ -113,20 +114,20 @@ fn assert_is_too_long(error: &io::Error, length: u64, limit: u64) {
     assert_eq!(Error::of(error).map(|error| format!("{error:?}")), Some(expected));
 }
 
-/// A reader that brings a little at a time, and is interrupted before each piece.
-struct InPieces<'a> {
+/// A reader that returns a few bytes at a time, and `Interrupted` before each of them.
+struct ShortReads<'a> {
     rest: &'a [u8],
     piece: usize,
     interrupted: bool,
 }
 
-impl Read for InPieces<'_> {
+impl Read for ShortReads<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.interrupted = !self.interrupted;
         if self.interrupted {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let most = buffer.len().min(1 + self.piece);
-        self.rest.read(&mut buffer[..most])
+        let length = buffer.len().min(1 + self.piece);
+        self.rest.read(&mut buffer[..length])
     }
 }

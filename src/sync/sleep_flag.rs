@@ -2,13 +2,13 @@
 
 use super::atomic::{AtomicBool, Ordering};
 
-/// Says that a thread is about to sleep until something changes, so that whoever changes it wakes
-/// the thread, and need not while no thread sleeps.
+/// Says that a thread is about to sleep until something changes. The thread that makes the change
+/// has to wake it then, and only then.
 ///
 /// The sleeper arms the flag, looks once more whether there is something to do, and sleeps. The
-/// other side makes its change, and then wakes the sleeper if [`take`](SleepFlag::take) says so.
-/// The order of the two steps, on both sides, is what prevents a lost wake-up: the change is seen
-/// by the sleeper's second look, or the flag by the one who made the change.
+/// other thread makes its change, and then wakes the sleeper if [`take`](SleepFlag::take) says so.
+/// The order of the two steps on both sides prevents a lost wake-up: either the sleeper's second look
+/// sees the change, or the other thread sees the flag.
 #[derive(Debug, Default)]
 pub(crate) struct SleepFlag(AtomicBool);
 
@@ -21,7 +21,7 @@ impl SleepFlag {
     /// To be called after the change: whether the sleeper has to be woken. Disarms the flag.
     #[must_use]
     pub(crate) fn take(&self) -> bool {
-        // The load alone costs next to nothing, and most often nobody sleeps.
+        // The load alone costs next to nothing, and most often no thread sleeps.
         self.0.load(Ordering::SeqCst) && self.0.swap(false, Ordering::SeqCst)
     }
 }

@@ -1,11 +1,11 @@
-//! All cases at a glance: how many times as good as std threads each server is.
+//! All cases in one chart: the ratio of each server to std threads.
 
 use std::path::Path;
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::{Drawn, FAINT, INK, colour, heading, text};
+use super::{DrawResult, FOREGROUND, GRID, colour, heading, text};
 use crate::cases::Measure;
 use crate::peers::STD_THREADS;
 use crate::results::{CaseResults, Results};
@@ -16,16 +16,16 @@ const TOP: i32 = 90;
 const BAR: i32 = 11;
 const GAP: i32 = 12;
 
-/// What is drawn for one case: servers, and how many times as good they are.
+/// The bars of one case: servers and their ratios.
 type Group<'a> = (&'a str, Vec<(&'a str, f64)>);
 
-pub(super) fn draw(results: &Results, directory: &Path) -> Drawn {
+pub(super) fn draw(results: &Results, directory: &Path) -> DrawResult {
     let groups: Vec<Group<'_>> = results.cases.iter().filter_map(group).collect();
     let ratios = || groups.iter().flat_map(|group| &group.1).map(|bar| bar.1);
     if groups.is_empty() {
         return Ok(());
     }
-    let (least, most) = (ratios().fold(0.5, f64::min), ratios().fold(2.0, f64::max));
+    let (min, max) = (ratios().fold(0.5, f64::min), ratios().fold(2.0, f64::max));
     let bars: usize = groups.iter().map(|group| group.1.len()).sum();
     let bottom = TOP + bars as i32 * BAR + groups.len() as i32 * GAP;
 
@@ -39,16 +39,16 @@ pub(super) fn draw(results: &Results, directory: &Path) -> Drawn {
     }
     heading(&canvas, "Times as good as std threads (further right is better)", &servers)?;
 
-    // Room for a number beside the longest bar of either side.
+    // Leaves room for a number beside the longest bar of each side.
     let (start, end) = (f64::from(LEFT + 45), f64::from(WIDTH - 60));
     let place = |ratio: f64| {
-        let part = (ratio / least).ln() / (most / least).ln();
+        let part = (ratio / min).ln() / (max / min).ln();
         (start + part * (end - start)).round() as i32
     };
     for tick in [0.01, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 100.0, 1000.0] {
-        if (least..=most).contains(&tick) {
+        if (min..=max).contains(&tick) {
             let line = [(place(tick), TOP - 8), (place(tick), bottom)];
-            let colour = if tick == 1.0 { INK } else { FAINT };
+            let colour = if tick == 1.0 { FOREGROUND } else { GRID };
             canvas.draw(&PathElement::new(line.to_vec(), colour))?;
             let at = (place(tick), TOP - 16);
             canvas.draw(&Text::new(tick.to_string(), at, text(11, HPos::Center)))?;
@@ -74,8 +74,8 @@ pub(super) fn draw(results: &Results, directory: &Path) -> Drawn {
     Ok(canvas.present()?)
 }
 
-/// Neither points of curves, nor what std threads have no part in, nor stops: there, each does
-/// something else.
+/// `None` for a point of a curve, for a case without std threads, and for stops, where each server
+/// does something else.
 fn group(case: &CaseResults) -> Option<Group<'_>> {
     let no_ratio = case.base() != STD_THREADS || case.case.load.ends_the_server();
     if no_ratio || case.case.point.is_some() {

@@ -1,4 +1,4 @@
-//! What a connection costs that says nothing: memory before and after many of them.
+//! The server's memory for an idle connection: before and after many of them connect.
 
 use std::thread;
 use std::time::Duration;
@@ -8,22 +8,22 @@ use super::{Figures, Outcome, Target};
 use crate::process::memory;
 
 pub(crate) fn run(connections: usize, target: Target) -> Outcome {
-    let before = settled(target.server)?;
+    let before = stable_memory(target.pid)?;
     let mut clients = Clients::connect(0..connections, 64, target)?;
-    let after = settled(target.server)?;
-    // They are all still there.
+    let after = stable_memory(target.pid)?;
+    // All of them are still served.
     clients.exchange_one()?;
-    clients.close()?;
+    clients.reset()?;
     let each = after.saturating_sub(before) as f64 / connections as f64;
     Ok(Figures { value: each, operations: connections as u64, ..Figures::default() })
 }
 
-/// The memory of a server, once it hardly changes.
-fn settled(server: u32) -> Result<u64, String> {
-    let mut last = memory(server)?;
+/// The memory of a server, once it changes by less than 1 %.
+fn stable_memory(pid: u32) -> Result<u64, String> {
+    let mut last = memory(pid)?;
     for _ in 0..20 {
         thread::sleep(Duration::from_millis(100));
-        let now = memory(server)?;
+        let now = memory(pid)?;
         if now.abs_diff(last) <= now / 100 {
             return Ok(now);
         }

@@ -1,9 +1,9 @@
-//! How long things took, as a histogram whose error is below one in a hundred.
+//! A histogram of latencies with an error below 1 %.
 
 use std::time::Duration;
 
-/// How many steps there are between a power of two and the next.
-const STEPS: u64 = 128;
+/// The number of buckets between a power of two and the next.
+const SUB_BUCKETS: u64 = 128;
 
 pub(crate) struct Latencies {
     counts: Vec<u64>,
@@ -20,16 +20,16 @@ impl Latencies {
         self.total += 1;
     }
 
-    pub(crate) fn extend(&mut self, others: &Latencies) {
-        for (count, more) in self.counts.iter_mut().zip(&others.counts) {
+    pub(crate) fn merge(&mut self, other: &Latencies) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
         }
-        self.total += others.total;
+        self.total += other.total;
     }
 
-    /// The latency that this part of all does not exceed, in microseconds.
-    pub(crate) fn quantile(&self, part: f64) -> Option<f64> {
-        let rank = ((self.total as f64 * part).ceil() as u64).max(1);
+    /// The latency in microseconds that this fraction of all does not exceed.
+    pub(crate) fn quantile(&self, fraction: f64) -> Option<f64> {
+        let rank = ((self.total as f64 * fraction).ceil() as u64).max(1);
         let mut seen = 0;
         let bucket = self.counts.iter().position(|count| {
             seen += count;
@@ -39,19 +39,19 @@ impl Latencies {
     }
 }
 
-/// Below `STEPS` each number has its own; from there on, each power of two has `STEPS` of them.
+/// Each number below `SUB_BUCKETS` has a bucket; above, each power of two has `SUB_BUCKETS`.
 fn bucket(nanoseconds: u64) -> usize {
-    if nanoseconds < STEPS {
+    if nanoseconds < SUB_BUCKETS {
         return nanoseconds as usize;
     }
-    let shift = u64::from(nanoseconds.ilog2() - STEPS.ilog2());
-    (shift * STEPS + (nanoseconds >> shift)) as usize
+    let shift = u64::from(nanoseconds.ilog2() - SUB_BUCKETS.ilog2());
+    (shift * SUB_BUCKETS + (nanoseconds >> shift)) as usize
 }
 
 fn lower_bound(bucket: usize) -> u64 {
     let bucket = bucket as u64;
-    let shift = (bucket / STEPS).saturating_sub(1);
-    (bucket - shift * STEPS) << shift
+    let shift = (bucket / SUB_BUCKETS).saturating_sub(1);
+    (bucket - shift * SUB_BUCKETS) << shift
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_is_at_most_one_in_a_hundred_off() {
+    fn the_error_of_a_bucket_is_at_most_one_percent() {
         for exact in (0..64).map(|bit| (1 << bit) + (1 << bit) / 3).chain([0, u64::MAX]) {
             let (low, error) = (lower_bound(bucket(exact)), exact / 100);
             assert!(low <= exact && exact - low <= error, "{exact}: {low}");
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_all_are_below_the_median() {
+    fn half_of_the_latencies_are_below_the_median() {
         let mut latencies = Latencies::new();
         assert_eq!(latencies.quantile(0.5), None);
         (1..=99).for_each(|microseconds| latencies.add(Duration::from_micros(microseconds)));

@@ -1,8 +1,7 @@
-//! The clients: a thread, or two, that does nothing but send, receive and compare. It is a process
-//! of its own, so that its processor time is not the server's.
+//! The clients: one or two threads that send, receive and compare. They are a process of their own,
+//! so that their processor time is counted apart from the server's.
 
 mod chat;
-mod crowds;
 mod echo;
 mod hello;
 mod idle;
@@ -14,6 +13,7 @@ mod room;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod two_threads;
 mod udp;
 mod window;
 
@@ -26,49 +26,48 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::cases::Load;
-use crate::child::{ended, tied_to_us};
+use crate::child::{tied_to_parent, wait_for_exit};
 use crate::server::Server;
 
-/// As long as something happens, it goes on; when nothing does for so long, what is missing never
-/// comes.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// No load may take longer, whatever happens.
-const LIMIT: Duration = Duration::from_secs(120);
+/// A run fails when nothing has arrived for this long.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+/// The clients are killed after this time.
+const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Who is asked, and for how long.
+/// A server, and how long to measure it.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    /// Its process.
-    pub(crate) server: u32,
+    pub(crate) pid: u32,
     pub(crate) measured: Duration,
 }
 
-/// What came out of one run.
+/// The result of one run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Figures {
-    /// Operations a second, bytes for each connection, or milliseconds, as the case says.
+    /// In the unit of the case's [`Measure`](crate::cases::Measure).
     pub(crate) value: f64,
     pub(crate) operations: u64,
     pub(crate) seconds: f64,
     pub(crate) p50_us: Option<f64>,
     pub(crate) p99_us: Option<f64>,
-    /// For each operation, of all servers together.
+    /// Processor time of all servers for each operation.
     pub(crate) server_cpu_us: Option<f64>,
-    /// For each operation, where there is something between the servers.
+    /// Processor time of Redis for each operation, where the servers share one.
     #[serde(default)]
     pub(crate) broker_cpu_us: Option<f64>,
-    /// For each operation; where this leaves no time between them, the clients are the limit.
+    /// Processor time of the clients for each operation. If it is all of the run's time, the
+    /// clients are the bottleneck.
     pub(crate) load_cpu_us: Option<f64>,
-    /// Datagrams that never came back.
+    /// Datagrams without an answer.
     pub(crate) lost: u64,
 }
 
-/// The error says which byte, line or client it was.
+/// The error names the byte, line or client that was wrong.
 pub(crate) type Outcome = Result<Figures, String>;
 
-/// Runs a load in a process of its own. More than one server, with a process between them, is for
-/// a room alone.
+/// Runs a load in a child process. Only a room has several servers, and the PID of a Redis between
+/// them.
 pub(crate) fn spawn(
     load: &Load,
     servers: &[Server],
@@ -87,11 +86,11 @@ pub(crate) fn spawn(
         command.args(["--broker", &broker.to_string()]);
     }
     command.args(["--seconds", &measured.as_secs_f64().to_string()]);
-    let mut command = tied_to_us(&command)?;
+    let mut command = tied_to_parent(&command)?;
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut child = child.map_err(|error| format!("cannot start the clients: {error}"))?;
-    // Its one line fits into the pipe.
-    if !ended(&child, LIMIT) {
+    // The one line of output fits into the pipe: the child exits before it is read.
+    if !wait_for_exit(&child, RUN_TIMEOUT) {
         let _ = child.kill();
     }
     let output = child.wait_with_output().map_err(|error| error.to_string())?;
@@ -99,9 +98,8 @@ pub(crate) fn spawn(
         .unwrap_or_else(|_| Err(format!("the clients ended without a result: {}", output.status)))
 }
 
-/// The process itself: `load PLAN --address ADDRESS --server PID --seconds SECONDS`, where the plan
-/// is a [`Load`] as JSON; for a room with an address and a process for each server, and perhaps
-/// `--broker PID`.
+/// The child, `load PLAN --address ADDRESS --server PID --seconds SECONDS`: the plan is a [`Load`]
+/// as JSON. A room has an address and a PID for each server, and `--broker PID` for its Redis.
 pub(crate) fn main(mut parser: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     let (mut plan, mut addresses, mut servers) = (None, Vec::new(), Vec::new());
     let (mut broker, mut seconds) = (None, 2.0);
@@ -122,7 +120,7 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<ExitCode, lexopt::Error
     let targets: Vec<Target> = addresses
         .into_iter()
         .zip(servers)
-        .map(|(address, server)| Target { address, server, measured })
+        .map(|(address, pid)| Target { address, pid, measured })
         .collect();
     let (Some(plan), [_, ..]) = (plan, &targets[..]) else {
         return Err("load needs a plan, --address and --server".into());
@@ -140,9 +138,9 @@ fn run(load: &Load, servers: &[Target], broker: Option<u32>) -> Outcome {
             echo::run(connections, size, in_flight, target)
         }
         Load::EchoFromTwo { connections, size, in_flight } => {
-            crowds::halves(connections, size, in_flight, target)
+            two_threads::echo(connections, size, in_flight, target)
         }
-        Load::Flood { in_flight } => crowds::flood(in_flight, target),
+        Load::Flood { in_flight } => two_threads::flood(in_flight, target),
         Load::Chat { clients, senders, in_flight } => {
             chat::run(clients, senders, in_flight, target)
         }
@@ -155,17 +153,17 @@ fn run(load: &Load, servers: &[Target], broker: Option<u32>) -> Outcome {
     }
 }
 
-/// Raises the limit on open descriptors as far as it goes, for the servers too, and says how many
-/// connections fit.
+/// Raises the limit on open descriptors to its maximum, which the servers inherit, and returns how
+/// many connections it allows.
 pub(crate) fn raise_descriptor_limit() -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    // As much for everything that is no connection as the library itself leaves, and more.
+    // Keeps at least what the library keeps for other descriptors.
     usize::try_from(limit.saturating_sub((limit / 16).max(64))).unwrap_or(usize::MAX)
 }
 
-/// Says which connection it was.
-fn of<T>(index: usize, result: std::io::Result<T>) -> Result<T, String> {
+/// Adds the connection's number to an error.
+fn on_connection<T>(index: usize, result: std::io::Result<T>) -> Result<T, String> {
     result.map_err(|error| format!("connection {index}: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Non-blocking connections, and waiting for all of them at once.
+//! Non-blocking connections, and an epoll set that they share.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,15 +10,15 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::net::sockopt;
 
-/// A connection that never waits: what the system does not take at once is kept.
+/// A non-blocking connection, with a buffer for what the socket does not take at once.
 pub(crate) struct Connection {
     stream: TcpStream,
     unsent: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects, and is `index` to the poller. (An address has some 28,000 ports to connect from, more
-    /// than any case needs.)
+    /// Connects, and registers with the poller as `index`. (A client address has some 28,000 ports,
+    /// more than any case needs.)
     pub(crate) fn open(
         address: SocketAddr,
         index: usize,
@@ -35,9 +35,9 @@ impl Connection {
         self.stream.local_addr()
     }
 
-    /// Reads what there is: `None` if nothing, 0 bytes at the end.
+    /// Reads what has arrived: `None` if nothing has, 0 bytes at EOF.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        no_wait(self.stream.read(buffer))
+        none_if_blocked(self.stream.read(buffer))
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8], index: usize, poller: &Poller) -> io::Result<()> {
@@ -45,20 +45,20 @@ impl Connection {
             self.unsent.extend_from_slice(bytes);
             return Ok(());
         }
-        let sent = no_wait(self.stream.write(bytes))?.unwrap_or(0);
+        let sent = none_if_blocked(self.stream.write(bytes))?.unwrap_or(0);
         if sent < bytes.len() {
             self.unsent.extend_from_slice(&bytes[sent..]);
-            poller.want_to_write(&self.stream, index, true)?;
+            poller.set_writable_interest(&self.stream, index, true)?;
         }
         Ok(())
     }
 
-    /// Sends more of what was kept, when the poller says that it can.
+    /// Sends buffered bytes, when the poller reports the socket as writable.
     pub(crate) fn flush(&mut self, index: usize, poller: &Poller) -> io::Result<()> {
-        let sent = no_wait(self.stream.write(&self.unsent))?.unwrap_or(0);
+        let sent = none_if_blocked(self.stream.write(&self.unsent))?.unwrap_or(0);
         self.unsent.drain(..sent);
         if self.unsent.is_empty() {
-            poller.want_to_write(&self.stream, index, false)?;
+            poller.set_writable_interest(&self.stream, index, false)?;
         }
         Ok(())
     }
@@ -67,9 +67,8 @@ impl Connection {
         self.stream.shutdown(std::net::Shutdown::Write)
     }
 
-    /// Closes by a reset: so neither side is left in `TIME_WAIT`, and a port is free for the next
-    /// connection at once.
-    pub(crate) fn close(self) -> io::Result<()> {
+    /// Closes with an RST: neither side stays in `TIME_WAIT`, and the port is free at once.
+    pub(crate) fn reset(self) -> io::Result<()> {
         Ok(sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))?)
     }
 }
@@ -80,8 +79,8 @@ impl AsFd for Connection {
     }
 }
 
-/// `None` where it would have had to wait.
-pub(crate) fn no_wait(result: io::Result<usize>) -> io::Result<Option<usize>> {
+/// `None` for `WouldBlock` and for `Interrupted`.
+pub(crate) fn none_if_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(count) => Ok(Some(count)),
         Err(error)
@@ -93,10 +92,10 @@ pub(crate) fn no_wait(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Which of many sockets can be read, or written to.
+/// An epoll set.
 pub(crate) struct Poller(OwnedFd);
 
-/// What [`Poller::wait`] found, to be used again for the next wait.
+/// The buffer of [`Poller::wait`], used again for each wait.
 pub(crate) struct Events(Vec<Event>);
 
 impl Poller {
@@ -112,15 +111,15 @@ impl Poller {
         Ok(epoll::delete(&self.0, socket)?)
     }
 
-    fn want_to_write(&self, socket: impl AsFd, index: usize, yes: bool) -> io::Result<()> {
-        let flags = if yes { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+    fn set_writable_interest(&self, socket: impl AsFd, index: usize, on: bool) -> io::Result<()> {
+        let flags = if on { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
         Ok(epoll::modify(&self.0, socket, EventData::new_u64(index as u64), flags)?)
     }
 
-    /// Waits until something can be done, or for a while. None is not an error.
-    pub(crate) fn wait(&self, events: &mut Events, limit: Duration) -> io::Result<()> {
+    /// Waits for events. After the timeout there are none, which is not an error.
+    pub(crate) fn wait(&self, events: &mut Events, timeout: Duration) -> io::Result<()> {
         events.0.clear();
-        let timeout = Timespec::try_from(limit).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let timeout = Timespec::try_from(timeout).map_err(|_| io::ErrorKind::InvalidInput)?;
         match epoll::wait(&self.0, spare_capacity(&mut events.0), Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
@@ -133,8 +132,8 @@ impl Events {
         Events(Vec::with_capacity(1024))
     }
 
-    /// To hold the place of others, without memory of its own.
-    pub(crate) fn none() -> Events {
+    /// A placeholder that allocates nothing.
+    pub(crate) fn placeholder() -> Events {
         Events(Vec::new())
     }
 
@@ -142,14 +141,14 @@ impl Events {
         self.0.is_empty()
     }
 
-    /// The index of each socket that is ready, and for what.
+    /// Each ready socket by its index.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Ready> {
         self.0.iter().map(|event| {
             let (index, flags) = (event.data.u64() as usize, event.flags);
             Ready {
                 index,
-                to_write: flags.contains(EventFlags::OUT),
-                to_read: flags.intersects(EventFlags::IN | EventFlags::ERR | EventFlags::HUP),
+                writable: flags.contains(EventFlags::OUT),
+                readable: flags.intersects(EventFlags::IN | EventFlags::ERR | EventFlags::HUP),
             }
         })
     }
@@ -157,6 +156,6 @@ impl Events {
 
 pub(crate) struct Ready {
     pub(crate) index: usize,
-    pub(crate) to_read: bool,
-    pub(crate) to_write: bool,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
 }

@@ -1,21 +1,21 @@
-//! What is sent: each message says who sent it and which one it is, and has a content of its own,
-//! so that no byte can be lost, repeated, damaged or brought to somebody else unnoticed.
+//! The messages: each has its sender, its number and a text of its own, so that a lost, repeated,
+//! damaged or misdelivered byte is detected.
 
-/// Where the content of two messages may begin.
+/// In how many places of the content a message's text may begin.
 const OFFSETS: usize = 4099;
-/// The sender and the number, as hexadecimal digits.
+/// The length of the sender and the number, as hexadecimal digits.
 const HEADER: usize = 16;
 
-/// Messages of a size.
+/// Messages of one size.
 pub(crate) struct Payload {
     size: usize,
     content: Vec<u8>,
 }
 
 impl Payload {
-    /// Of at least 18 bytes: who and which, a byte of content, and the end of the line.
+    /// At least 18 bytes: the header, a byte of text, and the end of the line.
     pub(crate) fn new(size: usize) -> Payload {
-        assert!(size > HEADER + 1, "messages of {size} bytes cannot be told apart");
+        assert!(size > HEADER + 1, "messages of {size} bytes have no room for a header");
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let content = (0..size + OFFSETS).map(|_| {
             state ^= state << 13;
@@ -30,14 +30,14 @@ impl Payload {
         self.size
     }
 
-    /// Appends a message, which is a line.
+    /// Appends a message as a line.
     pub(crate) fn append(&self, sender: usize, number: u32, out: &mut Vec<u8>) {
         out.extend_from_slice(&header(sender, number));
         out.extend_from_slice(self.content_of(sender, number));
         out.push(b'\n');
     }
 
-    /// Whether `part` is what the message says from byte `at` on.
+    /// Whether the message has `part` from byte `at` on.
     pub(crate) fn continues(&self, sender: usize, number: u32, at: usize, part: &[u8]) -> bool {
         let header = header(sender, number);
         let mut rest = part;
@@ -55,8 +55,8 @@ impl Payload {
         rest.is_empty()
     }
 
-    /// Who sent a message and which it is, if this is one, whole and undamaged, without its end of
-    /// line.
+    /// The sender and the number of a message, given without its end of line; `None` if it is not
+    /// exactly such a message.
     pub(crate) fn identify(&self, message: &[u8]) -> Option<(usize, u32)> {
         let header = str::from_utf8(message.get(..HEADER)?).ok()?;
         let sender = usize::from_str_radix(&header[..8], 16).ok()?;
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_a_line_that_says_whose_it_is() {
+    fn a_message_is_a_line_with_its_sender_and_number() {
         for size in [18, 64, 16 * 1024] {
             let payload = Payload::new(size);
             let line = message(&payload, 3, 77);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_of_a_message_continues_it_and_no_other() {
+    fn a_part_continues_its_own_message_and_no_other() {
         let payload = Payload::new(64);
         let line = message(&payload, 1, 2);
         for from in 0..64 {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn any_damaged_byte_is_noticed() {
+    fn any_damaged_byte_is_detected() {
         let payload = Payload::new(64);
         let line = message(&payload, 1, 2);
         for at in 0..63 {

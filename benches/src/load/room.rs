@@ -1,11 +1,11 @@
-//! A chat room on several servers: as on one, and besides all its members read all lines in one and
-//! the same order, whoever is at which server.
+//! Members of a chat room on several servers: as on one, and all of them must read the lines in one
+//! order.
 
 use super::chat::Room;
 use super::window::Window;
 use super::{Figures, Outcome, Target};
 
-/// What is counted and timed is each delivery, as in a chat; the figures are for each line.
+/// Counts deliveries, as for a chat, and returns the figures of lines.
 pub(crate) fn run(
     members: usize,
     senders: usize,
@@ -14,15 +14,15 @@ pub(crate) fn run(
     broker: Option<u32>,
 ) -> Outcome {
     let mut room = Room::new(members, senders, in_flight)?;
-    room.gather(servers)?;
+    room.join(servers)?;
     room.expect_one_order();
     let measured = servers.first().map(|server| server.measured).unwrap_or_default();
-    let deliveries = room.talk(in_flight, Window::open_for(servers, broker, measured))?;
-    Ok(for_each_line(deliveries, members - 1))
+    let deliveries = room.exchange(in_flight, Window::open_for(servers, broker, measured))?;
+    Ok(per_line(deliveries, members - 1))
 }
 
-/// A line is delivered to so many.
-fn for_each_line(figures: Figures, deliveries: usize) -> Figures {
+/// Converts the figures of deliveries, given the number of deliveries of a line.
+fn per_line(figures: Figures, deliveries: usize) -> Figures {
     let times = |time: Option<f64>| time.map(|time| time * deliveries as f64);
     Figures {
         value: figures.value / deliveries as f64,

@@ -1,4 +1,4 @@
-//! What the clients notice: servers with a fault, and the same without it.
+//! The clients against servers with a fault, and without one.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use super::{Load, Outcome, Target, run};
 
-/// Which line, or datagram, of those a server sees the fault is with. By then there are always
-/// more to come.
+/// The number of the line or datagram that a server handles wrongly. More of them always follow.
 const FAULTY: usize = 50;
 
 const ECHO: Load = Load::Echo { connections: 2, size: 64, in_flight: 4 };
@@ -23,19 +22,19 @@ const UDP: Load = Load::Udp { sockets: 2, in_flight: 4 };
 
 const MEASURED: Duration = Duration::from_millis(200);
 
-/// What is done to each line: it and its number in, what is sent instead out.
+/// Given the number of a line and the line, returns what the server sends instead.
 type Fault = fn(usize, &[u8]) -> Vec<Vec<u8>>;
 
-fn none(_: usize, line: &[u8]) -> Vec<Vec<u8>> {
+fn intact(_: usize, line: &[u8]) -> Vec<Vec<u8>> {
     vec![line.to_vec()]
 }
 
 fn lost(number: usize, line: &[u8]) -> Vec<Vec<u8>> {
-    if number == FAULTY { Vec::new() } else { none(number, line) }
+    if number == FAULTY { Vec::new() } else { intact(number, line) }
 }
 
 fn repeated(number: usize, line: &[u8]) -> Vec<Vec<u8>> {
-    if number == FAULTY { vec![line.to_vec(); 2] } else { none(number, line) }
+    if number == FAULTY { vec![line.to_vec(); 2] } else { intact(number, line) }
 }
 
 fn damaged(number: usize, line: &[u8]) -> Vec<Vec<u8>> {
@@ -62,17 +61,17 @@ fn with_a_byte_more(number: usize, line: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn an_honest_server_is_measured() {
+fn a_correct_server_is_measured() {
     for (load, server) in [
-        (ECHO, serve(echo, none)),
-        (ECHO_FROM_TWO, serve(echo, none)),
-        (FLOOD, serve(echo, none)),
-        (HELLO, serve(hello, none)),
-        (CHAT, serve_chat(none, false)),
-        (ROOM, serve_chat(none, false)),
-        (UDP, serve_datagrams(none)),
+        (ECHO, serve(echo, intact)),
+        (ECHO_FROM_TWO, serve(echo, intact)),
+        (FLOOD, serve(echo, intact)),
+        (HELLO, serve(hello, intact)),
+        (CHAT, serve_chat(intact, false)),
+        (ROOM, serve_chat(intact, false)),
+        (UDP, serve_datagrams(intact)),
     ] {
-        let figures = ask(load, server).unwrap();
+        let figures = measure(load, server).unwrap();
         assert!(figures.value > 0.0 && figures.operations > 0, "{figures:?}");
         assert!(figures.p50_us <= figures.p99_us && figures.lost == 0, "{figures:?}");
     }
@@ -84,7 +83,7 @@ fn a_server_that_pauses_beyond_the_measured_time_is_waited_for() {
         if number == FAULTY {
             thread::sleep(2 * MEASURED);
         }
-        none(number, line)
+        intact(number, line)
     };
     for (load, server) in [
         (ECHO, serve(echo, slow)),
@@ -93,47 +92,47 @@ fn a_server_that_pauses_beyond_the_measured_time_is_waited_for() {
         (HELLO, serve(hello, slow)),
         (CHAT, serve_chat(slow, false)),
     ] {
-        // That nothing happened meanwhile may be said.
-        if let Err(error) = ask(load, server) {
+        // The error that there was no operation is allowed.
+        if let Err(error) = measure(load, server) {
             assert!(error.starts_with("nothing was done in"), "{error}");
         }
     }
 }
 
 #[test]
-fn an_echo_that_is_not_what_was_sent_is_noticed() {
+fn a_wrong_echo_is_an_error() {
     for load in [ECHO, ECHO_FROM_TWO, FLOOD] {
         for fault in [lost, repeated, damaged, without_a_byte, with_a_byte_more] {
-            let error = ask(load, serve(echo, fault)).unwrap_err();
-            // The client that has a line in flight at a time, beside one that floods, may see no
-            // more of it than that something is missing, or too much.
-            let seen = ["is not what was sent", "never came back", "more than were sent"];
-            assert!(seen.iter().any(|seen| error.contains(seen)), "{load:?}: {error}");
+            let error = measure(load, serve(echo, fault)).unwrap_err();
+            // A client with one line in flight may only detect that bytes are missing, or that
+            // there are too many.
+            let expected = ["is not what was sent", "never came back", "more than were sent"];
+            assert!(expected.iter().any(|text| error.contains(text)), "{load:?}: {error}");
         }
     }
 }
 
 #[test]
-fn a_line_of_a_client_on_the_other_thread_is_noticed() {
-    // Each client's first line is answered with that of the client who came first.
-    let confusing: Fault = |number, line| {
+fn a_line_of_a_client_on_the_other_thread_is_an_error() {
+    // Both clients get the first line of the first client.
+    let misdelivered: Fault = |number, line| {
         static FIRST: Mutex<Vec<u8>> = Mutex::new(Vec::new());
         let mut first = FIRST.lock().unwrap();
         match number {
             1 => first.extend_from_slice(line),
-            2 => return none(number, &first),
+            2 => return intact(number, &first),
             _ => {}
         }
-        none(number, line)
+        intact(number, line)
     };
-    let error = ask(ECHO_FROM_TWO, serve(echo, confusing)).unwrap_err();
+    let error = measure(ECHO_FROM_TWO, serve(echo, misdelivered)).unwrap_err();
     assert!(error.contains("connection 1: line 0 is not what was sent"), "{error}");
 }
 
 #[test]
-fn beside_a_flood_only_the_other_client_is_timed() {
+fn latencies_beside_a_flood_are_those_of_the_other_client() {
     const PAUSE: Duration = Duration::from_millis(5);
-    let slow_for_one: Handler = |stream, _| {
+    let slow_for_first: Handler = |stream, _| {
         each_line(stream, |line, out| {
             if line.starts_with(b"00000000") {
                 thread::sleep(PAUSE);
@@ -141,19 +140,19 @@ fn beside_a_flood_only_the_other_client_is_timed() {
             let _ = out.write_all(line);
         });
     };
-    let figures = ask(FLOOD, serve(slow_for_one, none)).unwrap();
+    let figures = measure(FLOOD, serve(slow_for_first, intact)).unwrap();
     assert!(figures.value <= 1.0 / PAUSE.as_secs_f64(), "{figures:?}");
     assert!(figures.p50_us >= Some(0.99 * PAUSE.as_micros() as f64), "{figures:?}");
 }
 
 #[test]
-fn two_lines_that_change_places_are_noticed() {
+fn two_swapped_lines_are_an_error() {
     let swapping: Handler = |stream, _| {
         let mut held = Vec::new();
         let mut number = 0;
         each_line(stream, |line, out| {
             number += 1;
-            // With four lines in flight, another one always follows.
+            // Four lines are in flight, so another one follows.
             if number == FAULTY {
                 held = line.to_vec();
                 return;
@@ -162,58 +161,58 @@ fn two_lines_that_change_places_are_noticed() {
             held.clear();
         });
     };
-    let error = ask(ECHO, serve(swapping, none)).unwrap_err();
+    let error = measure(ECHO, serve(swapping, intact)).unwrap_err();
     assert!(error.contains("is not what was sent"), "{error}");
 }
 
 #[test]
-fn bytes_behind_the_last_answer_are_noticed() {
-    let talkative: Handler = |mut stream, _| {
+fn bytes_after_the_last_answer_are_an_error() {
+    let trailing: Handler = |mut stream, _| {
         each_line(stream, |line, out| _ = out.write_all(line));
         let _ = stream.write_all(b"one more thing\n");
     };
-    let error = ask(ECHO, serve(talkative, none)).unwrap_err();
-    assert!(error.contains("15 bytes before its end"), "{error}");
+    let error = measure(ECHO, serve(trailing, intact)).unwrap_err();
+    assert!(error.contains("15 bytes before EOF"), "{error}");
 }
 
 #[test]
-fn a_connection_that_is_closed_early_is_noticed() {
-    let impatient: Handler = |mut stream, _| {
+fn a_connection_that_is_closed_early_is_an_error() {
+    let closing: Handler = |mut stream, _| {
         let mut line = Vec::new();
         let _ = BufReader::new(stream).read_until(b'\n', &mut line);
         let _ = stream.write_all(&line);
     };
-    let error = ask(ECHO, serve(impatient, none)).unwrap_err();
-    // Which of them it is depends on whether the next line was there already.
-    let said = ["was closed after", "reset", "Broken pipe"];
-    assert!(said.iter().any(|said| error.contains(said)), "{error}");
+    let error = measure(ECHO, serve(closing, intact)).unwrap_err();
+    // With the next line unread the server's close sends an RST.
+    let expected = ["was closed after", "reset", "Broken pipe"];
+    assert!(expected.iter().any(|text| error.contains(text)), "{error}");
 }
 
 #[test]
-fn another_greeting_is_noticed() {
+fn another_greeting_is_an_error() {
     for fault in [lost, repeated, damaged, without_a_byte, with_a_byte_more] {
-        let error = ask(HELLO, serve(hello, fault)).unwrap_err();
+        let error = measure(HELLO, serve(hello, fault)).unwrap_err();
         assert!(error.contains("greet"), "{error}");
     }
 }
 
 #[test]
-fn a_chat_that_does_not_pass_on_each_line_once_is_noticed() {
-    for (fault, said) in [
+fn a_chat_line_that_is_not_delivered_once_is_an_error() {
+    for (fault, expected) in [
         (lost as Fault, "and not line"),
         (repeated, "again"),
         (damaged, "got"),
         (without_a_byte, "got"),
         (with_a_byte_more, "got"),
     ] {
-        let error = ask(CHAT, serve_chat(fault, false)).unwrap_err();
-        assert!(error.contains(said), "{error}");
+        let error = measure(CHAT, serve_chat(fault, false)).unwrap_err();
+        assert!(error.contains(expected), "{error}");
     }
 }
 
 #[test]
-fn a_room_whose_members_read_lines_in_different_orders_is_noticed() {
-    // One who sends nothing reads two lines of different senders in the other order.
+fn members_of_a_room_that_read_different_orders_are_an_error() {
+    // One member that sends nothing reads two lines of different senders swapped.
     let (mut senders, mut seen, mut held) = (HashSet::new(), 0, None);
     let server = serve_room(false, move |reader, line| {
         let sender = line.split(|&byte| byte == b' ').next().unwrap_or_default().to_vec();
@@ -222,8 +221,8 @@ fn a_room_whose_members_read_lines_in_different_orders_is_noticed() {
         let sends = senders.contains(format!("[{reader}]").as_bytes());
         match &mut held {
             None if seen > 4 * FAULTY && !sends => held = Some((reader, sender, line.to_vec())),
-            Some((whose, of, lines)) if *whose == reader && !lines.is_empty() => {
-                if *of != sender {
+            Some((held_from, held_sender, lines)) if *held_from == reader && !lines.is_empty() => {
+                if *held_sender != sender {
                     return [line, &std::mem::take(lines)].concat();
                 }
                 lines.extend_from_slice(line);
@@ -232,59 +231,59 @@ fn a_room_whose_members_read_lines_in_different_orders_is_noticed() {
         }
         Vec::new()
     });
-    let error = ask(ROOM, server).unwrap_err();
+    let error = measure(ROOM, server).unwrap_err();
     assert!(error.starts_with("not one order"), "{error}");
 }
 
 #[test]
-fn a_notice_of_a_room_that_is_not_whole_is_noticed() {
+fn a_notice_that_the_room_is_cut_off_is_an_error() {
     let cut_off: Fault = |number, line| match number {
         FAULTY => vec![b"* Cut off from the other servers\r\n".to_vec(), line.to_vec()],
-        _ => none(number, line),
+        _ => intact(number, line),
     };
-    let error = ask(ROOM, serve_chat(cut_off, false)).unwrap_err();
+    let error = measure(ROOM, serve_chat(cut_off, false)).unwrap_err();
     assert!(error.contains("got \"* Cut off"), "{error}");
 }
 
 #[test]
-fn a_room_that_falls_silent_ends_with_an_error() {
+fn a_room_without_deliveries_is_an_error() {
     let silent: Fault =
-        |number, line| if number < FAULTY { none(number, line) } else { Vec::new() };
-    let error = ask(ROOM, serve_chat(silent, false)).unwrap_err();
+        |number, line| if number < FAULTY { intact(number, line) } else { Vec::new() };
+    let error = measure(ROOM, serve_chat(silent, false)).unwrap_err();
     assert!(error.ends_with("deliveries are missing"), "{error}");
 }
 
 #[test]
-fn a_line_that_comes_back_to_its_sender_is_noticed() {
-    let error = ask(CHAT, serve_chat(none, true)).unwrap_err();
+fn a_line_that_its_sender_gets_is_an_error() {
+    let error = measure(CHAT, serve_chat(intact, true)).unwrap_err();
     assert!(error.contains("got its own line"), "{error}");
 }
 
 #[test]
-fn damaged_and_repeated_datagrams_are_noticed_and_lost_ones_counted() {
-    for (fault, said) in [
+fn damaged_and_repeated_datagrams_are_errors_and_lost_ones_are_counted() {
+    for (fault, expected) in [
         (repeated as Fault, "twice"),
-        (damaged, "that nobody sent"),
-        (without_a_byte, "that nobody sent"),
-        (with_a_byte_more, "that nobody sent"),
+        (damaged, "that was not sent"),
+        (without_a_byte, "that was not sent"),
+        (with_a_byte_more, "that was not sent"),
     ] {
-        let error = ask(UDP, serve_datagrams(fault)).unwrap_err();
-        assert!(error.contains(said), "{error}");
+        let error = measure(UDP, serve_datagrams(fault)).unwrap_err();
+        assert!(error.contains(expected), "{error}");
     }
-    assert_eq!(ask(UDP, serve_datagrams(lost)).unwrap().lost, 1);
+    assert_eq!(measure(UDP, serve_datagrams(lost)).unwrap().lost, 1);
 }
 
-/// The server is this process, since all that is asked of it is how much processor time it used.
-fn ask(load: Load, address: SocketAddr) -> Outcome {
-    let target = Target { address, server: std::process::id(), measured: MEASURED };
-    let (done, outcome) = mpsc::channel();
-    thread::spawn(move || done.send(run(&load, &[target], None)));
-    outcome.recv_timeout(Duration::from_secs(60)).expect("the clients come to an end")
+/// Runs the clients. The server's PID is that of this process, which gives its processor time.
+fn measure(load: Load, address: SocketAddr) -> Outcome {
+    let target = Target { address, pid: std::process::id(), measured: MEASURED };
+    let (sender, outcome) = mpsc::channel();
+    thread::spawn(move || sender.send(run(&load, &[target], None)));
+    outcome.recv_timeout(Duration::from_secs(60)).expect("the clients end in time")
 }
 
 type Handler = fn(&TcpStream, &mut dyn FnMut(&[u8]) -> Vec<Vec<u8>>);
 
-/// Serves until the tests end.
+/// Starts a server that runs until the test process exits.
 fn serve(handler: Handler, fault: Fault) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -329,7 +328,7 @@ fn serve_chat(fault: Fault, to_the_sender_too: bool) -> SocketAddr {
     })
 }
 
-/// A chat in which what somebody reads instead of a line depends on who it is.
+/// A chat. `read` returns what a member reads instead of a line.
 fn serve_room(
     to_the_sender_too: bool,
     read: impl FnMut(SocketAddr, &[u8]) -> Vec<u8> + Send + 'static,

@@ -1,21 +1,21 @@
-//! What is sent comes back, or not: datagrams may be lost, but neither damaged nor repeated.
+//! Clients of a datagram echo: datagrams may be lost, but not damaged or repeated.
 
 use std::collections::HashSet;
 use std::io;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use super::net::{Events, Poller, no_wait};
+use super::net::{Events, Poller, none_if_blocked};
 use super::payload::Payload;
 use super::window::Window;
-use super::{Figures, Outcome, Target, of};
+use super::{Figures, Outcome, Target, on_connection};
 
-/// What has not come back by then is lost.
+/// A datagram without an answer counts as lost after this time.
 const LOST_AFTER: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(sockets: usize, in_flight: usize, target: Target) -> Outcome {
     let poller = Poller::new().map_err(|error| error.to_string())?;
-    let open = |index| of(index, Socket::open(index, in_flight, target, &poller));
+    let open = |index| on_connection(index, Socket::open(index, in_flight, target, &poller));
     let mut sockets = (0..sockets).map(open).collect::<Result<Vec<_>, _>>()?;
     let mut window = Window::open(target);
     let mut events = Events::new();
@@ -23,14 +23,14 @@ pub(crate) fn run(sockets: usize, in_flight: usize, target: Target) -> Outcome {
     for socket in &mut sockets {
         socket.fill(&payload)?;
     }
-    let mut looked = Instant::now();
+    let mut checked = Instant::now();
     loop {
         let open = window.is_open()?;
-        if !open && sockets.iter().all(|socket| socket.missing.is_empty()) {
+        if !open && sockets.iter().all(|socket| socket.pending.is_empty()) {
             break;
         }
-        let patience = window.patience().min(LOST_AFTER);
-        poller.wait(&mut events, patience).map_err(|error| error.to_string())?;
+        let timeout = window.poll_timeout().min(LOST_AFTER);
+        poller.wait(&mut events, timeout).map_err(|error| error.to_string())?;
         for ready in events.iter() {
             let socket = &mut sockets[ready.index];
             while let Some((sent, now)) = socket.receive(&payload)? {
@@ -40,10 +40,10 @@ pub(crate) fn run(sockets: usize, in_flight: usize, target: Target) -> Outcome {
                 socket.fill(&payload)?;
             }
         }
-        if looked.elapsed() > LOST_AFTER / 4 {
-            looked = Instant::now();
+        if checked.elapsed() > LOST_AFTER / 4 {
+            checked = Instant::now();
             for socket in &mut sockets {
-                socket.give_up_on_the_lost(looked);
+                socket.expire(checked);
                 if open {
                     socket.fill(&payload)?;
                 }
@@ -59,10 +59,9 @@ struct Socket {
     index: usize,
     in_flight: usize,
     next: u32,
-    /// What is on its way, and since when: in the order of sending, so that the first is the next
-    /// to be given up.
-    missing: Vec<(u32, Instant)>,
-    /// What was given up, and may come after all.
+    /// The unanswered datagrams and when each was sent, oldest first.
+    pending: Vec<(u32, Instant)>,
+    /// The datagrams that count as lost. Their answers may still arrive.
     lost: HashSet<u32>,
 }
 
@@ -72,31 +71,34 @@ impl Socket {
         socket.connect(target.address)?;
         socket.set_nonblocking(true)?;
         poller.add(&socket, index)?;
-        let (missing, lost) = (Vec::with_capacity(in_flight), HashSet::new());
-        Ok(Socket { socket, index, in_flight, next: 0, missing, lost })
+        let (pending, lost) = (Vec::with_capacity(in_flight), HashSet::new());
+        Ok(Socket { socket, index, in_flight, next: 0, pending, lost })
     }
 
-    /// Sends until as many are on their way as may be.
+    /// Sends until `in_flight` datagrams are unanswered.
     fn fill(&mut self, payload: &Payload) -> Result<(), String> {
         let mut datagram = Vec::with_capacity(payload.size());
-        while self.missing.len() < self.in_flight {
+        while self.pending.len() < self.in_flight {
             datagram.clear();
             payload.append(self.index, self.next, &mut datagram);
-            if of(self.index, no_wait(self.socket.send(&datagram)))?.is_none() {
+            if on_connection(self.index, none_if_blocked(self.socket.send(&datagram)))?.is_none() {
                 return Ok(());
             }
-            self.missing.push((self.next, Instant::now()));
+            self.pending.push((self.next, Instant::now()));
             self.next += 1;
         }
         Ok(())
     }
 
-    /// Takes one datagram, if there is one, and compares: when it was sent, and when it came.
+    /// Receives and compares one datagram, if there is one. Returns the times at which it was sent
+    /// and received.
     fn receive(&mut self, payload: &Payload) -> Result<Option<(Instant, Instant)>, String> {
         let index = self.index;
         let mut datagram = [0; 2048];
         loop {
-            let Some(length) = of(index, no_wait(self.socket.recv(&mut datagram)))? else {
+            let Some(length) =
+                on_connection(index, none_if_blocked(self.socket.recv(&mut datagram)))?
+            else {
                 return Ok(None);
             };
             let now = Instant::now();
@@ -106,21 +108,21 @@ impl Socket {
                 Some((sender, number)) => {
                     return Err(format!("socket {index} got datagram {number} of socket {sender}"));
                 }
-                None => return Err(format!("socket {index} got a datagram that nobody sent")),
+                None => return Err(format!("socket {index} got a datagram that was not sent")),
             };
-            if let Some(at) = self.missing.iter().position(|(missing, _)| *missing == number) {
-                return Ok(Some((self.missing.remove(at).1, now)));
+            if let Some(at) = self.pending.iter().position(|(pending, _)| *pending == number) {
+                return Ok(Some((self.pending.remove(at).1, now)));
             }
-            // Late, and not lost; but it is not counted as an operation either.
+            // A late answer counts neither as lost nor as an operation.
             if !self.lost.remove(&number) {
                 return Err(format!("socket {index} got datagram {number} twice"));
             }
         }
     }
 
-    fn give_up_on_the_lost(&mut self, now: Instant) {
-        let given_up = |sent: Instant| now.saturating_duration_since(sent) > LOST_AFTER;
-        let lost = self.missing.extract_if(.., |(_, sent)| given_up(*sent));
+    fn expire(&mut self, now: Instant) {
+        let expired = |sent: Instant| now.saturating_duration_since(sent) > LOST_AFTER;
+        let lost = self.pending.extract_if(.., |(_, sent)| expired(*sent));
         self.lost.extend(lost.map(|(number, _)| number));
     }
 }

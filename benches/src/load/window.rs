@@ -1,4 +1,4 @@
-//! The time that counts: after a warm-up, until enough has been seen.
+//! The measured time, after a warm-up.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,13 @@ use super::latencies::Latencies;
 use super::{Figures, Target};
 use crate::process::cpu_time;
 
-/// What is not counted yet, as a part of what is.
+/// The length of the warm-up, relative to the measured time.
 const WARM_UP: f64 = 0.2;
 
 pub(crate) struct Window {
-    /// The processes whose time is read: of the servers, and of what is between them.
+    /// The PIDs of the servers.
     servers: Vec<u32>,
+    /// The PID of the Redis between them.
     broker: Option<u32>,
     measured: Duration,
     phase: Phase,
@@ -20,12 +21,12 @@ pub(crate) struct Window {
 }
 
 enum Phase {
-    WarmingUp { until: Instant },
+    WarmUp { end: Instant },
     Measuring(Readings),
-    Over(Taken),
+    Over(Elapsed),
 }
 
-/// The processor's time and the clock's, at a moment.
+/// The clock and the processor times at one moment.
 struct Readings {
     at: Instant,
     server_cpu: Duration,
@@ -33,9 +34,9 @@ struct Readings {
     load_cpu: Duration,
 }
 
-/// The same, between two of them.
+/// The difference of two readings.
 #[derive(Clone, Copy)]
-struct Taken {
+struct Elapsed {
     time: Duration,
     server_cpu: Duration,
     broker_cpu: Duration,
@@ -50,8 +51,8 @@ impl Readings {
         Ok(Readings { at: Instant::now(), server_cpu, broker_cpu, load_cpu })
     }
 
-    fn since(&self, start: &Readings) -> Taken {
-        Taken {
+    fn since(&self, start: &Readings) -> Elapsed {
+        Elapsed {
             time: self.at - start.at,
             server_cpu: self.server_cpu - start.server_cpu,
             broker_cpu: self.broker_cpu - start.broker_cpu,
@@ -61,23 +62,23 @@ impl Readings {
 }
 
 impl Window {
-    /// Begins with the warm-up.
+    /// Starts the warm-up.
     pub(crate) fn open(target: Target) -> Window {
         Window::open_for(&[target], None, target.measured)
     }
 
-    /// The same for servers that do something together, by way of a broker.
+    /// The same for several servers, with a Redis between them.
     pub(crate) fn open_for(servers: &[Target], broker: Option<u32>, measured: Duration) -> Window {
-        let servers = servers.iter().map(|target| target.server).collect();
-        let phase = Phase::WarmingUp { until: Instant::now() + measured.mul_f64(WARM_UP) };
+        let servers = servers.iter().map(|target| target.pid).collect();
+        let phase = Phase::WarmUp { end: Instant::now() + measured.mul_f64(WARM_UP) };
         Window { servers, broker, measured, phase, operations: 0, latencies: Latencies::new() }
     }
 
-    /// Sees what time it is; to be called often. Returns whether to go on sending.
+    /// Whether to go on sending. It also changes the phase by the clock, so call it often.
     pub(crate) fn is_open(&mut self) -> Result<bool, String> {
         match &self.phase {
-            Phase::WarmingUp { until } => {
-                if Instant::now() >= *until {
+            Phase::WarmUp { end } => {
+                if Instant::now() >= *end {
                     self.phase = Phase::Measuring(Readings::take(&self.servers, self.broker)?);
                 }
                 Ok(true)
@@ -94,47 +95,48 @@ impl Window {
         }
     }
 
-    /// How long to wait for something to happen before seeing what time it is.
-    pub(crate) fn patience(&self) -> Duration {
+    /// How long to wait for events before the next call of `is_open`.
+    pub(crate) fn poll_timeout(&self) -> Duration {
         match self.phase {
-            Phase::Over(_) => super::PATIENCE,
+            Phase::Over(_) => super::PROGRESS_TIMEOUT,
             _ => Duration::from_millis(10),
         }
     }
 
-    /// An operation is done.
-    pub(crate) fn count(&mut self, begun: Instant, ended: Instant) {
+    /// Counts an operation, if it ends in the measured time.
+    pub(crate) fn count(&mut self, start: Instant, end: Instant) {
         if let Phase::Measuring(_) = self.phase {
             self.operations += 1;
-            self.latencies.add(ended.saturating_duration_since(begun));
+            self.latencies.add(end.saturating_duration_since(start));
         }
     }
 
-    /// The same time of other clients, who began together with these: what was done by all.
-    pub(crate) fn with(mut self, others: &Window) -> Window {
-        self.operations += others.operations;
-        self.latencies.extend(&others.latencies);
+    /// Adds the operations of the window of other clients that ran at the same time.
+    pub(crate) fn merged(mut self, other: &Window) -> Window {
+        self.operations += other.operations;
+        self.latencies.merge(&other.latencies);
         self
     }
 
-    /// The rate, and what each operation took.
+    /// The rate, the latencies, and the processor times of each operation.
     pub(crate) fn figures(&self) -> Result<Figures, String> {
-        let Phase::Over(taken) = self.phase else {
+        let Phase::Over(elapsed) = self.phase else {
             return Err("the measured time is not over".to_owned());
         };
         if self.operations == 0 {
-            return Err(format!("nothing was done in {:.1?}", taken.time));
+            return Err(format!("nothing was done in {:.1?}", elapsed.time));
         }
-        let for_each = |time: Duration| Some(time.as_secs_f64() * 1e6 / self.operations as f64);
+        let per_operation =
+            |time: Duration| Some(time.as_secs_f64() * 1e6 / self.operations as f64);
         Ok(Figures {
-            value: self.operations as f64 / taken.time.as_secs_f64(),
+            value: self.operations as f64 / elapsed.time.as_secs_f64(),
             operations: self.operations,
-            seconds: taken.time.as_secs_f64(),
+            seconds: elapsed.time.as_secs_f64(),
             p50_us: self.latencies.quantile(0.5),
             p99_us: self.latencies.quantile(0.99),
-            server_cpu_us: for_each(taken.server_cpu),
-            broker_cpu_us: self.broker.and_then(|_| for_each(taken.broker_cpu)),
-            load_cpu_us: for_each(taken.load_cpu),
+            server_cpu_us: per_operation(elapsed.server_cpu),
+            broker_cpu_us: self.broker.and_then(|_| per_operation(elapsed.broker_cpu)),
+            load_cpu_us: per_operation(elapsed.load_cpu),
             lost: 0,
         })
     }

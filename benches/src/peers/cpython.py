@@ -1,4 +1,4 @@
-"""SERVER HANDLER: one of socketserver's servers, with one of the handlers below."""
+"""Arguments: SERVER HANDLER, a server class of socketserver and a handler class of this file."""
 
 import socketserver
 import sys
@@ -33,16 +33,16 @@ class Chat(socketserver.StreamRequestHandler):
         self.wfile.write(b"You're connected to the chat server\r\n")
         with self.lock:
             self.room[self.name] = self.wfile
-        self.tell_others("Client joined %s\r\n" % self.name)
+        self.send_to_others("Client joined %s\r\n" % self.name)
         try:
             for line in self.rfile:
-                self.tell_others("[%s] %s\r\n" % (self.name, line.rstrip(b"\r\n").decode()))
+                self.send_to_others("[%s] %s\r\n" % (self.name, line.rstrip(b"\r\n").decode()))
         finally:
             with self.lock:
                 del self.room[self.name]
-            self.tell_others("Client left %s\r\n" % self.name)
+            self.send_to_others("Client left %s\r\n" % self.name)
 
-    def tell_others(self, line):
+    def send_to_others(self, line):
         line = line.encode()
         with self.lock:
             for name, wfile in self.room.items():
@@ -50,13 +50,13 @@ class Chat(socketserver.StreamRequestHandler):
                     try:
                         wfile.write(line)
                     except OSError:
-                        pass  # Who is gone will be noticed by its own thread.
+                        pass  # The thread of a closed connection removes it.
 
 
-class Quiet:
-    """A client that hangs up is nothing to report."""
+class Settings:
+    """A client that disconnects is no error."""
 
-    # The default of 5 makes clients wait for seconds when many of them come at once.
+    # With the default of 5, many clients at once overflow the backlog and wait for seconds.
     request_queue_size = 1024
     daemon_threads = True
 
@@ -66,7 +66,7 @@ class Quiet:
 
 
 server, handler = sys.argv[1:]
-server = type("Server", (Quiet, getattr(socketserver, server)), {})
+server = type("Server", (Settings, getattr(socketserver, server)), {})
 with server(("127.0.0.1", 0), globals()[handler]) as serving:
     print("listening on %s:%d" % serving.server_address, flush=True)
     serving.serve_forever()

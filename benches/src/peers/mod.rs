@@ -1,4 +1,4 @@
-//! The servers to compare with, each as somebody would write it who knows what it is made with.
+//! The servers to compare with, each in the usual style of its library.
 
 mod cpython;
 mod std_threads;
@@ -11,31 +11,31 @@ use lexopt::prelude::*;
 
 use crate::cases::{Case, Service};
 
-/// What newcomers are told, as by the `chat` example.
+/// The greeting of the `chat` example.
 const GREETING: &str = "You're connected to the chat server\r\n";
 const HELLO: &[u8] = b"Hello World!\n";
 
 /// The servers, by name.
 pub(crate) const SERVERS: [&str; 5] = [SOCKETSERVER, FIBERS, STD_THREADS, TOKIO, CPYTHON];
-/// The library's examples, with its other mixins,
+/// The library's examples with the mixin that the case names.
 pub(crate) const SOCKETSERVER: &str = "socketserver";
-/// and under `Fibers`.
+/// The library's examples with `Fibers`.
 pub(crate) const FIBERS: &str = "fibers";
-/// What the others are compared with.
+/// The base of the comparison.
 pub(crate) const STD_THREADS: &str = "std-threads";
-/// What fibers are compared with where a server is to run on so many threads.
+/// The base for cases with a number of workers.
 pub(crate) const TOKIO: &str = "tokio";
-/// What the others are compared with where a service is for processes.
+/// The base for cases with a process for each connection.
 pub(crate) const CPYTHON: &str = "cpython";
-/// A room on one server alone, with which it is compared where it is on several.
+/// The base for rooms: one server without Redis.
 pub(crate) const LOCAL: &str = "local";
 
-/// How to start a server for a case; `None` where there is no such one. The examples are in a
-/// directory.
+/// The command that starts a server for a case; `None` if the server has no part in the case.
+/// `examples` is the directory of the library's built examples.
 pub(crate) fn command(server: &str, case: &Case, examples: &Path) -> Option<Command> {
     let Case { service, workers, .. } = *case;
     let mut command = match server {
-        _ if !takes_part(server, case) => return None,
+        _ if !supports(server, case) => return None,
         SOCKETSERVER | FIBERS => example(service, server == FIBERS, examples),
         CPYTHON => cpython::command(service),
         peer => {
@@ -52,10 +52,10 @@ pub(crate) fn command(server: &str, case: &Case, examples: &Path) -> Option<Comm
     Some(command)
 }
 
-fn takes_part(server: &str, case: &Case) -> bool {
+fn supports(server: &str, case: &Case) -> bool {
     match case {
         Case { service: Service::ForkingHello, .. } => [SOCKETSERVER, CPYTHON].contains(&server),
-        // What is done one after the other needs no fibers.
+        // One datagram at a time: fibers have nothing to add.
         Case { service: Service::UdpEcho, .. } => server != FIBERS,
         Case { workers: Some(_), .. } => [FIBERS, TOKIO].contains(&server),
         _ => true,
@@ -76,8 +76,8 @@ fn example(service: Service, on_fibers: bool, examples: &Path) -> Command {
     command
 }
 
-/// Whether a server can be had on this machine.
-pub(crate) fn is_there(server: &str) -> bool {
+/// Whether this machine has what a server needs.
+pub(crate) fn is_installed(server: &str) -> bool {
     server != CPYTHON
         || Command::new("python3")
             .arg("--version")
@@ -87,8 +87,8 @@ pub(crate) fn is_there(server: &str) -> bool {
             .is_ok_and(|status| status.success())
 }
 
-/// The process itself: `peer std-threads|tokio --service SERVICE --listen ADDRESS`, and
-/// `--workers N` for tokio.
+/// The child, `peer std-threads|tokio --service SERVICE --listen ADDRESS`, for tokio also with
+/// `--workers N`.
 pub(crate) fn main(mut parser: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     let (mut peer, mut service, mut workers) = (None, None, None);
     let mut listen = "127.0.0.1:0".to_owned();
@@ -105,12 +105,12 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<ExitCode, lexopt::Error
         }
     }
     let service = service.ok_or("a peer needs --service")?;
-    let ended = match peer.as_deref() {
+    let result = match peer.as_deref() {
         Some(STD_THREADS) => std_threads::serve(service, &listen),
         Some(TOKIO) => tokio::serve(service, workers, &listen),
         _ => return Err("a peer is std-threads or tokio".into()),
     };
-    match ended {
+    match result {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(format!("cannot serve: {error}").into()),
     }
@@ -121,28 +121,32 @@ mod tests {
     use super::*;
     use crate::cases::{cases, curves};
 
-    /// What a server is told with a flag.
-    fn told(server: &str, case: &Case, flag: &str) -> Option<String> {
+    /// The value of a flag in a server's command.
+    fn flag_value(server: &str, case: &Case, flag: &str) -> Option<String> {
         let command = command(server, case, Path::new(""))?;
-        let mut behind = command.get_args().skip_while(|argument| *argument != flag).skip(1);
-        behind.next().map(|value| value.to_string_lossy().into_owned())
+        let mut values = command.get_args().skip_while(|argument| *argument != flag).skip(1);
+        values.next().map(|value| value.to_string_lossy().into_owned())
     }
 
     #[test]
     fn fibers_are_measured_wherever_threads_are() {
         for case in cases().into_iter().chain(curves()) {
-            let mixin = |server| told(server, &case, "--mixin").unwrap_or_default();
+            let mixin = |server| flag_value(server, &case, "--mixin").unwrap_or_default();
             let on_threads = mixin(SOCKETSERVER) == "threading" || case.workers.is_some();
             assert_eq!(mixin(FIBERS) == "fibers", on_threads, "{}", case.name);
         }
     }
 
     #[test]
-    fn a_server_is_told_how_many_threads_it_has() {
+    fn servers_get_the_number_of_workers() {
         for (name, workers) in [("workers-1", "1"), ("workers-2", "2")] {
             let case = cases().into_iter().find(|case| case.name == name).unwrap();
             for server in [FIBERS, TOKIO] {
-                assert_eq!(told(server, &case, "--workers").as_deref(), Some(workers), "{server}");
+                assert_eq!(
+                    flag_value(server, &case, "--workers").as_deref(),
+                    Some(workers),
+                    "{server}"
+                );
             }
         }
     }

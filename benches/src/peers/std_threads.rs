@@ -1,4 +1,4 @@
-//! By hand, on the standard library: a thread for each connection.
+//! Servers on the standard library, with a thread for each connection.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
@@ -30,7 +30,7 @@ where
     println!("listening on {}", listener.local_addr()?);
     for stream in listener.incoming() {
         let (stream, handler) = (stream?, handler.clone());
-        // A client that hangs up is a client that hangs up.
+        // An error is a client that disconnected.
         thread::spawn(move || _ = handler(stream));
     }
     Ok(())
@@ -51,15 +51,15 @@ fn echo(stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Everybody's connection, to be written to by whoever has something to say.
+/// The connections of all members. The sender's thread writes to them.
 #[derive(Default)]
 struct Room(Mutex<HashMap<SocketAddr, Arc<TcpStream>>>);
 
 impl Room {
-    fn tell_others(&self, from: SocketAddr, line: &[u8]) {
+    fn send_to_others(&self, from: SocketAddr, line: &[u8]) {
         for (address, stream) in self.0.lock().unwrap().iter() {
             if *address != from {
-                // Who is gone will be noticed by its own thread.
+                // The thread of a closed connection removes it.
                 let _ = (&**stream).write_all(line);
             }
         }
@@ -72,16 +72,16 @@ fn chat(stream: TcpStream, room: &Room) -> io::Result<()> {
     let stream = Arc::new(stream);
     (&*stream).write_all(GREETING.as_bytes())?;
     room.0.lock().unwrap().insert(name, stream.clone());
-    room.tell_others(name, format!("Client joined {name}\r\n").as_bytes());
-    let outcome = pass_on(&stream, name, room);
+    room.send_to_others(name, format!("Client joined {name}\r\n").as_bytes());
+    let outcome = forward_lines(&stream, name, room);
     room.0.lock().unwrap().remove(&name);
-    room.tell_others(name, format!("Client left {name}\r\n").as_bytes());
+    room.send_to_others(name, format!("Client left {name}\r\n").as_bytes());
     outcome
 }
 
-fn pass_on(stream: &TcpStream, name: SocketAddr, room: &Room) -> io::Result<()> {
+fn forward_lines(stream: &TcpStream, name: SocketAddr, room: &Room) -> io::Result<()> {
     for line in BufReader::new(stream).lines() {
-        room.tell_others(name, format!("[{name}] {}\r\n", line?).as_bytes());
+        room.send_to_others(name, format!("[{name}] {}\r\n", line?).as_bytes());
     }
     Ok(())
 }

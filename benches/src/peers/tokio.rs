@@ -1,4 +1,4 @@
-//! On tokio: a task for each connection, on a thread for each processor or on so many.
+//! Servers on tokio, with a task for each connection.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,7 +19,7 @@ pub(super) fn serve(service: Service, workers: Option<usize>, address: &str) -> 
     }
     let runtime = runtime.enable_io().build()?;
     let address = address.to_owned();
-    // In a task: what runs in `block_on` itself is not on one of the runtime's threads.
+    // The future of `block_on` itself does not run on the runtime's workers, so it spawns a task.
     runtime.block_on(async move { ::tokio::spawn(listen(service, address)).await? })
 }
 
@@ -67,16 +67,16 @@ async fn echo(mut stream: TcpStream) -> io::Result<()> {
 
 type Line = Arc<str>;
 
-/// A queue for each member, as in tokio's own example of a chat.
+/// A queue for each member, as in tokio's chat example.
 #[derive(Default)]
 struct Room(Mutex<HashMap<SocketAddr, mpsc::UnboundedSender<Line>>>);
 
 impl Room {
-    fn tell_others(&self, from: SocketAddr, line: String) {
+    fn send_to_others(&self, from: SocketAddr, line: String) {
         let line = Line::from(line);
         for (address, queue) in self.0.lock().unwrap().iter() {
             if *address != from {
-                // Who is gone will be noticed by its own task.
+                // The task of a closed connection removes it.
                 let _ = queue.send(line.clone());
             }
         }
@@ -90,28 +90,28 @@ async fn chat(stream: TcpStream, room: Arc<Room>) -> io::Result<()> {
     writer.write_all(GREETING.as_bytes()).await?;
     let (queue, mut lines) = mpsc::unbounded_channel();
     room.0.lock().unwrap().insert(name, queue);
-    room.tell_others(name, format!("Client joined {name}\r\n"));
+    room.send_to_others(name, format!("Client joined {name}\r\n"));
     ::tokio::spawn(async move {
-        // Whatever waits is sent with one write.
-        let (mut waiting, mut bytes) = (Vec::<Line>::new(), Vec::new());
-        while lines.recv_many(&mut waiting, 1024).await > 0 {
+        // All queued lines leave with one write.
+        let (mut queued, mut bytes) = (Vec::<Line>::new(), Vec::new());
+        while lines.recv_many(&mut queued, 1024).await > 0 {
             bytes.clear();
-            waiting.drain(..).for_each(|line| bytes.extend_from_slice(line.as_bytes()));
+            queued.drain(..).for_each(|line| bytes.extend_from_slice(line.as_bytes()));
             if writer.write_all(&bytes).await.is_err() {
                 return;
             }
         }
     });
-    let outcome = pass_on(reader, name, &room).await;
+    let outcome = forward_lines(reader, name, &room).await;
     room.0.lock().unwrap().remove(&name);
-    room.tell_others(name, format!("Client left {name}\r\n"));
+    room.send_to_others(name, format!("Client left {name}\r\n"));
     outcome
 }
 
-async fn pass_on(reader: OwnedReadHalf, name: SocketAddr, room: &Room) -> io::Result<()> {
+async fn forward_lines(reader: OwnedReadHalf, name: SocketAddr, room: &Room) -> io::Result<()> {
     let mut lines = BufReader::new(reader).lines();
     while let Some(line) = lines.next_line().await? {
-        room.tell_others(name, format!("[{name}] {line}\r\n"));
+        room.send_to_others(name, format!("[{name}] {line}\r\n"));
     }
     Ok(())
 }
