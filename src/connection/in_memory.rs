@@ -1,4 +1,4 @@
-//! A connection without a socket, to test handlers with.
+//! A connection without a socket, for testing handlers.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
@@ -17,9 +17,9 @@ use crate::net::SharedStream;
 use crate::net::Stream;
 use crate::state::ServerState;
 
-/// A [`Connection`] whose input is given beforehand and whose output can be looked at.
+/// A [`Connection`] without a socket: its input is given, its output can be inspected.
 ///
-/// It is a `Connection` by dereference, so that `&mut connection` is what a handler takes.
+/// It dereferences to `Connection`, so that a handler takes `&mut connection`.
 #[derive(Debug)]
 pub struct InMemoryConnection {
     connection: Connection,
@@ -27,7 +27,7 @@ pub struct InMemoryConnection {
 }
 
 impl Connection {
-    /// A connection without a socket, for testing handlers: it reads `input`, then end-of-file.
+    /// A connection without a socket, for testing handlers: it reads `input`, then EOF.
     ///
     /// ```
     /// use std::io::{BufRead, Write};
@@ -50,7 +50,7 @@ impl Connection {
     /// ```
     ///
     /// # Panics
-    /// When the process has no descriptors left.
+    /// When the process has no file descriptors left.
     pub fn in_memory(input: impl Into<Vec<u8>>) -> InMemoryConnection {
         InMemoryConnection::new(input.into(), Settings::default(), None)
     }
@@ -58,29 +58,28 @@ impl Connection {
 
 impl InMemoryConnection {
     fn new(input: Vec<u8>, settings: Settings, peer: Option<Address>) -> InMemoryConnection {
-        let here = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let address = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let memory = Arc::new(Memory {
             input: Mutex::new(io::Cursor::new(input)),
             output: Mutex::default(),
-            address: here.clone(),
+            address: address.clone(),
         });
-        let state =
-            ServerState::new(settings, here.clone()).expect("a pipe and an event descriptor");
-        let stream = SharedStream::new(Box::new(memory.clone()), peer.unwrap_or(here));
+        let state = ServerState::new(settings, address.clone()).expect("a pipe and an eventfd");
+        let stream = SharedStream::new(Box::new(memory.clone()), peer.unwrap_or(address));
         let connection = Connection::new(state.new_id(), Arc::new(stream), Arc::new(state));
         InMemoryConnection { connection, memory }
     }
 
-    /// The same with another peer's address.
+    /// Sets the address of the peer.
     pub fn with_peer(self, peer: Address) -> InMemoryConnection {
         let input = std::mem::take(&mut *self.memory.input.lock()).into_inner();
         InMemoryConnection::new(input, Settings::default(), Some(peer))
     }
 
-    /// What was written so far.
+    /// All output so far.
     ///
     /// # Panics
-    /// After the handler has shut the connection down for writing, if it wrote more.
+    /// When something was written after the write side was shut.
     pub fn output(&mut self) -> Vec<u8> {
         self.connection.flush().expect("writing to memory");
         self.memory.output.lock().bytes.clone()

@@ -1,4 +1,4 @@
-//! How long a connection waits for its peer: timeouts, and the deadline of a message.
+//! The timeouts of a connection, and the progress of the message that is being read.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,21 +7,23 @@ use crate::config::{MinRate, Settings};
 use crate::error::Error;
 use crate::net::IoTimeout;
 
-/// The limits, and how far the message that is being read has come.
+/// The limits, and the progress of the current message.
 ///
-/// A stream waits by itself for as long as its own timeout says, at no cost. So that timeout is
-/// the one for the first byte of a message, for which a connection mostly waits; only a message
-/// that comes in several pieces is timed here.
+/// The socket's own timeout (`SO_RCVTIMEO`) costs nothing per read. It is set to the timeout for
+/// the first byte of a message, for which a connection mostly waits. Deadlines are computed only
+/// for a message that arrives in several pieces.
 pub(super) struct Timeouts {
     pub(super) idle: Option<Duration>,
     pub(super) read: Option<Duration>,
     pub(super) write: Option<Duration>,
     pub(super) message: Option<Duration>,
     pub(super) rate: Option<MinRate>,
-    /// How many [`with_message_timeout`](super::Connection::with_message_timeout) are in progress, one in another.
+    /// The number of nested [`with_message_timeout`](super::Connection::with_message_timeout)
+    /// calls.
     depth: u32,
-    /// When the first piece of this message was there, and was not all.
+    /// When the current message was first found to be incomplete.
     started: Option<Instant>,
+    /// The bytes of the current message.
     received: usize,
 }
 
@@ -39,7 +41,7 @@ impl Timeouts {
         }
     }
 
-    /// The timeout that the stream itself is set to.
+    /// What the socket's read timeout is set to.
     pub(super) fn socket_timeout(&self) -> Option<Duration> {
         self.idle.or(self.read)
     }
@@ -54,12 +56,11 @@ impl Timeouts {
     pub(super) fn end_message(&mut self) {
         self.depth -= 1;
         if self.depth == 0 {
-            // Its limits are not those of what comes after it.
             self.started = None;
         }
     }
 
-    /// A panic may have interrupted one.
+    /// Ends all messages, in case that a panic has skipped `end_message`.
     pub(super) fn reset_message(&mut self) {
         self.depth = 0;
         self.started = None;
@@ -81,7 +82,7 @@ impl Timeouts {
         self.for_next_piece()
     }
 
-    /// Of a message that has begun, by this side's own clock.
+    /// How long a read may wait within a message.
     #[inline(never)]
     fn for_next_piece(&mut self) -> io::Result<IoTimeout> {
         let now = Instant::now();
@@ -89,21 +90,21 @@ impl Timeouts {
         if let Some(limit) = self.message
             && now - started >= limit
         {
-            // Whether or not there is something to read: there always is from who floods.
+            // Checked even if input is available, or a flooding client would never hit the limit.
             return Err(Error::MessageTimeout { limit }.into());
         }
         let rate = self.rate.map(|rate| rate.time_for(self.received));
-        let instants = [
+        let deadlines = [
             self.read.and_then(|read| now.checked_add(read)),
             self.message.and_then(|message| started.checked_add(message)),
             rate.and_then(|time| started.checked_add(time)),
         ];
-        // A day at a time, where the limits are beyond what the clock can express.
-        let deadline = instants.into_iter().flatten().min();
+        // A day, if all limits overflow the clock.
+        let deadline = deadlines.into_iter().flatten().min();
         Ok(IoTimeout::Deadline(deadline.unwrap_or(now + Duration::from_secs(86_400))))
     }
 
-    /// Which limit it was, when a read has waited in vain.
+    /// The limit that a read has just exceeded.
     #[cold]
     pub(super) fn read_error(&self) -> Error {
         let elapsed = self.started.map(|started| started.elapsed()).unwrap_or_default();
@@ -121,21 +122,21 @@ impl Timeouts {
         }
     }
 
-    /// How long a write may wait that has so far taken this long.
+    /// How long the next wait of a write may take. `started` is set by the first call.
     #[inline(always)]
     pub(super) fn for_write(&self, started: &mut Option<Instant>, written: usize) -> IoTimeout {
         let Some(rate) = self.rate else { return IoTimeout::Socket(self.write) };
         let now = Instant::now();
         let started = *started.get_or_insert(now);
-        let instants = [
+        let deadlines = [
             self.write.and_then(|write| now.checked_add(write)),
             started.checked_add(rate.time_for(written)),
         ];
-        let deadline = instants.into_iter().flatten().min();
+        let deadline = deadlines.into_iter().flatten().min();
         deadline.map_or(IoTimeout::Socket(self.write), IoTimeout::Deadline)
     }
 
-    /// Which limit it was, when a write has waited in vain.
+    /// The limit that a write has just exceeded.
     #[cold]
     pub(super) fn write_error(&self, started: Option<Instant>, written: usize) -> Error {
         match (self.rate, started) {
@@ -147,8 +148,8 @@ impl Timeouts {
     }
 }
 
-/// Makes a limit's name of a wait that has ended without the peer: the system only says that time
-/// is up. (`ETIMEDOUT` is something else: the peer's machine does not answer.)
+/// Replaces a bare `TimedOut` by the error of the limit that was exceeded. Not `ETIMEDOUT`, which
+/// means that the peer's host does not answer.
 #[cold]
 #[inline(never)]
 pub(super) fn name_timeout(error: io::Error, limit: impl FnOnce() -> Error) -> io::Error {
