@@ -19,26 +19,25 @@ use crate::sys::waker::Waker;
 use log::Chunk;
 use writer::Writer;
 
-/// One message to many connections, without waiting for any of them.
+/// Sends messages to many connections without waiting for any of them.
 ///
-/// A handler [`join`](Broadcast::join)s its connection, and from then on the connection gets every
-/// message that anybody sends, in the same order as all others, each message whole; also while the
-/// handler waits for its client, or writes to it itself: what it writes in one call stays whole
-/// too. Dropping the [`Member`] leaves.
+/// A handler [`join`](Broadcast::join)s its connection. From then on a background thread sends
+/// every message to that connection, in the same order to all members, also while the handler
+/// waits or writes. Neither a message nor what the handler writes in one call is split by the
+/// other. Dropping the [`Member`] leaves.
 ///
-/// Messages are kept once for all members, until each has got them. A member that takes them
-/// slower than they come falls behind, delaying nobody; when it is behind by more than
-/// [`capacity`](Broadcast::with_capacity) bytes it is disconnected, and counted in
-/// [`slow_members`](Broadcast::slow_members). So memory is bounded by about twice that capacity,
-/// and for each member one unfinished message, and 16 bytes for each message of its own that it is
-/// behind of.
+/// A message is stored once for all members, until all have received it. A slow member delays no
+/// other. When it is behind by more than [`capacity`](Broadcast::with_capacity) bytes it is
+/// disconnected and counted in [`slow_members`](Broadcast::slow_members). So the memory is bounded
+/// by about twice the capacity; and for each member by one partly sent message and 16 bytes per
+/// pending message that it does not receive because it sent it.
 ///
-/// Clones are the same broadcast.
+/// Clones share the members.
 ///
 /// ```
 /// use socketserver::{Broadcast, Connection, HandlerResult, StreamRequestHandler};
 ///
-/// /// What one client types, all others see.
+/// /// Sends each line of a client to all other clients.
 /// struct Party(Broadcast);
 ///
 /// impl StreamRequestHandler for Party {
@@ -63,44 +62,47 @@ struct Inner {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Where senders leave what the flusher takes: the only thing they share, and never locked while
-/// anything is written to a socket.
+/// What senders, members and the writer share.
 struct Shared {
     capacity: usize,
-    /// Made when the first member joins.
+    /// Wakes the writer. Created when the first member joins.
     waker: OnceLock<Waker>,
+    /// Never locked during a write to a socket.
     mailbox: Mutex<Mailbox>,
-    /// The flusher has taken, or dealt with, what was in the inbox.
+    /// Notified when the writer has taken a batch from a full mailbox, or has written a batch.
     progress: Condvar,
 }
 
+/// What senders and members have left for the writer.
 #[derive(Default)]
 struct Mailbox {
     batch: Batch,
-    /// The position behind the last message in it.
+    /// The position after the last message.
     end: u64,
-    /// How often the flusher has taken what was there, and how often it has dealt with it.
     batches_taken: u64,
     batches_written: u64,
     members: usize,
     next_member: u64,
     slow_members: u64,
+    /// The writer waits for `waker`, and is to be woken.
     writer_sleeps: bool,
     closed: bool,
 }
 
-/// What the flusher takes at a time.
+/// The contents of the mailbox, which the writer takes at once.
 #[derive(Default)]
 struct Batch {
     chunks: Vec<Chunk>,
     events: Vec<Event>,
 }
 
-/// What happens to members, each at its position in the log.
+/// A change of one member (the first field).
 enum Event {
+    /// Receives the messages from this position on.
     Join(u64, Arc<SharedStream>, u64),
-    /// It does not get this.
-    Own(u64, Range<u64>),
+    /// Does not receive this message.
+    Skip(u64, Range<u64>),
+    /// Receives the messages up to this position.
     Leave(u64, u64),
 }
 
@@ -111,12 +113,12 @@ impl Default for Broadcast {
 }
 
 impl Broadcast {
-    /// A broadcast without members, with a capacity of 4 MiB.
+    /// Creates a broadcast without members and with a capacity of 4 MiB.
     pub fn new() -> Broadcast {
         Broadcast::with_capacity(4 * 1024 * 1024)
     }
 
-    /// How far a member may be behind, in bytes of messages, before it is disconnected.
+    /// Sets how many bytes of messages a member may be behind before it is disconnected.
     pub fn with_capacity(bytes: usize) -> Broadcast {
         let shared = Arc::new(Shared {
             capacity: bytes,
@@ -127,10 +129,10 @@ impl Broadcast {
         Broadcast { inner: Arc::new(Inner { shared, thread: Mutex::default() }) }
     }
 
-    /// Makes a connection a member: it gets all that is sent from now on. What the handler has
-    /// written to it so far is sent first.
+    /// Makes a connection a member: it receives all messages sent from now on. The handler's
+    /// output so far is sent first.
     ///
-    /// The first to join starts the thread that sends.
+    /// The first call starts the background thread.
     ///
     /// # Errors
     /// When the connection is broken, or the thread cannot be started.
@@ -149,25 +151,24 @@ impl Broadcast {
 
     /// Sends a message to all members.
     ///
-    /// Waits for no member. Where messages come faster than the processor can pass them on, it
-    /// waits for the sending thread to take those that are there, at most for one round of sending
-    /// that never waits itself.
+    /// This does not wait for members. When more than the capacity is queued, it waits until the
+    /// background thread, which itself never blocks on a member, has taken the queue.
     pub fn send(&self, message: impl AsRef<[u8]>) {
         self.inner.shared.send(message.as_ref(), None);
     }
 
-    /// Sends a message to all members but the one of this number ([`Member::id`]), or to all where
-    /// nobody has it (any more); otherwise as [`send`](Broadcast::send).
+    /// Sends a message to all members but one, given by its [`Member::id`]. If that one has left,
+    /// this is [`send`](Broadcast::send).
     pub fn send_except(&self, member: u64, message: impl AsRef<[u8]>) {
         self.inner.shared.send(message.as_ref(), Some(member));
     }
 
-    /// How many members there are.
+    /// The number of members.
     pub fn members(&self) -> usize {
         self.inner.shared.mailbox.lock().members
     }
 
-    /// How many members have been disconnected because they fell too far behind.
+    /// The number of members disconnected so far because they were too far behind.
     pub fn slow_members(&self) -> u64 {
         self.inner.shared.mailbox.lock().slow_members
     }
@@ -182,7 +183,7 @@ impl fmt::Debug for Broadcast {
     }
 }
 
-/// A connection's membership of a [`Broadcast`], which ends when this is dropped.
+/// A connection's membership in a [`Broadcast`]. Dropping it leaves.
 #[must_use = "dropping it leaves the broadcast"]
 pub struct Member {
     inner: Arc<Inner>,
@@ -191,18 +192,19 @@ pub struct Member {
 }
 
 impl Member {
-    /// Sends a message to all members but this one, as [`Broadcast::send_except`].
+    /// Sends a message to all other members: [`Broadcast::send_except`].
     pub fn send_to_others(&self, message: impl AsRef<[u8]>) {
         self.inner.shared.send(message.as_ref(), Some(self.id));
     }
 
-    /// This member's number within its broadcast; no other ever has it.
+    /// The member's number, unique within its broadcast.
     pub fn id(&self) -> u64 {
         self.id
     }
 }
 
-/// Leaving: what was sent before has then been delivered, as far as the client has taken it.
+/// Leaves, and waits until the messages sent before have been written to the socket, as far as it
+/// has room.
 impl Drop for Member {
     fn drop(&mut self) {
         let shared = &self.inner.shared;
@@ -213,8 +215,8 @@ impl Drop for Member {
         let batch = mailbox.batches_taken + 1;
         while mailbox.batches_written < batch {
             if self.stream.uses_wait() {
-                // Where many leave at a time, a round for each would take long.
-                MutexGuard::unlocked(&mut mailbox, || self.stream.sleep(BATCH_WAIT));
+                // A fiber must not block its worker's thread.
+                MutexGuard::unlocked(&mut mailbox, || self.stream.sleep(FIBER_POLL_INTERVAL));
             } else {
                 shared.progress.wait(&mut mailbox);
             }
@@ -222,8 +224,8 @@ impl Drop for Member {
     }
 }
 
-/// For how long others get their turn while a member waits for a round of sending.
-const BATCH_WAIT: Duration = Duration::from_millis(1);
+/// How often a fiber looks whether the writer has written a batch.
+const FIBER_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -246,7 +248,7 @@ impl Inner {
     }
 }
 
-/// When nobody holds the broadcast any more, its thread ends.
+/// Ends and joins the writer's thread.
 impl Drop for Inner {
     fn drop(&mut self) {
         let Some(thread) = self.thread.get_mut().take() else { return };
@@ -273,13 +275,13 @@ impl Shared {
         let start = mailbox.end;
         mailbox.end = log::append(&mut mailbox.batch.chunks, start, message);
         if let Some(member) = except {
-            let own = start..mailbox.end;
-            mailbox.batch.events.push(Event::Own(member, own));
+            let range = start..mailbox.end;
+            mailbox.batch.events.push(Event::Skip(member, range));
         }
-        let wakes = std::mem::take(&mut mailbox.writer_sleeps);
-        // The flusher needs the lock as soon as it is awake.
+        let writer_sleeps = std::mem::take(&mut mailbox.writer_sleeps);
+        // The writer needs the lock as soon as it is awake.
         drop(mailbox);
-        if wakes {
+        if writer_sleeps {
             self.wake_writer();
         }
     }
@@ -307,7 +309,7 @@ impl Mailbox {
         self.batch.chunks.is_empty() && self.batch.events.is_empty()
     }
 
-    /// Whether it holds more than so many bytes of messages.
+    /// Whether there are more than `capacity` bytes of messages.
     fn is_full(&self, capacity: usize) -> bool {
         self.batch.chunks.first().is_some_and(|first| self.end - first.start() > capacity as u64)
     }
