@@ -1,4 +1,4 @@
-//! [`CloseReason`]: why a request ended.
+//! Why a request ended: [`CloseReason`].
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,46 +8,46 @@ use rustix::io::Errno;
 
 use crate::error::Error;
 
-/// Why a request ended: what [`Connection::close_reason`](crate::Connection::close_reason) tells
-/// the `finish` hook, and what [`Stats`](crate::Stats) counts.
+/// Why a request ended: see [`Connection::close_reason`](crate::Connection::close_reason) and
+/// [`Stats::ended_for`](crate::Stats::ended_for).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The handler was done with it, the peer having asked for no end.
+    /// The handler returned, and the peer had not ended the connection.
     Completed,
-    /// The peer ended its side.
+    /// The peer shut its write side (EOF).
     Eof,
-    /// The peer reset the connection, or vanished: nothing came back for as long as
-    /// [`keepalive`](crate::Builder::keepalive) and
-    /// [`user_timeout`](crate::Builder::user_timeout) allow.
+    /// The peer reset the connection, or is unreachable according to
+    /// [`keepalive`](crate::Builder::keepalive) or
+    /// [`user_timeout`](crate::Builder::user_timeout).
     Reset,
-    /// The peer sent nothing for as long as [`idle_timeout`](crate::Builder::idle_timeout) or
-    /// [`read_timeout`](crate::Builder::read_timeout) allows.
+    /// No input for the [`idle_timeout`](crate::Builder::idle_timeout) or the
+    /// [`read_timeout`](crate::Builder::read_timeout).
     IdleTimeout,
-    /// A message took longer than [`message_timeout`](crate::Builder::message_timeout), or came
-    /// or went slower than [`min_rate`](crate::Builder::min_rate).
+    /// A message took longer than the [`message_timeout`](crate::Builder::message_timeout), or the
+    /// peer was slower than the [`min_rate`](crate::Builder::min_rate).
     MessageTimeout,
-    /// The peer took nothing for as long as [`write_timeout`](crate::Builder::write_timeout)
-    /// allows.
+    /// The peer received nothing of a write for the
+    /// [`write_timeout`](crate::Builder::write_timeout).
     WriteTimeout,
-    /// A line or message was longer than its limit, or the peer took the messages of a
-    /// [`Broadcast`](crate::Broadcast) too slowly.
+    /// A line or message was over its limit, or the peer was too far behind in a
+    /// [`Broadcast`](crate::Broadcast).
     Limit,
-    /// An access list, or `verify_request`, did not want it. No hook but `verify_request` saw it.
+    /// The access list or `verify_request` denied it. No other method of the handler was called.
     Denied,
-    /// This side ended it: by a stop, or by
+    /// The server ended it: by a stop, or by
     /// [`disconnect`](crate::ServerHandle::disconnect).
     Stopped,
-    /// The handler returned an error of another kind; or, in a forking server, its child was
-    /// killed or exited by itself.
+    /// The handler returned another error; or the child of a forking server was killed, or exited
+    /// by itself.
     Error,
     /// The handler panicked.
     Panic,
 }
 
 impl CloseReason {
-    /// What an error says of the connection that it came from; `None` for one that is not about
-    /// a connection. [`is_hang_up`] is about those that are the peer's.
+    /// What an error implies for the connection that it came from; `None` if it is not an error of
+    /// a connection.
     pub(crate) fn of(error: &(dyn StdError + 'static)) -> Option<CloseReason> {
         if let Some(error) = error.downcast_ref::<Error>() {
             return CloseReason::of_limit(error);
@@ -65,8 +65,7 @@ impl CloseReason {
                 | ErrorKind::NotConnected,
                 _,
             ) => Some(CloseReason::Reset),
-            // What the system says when a peer's machine or network is gone; a timeout of this
-            // crate is no `Errno`.
+            // The peer's host or network is gone. A timeout of this crate has no errno.
             (_, Some(Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH)) => {
                 Some(CloseReason::Reset)
             }
@@ -83,13 +82,12 @@ impl CloseReason {
             }
             Error::WriteTimeout { .. } => Some(CloseReason::WriteTimeout),
             Error::Panicked { .. } => Some(CloseReason::Panic),
-            // What was being done does not matter, but what the system said.
             Error::System { source, .. } => CloseReason::of(source),
             _ => None,
         }
     }
 
-    /// Of two reasons the one that says more.
+    /// The more severe of two reasons; `self` if both are equally severe.
     pub(crate) fn most_severe(self, other: CloseReason) -> CloseReason {
         match (self, other) {
             (CloseReason::Panic, _) | (_, CloseReason::Panic) => CloseReason::Panic,
@@ -117,8 +115,8 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// Whether an error says no more than that the peer has gone: reset, closed while being written
-/// to, closed in the middle of a message, or out of reach.
+/// Whether an error only means that the peer is gone: reset, `EPIPE`, EOF inside a message, or
+/// unreachable.
 pub fn is_hang_up(error: &(dyn StdError + 'static)) -> bool {
     matches!(CloseReason::of(error), Some(CloseReason::Eof | CloseReason::Reset))
 }

@@ -1,112 +1,111 @@
-//! [`Error`]: what can go wrong, with the context that a log line needs.
+//! [`Error`]: the errors of this crate, with the context that a log line needs.
 
 use std::convert::Infallible;
 use std::time::Duration;
 use std::{fmt, io};
 
-/// What this crate's own functions return.
+/// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and where.
+/// The errors of this crate.
 ///
-/// Reading and writing a [`Connection`](crate::Connection) gives [`std::io::Error`], as std's
-/// streams do; where a limit of this crate is the cause, that error carries one of these, which
-/// [`Error::of`] finds.
+/// Reads and writes of a [`Connection`](crate::Connection) fail with [`std::io::Error`], as those
+/// of std's streams do. If the cause is a limit of this crate, that error contains one of these:
+/// see [`Error::of`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A text is not an address, or an address of the wrong kind for this server.
+    /// A text is not an address, or not one of this server's transport.
     Address {
-        /// The text as it was given.
+        /// The text.
         text: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// A host name could not be turned into an address.
+    /// A host name could not be resolved.
     Resolve {
-        /// The host and port as they were given.
+        /// The host and port.
         host: String,
-        /// What the system's resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
-    /// A server could not listen on an address.
+    /// A server could not bind to an address, or listen on it.
     Bind {
         /// The address.
         address: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A peer sent a line longer than `max_line_length`.
     LineTooLong {
-        /// The limit, in bytes, the line's end included.
+        /// The limit, in bytes, `\n` included.
         limit: usize,
     },
-    /// A peer announced, or the program wants to send, a [framed](crate::framing) message over
-    /// the limit.
+    /// A [framed](crate::framing) message, announced by a peer or to be sent, is over the limit.
     MessageTooLong {
         /// The length of the message, in bytes.
         length: u64,
         /// The limit, in bytes.
         limit: u64,
     },
-    /// A peer sent nothing for too long: `idle_timeout`, or `read_timeout`.
+    /// No input for the `idle_timeout` or the `read_timeout`.
     IdleTimeout {
-        /// How long it was waited for.
+        /// The timeout.
         limit: Duration,
     },
-    /// A message that had begun was not whole by its `message_timeout`.
+    /// A message was not complete after the `message_timeout`.
     MessageTimeout {
-        /// How long it was given.
+        /// The timeout.
         limit: Duration,
     },
-    /// A message came, or was taken, more slowly than `min_rate` allows.
+    /// A peer sent a message, or received a write, at less than the `min_rate`.
     TooSlow {
-        /// The limit.
+        /// The minimal rate.
         bytes_per_second: u32,
     },
-    /// A peer took nothing of what was written to it for too long: `write_timeout`.
+    /// A peer received nothing of a write for the `write_timeout`.
     WriteTimeout {
-        /// How long it was waited for.
+        /// The timeout.
         limit: Duration,
     },
-    /// A datagram was longer than `max_packet_size`. It was dropped: half a message is none.
+    /// A datagram was longer than `max_packet_size`, and was dropped.
     Truncated {
         /// The datagram's length, in bytes.
         length: usize,
         /// The limit, in bytes.
         limit: usize,
     },
-    /// A handler panicked; this is the panic's message.
+    /// A handler panicked.
     Panicked {
-        /// What the panic said.
+        /// The panic's message.
         message: String,
     },
-    /// A forking server will not fork, because this process has other threads: a child could
-    /// inherit a lock (of the allocator, of a logger) that nobody in it will ever release.
+    /// A forking server does not fork, because the process has other threads: a child could
+    /// inherit a lock (of the allocator, of a logger) that is never released in it.
     OtherThreads {
-        /// How many threads the process has besides the one that serves.
+        /// The number of threads besides the serving one.
         count: usize,
     },
-    /// The [backplane](crate::services::Backplane) of a chat cannot be reached, or refuses.
+    /// The [backplane](crate::services::Backplane) of a chat cannot be reached, or failed.
     Backplane {
-        /// Where it was looked for.
+        /// Its address.
         address: String,
-        /// What it, or the system, said.
+        /// Its error, or the system's.
         source: io::Error,
     },
-    /// The server was shut down before; it serves no more.
+    /// The server has been shut down, and cannot serve again.
     ShutDown,
-    /// The system refused something else.
+    /// Another system call failed.
     System {
-        /// What was being done.
+        /// What it was for, as in "cannot {doing}".
         doing: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// The error of this crate that an [`io::Error`] carries, if any.
+    /// The error of this crate inside an [`io::Error`], if any.
     ///
     /// ```
     /// use socketserver::{Connection, Error};
@@ -177,7 +176,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// How a limit of this crate passes through an interface that speaks [`io::Error`].
+/// For functions that return [`io::Error`]; [`Error::of`] is the way back.
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
         let kind = match &error {
@@ -199,8 +198,8 @@ impl From<Error> for io::Error {
     }
 }
 
-/// So that an address which cannot be wrong, such as a `SocketAddr`, fits where one that can is
-/// also taken.
+/// For [`Builder::bind`](crate::Builder::bind) with an address that needs no parsing, such as a
+/// `SocketAddr`.
 impl From<Infallible> for Error {
     fn from(never: Infallible) -> Error {
         match never {}
