@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
+use std::iter;
 use std::net::Shutdown;
 use std::ops::Range;
 use std::os::fd::AsFd;
@@ -223,44 +224,20 @@ impl Writer {
 impl Subscriber {
     /// Sends the messages up to `end`, or as much as the stream has room for.
     fn flush(&mut self, log: &Log, end: u64) -> io::Result<()> {
-        let (mut skipped_own, mut was_sent) = (false, false);
+        let skipped_own = self.skip_own();
+        // After a short write the stream may hold the rest of the last message.
+        if self.position >= end && !self.cut_short {
+            if skipped_own {
+                // A delayed acknowledgement delays the client's next small write (Nagle), and
+                // there is no output to carry it.
+                acknowledge(&self.stream);
+            }
+            return Ok(());
+        }
         loop {
-            skipped_own |= self.skip_own();
-            // After a short write the stream may hold the rest of the last message.
-            if self.position >= end && !self.cut_short {
-                if skipped_own && !was_sent {
-                    // A delayed acknowledgement delays the client's next small write (Nagle), and
-                    // there is no output to carry it.
-                    acknowledge(&self.stream);
-                }
-                return Ok(());
-            }
-            let mut pieces = [IoSlice::new(&[]); MAX_SLICES];
-            let mut ranges: [Range<u64>; MAX_SLICES] = [const { 0..0 }; MAX_SLICES];
-            let mut count = 0;
-            for range in self.others(end) {
-                let mut start = range.start;
-                for piece in log.pieces(range) {
-                    if count == MAX_SLICES {
-                        break;
-                    }
-                    let length = piece.len() as u64;
-                    pieces[count] = IoSlice::new(piece);
-                    ranges[count] = start..start + length;
-                    start += length;
-                    count += 1;
-                }
-            }
-            let (pieces, ranges) = (&pieces[..count], &ranges[..count]);
-            let rest = |sent| {
-                position_after(ranges, sent)
-                    .map_or(&[][..], |position| log.rest_of_message(position))
-            };
-            let Sent { bytes, blocked } = send(&self.stream, pieces, rest)?;
-            self.position = position_after(ranges, bytes).unwrap_or(self.position);
-            (self.blocked, self.cut_short) = (blocked, blocked);
-            was_sent = true;
-            if blocked {
+            self.write(log, end)?;
+            self.skip_own();
+            if self.blocked || self.position >= end {
                 return Ok(());
             }
         }
@@ -277,25 +254,42 @@ impl Subscriber {
         self.skips.len() < count
     }
 
-    /// The ranges between the member's own messages.
+    /// One write of at most [`MAX_SLICES`] slices.
+    fn write(&mut self, log: &Log, end: u64) -> io::Result<()> {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let mut count = 0;
+        let pieces = self.others(end).flat_map(|range| log.pieces(range));
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        let rest = |sent| log.rest_of_message(self.position_after(sent, end));
+        let Sent { bytes, blocked } = send(&self.stream, &slices[..count], rest)?;
+        self.position = self.position_after(bytes, end);
+        (self.blocked, self.cut_short) = (blocked, blocked);
+        Ok(())
+    }
+
+    /// The ranges up to `end` between the member's own messages.
     fn others(&self, end: u64) -> impl Iterator<Item = Range<u64>> {
-        let starts = std::iter::once(self.position).chain(self.skips.iter().map(|skip| skip.end));
+        let starts = iter::once(self.position).chain(self.skips.iter().map(|skip| skip.end));
         let ends = self.skips.iter().map(|skip| skip.start).chain([end]);
         starts.zip(ends).map(move |(start, next)| start..next.min(end)).filter(|r| !r.is_empty())
     }
-}
 
-/// The position after `bytes` bytes of the ranges; `None` if there are no ranges.
-fn position_after(ranges: &[Range<u64>], bytes: usize) -> Option<u64> {
-    let mut left = bytes as u64;
-    for range in ranges {
-        let length = range.end - range.start;
-        if left <= length {
-            return Some(range.start + left);
+    /// The position after `sent` bytes of [`others`](Subscriber::others).
+    fn position_after(&self, sent: usize, end: u64) -> u64 {
+        let (mut position, mut left) = (self.position, sent as u64);
+        for range in self.others(end) {
+            let length = left.min(range.end - range.start);
+            position = range.start + length;
+            left -= length;
+            if left == 0 {
+                break;
+            }
         }
-        left -= length;
+        position
     }
-    ranges.last().map(|range| range.end)
 }
 
 /// Sends a pending TCP acknowledgement now. A user-defined stream may panic.

@@ -166,6 +166,20 @@ fn a_member_receives_all_messages_but_its_own_whatever_its_socket_has_room_for()
 }
 
 #[test]
+fn one_batch_may_need_several_writes() {
+    let mut writer = writer(100_000);
+    let (ada, bob) = (Member::join(&writer, 1, 10_000), Member::join(&writer, 2, 10_000));
+    // Each of Ada's own messages ends a slice.
+    for _ in 0..2 * MAX_SLICES + 1 {
+        writer.shared.send(b"a.", Some(1));
+        writer.shared.send(b"bb.", Some(2));
+    }
+    write_batch(&mut writer);
+    assert_eq!(ada.received(), "bb.".repeat(2 * MAX_SLICES + 1));
+    assert_eq!(bob.received(), "a.".repeat(2 * MAX_SLICES + 1));
+}
+
+#[test]
 fn a_member_that_sends_and_receives_nothing_is_acknowledged_at_once() {
     let mut writer = writer(1000);
     let (ada, bob) = (Member::join(&writer, 1, 1000), Member::join(&writer, 2, 1000));
