@@ -23,7 +23,7 @@ use crate::state::ServerHandle;
 use crate::state::ServerState;
 use buffer::InputBuffer;
 use buffer_cache::BufferCache;
-use timeouts::{Timeouts, name_timeout};
+use timeouts::{Limit, Timeouts};
 
 pub use in_memory::InMemoryConnection;
 pub use line::Line;
@@ -280,14 +280,14 @@ impl Connection {
 
     fn send(&mut self, more: &[u8]) -> io::Result<()> {
         self.check_shutdown();
-        let (mut started, mut total) = (None, 0);
+        let (mut started, mut limit) = (None, Limit::Write);
         let timeouts = &self.timeouts;
         let sent = self.stream.write_all([&self.output, more], |written| {
-            total = written;
-            timeouts.for_write(&mut started, written)
+            let timeout;
+            (timeout, limit) = timeouts.for_write(&mut started, written);
+            timeout
         });
-        let sent =
-            sent.map_err(|error| name_timeout(error, || timeouts.write_error(started, total)));
+        let sent = sent.map_err(|error| timeouts.name_timeout(error, limit));
         self.is_broken |= sent.is_err();
         self.output.clear();
         self.record_failure(sent)
@@ -304,7 +304,8 @@ impl Connection {
             OUTPUT_CACHE.with(|cache| cache.put(&mut self.output));
         }
         let timeout = self.timeouts.for_read();
-        let (timeout, max_length) = (self.record_failure(timeout)?, self.receive_limit()?);
+        let (timeout, limit) = self.record_failure(timeout)?;
+        let max_length = self.receive_limit()?;
         match read(&mut self.input, InputSource { stream: &self.stream, timeout, max_length }) {
             Ok(0) => {
                 self.record_success(Some(self.closed_by_server().unwrap_or(CloseReason::Eof)));
@@ -316,9 +317,7 @@ impl Connection {
                 self.record_success(None);
                 Ok(length)
             }
-            Err(error) => {
-                self.record_failure(Err(name_timeout(error, || self.timeouts.read_error())))
-            }
+            Err(error) => self.record_failure(Err(self.timeouts.name_timeout(error, limit))),
         }
     }
 

@@ -27,6 +27,16 @@ pub(super) struct Timeouts {
     received: usize,
 }
 
+/// The limit that a wait exceeds at its deadline.
+#[derive(Clone, Copy)]
+pub(super) enum Limit {
+    Idle,
+    Read,
+    Write,
+    Message,
+    Rate,
+}
+
 impl Timeouts {
     pub(super) fn new(settings: &Settings) -> Timeouts {
         Timeouts {
@@ -70,92 +80,88 @@ impl Timeouts {
         self.received += length;
     }
 
-    /// How long the next read may wait.
+    /// How long the next read may wait, and the limit that says so.
     #[inline(always)]
-    pub(super) fn for_read(&mut self) -> io::Result<IoTimeout> {
+    pub(super) fn for_read(&mut self) -> io::Result<(IoTimeout, Limit)> {
         if self.depth == 0 || self.received == 0 {
-            return Ok(IoTimeout::Socket(self.socket_timeout()));
+            let limit = if self.idle.is_some() { Limit::Idle } else { Limit::Read };
+            return Ok((IoTimeout::Socket(self.socket_timeout()), limit));
         }
         if self.message.is_none() && self.rate.is_none() && self.read == self.socket_timeout() {
-            return Ok(IoTimeout::Socket(self.read));
+            return Ok((IoTimeout::Socket(self.read), Limit::Read));
         }
         self.for_next_piece()
     }
 
     /// How long a read may wait within a message.
     #[inline(never)]
-    fn for_next_piece(&mut self) -> io::Result<IoTimeout> {
+    fn for_next_piece(&mut self) -> io::Result<(IoTimeout, Limit)> {
         let now = Instant::now();
         let started = *self.started.get_or_insert(now);
-        if let Some(limit) = self.message
-            && now - started >= limit
+        if let Some(timeout) = self.message
+            && now - started >= timeout
         {
             // Checked even if input is available, or a flooding client would never hit the limit.
-            return Err(Error::MessageTimeout { limit }.into());
+            return Err(self.error(Limit::Message).into());
         }
+        // Not left to the socket, whose timeout may be the idle timeout.
+        let read = (deadline(now, self.read), Limit::Read);
         let rate = self.rate.map(|rate| rate.time_for(self.received));
-        let deadlines = [
-            self.read.and_then(|read| now.checked_add(read)),
-            self.message.and_then(|message| started.checked_add(message)),
-            rate.and_then(|time| started.checked_add(time)),
-        ];
-        // A day, if all limits overflow the clock.
-        let deadline = deadlines.into_iter().flatten().min();
-        Ok(IoTimeout::Deadline(deadline.unwrap_or(now + Duration::from_secs(86_400))))
+        let rate = (deadline(started, rate), Limit::Rate);
+        let message = (deadline(started, self.message), Limit::Message);
+        let (deadline, limit) = earlier(earlier(message, rate), read);
+        Ok((IoTimeout::Deadline(deadline), limit))
     }
 
-    /// The limit that a read has just exceeded.
-    #[cold]
-    pub(super) fn read_error(&self) -> Error {
-        let elapsed = self.started.map(|started| started.elapsed()).unwrap_or_default();
-        match (self.message, self.rate) {
-            (Some(limit), _) if elapsed >= limit => Error::MessageTimeout { limit },
-            (_, Some(rate))
-                if self.started.is_some() && elapsed >= rate.time_for(self.received) =>
-            {
-                Error::TooSlow { bytes_per_second: rate.bytes_per_second }
-            }
-            _ if self.started.is_some() => {
-                Error::IdleTimeout { limit: self.read.unwrap_or_default() }
-            }
-            _ => Error::IdleTimeout { limit: self.socket_timeout().unwrap_or_default() },
-        }
-    }
-
-    /// How long the next wait of a write may take. `started` is set by the first call.
+    /// How long the next wait of a write may take, and the limit that says so. `started` is set by
+    /// the first call for a write, `written` counts its bytes so far.
     #[inline(always)]
-    pub(super) fn for_write(&self, started: &mut Option<Instant>, written: usize) -> IoTimeout {
-        let Some(rate) = self.rate else { return IoTimeout::Socket(self.write) };
+    pub(super) fn for_write(
+        &self,
+        started: &mut Option<Instant>,
+        written: usize,
+    ) -> (IoTimeout, Limit) {
+        let Some(rate) = self.rate else { return (IoTimeout::Socket(self.write), Limit::Write) };
         let now = Instant::now();
         let started = *started.get_or_insert(now);
-        let deadlines = [
-            self.write.and_then(|write| now.checked_add(write)),
-            started.checked_add(rate.time_for(written)),
-        ];
-        let deadline = deadlines.into_iter().flatten().min();
-        deadline.map_or(IoTimeout::Socket(self.write), IoTimeout::Deadline)
+        let rate = (deadline(started, Some(rate.time_for(written))), Limit::Rate);
+        let write = (deadline(now, self.write), Limit::Write);
+        let (deadline, limit) = earlier(rate, write);
+        (IoTimeout::Deadline(deadline), limit)
     }
 
-    /// The limit that a write has just exceeded.
+    /// Replaces a bare `TimedOut` by the error of the limit that was exceeded. Not `ETIMEDOUT`,
+    /// which means that the peer's host does not answer.
     #[cold]
-    pub(super) fn write_error(&self, started: Option<Instant>, written: usize) -> Error {
-        match (self.rate, started) {
-            (Some(rate), Some(started)) if started.elapsed() >= rate.time_for(written) => {
-                Error::TooSlow { bytes_per_second: rate.bytes_per_second }
-            }
-            _ => Error::WriteTimeout { limit: self.write.unwrap_or_default() },
+    #[inline(never)]
+    pub(super) fn name_timeout(&self, error: io::Error, limit: Limit) -> io::Error {
+        if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
+            self.error(limit).into()
+        } else {
+            error
+        }
+    }
+
+    fn error(&self, limit: Limit) -> Error {
+        match limit {
+            Limit::Idle => Error::IdleTimeout { limit: self.idle.unwrap_or_default() },
+            Limit::Read => Error::IdleTimeout { limit: self.read.unwrap_or_default() },
+            Limit::Write => Error::WriteTimeout { limit: self.write.unwrap_or_default() },
+            Limit::Message => Error::MessageTimeout { limit: self.message.unwrap_or_default() },
+            Limit::Rate => Error::TooSlow {
+                bytes_per_second: self.rate.map_or(0, |rate| rate.bytes_per_second),
+            },
         }
     }
 }
 
-/// Replaces a bare `TimedOut` by the error of the limit that was exceeded. Not `ETIMEDOUT`, which
-/// means that the peer's host does not answer.
-#[cold]
-#[inline(never)]
-pub(super) fn name_timeout(error: io::Error, limit: impl FnOnce() -> Error) -> io::Error {
-    if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
-        limit().into()
-    } else {
-        error
-    }
+/// When a timeout expires. No timeout, or one beyond the range of the clock: in about 30 years.
+fn deadline(start: Instant, timeout: Option<Duration>) -> Instant {
+    const MAX: Duration = Duration::from_secs(1_000_000_000);
+    start + timeout.map_or(MAX, |timeout| timeout.min(MAX))
+}
+
+/// The earlier deadline; `one` if they are equal.
+fn earlier(one: (Instant, Limit), other: (Instant, Limit)) -> (Instant, Limit) {
+    if other.0 < one.0 { other } else { one }
 }
