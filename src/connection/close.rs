@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Connection;
 use crate::close_reason::CloseReason;
 use crate::net::IoTimeout;
+use crate::state::ServerState;
 use crate::sys::socket::retry_interrupted;
 
 /// How long a close waits for a peer that keeps sending.
@@ -14,6 +15,9 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many bytes of such a peer are read and discarded.
 const MAX_DISCARDED: usize = 1024 * 1024;
+
+/// The first interval between two looks at the unacknowledged bytes.
+const MIN_POLL_INTERVAL: Duration = Duration::from_micros(500);
 
 /// The longest interval between two looks at the unacknowledged bytes, and so the longest delay
 /// of a stop after the last acknowledgement.
@@ -76,10 +80,10 @@ impl Connection {
     }
 
     /// During a stop the read side is shut by this server, and input that arrives later would make
-    /// the close send RST. So the close first waits until the peer has acknowledged all output, and
-    /// for each progress no longer than the write timeout. The write side stays open meanwhile:
+    /// the close send RST. So the close first waits until the peer has acknowledged all output,
+    /// giving up after the write timeout without progress. The write side stays open meanwhile:
     /// with both sides shut, Linux answers the next input with RST at once.
-    fn wait_until_acked(&mut self) -> io::Result<()> {
+    fn wait_until_acked(&self) -> io::Result<()> {
         match self.stream.inner().unsent()? {
             0 => Ok(()),
             unsent => self.poll_until_acked(unsent),
@@ -88,40 +92,64 @@ impl Connection {
 
     /// Polls, at growing intervals: there is no event for acknowledgements.
     #[inline(never)]
-    fn poll_until_acked(&mut self, mut unsent: usize) -> io::Result<()> {
-        let state = self.server.state();
-        let linger_deadline = Instant::now() + LINGER_TIMEOUT;
-        // A forked child does not know the parent's schedule, and would compute a later one each
-        // time. The parent enforces its own.
-        let first_force = state.schedule().force;
-        let deadline = || {
-            if state.is_stopping() {
-                state.schedule().force.min(first_force)
-            } else {
-                linger_deadline
-            }
-        };
-        let stream = self.stream.inner();
+    fn poll_until_acked(&self, mut unsent: usize) -> io::Result<()> {
+        let deadline = AckDeadline::new(self);
         let mut last_progress = Instant::now();
-        let has_stalled =
-            |since: Instant| self.timeouts.write.is_some_and(|limit| since.elapsed() >= limit);
-        let mut interval = Duration::from_micros(500);
-        let mut discarded = [0; 4096];
-        while unsent > 0 && Instant::now() < deadline() && !has_stalled(last_progress) {
-            // A peer that is blocked in a write does not read before this side has room.
-            for _ in 0..MAX_DISCARDED / discarded.len() {
-                if !matches!(stream.try_read(&mut discarded), Ok(1..)) {
-                    break;
-                }
-            }
+        let mut interval = MIN_POLL_INTERVAL;
+        while unsent > 0 && Instant::now() < deadline.after(last_progress) {
+            self.discard_input();
             self.stream.sleep(interval);
             interval = (2 * interval).min(MAX_POLL_INTERVAL);
-            let still_unsent = stream.unsent()?;
+            let still_unsent = self.stream.inner().unsent()?;
             if still_unsent < unsent {
                 last_progress = Instant::now();
             }
             unsent = still_unsent;
         }
         Ok(())
+    }
+
+    /// Makes room for a peer that is blocked in a write, and does not read before it ends.
+    fn discard_input(&self) {
+        let mut discarded = [0; 4096];
+        for _ in 0..MAX_DISCARDED / discarded.len() {
+            if !matches!(self.stream.inner().try_read(&mut discarded), Ok(1..)) {
+                break;
+            }
+        }
+    }
+}
+
+/// Until when a close waits for acknowledgements.
+struct AckDeadline<'a> {
+    state: &'a ServerState,
+    write_timeout: Option<Duration>,
+    /// Without a stop.
+    linger: Instant,
+    /// During a stop: when connections are cut off, as of the start of the wait. A forked child
+    /// does not know the parent's schedule, and would compute a later one each time.
+    force: Instant,
+}
+
+impl AckDeadline<'_> {
+    fn new(connection: &Connection) -> AckDeadline<'_> {
+        let state = connection.server.state();
+        AckDeadline {
+            state,
+            write_timeout: connection.timeouts.write,
+            linger: Instant::now() + LINGER_TIMEOUT,
+            force: state.schedule().force,
+        }
+    }
+
+    /// The deadline for the next progress. A stop may have begun, or been brought forward.
+    fn after(&self, last_progress: Instant) -> Instant {
+        let close = if self.state.is_stopping() {
+            self.state.schedule().force.min(self.force)
+        } else {
+            self.linger
+        };
+        let write = self.write_timeout.and_then(|timeout| last_progress.checked_add(timeout));
+        write.map_or(close, |write| write.min(close))
     }
 }
