@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::address::Address;
 use crate::config::Settings;
+use crate::id::ConnectionId;
 use crate::state::ServerHandle;
 use crate::state::ServerState;
 
@@ -28,7 +29,7 @@ pub trait DatagramSocket: Send + Sync + 'static {
 /// ([`Write`]) is collected and sent as one datagram when the handler returns without an error;
 /// nothing is sent if nothing was written.
 pub struct DatagramRequest {
-    id: u64,
+    id: ConnectionId,
     data: Vec<u8>,
     peer: Address,
     socket: Arc<dyn DatagramSocket>,
@@ -38,7 +39,7 @@ pub struct DatagramRequest {
 
 impl DatagramRequest {
     pub(crate) fn new(
-        id: u64,
+        id: ConnectionId,
         data: Vec<u8>,
         peer: Address,
         socket: Arc<dyn DatagramSocket>,
@@ -48,8 +49,8 @@ impl DatagramRequest {
         DatagramRequest { id, data, peer, socket, server, reply: Vec::new() }
     }
 
-    /// The request's number, unique within its server. The first is 1.
-    pub fn id(&self) -> u64 {
+    /// The request's number, unique within its server.
+    pub fn id(&self) -> ConnectionId {
         self.id
     }
 

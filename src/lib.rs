@@ -306,6 +306,7 @@ mod datagram;
 mod error;
 pub mod framing;
 mod handler;
+mod id;
 mod mixin;
 mod net;
 mod request;
@@ -330,6 +331,7 @@ pub use handler::{
     DatagramRequestHandler, HandlerError, HandlerResult, StreamRequestHandler, datagram_handler_fn,
     handler_fn,
 };
+pub use id::{ConnectionId, MemberId};
 #[cfg(feature = "fibers")]
 pub use mixin::Fibers;
 pub use mixin::{ForkDespiteThreads, Forking, Mixin, Sequential, Spawnable, Threading};

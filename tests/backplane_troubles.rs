@@ -15,7 +15,7 @@ use common::{bounded, wait_until};
 use redis_server::Redis;
 use room::{Guest, ROOM, by, lines, server};
 use socketserver::services::{Audience, Backplane, Chat, Message, Presence, Redis as OverRedis};
-use socketserver::{Result, RunningServer};
+use socketserver::{MemberId, Result, RunningServer};
 
 /// How long a stop may take at most, with all that it waits for.
 const STOP: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ impl Backplane for Crowd {
         if matches!(message.presence, Presence::Joins { .. }) {
             for friend in 1..=FRIENDS {
                 let mut joins = message.clone();
-                joins.author += friend;
+                joins.author = MemberId::from(u64::from(joins.author) + friend);
                 joins.line = format!("friend {friend} joined");
                 self.0.publish(joins);
             }

@@ -252,7 +252,7 @@ fn a_handler_that_panics_with_something_odd_is_survived() {
     let _bound = bounded();
     let shared = Arc::new(Echo);
     let odd = move |connection: &mut Connection| -> HandlerResult {
-        if connection.id() == 1 {
+        if connection.id() == ConnectionId::from(1) {
             std::panic::panic_any(7_u8);
         }
         StreamRequestHandler::handle(&shared, connection)

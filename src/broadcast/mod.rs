@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
+use crate::id::MemberId;
 use crate::net::SharedStream;
 use crate::sys::waker::Waker;
 use log::Chunk;
@@ -82,7 +83,7 @@ struct Mailbox {
     batches_taken: u64,
     batches_written: u64,
     members: usize,
-    next_member: u64,
+    last_member: u64,
     slow_members: u64,
     /// The writer waits for `waker`, and is to be woken.
     writer_sleeps: bool,
@@ -99,11 +100,11 @@ struct Batch {
 /// A change of one member (the first field).
 enum Event {
     /// Receives the messages from this position on.
-    Join(u64, Arc<SharedStream>, u64),
+    Join(MemberId, Arc<SharedStream>, u64),
     /// Does not receive this message.
-    Skip(u64, Range<u64>),
+    Skip(MemberId, Range<u64>),
     /// Receives the messages up to this position.
-    Leave(u64, u64),
+    Leave(MemberId, u64),
 }
 
 impl Default for Broadcast {
@@ -141,9 +142,9 @@ impl Broadcast {
         sent.map_err(Error::system("write to a joining member"))?;
         self.inner.start().map_err(Error::system("start the thread of a broadcast"))?;
         let mut mailbox = self.inner.shared.mailbox.lock();
-        mailbox.next_member += 1;
+        mailbox.last_member += 1;
         mailbox.members += 1;
-        let id = mailbox.next_member;
+        let id = MemberId::from(mailbox.last_member);
         let event = Event::Join(id, connection.shared_stream().clone(), mailbox.end);
         self.inner.shared.push_event(&mut mailbox, event);
         Ok(Member { inner: self.inner.clone(), stream: connection.shared_stream().clone(), id })
@@ -159,7 +160,7 @@ impl Broadcast {
 
     /// Sends a message to all members but one, given by its [`Member::id`]. If that one has left,
     /// this is [`send`](Broadcast::send).
-    pub fn send_except(&self, member: u64, message: impl AsRef<[u8]>) {
+    pub fn send_except(&self, member: MemberId, message: impl AsRef<[u8]>) {
         self.inner.shared.send(message.as_ref(), Some(member));
     }
 
@@ -188,7 +189,7 @@ impl fmt::Debug for Broadcast {
 pub struct Member {
     inner: Arc<Inner>,
     stream: Arc<SharedStream>,
-    id: u64,
+    id: MemberId,
 }
 
 impl Member {
@@ -198,7 +199,7 @@ impl Member {
     }
 
     /// The member's number, unique within its broadcast.
-    pub fn id(&self) -> u64 {
+    pub fn id(&self) -> MemberId {
         self.id
     }
 }
@@ -261,7 +262,7 @@ impl Drop for Inner {
 }
 
 impl Shared {
-    fn send(&self, message: &[u8], except: Option<u64>) {
+    fn send(&self, message: &[u8], except: Option<MemberId>) {
         if message.is_empty() {
             return;
         }

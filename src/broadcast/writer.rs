@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::log::Log;
 use super::{Batch, Event, Shared};
 use crate::close_reason::CloseReason;
+use crate::id::MemberId;
 use crate::net::{Sent, SharedStream};
 use crate::sys::poll::{Interest, poll_all};
 
@@ -34,8 +35,7 @@ const BATCH_WINDOW: Duration = Duration::from_micros(1);
 pub(super) struct Writer {
     shared: Arc<Shared>,
     log: Log,
-    /// By the number of the member.
-    subscribers: HashMap<u64, Subscriber>,
+    subscribers: HashMap<MemberId, Subscriber>,
 }
 
 /// A member as the writer sees it.

@@ -18,6 +18,7 @@ use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::config::MinRate;
 use crate::framing::LengthPrefixed;
+use crate::id::ConnectionId;
 use crate::net::{IoTimeout, SharedStream};
 use crate::state::ServerHandle;
 use crate::state::ServerState;
@@ -39,7 +40,7 @@ pub use line::Line;
 /// Lines have a maximal length ([`read_line`](Connection::read_line)) and writes a timeout. To test
 /// a handler, make a connection [in memory](Connection::in_memory).
 pub struct Connection {
-    id: u64,
+    id: ConnectionId,
     stream: Arc<SharedStream>,
     server: ServerHandle,
     input: InputBuffer,
@@ -57,7 +58,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(id: u64, stream: Arc<SharedStream>, state: Arc<ServerState>) -> Connection {
+    pub(crate) fn new(
+        id: ConnectionId,
+        stream: Arc<SharedStream>,
+        state: Arc<ServerState>,
+    ) -> Connection {
         Connection {
             id,
             stream,
@@ -77,8 +82,8 @@ impl Connection {
         &self.stream
     }
 
-    /// The connection's number, unique within its server. The first is 1.
-    pub fn id(&self) -> u64 {
+    /// The connection's number, unique within its server.
+    pub fn id(&self) -> ConnectionId {
         self.id
     }
 

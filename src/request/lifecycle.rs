@@ -11,12 +11,13 @@ use crate::connection::Connection;
 use crate::datagram::DatagramRequest;
 use crate::error::Error;
 use crate::handler::{DatagramRequestHandler, HandlerError, HandlerResult, StreamRequestHandler};
+use crate::id::ConnectionId;
 use crate::net::SharedStream;
 
 /// A request together with its handler, whichever their kind.
 pub(crate) trait RequestTask: Send {
     /// The request's number.
-    fn id(&self) -> u64;
+    fn id(&self) -> ConnectionId;
     /// Who is at the other end.
     fn peer(&self) -> &Address;
     /// The stream, which a datagram has not.
@@ -33,7 +34,7 @@ pub(crate) struct StreamTask {
 }
 
 impl RequestTask for StreamTask {
-    fn id(&self) -> u64 {
+    fn id(&self) -> ConnectionId {
         self.connection.id()
     }
 
@@ -103,7 +104,7 @@ impl DatagramTask {
 }
 
 impl RequestTask for DatagramTask {
-    fn id(&self) -> u64 {
+    fn id(&self) -> ConnectionId {
         self.request.id()
     }
 

@@ -12,6 +12,7 @@ use crate::connection::Connection;
 use crate::datagram::{DatagramRequest, DatagramSocket};
 use crate::error::Error;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
+use crate::id::ConnectionId;
 use crate::net::SharedStream;
 use crate::net::{Stream, Wait};
 use crate::request::lifecycle::{DatagramTask, RequestTask, StreamTask};
@@ -102,7 +103,7 @@ impl Request {
     }
 
     /// This request's number.
-    pub fn id(&self) -> u64 {
+    pub fn id(&self) -> ConnectionId {
         self.registration.id
     }
 
@@ -173,7 +174,7 @@ pub(crate) fn send_refusal(stream: &Arc<SharedStream>, state: &ServerState) {
 #[derive(Debug)]
 pub(crate) struct Registration {
     pub(crate) state: Arc<ServerState>,
-    pub(crate) id: u64,
+    pub(crate) id: ConnectionId,
 }
 
 impl Drop for Registration {

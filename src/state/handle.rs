@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::config::Access;
 use crate::config::ConnectionRate;
 use crate::error::{Error, Result};
+use crate::id::ConnectionId;
 use crate::state::ConnectionInfo;
 use crate::state::Stats;
 use crate::state::{ServerState, StopReport};
@@ -50,7 +51,7 @@ impl ServerHandle {
 
     /// Cuts one connection off: its handler sees end-of-file, or an error when it writes. Whether
     /// there is such a connection; a datagram is none.
-    pub fn disconnect(&self, id: u64) -> bool {
+    pub fn disconnect(&self, id: ConnectionId) -> bool {
         self.state.registry.disconnect(id)
     }
 

@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::address::Address;
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::id::ConnectionId;
 use crate::sync::SleepFlag;
 use crate::sys::shared::Shared;
 use crate::sys::waker::{ShutdownSignal, Waker};
@@ -134,8 +135,8 @@ impl ServerState {
         &self.shared_with_children.stats
     }
 
-    pub(crate) fn new_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
+    pub(crate) fn new_id(&self) -> ConnectionId {
+        self.next_id.fetch_add(1, Ordering::Relaxed).into()
     }
 
     // Room: one thread waits for it, everybody who leaves makes some.
@@ -159,7 +160,7 @@ impl ServerState {
         self.waker.wake();
     }
 
-    pub(crate) fn release(&self, id: u64) {
+    pub(crate) fn release(&self, id: ConnectionId) {
         // Counted first: the end of the connection is what others can see.
         self.stats().finished.add_one();
         self.registry.remove(id);

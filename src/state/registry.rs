@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
+use crate::id::ConnectionId;
 use crate::net::SharedStream;
 use crate::state::PeerKey;
 use crate::sync::{Condvar, Mutex};
@@ -20,7 +21,7 @@ mod model;
 #[non_exhaustive]
 pub struct ConnectionInfo {
     /// Its number: what [`Connection::id`](crate::Connection::id) is to its handler.
-    pub id: u64,
+    pub id: ConnectionId,
     /// Who is at the other end.
     pub peer: Address,
     /// How long it has been here.
@@ -35,7 +36,7 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    connections: HashMap<u64, Entry, BuildHasherDefault<IdHasher>>,
+    connections: HashMap<ConnectionId, Entry, BuildHasherDefault<IdHasher>>,
     /// How many of them are of one origin.
     peer_counts: HashMap<PeerKey, usize>,
     /// Since a stop began, newcomers find their read side shut.
@@ -89,7 +90,7 @@ impl Registry {
 
     pub(crate) fn insert(
         &self,
-        id: u64,
+        id: ConnectionId,
         peer: Address,
         peer_key: Option<PeerKey>,
         stream: Option<Arc<SharedStream>>,
@@ -105,7 +106,7 @@ impl Registry {
         inner.connections.insert(id, entry);
     }
 
-    pub(crate) fn remove(&self, id: u64) {
+    pub(crate) fn remove(&self, id: ConnectionId) {
         let mut inner = self.inner.lock();
         let Some(entry) = inner.connections.remove(&id) else { return };
         if let Some(peer_key) = entry.peer_key
@@ -145,7 +146,7 @@ impl Registry {
     }
 
     /// Cuts one connection off. Whether there was one to cut.
-    pub(crate) fn disconnect(&self, id: u64) -> bool {
+    pub(crate) fn disconnect(&self, id: ConnectionId) -> bool {
         let inner = self.inner.lock();
         let stream = inner.connections.get(&id).and_then(|entry| entry.stream.clone());
         drop(inner);
@@ -199,7 +200,7 @@ impl Registry {
 
     /// In a forked child: lets go of everybody but one. It does nothing if another thread held
     /// the lock at the moment of the fork.
-    pub(crate) fn retain_only(&self, id: u64) {
+    pub(crate) fn retain_only(&self, id: ConnectionId) {
         if let Some(mut inner) = self.inner.try_lock() {
             inner.connections.retain(|connections, _| *connections == id);
         }

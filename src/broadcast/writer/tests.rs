@@ -20,7 +20,7 @@ struct Socket {
 }
 
 struct Member {
-    id: u64,
+    id: MemberId,
     socket: Arc<Socket>,
     stream: Arc<SharedStream>,
 }
@@ -79,6 +79,7 @@ impl Stream for Arc<Socket> {
 
 impl Member {
     fn join(writer: &Writer, id: u64, room: usize) -> Member {
+        let id = MemberId::from(id);
         let socket = Arc::new(Socket { room: Mutex::new(room), ..Socket::default() });
         let stream = SharedStream::new(Box::new(socket.clone()), Address::Unix(UnixName::Unnamed));
         let member = Member { id, socket, stream: Arc::new(stream) };
@@ -150,7 +151,7 @@ fn a_member_receives_all_messages_but_its_own_whatever_its_socket_has_room_for()
         let (ada, bob) = (Member::join(&writer, 1, 0), Member::join(&writer, 2, 1000));
         for (message, from) in [("a.", 1), ("bb.", 2), ("cc.", 2), ("d.", 1), ("e.", 1), ("f.", 2)]
         {
-            writer.shared.send(message.as_bytes(), Some(from));
+            writer.shared.send(message.as_bytes(), Some(from.into()));
         }
         for _ in 0.."bb.cc.f.".len() {
             ada.set_room(&mut writer, room);
@@ -171,8 +172,8 @@ fn one_batch_may_need_several_writes() {
     let (ada, bob) = (Member::join(&writer, 1, 10_000), Member::join(&writer, 2, 10_000));
     // Each of Ada's own messages ends a slice.
     for _ in 0..2 * MAX_SLICES + 1 {
-        writer.shared.send(b"a.", Some(1));
-        writer.shared.send(b"bb.", Some(2));
+        writer.shared.send(b"a.", Some(1.into()));
+        writer.shared.send(b"bb.", Some(2.into()));
     }
     write_batch(&mut writer);
     assert_eq!(ada.received(), "bb.".repeat(2 * MAX_SLICES + 1));
@@ -185,12 +186,12 @@ fn a_member_that_sends_and_receives_nothing_is_acknowledged_at_once() {
     let (ada, bob) = (Member::join(&writer, 1, 1000), Member::join(&writer, 2, 1000));
     let acknowledged =
         || [&ada, &bob].map(|member| member.socket.acknowledged.load(Ordering::Relaxed));
-    writer.shared.send(b"one.", Some(1));
-    writer.shared.send(b"two.", Some(1));
+    writer.shared.send(b"one.", Some(1.into()));
+    writer.shared.send(b"two.", Some(1.into()));
     write_batch(&mut writer);
     assert_eq!(acknowledged(), [1, 0]);
-    for (message, from) in [("one.", Some(1)), ("two.", Some(2)), ("three.", Some(1))] {
-        writer.shared.send(message.as_bytes(), from);
+    for (message, from) in [("one.", 1), ("two.", 2), ("three.", 1)] {
+        writer.shared.send(message.as_bytes(), Some(from.into()));
     }
     write_batch(&mut writer);
     assert_eq!(acknowledged(), [1, 0], "the messages carry the acknowledgement");

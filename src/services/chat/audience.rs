@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::Broadcast;
+use crate::{Broadcast, MemberId};
 
 /// Those who hear a room at this server: where a [`Backplane`](super::Backplane) delivers what was
 /// said. Clones are the same audience.
@@ -21,7 +21,7 @@ pub(super) type Observer = Box<dyn FnMut(&str) + Send>;
 impl Audience {
     /// Has everybody read a line, given without its end, but for the member of the number `author`,
     /// whose line it is. `None`: it is nobody's, or that of somebody at another server.
-    pub fn deliver(&self, line: &str, author: Option<u64>) {
+    pub fn deliver(&self, line: &str, author: Option<MemberId>) {
         let with_its_end = [line, "\r\n"].concat();
         // Sent under the observer's lock: it sees what the members see, in the same order. And sent
         // first: whoever joins after the observer has seen it is not told again.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::audience::Audience;
-use crate::Result;
+use crate::{MemberId, Result};
 
 /// Takes what is said in a room to everybody in it, on whichever server they are, in one and the
 /// same order.
@@ -54,7 +54,7 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
 pub struct Message {
     /// The member's number at this server, [`Member::id`](crate::Member::id). It is not told
     /// itself.
-    pub author: u64,
+    pub author: MemberId,
     /// What all others read, without its end.
     pub line: String,
     /// Whether the member comes or goes with it.

@@ -18,7 +18,7 @@ fn never() -> Instant {
 /// A connection whose peer says nothing: what its handler does is to wait for the end.
 #[derive(Clone)]
 struct Guest {
-    id: u64,
+    id: ConnectionId,
     stream: Arc<SharedStream>,
     line: Arc<Line>,
 }
@@ -34,7 +34,7 @@ impl Guest {
     fn new(id: u64) -> Guest {
         let line = Arc::new(Line::default());
         let stream = SharedStream::new(Box::new(line.clone()), Address::Unix(UnixName::Unnamed));
-        Guest { id, stream: Arc::new(stream), line }
+        Guest { id: id.into(), stream: Arc::new(stream), line }
     }
 
     fn insert(&self, registry: &Registry) {
@@ -119,7 +119,7 @@ fn whoever_is_there_in_a_stop_has_its_read_side_shut_and_is_counted() {
         let passing = guest.clone();
         let passing = spawn(&registry, move |registry| {
             passing.insert(registry);
-            registry.remove(1);
+            registry.remove(1.into());
         });
         registry.drain();
         passing.join().unwrap();
@@ -139,7 +139,7 @@ fn a_stop_that_begins_twice_shuts_and_counts_once() {
         let other = spawn(&registry, Registry::drain);
         guest.insert(&registry);
         registry.drain();
-        registry.remove(1);
+        registry.remove(1.into());
         other.join().unwrap();
         assert_eq!(guest.shut(), [Shutdown::Read]);
         assert_eq!(registry.drained_and_forced(), (1, 0));
@@ -152,7 +152,7 @@ fn whoever_is_cut_off_is_counted_as_forced_and_nobody_else() {
         let (registry, guest) = (Arc::new(Registry::default()), Guest::new(1));
         guest.insert(&registry);
         registry.drain();
-        let leaving = spawn(&registry, |registry| registry.remove(1));
+        let leaving = spawn(&registry, |registry| registry.remove(1.into()));
         registry.force();
         leaving.join().unwrap();
         match registry.drained_and_forced() {
@@ -168,7 +168,7 @@ fn the_last_one_to_leave_wakes_whoever_waits_for_it() {
     check_all(|| {
         let registry = Arc::new(Registry::default());
         Guest::new(1).insert(&registry);
-        let leaving = spawn(&registry, |registry| registry.remove(1));
+        let leaving = spawn(&registry, |registry| registry.remove(1.into()));
         assert!(registry.wait_until_empty(never));
         assert_eq!(registry.len(), 0);
         leaving.join().unwrap();
@@ -181,7 +181,7 @@ fn all_who_wait_until_it_is_empty_wait_for_all_who_are_there() {
         let registry = Arc::new(Registry::default());
         let leaving = (1..=3).map(|id| {
             Guest::new(id).insert(&registry);
-            spawn(&registry, move |registry| registry.remove(id))
+            spawn(&registry, move |registry| registry.remove(id.into()))
         });
         let leaving: Vec<_> = leaving.collect();
         let other = spawn(&registry, |registry| assert!(registry.wait_until_empty(never)));
@@ -216,15 +216,15 @@ fn whoever_is_disconnected_during_a_stop_is_counted_once() {
         guest.insert(&registry);
         let reader = spawn(&registry, move |registry| {
             reader.read();
-            registry.remove(1);
+            registry.remove(1.into());
         });
         registry.drain();
-        let found = registry.disconnect(1);
+        let found = registry.disconnect(1.into());
         assert!(registry.wait_until_empty(never));
         reader.join().unwrap();
         assert_eq!(found, guest.shut().contains(&Shutdown::Both));
         assert_eq!(registry.drained_and_forced(), (1, 0));
-        assert!(!registry.disconnect(1), "it is gone");
+        assert!(!registry.disconnect(1.into()), "it is gone");
     });
 }
 

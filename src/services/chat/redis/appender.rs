@@ -97,7 +97,7 @@ impl Appender {
                 Presence::Stays => ("stays", ""),
                 Presence::Leaves => ("leaves", ""),
             };
-            call.arg(author).arg(line).arg(presence).arg(parting);
+            call.arg(u64::from(*author)).arg(line).arg(presence).arg(parting);
         }
         call
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::MemberId;
 use crate::services::chat::backplane::{Message, Presence};
 
 /// What a message costs besides its text, about.
@@ -20,9 +21,9 @@ pub(super) struct Outbox {
     /// The number of the first of them.
     first: u64,
     /// Who is in the room, as far as the broker knows.
-    announced: BTreeMap<u64, Message>,
+    announced: BTreeMap<MemberId, Message>,
     /// Who joined while it was full.
-    newcomers: BTreeMap<u64, Message>,
+    newcomers: BTreeMap<MemberId, Message>,
 }
 
 impl Outbox {
@@ -127,15 +128,19 @@ mod tests {
 
     fn joins(author: u64) -> Message {
         let presence = Presence::Joins { parting: format!("{author} left") };
-        Message { author, line: format!("{author} joined"), presence }
+        Message { author: author.into(), line: format!("{author} joined"), presence }
     }
 
     fn says(author: u64, line: &str) -> Message {
-        Message { author, line: line.to_owned(), presence: Presence::Stays }
+        Message { author: author.into(), line: line.to_owned(), presence: Presence::Stays }
     }
 
     fn leaves(author: u64) -> Message {
-        Message { author, line: format!("{author} left"), presence: Presence::Leaves }
+        Message {
+            author: author.into(),
+            line: format!("{author} left"),
+            presence: Presence::Leaves,
+        }
     }
 
     fn lines(outbox: &Outbox) -> (u64, Vec<&str>) {
@@ -143,7 +148,7 @@ mod tests {
     }
 
     fn announced(outbox: &Outbox) -> Vec<u64> {
-        outbox.announced().map(|message| message.author).collect()
+        outbox.announced().map(|message| message.author.into()).collect()
     }
 
     /// Everything that can be said until it is refused.
