@@ -125,7 +125,7 @@ fn what_a_handler_writes_itself_never_tears_a_message() {
             connection.write_all(&[&[b'o'; 3000][..], b"\n"].concat())?;
             line.clear();
         }
-        drop(member);
+        member.leave();
         Ok(())
     }));
     let mut client = join(&server);
@@ -151,14 +151,14 @@ fn what_a_handler_writes_itself_never_tears_a_message() {
 }
 
 #[test]
-fn dropping_a_member_leaves_and_delivers_what_was_sent_before() {
+fn a_member_that_leaves_receives_the_messages_sent_before_and_none_sent_after() {
     let room = Broadcast::new();
     let inside = room.clone();
     let (left, has_left) = mpsc::channel();
     let server = serve(handler_fn(move |connection| {
         let member = inside.join(connection)?;
         inside.send(&b"before\n"[..]);
-        drop(member);
+        member.leave();
         inside.send(&b"after\n"[..]);
         connection.write_all(b"end\n")?;
         left.send(inside.members())?;
@@ -179,7 +179,7 @@ fn a_broadcast_that_nobody_holds_ends_its_thread() {
         let mut connection = Connection::in_memory("");
         let member = room.join(&mut connection).unwrap();
         room.send(&b"hello"[..]);
-        drop(member);
+        member.leave();
         assert_eq!(connection.output(), b"hello");
         // Joins the room's thread.
         drop(room);
@@ -203,7 +203,7 @@ fn nothing_is_sent_behind_a_gap() {
         let joins_again = room.join(connection).is_ok();
         room.send(*b"behind a gap\n");
         // Leaving waits until what was sent before has been tried.
-        drop(member);
+        member.leave();
         Ok(told.lock().send((failure.map_err(|error| error.kind()), joins_again))?)
     });
     let server = ThreadingTcpServer::bind("127.0.0.1:0", handler).unwrap().spawn().unwrap();

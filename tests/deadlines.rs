@@ -338,7 +338,7 @@ fn nothing_follows_what_a_client_did_not_take_whole() {
         failed.send(())?;
         may_go.lock().recv()?;
         room.send(&b"a message"[..]);
-        drop(member);
+        member.leave();
         Err(error)
     });
     let takes_some_later = |visit: Visit| {

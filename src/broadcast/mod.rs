@@ -25,7 +25,7 @@ use writer::Writer;
 /// A handler [`join`](Broadcast::join)s its connection. From then on a background thread sends
 /// every message to that connection, in the same order to all members, also while the handler
 /// waits or writes. Neither a message nor what the handler writes in one call is split by the
-/// other. Dropping the [`Member`] leaves.
+/// other. [`Member::leave`] ends that.
 ///
 /// A message is stored once for all members, until all have received it. A slow member delays no
 /// other. When it is behind by more than [`capacity`](Broadcast::with_capacity) bytes it is
@@ -49,6 +49,7 @@ use writer::Writer;
 ///             member.send_to_others(&*line);
 ///             line.clear();
 ///         }
+///         member.leave();
 ///         Ok(())
 ///     }
 /// }
@@ -141,13 +142,17 @@ impl Broadcast {
         let sent = connection.flush().and_then(|()| connection.shared_stream().check());
         sent.map_err(Error::system("write to a joining member"))?;
         self.inner.start().map_err(Error::system("start the thread of a broadcast"))?;
+        Ok(self.add_member(connection.shared_stream()))
+    }
+
+    fn add_member(&self, stream: &Arc<SharedStream>) -> Member {
         let mut mailbox = self.inner.shared.mailbox.lock();
         mailbox.last_member += 1;
         mailbox.members += 1;
         let id = MemberId::from(mailbox.last_member);
-        let event = Event::Join(id, connection.shared_stream().clone(), mailbox.end);
+        let event = Event::Join(id, stream.clone(), mailbox.end);
         self.inner.shared.push_event(&mut mailbox, event);
-        Ok(Member { inner: self.inner.clone(), stream: connection.shared_stream().clone(), id })
+        Member { inner: self.inner.clone(), stream: stream.clone(), id, has_left: false }
     }
 
     /// Sends a message to all members.
@@ -184,12 +189,14 @@ impl fmt::Debug for Broadcast {
     }
 }
 
-/// A connection's membership in a [`Broadcast`]. Dropping it leaves.
+/// A connection's membership in a [`Broadcast`]. Dropping it leaves without waiting; see
+/// [`leave`](Member::leave).
 #[must_use = "dropping it leaves the broadcast"]
 pub struct Member {
     inner: Arc<Inner>,
     stream: Arc<SharedStream>,
     id: MemberId,
+    has_left: bool,
 }
 
 impl Member {
@@ -202,25 +209,42 @@ impl Member {
     pub fn id(&self) -> MemberId {
         self.id
     }
-}
 
-/// Leaves, and waits until the messages sent before have been written to the socket, as far as it
-/// has room.
-impl Drop for Member {
-    fn drop(&mut self) {
-        let shared = &self.inner.shared;
-        let mut mailbox = shared.mailbox.lock();
-        mailbox.members -= 1;
-        let event = Event::Leave(self.id, mailbox.end);
-        shared.push_event(&mut mailbox, event);
-        let batch = mailbox.batches_taken + 1;
+    /// Leaves, and waits until the messages sent before are written to the connection, as far as
+    /// it has room for them: never for the client. What the handler writes afterwards follows them.
+    ///
+    /// After a drop instead, they are written in the background, before or after the handler's
+    /// output; those that are not when the connection is closed with unread input, or when the
+    /// process exits, are lost.
+    pub fn leave(mut self) {
+        let batch = self.push_leave();
+        let mut mailbox = self.inner.shared.mailbox.lock();
         while mailbox.batches_written < batch {
             if self.stream.uses_wait() {
                 // A fiber must not block its worker's thread.
                 MutexGuard::unlocked(&mut mailbox, || self.stream.sleep(FIBER_POLL_INTERVAL));
             } else {
-                shared.progress.wait(&mut mailbox);
+                self.inner.shared.progress.wait(&mut mailbox);
             }
+        }
+    }
+
+    /// Returns the number of the batch that the event is in.
+    fn push_leave(&mut self) -> u64 {
+        self.has_left = true;
+        let shared = &self.inner.shared;
+        let mut mailbox = shared.mailbox.lock();
+        mailbox.members -= 1;
+        let event = Event::Leave(self.id, mailbox.end);
+        shared.push_event(&mut mailbox, event);
+        mailbox.batches_taken + 1
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if !self.has_left {
+            self.push_leave();
         }
     }
 }

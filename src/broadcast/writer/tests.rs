@@ -217,6 +217,22 @@ fn a_member_that_leaves_receives_the_messages_sent_before_and_none_sent_after() 
 }
 
 #[test]
+fn dropping_a_member_leaves_without_waiting_for_the_writer() {
+    // There is no writer.
+    let broadcast = Broadcast::new();
+    let stream = SharedStream::new(Box::<Arc<Socket>>::default(), Address::Unix(UnixName::Unnamed));
+    let member = broadcast.add_member(&Arc::new(stream));
+    assert_eq!(broadcast.members(), 1);
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        drop(member);
+        sender.send(())
+    });
+    receiver.recv_timeout(Duration::from_secs(30)).expect("it waits for the writer");
+    assert_eq!(broadcast.members(), 0);
+}
+
+#[test]
 fn a_member_behind_by_more_than_the_capacity_is_disconnected() {
     let mut writer = writer(10);
     let (ada, bob) = (Member::join(&writer, 1, 2), Member::join(&writer, 2, 1000));

@@ -104,46 +104,53 @@ impl Chat {
 impl StreamRequestHandler for Chat {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         connection.write_all(&self.greeting)?;
-        let guest = Guest::enter(self, connection)?;
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match connection.read_line(&mut line) {
-                Ok(0) => return Ok(()),
-                Ok(_) => guest.say(&line),
-                Err(error) if matches!(Error::of(&error), Some(Error::LineTooLong { .. })) => {
-                    return Ok(connection.write_all(b"line too long\r\n")?);
-                }
-                Err(error) => {
-                    // A client that closes with something unread resets the connection, behind
-                    // its last words.
-                    if is_hang_up(&error) && !line.is_empty() {
-                        guest.say(&line);
-                    }
-                    return Err(error.into());
-                }
-            }
-        }
+        let member = self.room().join(connection)?;
+        let result = Guest::enter(self, connection, &member).relay(connection);
+        member.leave();
+        result
     }
 }
 
 /// Somebody in the room; the others are told when this is dropped, however that happens.
 struct Guest<'chat> {
     chat: &'chat Chat,
-    member: Member,
+    member: &'chat Member,
     name: String,
 }
 
-impl Guest<'_> {
-    fn enter<'chat>(chat: &'chat Chat, connection: &mut Connection) -> Result<Guest<'chat>> {
+impl<'chat> Guest<'chat> {
+    fn enter(chat: &'chat Chat, connection: &Connection, member: &'chat Member) -> Guest<'chat> {
         let name = match connection.peer_addr().socket_addr() {
             Some(address) => address.to_string(),
             None => format!("unix#{}", connection.id()),
         };
-        let guest = Guest { chat, member: chat.room().join(connection)?, name };
+        let guest = Guest { chat, member, name };
         let presence = Presence::Joins { parting: guest.parting() };
         guest.publish(format!("Client joined {}", guest.name), presence);
-        Ok(guest)
+        guest
+    }
+
+    /// Passes on the client's lines, until it leaves.
+    fn relay(self, connection: &mut Connection) -> HandlerResult {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match connection.read_line(&mut line) {
+                Ok(0) => return Ok(()),
+                Ok(_) => self.say(&line),
+                Err(error) if matches!(Error::of(&error), Some(Error::LineTooLong { .. })) => {
+                    return Ok(connection.write_all(b"line too long\r\n")?);
+                }
+                Err(error) => {
+                    // A client that closes its socket with unread input sends RST after its last
+                    // line.
+                    if is_hang_up(&error) && !line.is_empty() {
+                        self.say(&line);
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
     }
 
     fn say(&self, line: &[u8]) {
