@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -97,7 +96,7 @@ impl DatagramRequest {
     /// use socketserver::{DatagramRequest, DatagramRequestHandler, services::Echo};
     ///
     /// let mut request = DatagramRequest::in_memory("hello");
-    /// DatagramRequestHandler::handle(&Echo, &mut request).unwrap();
+    /// DatagramRequestHandler::handle(&Echo, request.as_mut()).unwrap();
     /// assert_eq!(request.finish().unwrap(), [b"hello"]);
     /// ```
     ///
@@ -137,6 +136,9 @@ impl std::fmt::Debug for DatagramRequest {
 }
 
 /// A [`DatagramRequest`] without a socket, whose replies can be inspected.
+///
+/// [`as_mut`](AsMut::as_mut) is the `DatagramRequest` for a handler. See
+/// [`DatagramRequest::in_memory`].
 #[derive(Debug)]
 pub struct InMemoryDatagram {
     request: DatagramRequest,
@@ -145,6 +147,7 @@ pub struct InMemoryDatagram {
 
 impl InMemoryDatagram {
     /// Sets the address of the peer.
+    #[must_use]
     pub fn with_peer(mut self, peer: Address) -> InMemoryDatagram {
         self.request.peer = peer;
         self
@@ -160,16 +163,14 @@ impl InMemoryDatagram {
     }
 }
 
-impl Deref for InMemoryDatagram {
-    type Target = DatagramRequest;
-
-    fn deref(&self) -> &DatagramRequest {
+impl AsRef<DatagramRequest> for InMemoryDatagram {
+    fn as_ref(&self) -> &DatagramRequest {
         &self.request
     }
 }
 
-impl DerefMut for InMemoryDatagram {
-    fn deref_mut(&mut self) -> &mut DatagramRequest {
+impl AsMut<DatagramRequest> for InMemoryDatagram {
+    fn as_mut(&mut self) -> &mut DatagramRequest {
         &mut self.request
     }
 }

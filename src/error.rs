@@ -111,6 +111,7 @@ impl Error {
     /// use socketserver::{Connection, Error};
     ///
     /// let mut connection = Connection::in_memory("far too long\n");
+    /// let connection = connection.as_mut();
     /// connection.set_max_line_length(4);
     /// let error = connection.read_line(&mut String::new()).unwrap_err();
     /// assert!(matches!(Error::of(&error), Some(Error::LineTooLong { limit: 4 })));

@@ -13,12 +13,12 @@
 //! let mut connection = Connection::in_memory(b"\0\x02hi\xff\xff...");
 //!
 //! let mut message = Vec::new();
-//! assert!(frames.read(&mut *connection, &mut message)?);
+//! assert!(frames.read(connection.as_mut(), &mut message)?);
 //! assert_eq!(message, b"hi");
-//! frames.write(&mut *connection, b"hello")?;
+//! frames.write(connection.as_mut(), b"hello")?;
 //! assert_eq!(connection.output(), b"\0\x05hello");
 //!
-//! let error = frames.read(&mut *connection, &mut message).unwrap_err();
+//! let error = frames.read(connection.as_mut(), &mut message).unwrap_err();
 //! let limit = Error::of(&error);
 //! assert!(matches!(limit, Some(Error::MessageTooLong { length: 65_535, limit: 1000 })));
 //! # Ok::<(), std::io::Error>(())

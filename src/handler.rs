@@ -127,7 +127,7 @@ impl<H: StreamRequestHandler + ?Sized> StreamRequestHandler for Arc<H> {
 /// }
 ///
 /// let mut request = DatagramRequest::in_memory("hello");
-/// Length.handle(&mut request).unwrap();
+/// Length.handle(request.as_mut()).unwrap();
 /// assert_eq!(request.finish().unwrap(), [b"5\n"]);
 /// ```
 pub trait DatagramRequestHandler: Send + Sync + 'static {

@@ -113,7 +113,7 @@
 //! use socketserver::{Connection, StreamRequestHandler, services::Echo};
 //!
 //! let mut connection = Connection::in_memory("first\nlast, without an end");
-//! StreamRequestHandler::handle(&Echo, &mut connection).unwrap();
+//! StreamRequestHandler::handle(&Echo, connection.as_mut()).unwrap();
 //! assert_eq!(connection.output(), b"first\nlast, without an end");
 //! ```
 //!

@@ -177,7 +177,7 @@ fn a_broadcast_that_nobody_holds_ends_its_thread() {
     std::thread::spawn(move || {
         let room = Broadcast::new();
         let mut connection = Connection::in_memory("");
-        let member = room.join(&mut connection).unwrap();
+        let member = room.join(connection.as_mut()).unwrap();
         room.send(&b"hello"[..]);
         member.leave();
         assert_eq!(connection.output(), b"hello");

@@ -50,16 +50,17 @@ fn is_passed_on(said: &[u8], peer: Address, limit: usize) {
         sender.send(line.to_owned()).unwrap();
     });
     let mut witness = Connection::in_memory("");
-    let _member = chat.room().join(&mut witness).unwrap();
+    let _member = chat.room().join(witness.as_mut()).unwrap();
     let mut speaker = Connection::in_memory(said).with_peer(peer);
-    speaker.set_max_line_length(limit);
-    chat.handle(&mut speaker).unwrap();
+    let connection = speaker.as_mut();
+    connection.set_max_line_length(limit);
+    chat.handle(connection).unwrap();
 
     let seen = String::from_utf8(witness.output()).unwrap();
     let seen: Vec<_> = seen.strip_suffix("\r\n").unwrap().split("\r\n").collect();
-    let name = match speaker.peer_addr() {
+    let name = match connection.peer_addr() {
         Address::Tcp(address) => address.to_string(),
-        _ => format!("unix#{}", speaker.id()),
+        _ => format!("unix#{}", connection.id()),
     };
     let lines = said.split_inclusive(|byte| *byte == b'\n');
     let fit = lines.clone().take_while(|line| line.len() <= limit);

@@ -82,7 +82,7 @@ fn there_and_back(frames: LengthPrefixed, size: usize, limit: usize, bytes: &[u8
     let mut connection = Connection::in_memory("");
     for message in messages {
         let length = message.len() as u64;
-        match frames.write(&mut *connection, message) {
+        match frames.write(connection.as_mut(), message) {
             Err(error) => {
                 assert!(length > longest);
                 assert_is_too_long(&error, length, longest);
@@ -100,10 +100,10 @@ fn there_and_back(frames: LengthPrefixed, size: usize, limit: usize, bytes: &[u8
     let mut connection = Connection::in_memory(wire);
     let mut message = Vec::new();
     for expected in fit {
-        assert!(frames.read(&mut *connection, &mut message).unwrap());
+        assert!(frames.read(connection.as_mut(), &mut message).unwrap());
         assert_eq!(message, expected);
     }
-    assert!(!frames.read(&mut *connection, &mut message).unwrap());
+    assert!(!frames.read(connection.as_mut(), &mut message).unwrap());
 }
 
 #[track_caller]

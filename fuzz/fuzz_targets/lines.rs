@@ -13,14 +13,15 @@ fuzz_target!(|data: &[u8]| {
     // A connection's buffer has 4 KiB at first; the input is to lie across its end.
     let filler = vec![b'-'; 4096 - usize::from(before_edge)];
     let mut connection = Connection::in_memory([&filler, input].concat());
+    let connection = connection.as_mut();
     connection.read_exact(&mut vec![0; filler.len()]).unwrap();
     connection.set_max_line_length(limit.into());
 
     let mut rest = input;
     for step in steps.iter().cycle() {
         let taken = match step % 5 {
-            0 => raw_read(&mut connection, *step, rest),
-            _ => line_read(&mut connection, *step, rest, limit.into()),
+            0 => raw_read(connection, *step, rest),
+            _ => line_read(connection, *step, rest, limit.into()),
         };
         match taken {
             Some(length) => rest = &rest[length..],

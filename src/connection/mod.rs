@@ -136,6 +136,7 @@ impl Connection {
     /// use socketserver::Connection;
     ///
     /// let mut connection = Connection::in_memory("ada\nbyron");
+    /// let connection = connection.as_mut();
     /// let mut line = String::new();
     /// assert_eq!(connection.read_line(&mut line)?, 4);
     /// assert_eq!(connection.read_line(&mut line)?, 5);
@@ -195,7 +196,7 @@ impl Connection {
     /// }
     ///
     /// let mut connection = Connection::in_memory("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    /// assert_eq!(read_head(&mut connection)?.len(), 2);
+    /// assert_eq!(read_head(connection.as_mut())?.len(), 2);
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn with_message_timeout<R>(&mut self, read: impl FnOnce(&mut Connection) -> R) -> R {
@@ -250,7 +251,7 @@ impl Connection {
     /// }
     ///
     /// let mut connection = Connection::in_memory("");
-    /// send_file(&mut connection, b"all of it")?;
+    /// send_file(connection.as_mut(), b"all of it")?;
     /// assert_eq!(connection.output(), b"all of it");
     /// # Ok::<(), std::io::Error>(())
     /// ```
