@@ -21,12 +21,14 @@ pub enum CloseReason {
     /// [`keepalive`](crate::Builder::keepalive) or
     /// [`user_timeout`](crate::Builder::user_timeout).
     Reset,
-    /// No input for the [`idle_timeout`](crate::Builder::idle_timeout) or the
-    /// [`read_timeout`](crate::Builder::read_timeout).
+    /// No message began for the [`idle_timeout`](crate::Builder::idle_timeout).
     IdleTimeout,
-    /// A message took longer than the [`message_timeout`](crate::Builder::message_timeout), or the
-    /// peer was slower than the [`min_rate`](crate::Builder::min_rate).
+    /// No input for the [`read_timeout`](crate::Builder::read_timeout).
+    ReadTimeout,
+    /// A message took longer than the [`message_timeout`](crate::Builder::message_timeout).
     MessageTimeout,
+    /// The peer sent or received more slowly than the [`min_rate`](crate::Builder::min_rate).
+    TooSlow,
     /// The peer received nothing of a write for the
     /// [`write_timeout`](crate::Builder::write_timeout).
     WriteTimeout,
@@ -77,9 +79,9 @@ impl CloseReason {
         match error {
             Error::LineTooLong { .. } | Error::MessageTooLong { .. } => Some(CloseReason::Limit),
             Error::IdleTimeout { .. } => Some(CloseReason::IdleTimeout),
-            Error::MessageTimeout { .. } | Error::TooSlow { .. } => {
-                Some(CloseReason::MessageTimeout)
-            }
+            Error::ReadTimeout { .. } => Some(CloseReason::ReadTimeout),
+            Error::MessageTimeout { .. } => Some(CloseReason::MessageTimeout),
+            Error::TooSlow { .. } => Some(CloseReason::TooSlow),
             Error::WriteTimeout { .. } => Some(CloseReason::WriteTimeout),
             Error::Panicked { .. } => Some(CloseReason::Panic),
             Error::System { source, .. } => CloseReason::of(source),
@@ -104,7 +106,9 @@ impl fmt::Display for CloseReason {
             CloseReason::Eof => "end of file",
             CloseReason::Reset => "reset",
             CloseReason::IdleTimeout => "idle timeout",
+            CloseReason::ReadTimeout => "read timeout",
             CloseReason::MessageTimeout => "message timeout",
+            CloseReason::TooSlow => "too slow",
             CloseReason::WriteTimeout => "write timeout",
             CloseReason::Limit => "limit",
             CloseReason::Denied => "denied",

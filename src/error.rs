@@ -48,8 +48,13 @@ pub enum Error {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// No input for the `idle_timeout` or the `read_timeout`.
+    /// No message began for the `idle_timeout`.
     IdleTimeout {
+        /// The timeout.
+        limit: Duration,
+    },
+    /// No input for the `read_timeout`.
+    ReadTimeout {
         /// The timeout.
         limit: Duration,
     },
@@ -139,6 +144,9 @@ impl fmt::Display for Error {
                 write!(f, "datagram of {length} bytes is too long (limit {limit} bytes)")
             }
             Error::IdleTimeout { limit } => {
+                write!(f, "timed out: the peer sent no message for {limit:?}")
+            }
+            Error::ReadTimeout { limit } => {
                 write!(f, "timed out: the peer sent nothing for {limit:?}")
             }
             Error::MessageTimeout { limit } => {
@@ -190,6 +198,7 @@ impl From<Error> for io::Error {
                 io::ErrorKind::InvalidData
             }
             Error::IdleTimeout { .. }
+            | Error::ReadTimeout { .. }
             | Error::MessageTimeout { .. }
             | Error::TooSlow { .. }
             | Error::WriteTimeout { .. } => io::ErrorKind::TimedOut,

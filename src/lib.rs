@@ -237,7 +237,8 @@
 //! | [`max_line_length`] | 64 KiB | [`Error::LineTooLong`] |
 //! | [`LengthPrefixed::max_length`] | 64 KiB | [`Error::MessageTooLong`] |
 //! | [`max_packet_size`] | 65,535 bytes | [`Error::Truncated`] |
-//! | [`idle_timeout`], [`read_timeout`] | none | [`Error::IdleTimeout`] |
+//! | [`idle_timeout`] | none | [`Error::IdleTimeout`] |
+//! | [`read_timeout`] | none | [`Error::ReadTimeout`] |
 //! | [`message_timeout`] | none | [`Error::MessageTimeout`] |
 //! | [`min_rate`] | none | [`Error::TooSlow`] |
 //! | [`write_timeout`] | 30 s | [`Error::WriteTimeout`] |

@@ -22,13 +22,17 @@ fn idle_timeout(limit: Duration) -> Ending {
     Ending(CloseReason::IdleTimeout, Some(Error::IdleTimeout { limit }))
 }
 
+fn read_timeout(limit: Duration) -> Ending {
+    Ending(CloseReason::ReadTimeout, Some(Error::ReadTimeout { limit }))
+}
+
 fn deadline(limit: Duration) -> Ending {
     Ending(CloseReason::MessageTimeout, Some(Error::MessageTimeout { limit }))
 }
 
 fn too_slow(rate: MinRate) -> Ending {
     let bytes_per_second = rate.bytes_per_second;
-    Ending(CloseReason::MessageTimeout, Some(Error::TooSlow { bytes_per_second }))
+    Ending(CloseReason::TooSlow, Some(Error::TooSlow { bytes_per_second }))
 }
 
 fn write_timeout(limit: Duration) -> Ending {
@@ -46,7 +50,7 @@ fn is_silent(visit: Visit) -> Option<Visit> {
 fn a_silent_client_is_cut_off_after_the_read_timeout() {
     let _bound = bounded();
     let limits = Limits { read: Some(SHORT), ..Limits::default() };
-    ends(Echo, limits, is_silent, idle_timeout(SHORT));
+    ends(Echo, limits, is_silent, read_timeout(SHORT));
 }
 
 #[test]
@@ -57,7 +61,7 @@ fn a_handler_has_a_read_timeout_of_its_own() {
         connection.set_read_timeout(Some(SHORT))?;
         StreamRequestHandler::handle(&Echo, connection)
     });
-    ends(impatient, limits, is_silent, idle_timeout(SHORT));
+    ends(impatient, limits, is_silent, read_timeout(SHORT));
 }
 
 #[test]
@@ -75,7 +79,7 @@ fn between_messages_the_idle_timeout_counts_and_within_one_the_read_timeout() {
         visit.send("half");
         visit.ends_no_earlier(begin, SHORT)
     };
-    ends(Echo, limits, stops_in_a_message, idle_timeout(SHORT));
+    ends(Echo, limits, stops_in_a_message, read_timeout(SHORT));
 }
 
 #[test]
@@ -168,7 +172,7 @@ fn what_came_with_the_message_before_begins_the_next() {
     };
     ends(Echo, deadline_limits(), sends_one_and_a_half, deadline(SHORT));
     let limits = Limits { read: Some(SHORT), idle: Some(LONG), ..Limits::default() };
-    ends(Echo, limits, sends_one_and_a_half, idle_timeout(SHORT));
+    ends(Echo, limits, sends_one_and_a_half, read_timeout(SHORT));
 }
 
 #[test]
@@ -217,7 +221,7 @@ fn a_deadline_is_over_with_its_message() {
         visit.echoes_rest("in two ", "pieces");
         visit.ends_no_earlier(begin, 3 * SHORT)
     };
-    ends(reads_on, limits, speaks_and_is_silent, idle_timeout(3 * SHORT));
+    ends(reads_on, limits, speaks_and_is_silent, read_timeout(3 * SHORT));
 }
 
 // Rates.
@@ -364,7 +368,7 @@ fn a_handler_that_is_told_of_a_timeout_may_end_without_an_error() {
     let says_goodbye = handler_fn(|connection| {
         let error = connection.read_line(&mut String::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(matches!(Error::of(&error), Some(Error::IdleTimeout { limit: SHORT })));
+        assert!(matches!(Error::of(&error), Some(Error::ReadTimeout { limit: SHORT })));
         writeln!(connection, "goodbye")?;
         Ok(())
     });
@@ -372,7 +376,7 @@ fn a_handler_that_is_told_of_a_timeout_may_end_without_an_error() {
         visit.reads("goodbye");
         Some(visit)
     };
-    ends(says_goodbye, limits, is_told, Ending(CloseReason::IdleTimeout, None));
+    ends(says_goodbye, limits, is_told, Ending(CloseReason::ReadTimeout, None));
 }
 
 #[test]

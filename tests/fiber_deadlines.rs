@@ -48,7 +48,7 @@ fn a_timeout_that_becomes_shorter_counts_from_then_on() {
     let begin = Instant::now();
     visit.echoes("hello");
     visit.ends_no_earlier(begin, SHORT);
-    is_counted(&server, &[CloseReason::IdleTimeout]);
+    is_counted(&server, &[CloseReason::ReadTimeout]);
     assert!(server.stop(PATIENCE).is_clean());
 }
 
@@ -74,7 +74,7 @@ fn a_timeout_that_becomes_longer_counts_from_then_on() {
     let begin = Instant::now();
     visit.echoes("whenever");
     visit.ends_no_earlier(begin, longer);
-    is_counted(&server, &[CloseReason::IdleTimeout]);
+    is_counted(&server, &[CloseReason::ReadTimeout]);
     assert!(server.stop(PATIENCE).is_clean());
 }
 
@@ -123,7 +123,7 @@ fn each_of_many_has_a_timer_of_its_own() {
         let began = Instant::now();
         let error = line_within(connection, Some(limit)).unwrap_err();
         assert!(
-            matches!(Error::of(&error), Some(Error::IdleTimeout { limit: own }) if *own == limit)
+            matches!(Error::of(&error), Some(Error::ReadTimeout { limit: own }) if *own == limit)
         );
         ended.lock().send((limit, began.elapsed()))?;
         Err(error.into())
@@ -140,7 +140,7 @@ fn each_of_many_has_a_timer_of_its_own() {
         let (limit, elapsed) = next(&endings);
         assert!(elapsed >= limit, "{elapsed:?} of {limit:?}");
     }
-    is_counted(&server, &[CloseReason::IdleTimeout; CLIENTS as usize]);
+    is_counted(&server, &[CloseReason::ReadTimeout; CLIENTS as usize]);
     assert!(server.stop(PATIENCE).is_clean());
 }
 
@@ -162,7 +162,7 @@ fn every_kind_of_time_limit_ends_its_fiber_while_the_others_go_on() {
     let (idle, message, write, none) = (Some(SHORT), Some(SHORT), Some(SHORT), Limits::default());
     for (limits, part, reason) in [
         (Limits { idle, read: Some(LONG), ..none.clone() }, silent, CloseReason::IdleTimeout),
-        (Limits { read: Some(SHORT), ..none.clone() }, silent, CloseReason::IdleTimeout),
+        (Limits { read: Some(SHORT), ..none.clone() }, silent, CloseReason::ReadTimeout),
         (Limits { message, read: Some(LONG), ..none.clone() }, drips, CloseReason::MessageTimeout),
         (Limits { write, ..none.clone() }, takes_nothing, CloseReason::WriteTimeout),
     ] {

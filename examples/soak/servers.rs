@@ -180,12 +180,14 @@ impl Kind {
 }
 
 /// All but [`CloseReason::Denied`], of which nothing is accepted first.
-const REASONS: [CloseReason; 10] = [
+const REASONS: [CloseReason; 12] = [
     CloseReason::Completed,
     CloseReason::Eof,
     CloseReason::Reset,
     CloseReason::IdleTimeout,
+    CloseReason::ReadTimeout,
     CloseReason::MessageTimeout,
+    CloseReason::TooSlow,
     CloseReason::WriteTimeout,
     CloseReason::Limit,
     CloseReason::Stopped,

@@ -207,7 +207,7 @@ impl Connection {
     }
 
     /// How long a read waits for input before it fails with `TimedOut`
-    /// ([`Error::IdleTimeout`](crate::Error::IdleTimeout)); `None`: no limit. By default the
+    /// ([`Error::ReadTimeout`](crate::Error::ReadTimeout)); `None`: no limit. By default the
     /// server's [`read_timeout`](crate::Builder::read_timeout).
     ///
     /// # Errors

@@ -145,7 +145,7 @@ impl Timeouts {
     fn error(&self, limit: Limit) -> Error {
         match limit {
             Limit::Idle => Error::IdleTimeout { limit: self.idle.unwrap_or_default() },
-            Limit::Read => Error::IdleTimeout { limit: self.read.unwrap_or_default() },
+            Limit::Read => Error::ReadTimeout { limit: self.read.unwrap_or_default() },
             Limit::Write => Error::WriteTimeout { limit: self.write.unwrap_or_default() },
             Limit::Message => Error::MessageTimeout { limit: self.message.unwrap_or_default() },
             Limit::Rate => Error::TooSlow {

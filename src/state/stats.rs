@@ -43,8 +43,12 @@ counters! {
     reset,
     /// Requests that ended with [`CloseReason::IdleTimeout`].
     idle_timeout,
+    /// Requests that ended with [`CloseReason::ReadTimeout`].
+    read_timeout,
     /// Requests that ended with [`CloseReason::MessageTimeout`].
     message_timeout,
+    /// Requests that ended with [`CloseReason::TooSlow`].
+    too_slow,
     /// Requests that ended with [`CloseReason::WriteTimeout`].
     write_timeout,
     /// Requests that ended with [`CloseReason::Limit`].
@@ -95,7 +99,9 @@ reasons! {
     Eof => eof,
     Reset => reset,
     IdleTimeout => idle_timeout,
+    ReadTimeout => read_timeout,
     MessageTimeout => message_timeout,
+    TooSlow => too_slow,
     WriteTimeout => write_timeout,
     Limit => limit,
     Denied => denied,

@@ -85,13 +85,15 @@ pub(crate) fn is_counted(server: &ServerHandle, reasons: &[CloseReason]) {
 }
 
 /// Each reason with its counter.
-pub(crate) fn by_reason(stats: &Stats) -> [(CloseReason, u64); 11] {
+pub(crate) fn by_reason(stats: &Stats) -> [(CloseReason, u64); 13] {
     [
         (CloseReason::Completed, stats.completed),
         (CloseReason::Eof, stats.eof),
         (CloseReason::Reset, stats.reset),
         (CloseReason::IdleTimeout, stats.idle_timeout),
+        (CloseReason::ReadTimeout, stats.read_timeout),
         (CloseReason::MessageTimeout, stats.message_timeout),
+        (CloseReason::TooSlow, stats.too_slow),
         (CloseReason::WriteTimeout, stats.write_timeout),
         (CloseReason::Limit, stats.limit),
         (CloseReason::Denied, stats.denied),
