@@ -42,9 +42,9 @@ pub enum CloseReason {
     Stopped,
     /// The handler returned another error; or the child of a forking server was killed, or exited
     /// by itself.
-    Error,
+    Failed,
     /// The handler panicked.
-    Panic,
+    Panicked,
 }
 
 impl CloseReason {
@@ -83,7 +83,7 @@ impl CloseReason {
             Error::MessageTimeout { .. } => Some(CloseReason::MessageTimeout),
             Error::TooSlow { .. } => Some(CloseReason::TooSlow),
             Error::WriteTimeout { .. } => Some(CloseReason::WriteTimeout),
-            Error::Panicked { .. } => Some(CloseReason::Panic),
+            Error::Panicked { .. } => Some(CloseReason::Panicked),
             Error::System { source, .. } => CloseReason::of(source),
             _ => None,
         }
@@ -92,8 +92,8 @@ impl CloseReason {
     /// The more severe of two reasons; `self` if both are equally severe.
     pub(crate) fn most_severe(self, other: CloseReason) -> CloseReason {
         match (self, other) {
-            (CloseReason::Panic, _) | (_, CloseReason::Panic) => CloseReason::Panic,
-            (CloseReason::Error, _) | (_, CloseReason::Error) => CloseReason::Error,
+            (CloseReason::Panicked, _) | (_, CloseReason::Panicked) => CloseReason::Panicked,
+            (CloseReason::Failed, _) | (_, CloseReason::Failed) => CloseReason::Failed,
             _ => self,
         }
     }
@@ -113,8 +113,8 @@ impl fmt::Display for CloseReason {
             CloseReason::Limit => "limit",
             CloseReason::Denied => "denied",
             CloseReason::Stopped => "stopped",
-            CloseReason::Error => "error",
-            CloseReason::Panic => "panic",
+            CloseReason::Failed => "failed",
+            CloseReason::Panicked => "panicked",
         })
     }
 }

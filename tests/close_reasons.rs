@@ -324,13 +324,13 @@ fn errors_and_panics_in_each_method() {
         }
     }
     let ways: [(fn() -> HandlerResult, _, _); 3] = [
-        (|| Err("no such thing".into()), CloseReason::Error, "no such thing"),
+        (|| Err("no such thing".into()), CloseReason::Failed, "no such thing"),
         (
             || Ok(std::fs::read("/nonexistent").map(drop)?),
-            CloseReason::Error,
+            CloseReason::Failed,
             "No such file or directory (os error 2)",
         ),
-        (|| panic!("oh no"), CloseReason::Panic, "Panicked { message: \"oh no\" }"),
+        (|| panic!("oh no"), CloseReason::Panicked, "Panicked { message: \"oh no\" }"),
     ];
     for (fail, reason, error) in ways {
         for method in ["setup", "handle", "finish"] {
@@ -401,9 +401,9 @@ fn is_an_error(handler: impl StreamRequestHandler, error: &str, then: impl Fn(&C
         then(&client);
         assert_eq!(rest_of(&client), b"hello\n");
         let words = words.lock();
-        assert_eq!(next(&words), "finish: Error");
-        assert_eq!(next(&words), format!("Error: {error}"));
-        is_counted(server, &[CloseReason::Error]);
+        assert_eq!(next(&words), "finish: Failed");
+        assert_eq!(next(&words), format!("Failed: {error}"));
+        is_counted(server, &[CloseReason::Failed]);
     });
 }
 

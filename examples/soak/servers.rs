@@ -191,8 +191,8 @@ const REASONS: [CloseReason; 12] = [
     CloseReason::WriteTimeout,
     CloseReason::Limit,
     CloseReason::Stopped,
-    CloseReason::Error,
-    CloseReason::Panic,
+    CloseReason::Failed,
+    CloseReason::Panicked,
 ];
 
 pub(crate) struct Lines;

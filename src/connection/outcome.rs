@@ -101,13 +101,13 @@ impl Connection {
         };
         match CloseReason::of(error) {
             // Another connection was reset, not this one.
-            Some(CloseReason::Reset) if !self.is_broken => CloseReason::Error,
+            Some(CloseReason::Reset) if !self.is_broken => CloseReason::Failed,
             Some(CloseReason::Eof | CloseReason::Reset) => {
-                self.io_close_reason.unwrap_or(CloseReason::Error)
+                self.io_close_reason.unwrap_or(CloseReason::Failed)
             }
-            Some(reason @ CloseReason::Panic) => reason,
+            Some(reason @ CloseReason::Panicked) => reason,
             Some(reason) => self.io_close_reason.unwrap_or(reason),
-            None => CloseReason::Error,
+            None => CloseReason::Failed,
         }
     }
 }

@@ -149,8 +149,8 @@ fn unbox<T>(task: Box<T>) -> T {
 
 fn datagram_close_reason(error: &DynError) -> CloseReason {
     match CloseReason::of(error) {
-        Some(reason @ (CloseReason::Panic | CloseReason::Reset)) => reason,
-        _ => CloseReason::Error,
+        Some(reason @ (CloseReason::Panicked | CloseReason::Reset)) => reason,
+        _ => CloseReason::Failed,
     }
 }
 
@@ -191,7 +191,7 @@ impl Outcome {
     /// peer is gone.
     fn report(&self, peer: &Address, handle_error: impl Fn(&DynError)) {
         for (reason, error) in &self.errors {
-            if is_hang_up(&**error) && *reason != CloseReason::Error {
+            if is_hang_up(&**error) && *reason != CloseReason::Failed {
                 log::debug!("{peer} hung up: {error}");
             } else {
                 report(&handle_error, peer, &**error);

@@ -8,7 +8,8 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// A server's counters since it was created, and its active requests.
         ///
-        /// The children of a forking server share the counters of their parent.
+        /// The counter of a [`CloseReason`] has its name. The children of a forking server share
+        /// the counters of their parent.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
@@ -55,10 +56,10 @@ counters! {
     limit,
     /// Requests that ended with [`CloseReason::Stopped`].
     stopped,
-    /// Requests that ended with [`CloseReason::Error`], among them children of a forking server
+    /// Requests that ended with [`CloseReason::Failed`], among them children of a forking server
     /// that were killed, or that exited with a status other than 0, 1 or 101.
     failed,
-    /// Requests that ended with [`CloseReason::Panic`].
+    /// Requests that ended with [`CloseReason::Panicked`].
     panicked,
     /// Requests that the access list or `verify_request` denied ([`CloseReason::Denied`]).
     denied,
@@ -106,8 +107,8 @@ reasons! {
     Limit => limit,
     Denied => denied,
     Stopped => stopped,
-    Error => failed,
-    Panic => panicked,
+    Failed => failed,
+    Panicked => panicked,
 }
 
 #[derive(Debug, Default)]

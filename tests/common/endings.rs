@@ -98,8 +98,8 @@ pub(crate) fn by_reason(stats: &Stats) -> [(CloseReason, u64); 13] {
         (CloseReason::Limit, stats.limit),
         (CloseReason::Denied, stats.denied),
         (CloseReason::Stopped, stats.stopped),
-        (CloseReason::Error, stats.failed),
-        (CloseReason::Panic, stats.panicked),
+        (CloseReason::Failed, stats.failed),
+        (CloseReason::Panicked, stats.panicked),
     ]
 }
 
