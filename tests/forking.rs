@@ -163,7 +163,7 @@ fn close_reasons() {
     for (words, reason) in [
         ("bye\n", "completed"),
         ("impatient\n", "idle_timeout"),
-        ("in a hurry\nhalf a li", "deadline"),
+        ("in a hurry\nhalf a li", "message_timeout"),
         ("flood\n", "write_timeout"),
         ("fail\n", "failed"),
         ("panic\n", "panicked"),
@@ -182,9 +182,10 @@ fn close_reasons() {
     let staying = server.client();
     ask(&staying, "hello");
     let ended = server.stop();
-    for reason in ["completed", "idle_timeout", "deadline", "write_timeout", "failed", "panicked"]
-        .into_iter()
-        .chain(["limit", "eof", "reset", "stopped"])
+    for reason in
+        ["completed", "idle_timeout", "message_timeout", "write_timeout", "failed", "panicked"]
+            .into_iter()
+            .chain(["limit", "eof", "reset", "stopped"])
     {
         assert_eq!(ended.count(reason), 1, "{reason}: {ended:?}");
     }
