@@ -2,11 +2,8 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io::{self, ErrorKind};
 
-use rustix::io::Errno;
-
-use crate::error::Error;
+use crate::error::{Disconnect, Error};
 
 /// Why a request ended: see [`Connection::close_reason`](crate::Connection::close_reason) and
 /// [`Stats::ended_for`](crate::Stats::ended_for).
@@ -51,32 +48,12 @@ impl CloseReason {
     /// What an error implies for the connection that it came from; `None` if it is not an error of
     /// a connection.
     pub(crate) fn of(error: &(dyn StdError + 'static)) -> Option<CloseReason> {
-        if let Some(error) = error.downcast_ref::<Error>() {
-            return CloseReason::of_limit(error);
+        match Disconnect::of(error) {
+            Some(Disconnect::Eof) => return Some(CloseReason::Eof),
+            Some(Disconnect::Reset) => return Some(CloseReason::Reset),
+            None => {}
         }
-        let error = error.downcast_ref::<io::Error>()?;
-        if let Some(limit) = Error::of(error) {
-            return CloseReason::of_limit(limit);
-        }
-        match (error.kind(), Errno::from_io_error(error)) {
-            (ErrorKind::UnexpectedEof, _) => Some(CloseReason::Eof),
-            (
-                ErrorKind::BrokenPipe
-                | ErrorKind::ConnectionReset
-                | ErrorKind::ConnectionAborted
-                | ErrorKind::NotConnected,
-                _,
-            ) => Some(CloseReason::Reset),
-            // The peer's host or network is gone. A timeout of this crate has no errno.
-            (_, Some(Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH)) => {
-                Some(CloseReason::Reset)
-            }
-            _ => None,
-        }
-    }
-
-    fn of_limit(error: &Error) -> Option<CloseReason> {
-        match error {
+        match error.downcast_ref().or_else(|| Error::of(error.downcast_ref()?))? {
             Error::LineTooLong { .. } | Error::MessageTooLong { .. } => Some(CloseReason::Limit),
             Error::IdleTimeout { .. } => Some(CloseReason::IdleTimeout),
             Error::ReadTimeout { .. } => Some(CloseReason::ReadTimeout),
@@ -117,10 +94,4 @@ impl fmt::Display for CloseReason {
             CloseReason::Panicked => "panicked",
         })
     }
-}
-
-/// Whether an error only means that the peer is gone: reset, `EPIPE`, EOF inside a message, or
-/// unreachable.
-pub fn is_hang_up(error: &(dyn StdError + 'static)) -> bool {
-    matches!(CloseReason::of(error), Some(CloseReason::Eof | CloseReason::Reset))
 }

@@ -1,8 +1,11 @@
 //! [`Error`]: the errors of this crate, with the context that a log line needs.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::time::Duration;
 use std::{fmt, io};
+
+use rustix::io::Errno;
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -125,8 +128,58 @@ impl Error {
         error.get_ref()?.downcast_ref()
     }
 
+    /// Whether an error only means that the peer is gone: reset, `EPIPE`, EOF inside a message, or
+    /// unreachable. The error is an [`io::Error`] or one of these.
+    ///
+    /// ```
+    /// use std::io;
+    /// use socketserver::Error;
+    ///
+    /// assert!(Error::is_disconnect(&io::Error::from(io::ErrorKind::ConnectionReset)));
+    /// assert!(!Error::is_disconnect(&io::Error::from(io::ErrorKind::PermissionDenied)));
+    /// ```
+    pub fn is_disconnect(error: &(dyn std::error::Error + 'static)) -> bool {
+        Disconnect::of(error).is_some()
+    }
+
     pub(crate) fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::System { doing, source }
+    }
+}
+
+/// How a peer has disconnected.
+pub(crate) enum Disconnect {
+    /// EOF inside a message.
+    Eof,
+    /// Reset, or unreachable.
+    Reset,
+}
+
+impl Disconnect {
+    /// `None` for an error that is not a disconnect.
+    pub(crate) fn of(error: &(dyn std::error::Error + 'static)) -> Option<Disconnect> {
+        if let Some(Error::System { source, .. }) = error.downcast_ref() {
+            return Disconnect::of(source);
+        }
+        let error: &io::Error = error.downcast_ref()?;
+        if let Some(inner) = Error::of(error) {
+            return Disconnect::of(inner);
+        }
+        match (error.kind(), Errno::from_io_error(error)) {
+            (ErrorKind::UnexpectedEof, _) => Some(Disconnect::Eof),
+            (
+                ErrorKind::BrokenPipe
+                | ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::NotConnected,
+                _,
+            ) => Some(Disconnect::Reset),
+            // The peer's host or network is gone. A timeout of this crate has no errno.
+            (_, Some(Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH)) => {
+                Some(Disconnect::Reset)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -193,16 +246,16 @@ impl From<Error> for io::Error {
             | Error::Bind { source, .. }
             | Error::Backplane { source, .. }
             | Error::System { source, .. } => source.kind(),
-            Error::Address { .. } => io::ErrorKind::InvalidInput,
+            Error::Address { .. } => ErrorKind::InvalidInput,
             Error::LineTooLong { .. } | Error::MessageTooLong { .. } | Error::Truncated { .. } => {
-                io::ErrorKind::InvalidData
+                ErrorKind::InvalidData
             }
             Error::IdleTimeout { .. }
             | Error::ReadTimeout { .. }
             | Error::MessageTimeout { .. }
             | Error::TooSlow { .. }
-            | Error::WriteTimeout { .. } => io::ErrorKind::TimedOut,
-            _ => io::ErrorKind::Other,
+            | Error::WriteTimeout { .. } => ErrorKind::TimedOut,
+            _ => ErrorKind::Other,
         };
         io::Error::new(kind, error)
     }

@@ -71,8 +71,8 @@ pub trait StreamRequestHandler: Send + Sync + 'static {
     /// Called with each error of the other methods, and for each panic with
     /// [`Error::Panicked`](crate::Error::Panicked). By default it is logged.
     ///
-    /// A disconnect by the peer ([`is_hang_up`](crate::is_hang_up)) is a normal end, and is not
-    /// reported.
+    /// A disconnect by the peer ([`Error::is_disconnect`](crate::Error::is_disconnect)) is a normal
+    /// end, and is not reported.
     fn handle_error(&self, connection: &Connection, error: &(dyn Error + Send + Sync + 'static)) {
         log::error!("connection {} from {}: {error}", connection.id(), connection.peer_addr());
     }

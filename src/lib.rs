@@ -64,7 +64,7 @@
 //!
 //! `handle` is the one required method. Before it come `verify_request` and `setup`, after it
 //! `finish`, which runs whenever `setup` succeeded; `handle_error` is told of every error and
-//! panic, either of which ends this connection and no other. A client that [hangs up](is_hang_up)
+//! panic, either of which ends this connection and no other. A client that [disconnects](Error::is_disconnect)
 //! is a normal end. [`Connection::close_reason`] tells `finish` why the connection ends. Closures
 //! are handlers too ([`handler_fn`]).
 //!
@@ -323,7 +323,7 @@ pub use ipnet;
 pub use accept::{BaseServer, NextRequest};
 pub use address::{Address, Endpoint, Scheme, UnixName};
 pub use broadcast::{Broadcast, Member};
-pub use close_reason::{CloseReason, is_hang_up};
+pub use close_reason::CloseReason;
 pub use config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Peers};
 pub use connection::{Connection, InMemoryConnection, Line};
 pub use datagram::{DatagramRequest, InMemoryDatagram};

@@ -423,15 +423,15 @@ fn a_request_that_no_thread_can_be_had_for() {
 }
 
 #[test]
-fn a_timeout_of_a_limit_is_no_hang_up_and_one_of_the_system_is() {
+fn a_timeout_of_a_limit_is_no_disconnect_and_one_of_the_system_is() {
     let limit = Duration::from_secs(1);
     for error in
         [Error::IdleTimeout { limit }, Error::ReadTimeout { limit }, Error::WriteTimeout { limit }]
     {
-        assert!(!is_hang_up(&error) && !is_hang_up(&io::Error::from(error)));
+        assert!(!Error::is_disconnect(&error) && !Error::is_disconnect(&io::Error::from(error)));
     }
     for errno in [rustix::io::Errno::TIMEDOUT, rustix::io::Errno::CONNRESET] {
-        assert!(is_hang_up(&io::Error::from(errno)), "{errno}");
+        assert!(Error::is_disconnect(&io::Error::from(errno)), "{errno}");
     }
-    assert!(!is_hang_up(&io::Error::from(io::ErrorKind::TimedOut)));
+    assert!(!Error::is_disconnect(&io::Error::from(io::ErrorKind::TimedOut)));
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Instant;
 
 use super::Connection;
-use crate::close_reason::{CloseReason, is_hang_up};
+use crate::close_reason::CloseReason;
 
 impl Connection {
     /// Why the connection ends. `None` until [`handle`](crate::StreamRequestHandler::handle) has
@@ -61,7 +61,8 @@ impl Connection {
     #[inline(never)]
     fn record_error(&mut self, error: &io::Error) {
         let Some(reason) = CloseReason::of(error) else { return };
-        let by_server = if is_hang_up(error) { self.closed_by_server() } else { None };
+        let is_disconnect = matches!(reason, CloseReason::Eof | CloseReason::Reset);
+        let by_server = if is_disconnect { self.closed_by_server() } else { None };
         self.is_broken |= reason == CloseReason::Reset;
         // `UnexpectedEof` after EOF does not change the reason.
         self.io_close_reason = by_server.or(if reason == CloseReason::Eof {

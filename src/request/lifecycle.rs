@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::address::Address;
-use crate::close_reason::{CloseReason, is_hang_up};
+use crate::close_reason::CloseReason;
 use crate::connection::Connection;
 use crate::datagram::DatagramRequest;
 use crate::error::Error;
@@ -191,7 +191,7 @@ impl Outcome {
     /// peer is gone.
     fn report(&self, peer: &Address, handle_error: impl Fn(&DynError)) {
         for (reason, error) in &self.errors {
-            if is_hang_up(&**error) && *reason != CloseReason::Failed {
+            if Error::is_disconnect(&**error) && *reason != CloseReason::Failed {
                 log::debug!("{peer} hung up: {error}");
             } else {
                 report(&handle_error, peer, &**error);

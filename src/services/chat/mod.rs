@@ -15,9 +15,7 @@ pub use printable::printable;
 #[cfg(feature = "redis")]
 pub use redis::Redis;
 
-use crate::{
-    Broadcast, Connection, Error, HandlerResult, Member, Result, StreamRequestHandler, is_hang_up,
-};
+use crate::{Broadcast, Connection, Error, HandlerResult, Member, Result, StreamRequestHandler};
 
 /// Passes on what each client types to all others, line by line.
 ///
@@ -144,7 +142,7 @@ impl<'chat> Guest<'chat> {
                 Err(error) => {
                     // A client that closes its socket with unread input sends RST after its last
                     // line.
-                    if is_hang_up(&error) && !line.is_empty() {
+                    if Error::is_disconnect(&error) && !line.is_empty() {
                         self.say(&line);
                     }
                     return Err(error.into());
