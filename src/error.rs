@@ -19,6 +19,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A text is not an address, or not one of this server's transport.
+    #[non_exhaustive]
     Address {
         /// The text.
         text: String,
@@ -26,6 +27,7 @@ pub enum Error {
         reason: String,
     },
     /// A host name could not be resolved.
+    #[non_exhaustive]
     Resolve {
         /// The host and port.
         host: String,
@@ -33,6 +35,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A server could not bind to an address, or listen on it.
+    #[non_exhaustive]
     Bind {
         /// The address.
         address: String,
@@ -40,11 +43,13 @@ pub enum Error {
         source: io::Error,
     },
     /// A peer sent a line longer than `max_line_length`.
+    #[non_exhaustive]
     LineTooLong {
         /// The limit, in bytes, `\n` included.
         limit: usize,
     },
     /// A [framed](crate::framing) message, announced by a peer or to be sent, is over the limit.
+    #[non_exhaustive]
     MessageTooLong {
         /// The length of the message, in bytes.
         length: u64,
@@ -52,31 +57,37 @@ pub enum Error {
         limit: u64,
     },
     /// No message began for the `idle_timeout`.
+    #[non_exhaustive]
     IdleTimeout {
         /// The timeout.
         limit: Duration,
     },
     /// No input for the `read_timeout`.
+    #[non_exhaustive]
     ReadTimeout {
         /// The timeout.
         limit: Duration,
     },
     /// A message was not complete after the `message_timeout`.
+    #[non_exhaustive]
     MessageTimeout {
         /// The timeout.
         limit: Duration,
     },
     /// A peer sent a message, or received a write, at less than the `min_rate`.
+    #[non_exhaustive]
     TooSlow {
         /// The minimal rate.
         bytes_per_second: u32,
     },
     /// A peer received nothing of a write for the `write_timeout`.
+    #[non_exhaustive]
     WriteTimeout {
         /// The timeout.
         limit: Duration,
     },
     /// A datagram was longer than `max_packet_size`, and was dropped.
+    #[non_exhaustive]
     Truncated {
         /// The datagram's length, in bytes.
         length: usize,
@@ -84,17 +95,20 @@ pub enum Error {
         limit: usize,
     },
     /// A handler panicked.
+    #[non_exhaustive]
     Panicked {
         /// The panic's message.
         message: String,
     },
     /// A forking server does not fork, because the process has other threads: a child could
     /// inherit a lock (of the allocator, of a logger) that is never released in it.
+    #[non_exhaustive]
     OtherThreads {
         /// The number of threads besides the serving one.
         count: usize,
     },
     /// The [backplane](crate::services::Backplane) of a chat cannot be reached, or failed.
+    #[non_exhaustive]
     Backplane {
         /// Its address.
         address: String,
@@ -104,6 +118,7 @@ pub enum Error {
     /// The server has been shut down, and cannot serve again.
     ShutDown,
     /// Another system call failed.
+    #[non_exhaustive]
     System {
         /// What it was for, as in "cannot {doing}".
         doing: &'static str,
@@ -122,7 +137,7 @@ impl Error {
     /// let connection = connection.as_mut();
     /// connection.set_max_line_length(4);
     /// let error = connection.read_line(&mut String::new()).unwrap_err();
-    /// assert!(matches!(Error::of(&error), Some(Error::LineTooLong { limit: 4 })));
+    /// assert!(matches!(Error::of(&error), Some(Error::LineTooLong { limit: 4, .. })));
     /// ```
     pub fn of(error: &io::Error) -> Option<&Error> {
         error.get_ref()?.downcast_ref()
@@ -266,5 +281,29 @@ impl From<Error> for io::Error {
 impl From<Infallible> for Error {
     fn from(never: Infallible) -> Error {
         match never {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_of_a_limit_is_no_disconnect_and_one_of_the_system_is() {
+        let limit = Duration::from_secs(1);
+        for error in [
+            Error::IdleTimeout { limit },
+            Error::ReadTimeout { limit },
+            Error::WriteTimeout { limit },
+        ] {
+            assert!(!Error::is_disconnect(&error));
+            assert!(!Error::is_disconnect(&io::Error::from(error)));
+        }
+        for errno in [Errno::TIMEDOUT, Errno::CONNRESET] {
+            assert!(Error::is_disconnect(&io::Error::from(errno)), "{errno}");
+            let source = errno.into();
+            assert!(Error::is_disconnect(&Error::System { doing: "read", source }), "{errno}");
+        }
+        assert!(!Error::is_disconnect(&io::Error::from(ErrorKind::TimedOut)));
     }
 }

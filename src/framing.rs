@@ -20,7 +20,7 @@
 //!
 //! let error = frames.read(connection.as_mut(), &mut message).unwrap_err();
 //! let limit = Error::of(&error);
-//! assert!(matches!(limit, Some(Error::MessageTooLong { length: 65_535, limit: 1000 })));
+//! assert!(matches!(limit, Some(Error::MessageTooLong { length: 65_535, limit: 1000, .. })));
 //! # Ok::<(), std::io::Error>(())
 //! ```
 

@@ -123,7 +123,7 @@ fn each_of_many_has_a_timer_of_its_own() {
         let began = Instant::now();
         let error = line_within(connection, Some(limit)).unwrap_err();
         assert!(
-            matches!(Error::of(&error), Some(Error::ReadTimeout { limit: own }) if *own == limit)
+            matches!(Error::of(&error), Some(Error::ReadTimeout { limit: own, .. }) if *own == limit)
         );
         ended.lock().send((limit, began.elapsed()))?;
         Err(error.into())

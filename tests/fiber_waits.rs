@@ -239,7 +239,7 @@ fn another_thread_may_use_the_connection_in_the_handlers_place() {
             for serve in [scoped, offloaded, serve] {
                 let error = serve(connection);
                 assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-                assert!(matches!(Error::of(&error), Some(Error::ReadTimeout { limit: SHORT })));
+                assert!(matches!(Error::of(&error), Some(Error::ReadTimeout { limit: SHORT, .. })));
                 connection.set_read_timeout(None)?;
                 writeln!(connection, "too late")?;
             }

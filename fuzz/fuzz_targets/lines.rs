@@ -57,7 +57,9 @@ fn line_read(connection: &mut Connection, step: u8, rest: &[u8], limit: usize) -
     }
     let error = read.expect_err("over the limit");
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-    let Some(Error::LineTooLong { limit: named }) = Error::of(&error) else { panic!("{error}") };
+    let Some(Error::LineTooLong { limit: named, .. }) = Error::of(&error) else {
+        panic!("{error}")
+    };
     assert_eq!(*named, limit);
     // What is left begins somewhere in the line.
     let mut left = Vec::new();

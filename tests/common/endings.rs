@@ -40,8 +40,9 @@ impl common::Settings for Limits {
     }
 }
 
-/// How a connection is to end: why, and what `handle_error` is told, if anything.
-pub(crate) struct Ending(pub(crate) CloseReason, pub(crate) Option<Error>);
+/// How a connection is to end: why, and the error that `handle_error` is told, if any, as `Debug`
+/// shows it.
+pub(crate) struct Ending(pub(crate) CloseReason, pub(crate) Option<String>);
 
 /// On each server: a client plays its part, and its connection ends in this way, as `finish` and
 /// `handle_error` are told, and as it is counted. Unless the part drops the client, it is there
@@ -60,7 +61,7 @@ pub(crate) fn ends(
         let words = words.lock();
         assert_eq!(next(&words), format!("finish: {reason:?}"), "{}", server.local_addr());
         if let Some(error) = &error {
-            assert_eq!(next(&words), format!("{reason:?}: {error:?}"));
+            assert_eq!(next(&words), format!("{reason:?}: {error}"));
         }
         is_counted(server, &[reason]);
         assert_eq!(words.try_recv(), Err(mpsc::TryRecvError::Empty));
