@@ -61,7 +61,7 @@ impl CloseReason {
             Error::TooSlow { .. } => Some(CloseReason::TooSlow),
             Error::WriteTimeout { .. } => Some(CloseReason::WriteTimeout),
             Error::Panicked { .. } => Some(CloseReason::Panicked),
-            Error::System { source, .. } => CloseReason::of(source),
+            Error::System { source, .. } | Error::Io(source) => CloseReason::of(source),
             _ => None,
         }
     }

@@ -125,6 +125,8 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// An I/O error of the program's own, converted by `?`.
+    Io(io::Error),
 }
 
 impl Error {
@@ -173,7 +175,7 @@ pub(crate) enum Disconnect {
 impl Disconnect {
     /// `None` for an error that is not a disconnect.
     pub(crate) fn of(error: &(dyn std::error::Error + 'static)) -> Option<Disconnect> {
-        if let Some(Error::System { source, .. }) = error.downcast_ref() {
+        if let Some(Error::System { source, .. } | Error::Io(source)) = error.downcast_ref() {
             return Disconnect::of(source);
         }
         let error: &io::Error = error.downcast_ref()?;
@@ -237,6 +239,7 @@ impl fmt::Display for Error {
             }
             Error::ShutDown => f.write_str("the server has been shut down"),
             Error::System { doing, source } => write!(f, "cannot {doing}: {source}"),
+            Error::Io(error) => error.fmt(f),
         }
     }
 }
@@ -248,6 +251,8 @@ impl std::error::Error for Error {
             | Error::Bind { source, .. }
             | Error::Backplane { source, .. }
             | Error::System { source, .. } => Some(source),
+            // Displayed as the error itself.
+            Error::Io(error) => error.source(),
             _ => None,
         }
     }
@@ -256,6 +261,10 @@ impl std::error::Error for Error {
 /// For functions that return [`io::Error`]; [`Error::of`] is the way back.
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
+        let error = match error {
+            Error::Io(error) => return error,
+            error => error,
+        };
         let kind = match &error {
             Error::Resolve { source, .. }
             | Error::Bind { source, .. }
@@ -273,6 +282,23 @@ impl From<Error> for io::Error {
             _ => ErrorKind::Other,
         };
         io::Error::new(kind, error)
+    }
+}
+
+/// For `?` on std's I/O in a function that returns [`Result`]. An error of this crate inside the
+/// [`io::Error`] becomes itself again, any other one [`Error::Io`].
+///
+/// ```no_run
+/// use socketserver::{ThreadingTcpServer, services::Echo};
+///
+/// fn main() -> socketserver::Result<()> {
+///     let address = std::fs::read_to_string("/etc/echo/address")?;
+///     ThreadingTcpServer::bind(address.trim(), Echo)?.serve_forever()
+/// }
+/// ```
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        error.downcast().unwrap_or_else(Error::Io)
     }
 }
 
@@ -305,5 +331,17 @@ mod tests {
             assert!(Error::is_disconnect(&Error::System { doing: "read", source }), "{errno}");
         }
         assert!(!Error::is_disconnect(&io::Error::from(ErrorKind::TimedOut)));
+    }
+
+    #[test]
+    fn an_error_goes_through_io_error_and_back() {
+        let error = Error::from(io::Error::from(Error::LineTooLong { limit: 1 }));
+        assert!(matches!(error, Error::LineTooLong { limit: 1 }));
+        let error = Error::from(io::Error::from(Errno::NOENT));
+        assert!(matches!(error, Error::Io(_)));
+        let text = error.to_string();
+        let error = io::Error::from(error);
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotFound, text));
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::NOENT));
     }
 }
