@@ -1,9 +1,9 @@
 //! Binary messages on a byte stream: of a fixed size, or with a length prefix.
 //!
-//! The functions take any [`Read`] and [`Write`]: a [`Connection`](crate::Connection) as well as a
-//! client's `TcpStream`. A handler should use
+//! The functions take any [`Read`] and [`Write`] by value, so also `&mut reader` or `&stream` of a
+//! client's `TcpStream`. A handler uses
 //! [`Connection::read_message`](crate::Connection::read_message), which also applies the timeouts
-//! of a message.
+//! of a message, and [`Connection::write_message`](crate::Connection::write_message).
 //!
 //! ```
 //! use socketserver::framing::{LengthPrefixed, Prefix};
@@ -32,7 +32,7 @@ use crate::error::Error;
 ///
 /// # Errors
 /// `UnexpectedEof` at EOF inside the message, and those of the reader.
-pub fn read_fixed(reader: &mut (impl Read + ?Sized), message: &mut [u8]) -> io::Result<bool> {
+pub fn read_fixed(mut reader: impl Read, message: &mut [u8]) -> io::Result<bool> {
     let mut length = 0;
     while length < message.len() {
         match reader.read(&mut message[length..]) {
@@ -103,14 +103,10 @@ impl LengthPrefixed {
     /// is then neither read nor allocated, and the next read would take its bytes for a prefix, so
     /// the caller should close the connection. `UnexpectedEof` at EOF inside a message, and those
     /// of the reader.
-    pub fn read(
-        &self,
-        reader: &mut (impl Read + ?Sized),
-        message: &mut Vec<u8>,
-    ) -> io::Result<bool> {
+    pub fn read(&self, mut reader: impl Read, message: &mut Vec<u8>) -> io::Result<bool> {
         let mut prefix = [0; 8];
         message.clear();
-        if !read_fixed(reader, &mut prefix[8 - self.prefix.size()..])? {
+        if !read_fixed(&mut reader, &mut prefix[8 - self.prefix.size()..])? {
             return Ok(false);
         }
         let length = u64::from_be_bytes(prefix);
@@ -127,7 +123,7 @@ impl LengthPrefixed {
     /// # Errors
     /// `InvalidData` with [`Error::MessageTooLong`] when the message is over the limit, or over
     /// what the prefix can express; nothing is written then. And those of the writer.
-    pub fn write(&self, writer: &mut (impl Write + ?Sized), message: &[u8]) -> io::Result<()> {
+    pub fn write(&self, mut writer: impl Write, message: &[u8]) -> io::Result<()> {
         let length = message.len() as u64;
         self.check(length, self.max_length.min(self.prefix.max()))?;
         writer.write_all(&length.to_be_bytes()[8 - self.prefix.size()..])?;
@@ -191,12 +187,11 @@ mod tests {
     #[test]
     fn eof_inside_a_message_is_an_error() {
         for input in [&b"\0"[..], b"\0\x03ab"] {
-            let mut reader = input;
-            let result = LengthPrefixed::new(Prefix::U16).read(&mut reader, &mut Vec::new());
+            let result = LengthPrefixed::new(Prefix::U16).read(input, &mut Vec::new());
             assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{input:?}");
         }
-        assert!(!read_fixed(&mut &b""[..], &mut [0; 2]).unwrap());
-        let error = read_fixed(&mut &b"a"[..], &mut [0; 2]).unwrap_err();
+        assert!(!read_fixed(&b""[..], &mut [0; 2]).unwrap());
+        let error = read_fixed(&b"a"[..], &mut [0; 2]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -182,8 +182,8 @@ fn a_frame_that_announces_more_than_the_limit_is_refused_unread() {
     let frames = handler_fn(|connection| {
         let frames = LengthPrefixed::new(Prefix::U32).max_length(1000);
         let mut message = Vec::new();
-        while frames.read(connection, &mut message)? {
-            frames.write(connection, &message)?;
+        while frames.read(&mut *connection, &mut message)? {
+            frames.write(&mut *connection, &message)?;
         }
         Ok(())
     });

@@ -147,7 +147,7 @@ fn a_frame_has_a_deadline() {
     let reads_a_frame = handler_fn(move |connection| {
         let mut message = Vec::new();
         while connection.read_message(&frames, &mut message)? {
-            frames.write(connection, &message)?;
+            connection.write_message(&frames, &message)?;
         }
         Ok(())
     });

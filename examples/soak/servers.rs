@@ -223,7 +223,7 @@ impl StreamRequestHandler for Frames {
         let mut message = Vec::new();
         while connection.read_message(&FRAMES, &mut message)? {
             obey(&message)?;
-            FRAMES.write(connection, &message)?;
+            connection.write_message(&FRAMES, &message)?;
         }
         Ok(())
     }

@@ -165,9 +165,32 @@ impl Connection {
         message: &mut Vec<u8>,
     ) -> io::Result<bool> {
         self.with_message_timeout(|connection| {
-            let read = frames.read(connection, message);
+            let read = frames.read(&mut *connection, message);
             connection.record_failure(read)
         })
+    }
+
+    /// Writes a length-prefixed message: [`LengthPrefixed::write`].
+    ///
+    /// ```
+    /// use socketserver::Connection;
+    /// use socketserver::framing::{LengthPrefixed, Prefix};
+    ///
+    /// let frames = LengthPrefixed::new(Prefix::U16);
+    /// let mut in_memory = Connection::in_memory(b"\0\x02hi\0\0");
+    /// let connection = in_memory.as_mut();
+    /// let mut message = Vec::new();
+    /// while connection.read_message(&frames, &mut message)? {
+    ///     connection.write_message(&frames, &message)?;
+    /// }
+    /// assert_eq!(in_memory.output(), b"\0\x02hi\0\0");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`LengthPrefixed::write`]. `TimedOut` when a timeout has expired.
+    pub fn write_message(&mut self, frames: &LengthPrefixed, message: &[u8]) -> io::Result<()> {
+        frames.write(self, message)
     }
 
     /// Runs `read`, whose reads count as one message. The first byte must arrive within the
