@@ -47,7 +47,10 @@ pub fn read_fixed(mut reader: impl Read, message: &mut [u8]) -> io::Result<bool>
 }
 
 /// The size of a length prefix, which is in big-endian order (network byte order).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// Non-exhaustive: some protocols have prefixes of other sizes, such as three bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Prefix {
     /// One byte: messages of up to 255 bytes.
     U8,
@@ -76,7 +79,7 @@ impl Prefix {
 }
 
 /// The format of length-prefixed messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LengthPrefixed {
     prefix: Prefix,
     max_length: u64,
@@ -90,6 +93,7 @@ impl LengthPrefixed {
 
     /// Sets the maximal length of a message in bytes, without its prefix. With zero, only empty
     /// messages are allowed.
+    #[must_use]
     pub const fn max_length(mut self, bytes: usize) -> LengthPrefixed {
         self.max_length = bytes as u64;
         self
