@@ -40,7 +40,7 @@ impl StreamRequestHandler for Adder {
                 return Err(format!("{} bytes are no list of numbers", message.len()).into());
             };
             let sum: i64 = numbers.iter().map(|bytes| i64::from(i32::from_be_bytes(*bytes))).sum();
-            FRAMES.write(connection, &sum.to_be_bytes())?;
+            connection.write_message(&FRAMES, &sum.to_be_bytes())?;
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ mod tests {
     #[test]
     fn a_name_is_greeted() {
         let mut connection = Connection::in_memory("Ada\n");
-        Greeter.handle(&mut connection).unwrap();
+        Greeter.handle(connection.as_mut()).unwrap();
         assert_eq!(connection.output(), b"Hello Ada!\n");
     }
 }

@@ -39,19 +39,23 @@ impl StreamRequestHandler for NamedChat {
         };
         connection.write_all(b"success\r\n")?;
         let member = self.room.join(connection)?;
-        loop {
+        let has_quit = loop {
             line.clear();
             if connection.read_line(&mut line)? == 0 {
-                return Ok(());
+                break false;
             }
             let text = printable(&line);
             if text == "quit" {
-                // Out of the room first, so that this is the last thing that they read.
-                drop(member);
-                return Ok(connection.write_all(b"quit\r\n")?);
+                break true;
             }
             member.send_to_others(format!("[{}] {name}: {text}\r\n", ctime()));
+        };
+        // The client receives all lines sent before it left; then `quit`, as the last one.
+        member.leave();
+        if has_quit {
+            connection.write_all(b"quit\r\n")?;
         }
+        Ok(())
     }
 }
 

@@ -1,31 +1,34 @@
-//! What a datagram handler is given: [`DatagramRequest`].
+//! A datagram as its handler sees it: [`DatagramRequest`].
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::address::Address;
 use crate::config::Settings;
+use crate::id::ConnectionId;
 use crate::state::ServerHandle;
 use crate::state::ServerState;
 
-/// The sending side of a datagram transport: [`Udp`](crate::transport::Udp) and
-/// [`UnixDatagram`](crate::transport::UnixDatagram) bring theirs.
+/// The sending side of a datagram transport, for the replies to an
+/// [`IncomingDatagram`](crate::transport::IncomingDatagram).
 pub trait DatagramSocket: Send + Sync + 'static {
-    /// Sends one datagram, whole or not at all.
+    /// Sends one datagram, without blocking.
+    ///
+    /// # Errors
+    /// Those of sendto(2); `WouldBlock` when the peer's queue is full.
     fn send_to(&self, data: &[u8], peer: &Address) -> io::Result<()>;
 }
 
-/// One datagram, to be answered or not.
+/// A datagram, and the means to reply to it.
 ///
-/// A reply is sent at once with [`reply`](DatagramRequest::reply), or collected by writing to the
-/// request ([`Write`]) and sent as one datagram when the handler returns without an error; nothing
-/// is sent where nothing was written.
+/// [`reply`](DatagramRequest::reply) sends a reply at once. What is written to the request
+/// ([`Write`]) is collected and sent as one datagram when the handler returns without an error;
+/// nothing is sent if nothing was written.
 pub struct DatagramRequest {
-    id: u64,
+    id: ConnectionId,
     data: Vec<u8>,
     peer: Address,
     socket: Arc<dyn DatagramSocket>,
@@ -35,7 +38,7 @@ pub struct DatagramRequest {
 
 impl DatagramRequest {
     pub(crate) fn new(
-        id: u64,
+        id: ConnectionId,
         data: Vec<u8>,
         peer: Address,
         socket: Arc<dyn DatagramSocket>,
@@ -45,17 +48,17 @@ impl DatagramRequest {
         DatagramRequest { id, data, peer, socket, server, reply: Vec::new() }
     }
 
-    /// This request's number, the first one being 1; no other request of this server ever has it.
-    pub fn id(&self) -> u64 {
+    /// The request's number, unique within its server.
+    pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// What the datagram says, whole; it may be empty.
+    /// The datagram's contents, which may be empty.
     pub fn data(&self) -> &[u8] {
         &self.data
     }
 
-    /// Who sent it. A Unix socket without a name cannot be answered.
+    /// The sender's address. A sender on an unnamed Unix socket cannot be replied to.
     pub fn peer_addr(&self) -> &Address {
         &self.peer
     }
@@ -65,21 +68,20 @@ impl DatagramRequest {
         self.server.local_addr()
     }
 
-    /// The server that this datagram came in through.
+    /// The server that received this datagram.
     pub fn server(&self) -> &ServerHandle {
         &self.server
     }
 
-    /// Sends a datagram to the peer, at once.
+    /// Sends a datagram to the peer, at once and without blocking.
     ///
     /// # Errors
-    /// What the system says of the datagram or the peer. `WouldBlock` when a Unix peer's queue is
-    /// full: nobody waits for a peer that does not read.
+    /// Those of sendto(2). `WouldBlock` when the queue of a peer on a Unix socket is full.
     pub fn reply(&self, data: impl AsRef<[u8]>) -> io::Result<()> {
         self.socket.send_to(data.as_ref(), &self.peer)
     }
 
-    /// Sends what was collected by writing.
+    /// Sends the collected reply, if any.
     pub(crate) fn send_collected(&mut self) -> io::Result<()> {
         if self.reply.is_empty() {
             return Ok(());
@@ -94,30 +96,30 @@ impl DatagramRequest {
     /// use socketserver::{DatagramRequest, DatagramRequestHandler, services::Echo};
     ///
     /// let mut request = DatagramRequest::in_memory("hello");
-    /// DatagramRequestHandler::handle(&Echo, &mut request).unwrap();
+    /// DatagramRequestHandler::handle(&Echo, request.as_mut()).unwrap();
     /// assert_eq!(request.finish().unwrap(), [b"hello"]);
     /// ```
     ///
     /// # Panics
-    /// When the process has no descriptors left.
+    /// When the process has no file descriptors left.
     pub fn in_memory(data: impl Into<Vec<u8>>) -> InMemoryDatagram {
-        let here = Address::Udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let sent = Arc::new(Replies::default());
-        let state = ServerState::new(Settings::default(), here.clone());
-        let state = Arc::new(state.expect("a pipe and an event descriptor"));
-        let request = DatagramRequest::new(state.new_id(), data.into(), here, sent.clone(), state);
-        InMemoryDatagram { request, sent }
+        let address = Address::Udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let state = ServerState::new(Settings::default(), address.clone());
+        let state = Arc::new(state.expect("a pipe and an eventfd"));
+        let (id, replies) = (state.new_id(), Arc::new(Replies::default()));
+        let request = DatagramRequest::new(id, data.into(), address, replies.clone(), state);
+        InMemoryDatagram { request, replies }
     }
 }
 
-/// What is written becomes the one reply, sent when the handler returns.
+/// Collects the reply that is sent when the handler returns without an error.
 impl Write for DatagramRequest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.reply.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
-    /// Does nothing: a datagram is sent whole, at the end.
+    /// Does nothing: the reply is one datagram.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -133,40 +135,42 @@ impl std::fmt::Debug for DatagramRequest {
     }
 }
 
-/// A [`DatagramRequest`] without a socket, whose replies can be looked at.
+/// A [`DatagramRequest`] without a socket, whose replies can be inspected.
+///
+/// [`as_mut`](AsMut::as_mut) is the `DatagramRequest` for a handler. See
+/// [`DatagramRequest::in_memory`].
 #[derive(Debug)]
 pub struct InMemoryDatagram {
     request: DatagramRequest,
-    sent: Arc<Replies>,
+    replies: Arc<Replies>,
 }
 
 impl InMemoryDatagram {
-    /// The same from another peer.
+    /// Sets the address of the peer.
+    #[must_use]
     pub fn with_peer(mut self, peer: Address) -> InMemoryDatagram {
         self.request.peer = peer;
         self
     }
 
-    /// Ends the request as a server does, and returns the replies that were sent, in order.
+    /// Sends the collected reply, as a server does, and returns all replies in order.
     ///
     /// # Errors
-    /// None with a socket in memory; the type is that of sending.
+    /// None: sending in memory does not fail.
     pub fn finish(mut self) -> io::Result<Vec<Vec<u8>>> {
         self.request.send_collected()?;
-        Ok(std::mem::take(&mut *self.sent.0.lock()))
+        Ok(std::mem::take(&mut *self.replies.0.lock()))
     }
 }
 
-impl Deref for InMemoryDatagram {
-    type Target = DatagramRequest;
-
-    fn deref(&self) -> &DatagramRequest {
+impl AsRef<DatagramRequest> for InMemoryDatagram {
+    fn as_ref(&self) -> &DatagramRequest {
         &self.request
     }
 }
 
-impl DerefMut for InMemoryDatagram {
-    fn deref_mut(&mut self) -> &mut DatagramRequest {
+impl AsMut<DatagramRequest> for InMemoryDatagram {
+    fn as_mut(&mut self) -> &mut DatagramRequest {
         &mut self.request
     }
 }

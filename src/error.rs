@@ -1,120 +1,194 @@
-//! [`Error`]: what can go wrong, with the context that a log line needs.
+//! [`Error`]: the errors of this crate, with the context that a log line needs.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::time::Duration;
 use std::{fmt, io};
 
-/// What this crate's own functions return.
+use rustix::io::Errno;
+
+/// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and where.
+/// The errors of this crate.
 ///
-/// Reading and writing a [`Connection`](crate::Connection) gives [`std::io::Error`], as std's
-/// streams do; where a limit of this crate is the cause, that error carries one of these, which
-/// [`Error::of`] finds.
+/// Reads and writes of a [`Connection`](crate::Connection) fail with [`std::io::Error`], as those
+/// of std's streams do. If the cause is a limit of this crate, that error contains one of these:
+/// see [`Error::of`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A text is not an address, or an address of the wrong kind for this server.
+    /// A text is not an address, or not one of this server's transport.
+    #[non_exhaustive]
     Address {
-        /// The text as it was given.
+        /// The text.
         text: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// A host name could not be turned into an address.
+    /// A host name could not be resolved.
+    #[non_exhaustive]
     Resolve {
-        /// The host and port as they were given.
+        /// The host and port.
         host: String,
-        /// What the system's resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
-    /// A server could not listen on an address.
+    /// A server could not bind to an address, or listen on it.
+    #[non_exhaustive]
     Bind {
         /// The address.
         address: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A peer sent a line longer than `max_line_length`.
+    #[non_exhaustive]
     LineTooLong {
-        /// The limit, in bytes, the line's end included.
+        /// The limit, in bytes, `\n` included.
         limit: usize,
     },
-    /// A peer announced, or the program wants to send, a [framed](crate::framing) message over
-    /// the limit.
+    /// A [framed](crate::framing) message, announced by a peer or to be sent, is over the limit.
+    #[non_exhaustive]
     MessageTooLong {
         /// The length of the message, in bytes.
         length: u64,
         /// The limit, in bytes.
         limit: u64,
     },
-    /// A peer sent nothing for too long: `idle_timeout`, or `read_timeout`.
+    /// No message began for the `idle_timeout`.
+    #[non_exhaustive]
     IdleTimeout {
-        /// How long it was waited for.
+        /// The timeout.
         limit: Duration,
     },
-    /// A message that had begun was not whole by its `message_timeout`.
+    /// No input for the `read_timeout`.
+    #[non_exhaustive]
+    ReadTimeout {
+        /// The timeout.
+        limit: Duration,
+    },
+    /// A message was not complete after the `message_timeout`.
+    #[non_exhaustive]
     MessageTimeout {
-        /// How long it was given.
+        /// The timeout.
         limit: Duration,
     },
-    /// A message came, or was taken, more slowly than `min_rate` allows.
+    /// A peer sent a message, or received a write, at less than the `min_rate`.
+    #[non_exhaustive]
     TooSlow {
-        /// The limit.
+        /// The minimal rate.
         bytes_per_second: u32,
     },
-    /// A peer took nothing of what was written to it for too long: `write_timeout`.
+    /// A peer received nothing of a write for the `write_timeout`.
+    #[non_exhaustive]
     WriteTimeout {
-        /// How long it was waited for.
+        /// The timeout.
         limit: Duration,
     },
-    /// A datagram was longer than `max_packet_size`. It was dropped: half a message is none.
+    /// A datagram was longer than `max_packet_size`, and was dropped.
+    #[non_exhaustive]
     Truncated {
         /// The datagram's length, in bytes.
         length: usize,
         /// The limit, in bytes.
         limit: usize,
     },
-    /// A handler panicked; this is the panic's message.
+    /// A handler panicked.
+    #[non_exhaustive]
     Panicked {
-        /// What the panic said.
+        /// The panic's message.
         message: String,
     },
-    /// A forking server will not fork, because this process has other threads: a child could
-    /// inherit a lock (of the allocator, of a logger) that nobody in it will ever release.
+    /// A forking server does not fork, because the process has other threads: a child could
+    /// inherit a lock (of the allocator, of a logger) that is never released in it.
+    #[non_exhaustive]
     OtherThreads {
-        /// How many threads the process has besides the one that serves.
+        /// The number of threads besides the serving one.
         count: usize,
     },
-    /// The server was shut down before; it serves no more.
+    /// The server has been shut down, and cannot serve again.
     ShutDown,
-    /// The system refused something else.
+    /// Another system call failed.
+    #[non_exhaustive]
     System {
-        /// What was being done.
+        /// What it was for, as in "cannot {doing}".
         doing: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
+    /// An I/O error of the program's own, converted by `?`.
+    Io(io::Error),
 }
 
 impl Error {
-    /// The error of this crate that an [`io::Error`] carries, if any.
+    /// The error of this crate inside an [`io::Error`], if any.
     ///
     /// ```
     /// use socketserver::{Connection, Error};
     ///
     /// let mut connection = Connection::in_memory("far too long\n");
+    /// let connection = connection.as_mut();
     /// connection.set_max_line_length(4);
     /// let error = connection.read_line(&mut String::new()).unwrap_err();
-    /// assert!(matches!(Error::of(&error), Some(Error::LineTooLong { limit: 4 })));
+    /// assert!(matches!(Error::of(&error), Some(Error::LineTooLong { limit: 4, .. })));
     /// ```
     pub fn of(error: &io::Error) -> Option<&Error> {
         error.get_ref()?.downcast_ref()
     }
 
+    /// Whether an error only means that the peer is gone: reset, `EPIPE`, EOF inside a message, or
+    /// unreachable. The error is an [`io::Error`] or one of these.
+    ///
+    /// ```
+    /// use std::io;
+    /// use socketserver::Error;
+    ///
+    /// assert!(Error::is_disconnect(&io::Error::from(io::ErrorKind::ConnectionReset)));
+    /// assert!(!Error::is_disconnect(&io::Error::from(io::ErrorKind::PermissionDenied)));
+    /// ```
+    pub fn is_disconnect(error: &(dyn std::error::Error + 'static)) -> bool {
+        Disconnect::of(error).is_some()
+    }
+
     pub(crate) fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::System { doing, source }
+    }
+}
+
+/// How a peer has disconnected.
+pub(crate) enum Disconnect {
+    /// EOF inside a message.
+    Eof,
+    /// Reset, or unreachable.
+    Reset,
+}
+
+impl Disconnect {
+    /// `None` for an error that is not a disconnect.
+    pub(crate) fn of(error: &(dyn std::error::Error + 'static)) -> Option<Disconnect> {
+        if let Some(Error::System { source, .. } | Error::Io(source)) = error.downcast_ref() {
+            return Disconnect::of(source);
+        }
+        let error: &io::Error = error.downcast_ref()?;
+        if let Some(inner) = Error::of(error) {
+            return Disconnect::of(inner);
+        }
+        match (error.kind(), Errno::from_io_error(error)) {
+            (ErrorKind::UnexpectedEof, _) => Some(Disconnect::Eof),
+            (
+                ErrorKind::BrokenPipe
+                | ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::NotConnected,
+                _,
+            ) => Some(Disconnect::Reset),
+            // The peer's host or network is gone. A timeout of this crate has no errno.
+            (_, Some(Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH)) => {
+                Some(Disconnect::Reset)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -132,6 +206,9 @@ impl fmt::Display for Error {
                 write!(f, "datagram of {length} bytes is too long (limit {limit} bytes)")
             }
             Error::IdleTimeout { limit } => {
+                write!(f, "timed out: the peer sent no message for {limit:?}")
+            }
+            Error::ReadTimeout { limit } => {
                 write!(f, "timed out: the peer sent nothing for {limit:?}")
             }
             Error::MessageTimeout { limit } => {
@@ -151,6 +228,7 @@ impl fmt::Display for Error {
             ),
             Error::ShutDown => f.write_str("the server has been shut down"),
             Error::System { doing, source } => write!(f, "cannot {doing}: {source}"),
+            Error::Io(error) => error.fmt(f),
         }
     }
 }
@@ -161,36 +239,96 @@ impl std::error::Error for Error {
             Error::Resolve { source, .. }
             | Error::Bind { source, .. }
             | Error::System { source, .. } => Some(source),
+            // Displayed as the error itself.
+            Error::Io(error) => error.source(),
             _ => None,
         }
     }
 }
 
-/// How a limit of this crate passes through an interface that speaks [`io::Error`].
+/// For functions that return [`io::Error`]; [`Error::of`] is the way back.
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
+        let error = match error {
+            Error::Io(error) => return error,
+            error => error,
+        };
         let kind = match &error {
             Error::Resolve { source, .. }
             | Error::Bind { source, .. }
             | Error::System { source, .. } => source.kind(),
-            Error::Address { .. } => io::ErrorKind::InvalidInput,
+            Error::Address { .. } => ErrorKind::InvalidInput,
             Error::LineTooLong { .. } | Error::MessageTooLong { .. } | Error::Truncated { .. } => {
-                io::ErrorKind::InvalidData
+                ErrorKind::InvalidData
             }
             Error::IdleTimeout { .. }
+            | Error::ReadTimeout { .. }
             | Error::MessageTimeout { .. }
             | Error::TooSlow { .. }
-            | Error::WriteTimeout { .. } => io::ErrorKind::TimedOut,
-            _ => io::ErrorKind::Other,
+            | Error::WriteTimeout { .. } => ErrorKind::TimedOut,
+            _ => ErrorKind::Other,
         };
         io::Error::new(kind, error)
     }
 }
 
-/// So that an address which cannot be wrong, such as a `SocketAddr`, fits where one that can is
-/// also taken.
+/// For `?` on std's I/O in a function that returns [`Result`]. An error of this crate inside the
+/// [`io::Error`] becomes itself again, any other one [`Error::Io`].
+///
+/// ```no_run
+/// use socketserver::{ThreadingTcpServer, services::Echo};
+///
+/// fn main() -> socketserver::Result<()> {
+///     let address = std::fs::read_to_string("/etc/echo/address")?;
+///     ThreadingTcpServer::bind(address.trim(), Echo)?.serve_forever()
+/// }
+/// ```
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        error.downcast().unwrap_or_else(Error::Io)
+    }
+}
+
+/// For [`Builder::bind`](crate::Builder::bind) with an address that needs no parsing, such as a
+/// `SocketAddr`.
 impl From<Infallible> for Error {
     fn from(never: Infallible) -> Error {
         match never {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_of_a_limit_is_no_disconnect_and_one_of_the_system_is() {
+        let limit = Duration::from_secs(1);
+        for error in [
+            Error::IdleTimeout { limit },
+            Error::ReadTimeout { limit },
+            Error::WriteTimeout { limit },
+        ] {
+            assert!(!Error::is_disconnect(&error));
+            assert!(!Error::is_disconnect(&io::Error::from(error)));
+        }
+        for errno in [Errno::TIMEDOUT, Errno::CONNRESET] {
+            assert!(Error::is_disconnect(&io::Error::from(errno)), "{errno}");
+            let source = errno.into();
+            assert!(Error::is_disconnect(&Error::System { doing: "read", source }), "{errno}");
+        }
+        assert!(!Error::is_disconnect(&io::Error::from(ErrorKind::TimedOut)));
+    }
+
+    #[test]
+    fn an_error_goes_through_io_error_and_back() {
+        let error = Error::from(io::Error::from(Error::LineTooLong { limit: 1 }));
+        assert!(matches!(error, Error::LineTooLong { limit: 1 }));
+        let error = Error::from(io::Error::from(Errno::NOENT));
+        assert!(matches!(error, Error::Io(_)));
+        let text = error.to_string();
+        let error = io::Error::from(error);
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotFound, text));
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::NOENT));
     }
 }

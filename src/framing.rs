@@ -1,8 +1,9 @@
-//! Binary messages on a byte stream: of a fixed size, or behind their length.
+//! Binary messages on a byte stream: of a fixed size, or with a length prefix.
 //!
-//! Both work on anything that reads and writes, a [`Connection`](crate::Connection) as well as a
-//! client's `TcpStream`. A handler had better use
-//! [`Connection::read_message`](crate::Connection::read_message), which bounds the time too.
+//! The functions take any [`Read`] and [`Write`] by value, so also `&mut reader` or `&stream` of a
+//! client's `TcpStream`. A handler uses
+//! [`Connection::read_message`](crate::Connection::read_message), which also applies the timeouts
+//! of a message, and [`Connection::write_message`](crate::Connection::write_message).
 //!
 //! ```
 //! use socketserver::framing::{LengthPrefixed, Prefix};
@@ -12,14 +13,14 @@
 //! let mut connection = Connection::in_memory(b"\0\x02hi\xff\xff...");
 //!
 //! let mut message = Vec::new();
-//! assert!(frames.read(&mut *connection, &mut message)?);
+//! assert!(frames.read(connection.as_mut(), &mut message)?);
 //! assert_eq!(message, b"hi");
-//! frames.write(&mut *connection, b"hello")?;
+//! frames.write(connection.as_mut(), b"hello")?;
 //! assert_eq!(connection.output(), b"\0\x05hello");
 //!
-//! let error = frames.read(&mut *connection, &mut message).unwrap_err();
+//! let error = frames.read(connection.as_mut(), &mut message).unwrap_err();
 //! let limit = Error::of(&error);
-//! assert!(matches!(limit, Some(Error::MessageTooLong { length: 65_535, limit: 1000 })));
+//! assert!(matches!(limit, Some(Error::MessageTooLong { length: 65_535, limit: 1000, .. })));
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
@@ -27,12 +28,11 @@ use std::io::{self, Read, Write};
 
 use crate::error::Error;
 
-/// Reads a message of a fixed size: exactly as much as `message` has room for. `false` when the
-/// input ended before its first byte.
+/// Reads a message of the size of `message`. Returns `false` at EOF before the first byte.
 ///
 /// # Errors
-/// `UnexpectedEof` when the input ended in the middle of it, and those of the reader.
-pub fn read_fixed(reader: &mut (impl Read + ?Sized), message: &mut [u8]) -> io::Result<bool> {
+/// `UnexpectedEof` at EOF inside the message, and those of the reader.
+pub fn read_fixed(mut reader: impl Read, message: &mut [u8]) -> io::Result<bool> {
     let mut length = 0;
     while length < message.len() {
         match reader.read(&mut message[length..]) {
@@ -46,8 +46,11 @@ pub fn read_fixed(reader: &mut (impl Read + ?Sized), message: &mut [u8]) -> io::
     Ok(true)
 }
 
-/// How many bytes a length takes, in big-endian order, as on every wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The size of a length prefix, which is in big-endian order (network byte order).
+///
+/// Non-exhaustive: some protocols have prefixes of other sizes, such as three bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Prefix {
     /// One byte: messages of up to 255 bytes.
     U8,
@@ -69,64 +72,62 @@ impl Prefix {
         }
     }
 
-    /// The longest length it can say.
+    /// The greatest length it can express.
     fn max(self) -> u64 {
         u64::MAX >> (64 - 8 * self.size())
     }
 }
 
-/// Messages behind their length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The format of length-prefixed messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LengthPrefixed {
     prefix: Prefix,
     max_length: u64,
 }
 
 impl LengthPrefixed {
-    /// Messages of up to 64 KiB, or what the prefix can say if that is less.
+    /// Messages of up to 64 KiB, or of what the prefix can express if that is less.
     pub const fn new(prefix: Prefix) -> LengthPrefixed {
         LengthPrefixed { prefix, max_length: 64 * 1024 }
     }
 
-    /// How long a message may be, in bytes, its prefix not included.
+    /// Sets the maximal length of a message in bytes, without its prefix. With zero, only empty
+    /// messages are allowed.
+    #[must_use]
     pub const fn max_length(mut self, bytes: usize) -> LengthPrefixed {
         self.max_length = bytes as u64;
         self
     }
 
-    /// Reads a message, in the place of what `message` holds. `false` when the input ended before
-    /// its first byte.
+    /// Reads a message into `message`, replacing its contents. Returns `false` at EOF before the
+    /// first byte.
     ///
     /// # Errors
-    /// `InvalidData` with [`Error::MessageTooLong`] when a longer message is announced, before a
-    /// byte of it is read or reserved; what follows in the input is then not a prefix, so that the
-    /// connection is best closed. `UnexpectedEof` when the input ends in the middle of a message,
-    /// and those of the reader.
-    pub fn read(
-        &self,
-        reader: &mut (impl Read + ?Sized),
-        message: &mut Vec<u8>,
-    ) -> io::Result<bool> {
+    /// `InvalidData` with [`Error::MessageTooLong`] when the prefix is over the limit. The message
+    /// is then neither read nor allocated, and the next read would take its bytes for a prefix, so
+    /// the caller should close the connection. `UnexpectedEof` at EOF inside a message, and those
+    /// of the reader.
+    pub fn read(&self, mut reader: impl Read, message: &mut Vec<u8>) -> io::Result<bool> {
         let mut prefix = [0; 8];
         message.clear();
-        if !read_fixed(reader, &mut prefix[8 - self.prefix.size()..])? {
+        if !read_fixed(&mut reader, &mut prefix[8 - self.prefix.size()..])? {
             return Ok(false);
         }
         let length = u64::from_be_bytes(prefix);
         self.check(length, self.max_length)?;
-        // Reserved as it arrives: a peer that announces much and sends little gets little.
+        // `read_to_end` allocates as bytes arrive, not what the prefix announces.
         if (reader.take(length).read_to_end(message)? as u64) < length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(true)
     }
 
-    /// Writes a message behind its length.
+    /// Writes a message with its prefix.
     ///
     /// # Errors
-    /// `InvalidData` with [`Error::MessageTooLong`] for one that is longer than the limit, or than
-    /// the prefix can say, before a byte of it is written; and those of the writer.
-    pub fn write(&self, writer: &mut (impl Write + ?Sized), message: &[u8]) -> io::Result<()> {
+    /// `InvalidData` with [`Error::MessageTooLong`] when the message is over the limit, or over
+    /// what the prefix can express; nothing is written then. And those of the writer.
+    pub fn write(&self, mut writer: impl Write, message: &[u8]) -> io::Result<()> {
         let length = message.len() as u64;
         self.check(length, self.max_length.min(self.prefix.max()))?;
         writer.write_all(&length.to_be_bytes()[8 - self.prefix.size()..])?;
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_prefix_comes_back_as_it_was_written() {
+    fn messages_with_every_prefix_are_read_as_they_were_written() {
         for (prefix, wire) in [
             (Prefix::U8, &b"\x03abc"[..]),
             (Prefix::U16, b"\0\x03abc"),
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_over_the_limit_reserves_nothing_and_reads_nothing_more() {
+    fn a_length_over_the_limit_allocates_nothing_and_reads_nothing_more() {
         let frames = LengthPrefixed::new(Prefix::U32).max_length(4);
         let mut reader = &b"\xff\xff\xff\xffrest"[..];
         let mut message = Vec::new();
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_prefix_cannot_say_is_not_written() {
+    fn a_message_too_long_for_its_prefix_is_not_written() {
         let mut written = Vec::new();
         let error = LengthPrefixed::new(Prefix::U8).write(&mut written, &[0; 256]).unwrap_err();
         assert!(matches!(
@@ -188,14 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_ends_inside_a_message_is_an_error() {
+    fn eof_inside_a_message_is_an_error() {
         for input in [&b"\0"[..], b"\0\x03ab"] {
-            let mut reader = input;
-            let result = LengthPrefixed::new(Prefix::U16).read(&mut reader, &mut Vec::new());
+            let result = LengthPrefixed::new(Prefix::U16).read(input, &mut Vec::new());
             assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{input:?}");
         }
-        assert!(!read_fixed(&mut &b""[..], &mut [0; 2]).unwrap());
-        let error = read_fixed(&mut &b"a"[..], &mut [0; 2]).unwrap_err();
+        assert!(!read_fixed(&b""[..], &mut [0; 2]).unwrap());
+        let error = read_fixed(&b"a"[..], &mut [0; 2]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -1,4 +1,4 @@
-//! The traits that a user implements.
+//! The traits that handlers implement.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -6,21 +6,21 @@ use std::sync::Arc;
 use crate::connection::Connection;
 use crate::datagram::DatagramRequest;
 
-/// What went wrong in a handler: anything that `?` can be used on.
+/// The error of a handler: any error that `?` can convert.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
 
-/// What a handler returns.
+/// The result of a handler's method.
 pub type HandlerResult = Result<(), HandlerError>;
 
-/// What a server does with each connection.
+/// Serves the connections of a stream server.
 ///
-/// One handler serves all connections of its server, many at a time under
-/// [`Threading`](crate::Threading), so it is shared and takes `&self`: what concerns one connection
-/// lives in the variables of [`handle`](StreamRequestHandler::handle), what concerns all of them in
-/// the handler's fields, behind a lock or atomic.
+/// One handler serves all connections of its server, concurrently under
+/// [`Threading`](crate::Threading), so its methods take `&self`. The state of one connection is in
+/// the variables of [`handle`](StreamRequestHandler::handle); state shared by all connections is in
+/// the handler's fields, in locks or atomics.
 ///
 /// The order of calls is `verify_request`, `setup`, `handle`, `finish`, as in CPython. An error or
-/// a panic in any of them ends this connection and no other.
+/// a panic in any of them ends only this connection.
 ///
 /// ```
 /// use std::io::{BufRead, Write};
@@ -40,40 +40,39 @@ pub type HandlerResult = Result<(), HandlerError>;
 /// }
 /// ```
 ///
-/// A closure is a handler too; where its argument's type is not written out, [`handler_fn`] helps
-/// the compiler along.
+/// Closures are handlers, too. If the compiler cannot infer the type of the argument, wrap the
+/// closure in [`handler_fn`].
 pub trait StreamRequestHandler: Send + Sync + 'static {
-    /// Whether to serve this connection at all; if not, it is closed. By default all are served.
+    /// Whether to serve this connection; if not, it is closed. `true` by default.
     ///
-    /// Called on the thread that accepts, before a thread or process is spent: it should be quick,
-    /// and neither read nor write.
+    /// It runs on the accepting thread, before a thread, process or fiber is used for the
+    /// connection, so it should not block; it cannot read or write.
     fn verify_request(&self, connection: &Connection) -> bool {
         let _ = connection;
         true
     }
 
-    /// Prepares the connection. When it fails, neither `handle` nor `finish` is called.
+    /// Prepares the connection. If it fails, neither `handle` nor `finish` is called.
     fn setup(&self, connection: &mut Connection) -> HandlerResult {
         let _ = connection;
         Ok(())
     }
 
-    /// Serves the connection, to its end. When this returns, what was written is sent, and the
-    /// connection closed.
+    /// Serves the connection. When it returns, the output is sent and the connection is closed.
     fn handle(&self, connection: &mut Connection) -> HandlerResult;
 
-    /// Cleans up: called whenever `setup` succeeded, also after `handle` failed or panicked.
-    /// [`Connection::close_reason`] says why the connection ends.
+    /// Cleans up. It is called if `setup` has succeeded, also after `handle` has failed or
+    /// panicked. [`Connection::close_reason`] tells why the connection ends.
     fn finish(&self, connection: &mut Connection) -> HandlerResult {
         let _ = connection;
         Ok(())
     }
 
-    /// Told of each error that the other methods return, and of each panic
-    /// ([`Error::Panicked`](crate::Error::Panicked)). By default it is logged.
+    /// Called with each error of the other methods, and for each panic with
+    /// [`Error::Panicked`](crate::Error::Panicked). By default it is logged.
     ///
-    /// A peer that hangs up is a normal end, and not reported here; see
-    /// [`is_hang_up`](crate::is_hang_up).
+    /// A disconnect by the peer ([`Error::is_disconnect`](crate::Error::is_disconnect)) is a normal
+    /// end, and is not reported.
     fn handle_error(&self, connection: &Connection, error: &(dyn Error + Send + Sync + 'static)) {
         log::error!("connection {} from {}: {error}", connection.id(), connection.peer_addr());
     }
@@ -88,7 +87,7 @@ where
     }
 }
 
-/// A handler that others hold on to.
+/// A handler that the program shares with the server.
 impl<H: StreamRequestHandler + ?Sized> StreamRequestHandler for Arc<H> {
     fn verify_request(&self, connection: &Connection) -> bool {
         (**self).verify_request(connection)
@@ -111,7 +110,7 @@ impl<H: StreamRequestHandler + ?Sized> StreamRequestHandler for Arc<H> {
     }
 }
 
-/// What a server does with each datagram: the like of [`StreamRequestHandler`].
+/// Serves the datagrams of a datagram server, as [`StreamRequestHandler`] serves connections.
 ///
 /// ```
 /// use std::io::Write;
@@ -128,36 +127,38 @@ impl<H: StreamRequestHandler + ?Sized> StreamRequestHandler for Arc<H> {
 /// }
 ///
 /// let mut request = DatagramRequest::in_memory("hello");
-/// Length.handle(&mut request).unwrap();
+/// Length.handle(request.as_mut()).unwrap();
 /// assert_eq!(request.finish().unwrap(), [b"5\n"]);
 /// ```
 pub trait DatagramRequestHandler: Send + Sync + 'static {
-    /// Whether to serve this datagram at all; if not, it is dropped. By default all are served.
+    /// Whether to serve this datagram; if not, it is dropped. `true` by default.
     fn verify_request(&self, request: &DatagramRequest) -> bool {
         let _ = request;
         true
     }
 
-    /// Prepares the request. When it fails, neither `handle` nor `finish` is called.
+    /// Prepares the request. If it fails, neither `handle` nor `finish` is called.
     fn setup(&self, request: &mut DatagramRequest) -> HandlerResult {
         let _ = request;
         Ok(())
     }
 
-    /// Serves the datagram. When this returns without an error, what was written to the request
-    /// is sent as one reply.
+    /// Serves the datagram. When it returns without an error, what was written to the request is
+    /// sent as one reply.
     fn handle(&self, request: &mut DatagramRequest) -> HandlerResult;
 
-    /// Cleans up: called whenever `setup` succeeded, also after `handle` failed or panicked.
+    /// Cleans up. It is called if `setup` has succeeded, also after `handle` has failed or
+    /// panicked.
     fn finish(&self, request: &mut DatagramRequest) -> HandlerResult {
         let _ = request;
         Ok(())
     }
 
-    /// Told of each error that the other methods return, of each panic
-    /// ([`Error::Panicked`](crate::Error::Panicked)), of a reply that could not be sent, and of a
-    /// datagram that was dropped for its length ([`Error::Truncated`](crate::Error::Truncated),
-    /// with a request that has no data). By default it is logged.
+    /// Called with each error of the other methods, for each panic with
+    /// [`Error::Panicked`](crate::Error::Panicked), with the error of a reply that could not be
+    /// sent, and for a datagram that was too long and dropped with
+    /// [`Error::Truncated`](crate::Error::Truncated) (the request has no data then). By default it
+    /// is logged.
     fn handle_error(&self, request: &DatagramRequest, error: &(dyn Error + Send + Sync + 'static)) {
         log::error!("datagram from {}: {error}", request.peer_addr());
     }
@@ -172,7 +173,7 @@ where
     }
 }
 
-/// A handler that others hold on to.
+/// A handler that the program shares with the server.
 impl<H: DatagramRequestHandler + ?Sized> DatagramRequestHandler for Arc<H> {
     fn verify_request(&self, request: &DatagramRequest) -> bool {
         (**self).verify_request(request)
@@ -195,7 +196,7 @@ impl<H: DatagramRequestHandler + ?Sized> DatagramRequestHandler for Arc<H> {
     }
 }
 
-/// Lets a closure be a stream handler without spelling out its argument.
+/// Returns the closure, as a stream handler whose argument type the compiler can infer.
 ///
 /// ```
 /// use std::io::Write;
@@ -212,7 +213,7 @@ where
     handle
 }
 
-/// Lets a closure be a datagram handler without spelling out its argument.
+/// Returns the closure, as a datagram handler whose argument type the compiler can infer.
 ///
 /// ```
 /// use socketserver::{UdpServer, datagram_handler_fn};

@@ -300,6 +300,7 @@ mod datagram;
 mod error;
 pub mod framing;
 mod handler;
+mod id;
 mod mixin;
 mod net;
 mod request;
@@ -315,7 +316,7 @@ pub use ipnet;
 pub use accept::{BaseServer, NextRequest};
 pub use address::{Address, Endpoint, Scheme, UnixName};
 pub use broadcast::{Broadcast, Member};
-pub use close_reason::{CloseReason, is_hang_up};
+pub use close_reason::CloseReason;
 pub use config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Peers};
 pub use connection::{Connection, InMemoryConnection, Line};
 pub use datagram::{DatagramRequest, InMemoryDatagram};
@@ -324,6 +325,7 @@ pub use handler::{
     DatagramRequestHandler, HandlerError, HandlerResult, StreamRequestHandler, datagram_handler_fn,
     handler_fn,
 };
+pub use id::{ConnectionId, MemberId};
 #[cfg(feature = "fibers")]
 pub use mixin::Fibers;
 pub use mixin::{ForkDespiteThreads, Forking, Mixin, Sequential, Spawnable, Threading};

@@ -33,7 +33,7 @@ fn tied_buffers(criterion: &mut Criterion) {
     group.bench_function("echo of 1000 lines of 64 bytes", |bencher| {
         bencher.iter_batched_ref(
             || Connection::in_memory(&lines[..]),
-            |connection| StreamRequestHandler::handle(&Echo, connection).unwrap(),
+            |connection| StreamRequestHandler::handle(&Echo, connection.as_mut()).unwrap(),
             BatchSize::SmallInput,
         );
     });

@@ -13,7 +13,7 @@ use rustyline::{Config, DefaultEditor, ExternalPrinter};
 use signal_hook::consts::SIGINT;
 use socket2::Socket;
 use socketserver::services::printable;
-use socketserver::{Endpoint, Scheme, is_hang_up};
+use socketserver::{Endpoint, Error, Scheme};
 
 use crate::client::{self, Failure, failed};
 
@@ -62,7 +62,7 @@ fn filter(program: &'static str, mut input: impl BufRead, socket: Socket) -> Res
     // Not joined: the server's end ends the program, also while standard input is still open.
     thread::spawn(move || match io::copy(&mut io::stdin().lock(), &mut &socket) {
         // That the server has gone is for the reading side to find out, after its last words.
-        Err(error) if !is_hang_up(&error) => {
+        Err(error) if !Error::is_disconnect(&error) => {
             let failure = failed("cannot send standard input")(error);
             std::process::exit(client::report(program, failure).into())
         }

@@ -49,16 +49,17 @@ fn check_chat(input: &[u8], peer: Address, limit: usize) {
         log.send(line.to_owned()).unwrap();
     });
     let mut listener = Connection::in_memory("");
-    let _member = chat.room().join(&mut listener).unwrap();
+    let _member = chat.room().join(listener.as_mut()).unwrap();
     let mut sender = Connection::in_memory(input).with_peer(peer);
-    sender.set_max_line_length(limit);
-    chat.handle(&mut sender).unwrap();
+    let connection = sender.as_mut();
+    connection.set_max_line_length(limit);
+    chat.handle(connection).unwrap();
 
     let received = String::from_utf8(listener.output()).unwrap();
     let received: Vec<_> = received.strip_suffix("\r\n").unwrap().split("\r\n").collect();
-    let name = match sender.peer_addr() {
+    let name = match connection.peer_addr() {
         Address::Tcp(address) => address.to_string(),
-        _ => format!("unix#{}", sender.id()),
+        _ => format!("unix#{}", connection.id()),
     };
     let lines = input.split_inclusive(|byte| *byte == b'\n');
     let fit = lines.clone().take_while(|line| line.len() <= limit);

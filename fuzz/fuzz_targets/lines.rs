@@ -13,14 +13,15 @@ fuzz_target!(|data: &[u8]| {
     // The connection's buffer has 512 bytes at first, and the input lies across its end.
     let filler = vec![b'-'; 512 - usize::from(offset)];
     let mut connection = Connection::in_memory([&filler, input].concat());
+    let connection = connection.as_mut();
     connection.read_exact(&mut vec![0; filler.len()]).unwrap();
     connection.set_max_line_length(limit.into());
 
     let mut rest = input;
     for step in steps.iter().cycle() {
         let length = match step % 5 {
-            0 => raw_read(&mut connection, *step, rest),
-            _ => line_read(&mut connection, *step, rest, limit.into()),
+            0 => raw_read(connection, *step, rest),
+            _ => line_read(connection, *step, rest, limit.into()),
         };
         match length {
             Some(length) => rest = &rest[length..],
@@ -56,7 +57,9 @@ fn line_read(connection: &mut Connection, step: u8, rest: &[u8], limit: usize) -
     }
     let error = read.expect_err("over the limit");
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-    let Some(Error::LineTooLong { limit: named }) = Error::of(&error) else { panic!("{error}") };
+    let Some(Error::LineTooLong { limit: named, .. }) = Error::of(&error) else {
+        panic!("{error}")
+    };
     assert_eq!(*named, limit);
     // The unread rest begins in this line, after more bytes than the limit.
     let mut left = Vec::new();

@@ -101,7 +101,7 @@ impl Appender {
                 Kind::Leave => ("leave", ""),
                 _ => ("message", ""),
             };
-            call.arg(author).arg(line).arg(kind).arg(leave_message);
+            call.arg(u64::from(*author)).arg(line).arg(kind).arg(leave_message);
         }
         call
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use socketserver::MemberId;
 use socketserver::services::{Kind, Message};
 
 /// What a message costs besides its text, roughly.
@@ -19,9 +20,9 @@ pub(crate) struct Outbox {
     /// The number of the first message.
     first: u64,
     /// The joins of the members that Redis has in the room, by their numbers.
-    announced: BTreeMap<u64, Message>,
+    announced: BTreeMap<MemberId, Message>,
     /// The joins that came while the outbox was full.
-    deferred_joins: BTreeMap<u64, Message>,
+    deferred_joins: BTreeMap<MemberId, Message>,
 }
 
 impl Outbox {
@@ -126,15 +127,15 @@ mod tests {
 
     fn joins(author: u64) -> Message {
         let leave_message = format!("{author} left");
-        Message::new(author, format!("{author} joined"), Kind::Join { leave_message })
+        Message::new(author.into(), format!("{author} joined"), Kind::Join { leave_message })
     }
 
     fn sends(author: u64, line: &str) -> Message {
-        Message::new(author, line, Kind::Message)
+        Message::new(author.into(), line, Kind::Message)
     }
 
     fn leaves(author: u64) -> Message {
-        Message::new(author, format!("{author} left"), Kind::Leave)
+        Message::new(author.into(), format!("{author} left"), Kind::Leave)
     }
 
     fn lines(outbox: &Outbox) -> (u64, Vec<&str>) {
@@ -142,7 +143,7 @@ mod tests {
     }
 
     fn announced(outbox: &Outbox) -> Vec<u64> {
-        outbox.announced().map(|message| message.author).collect()
+        outbox.announced().map(|message| message.author.into()).collect()
     }
 
     /// How many lines fit.

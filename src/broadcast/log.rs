@@ -1,28 +1,28 @@
-//! The messages that some member has yet to get, once for all members.
+//! The messages that some member has not received yet, stored once for all members.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Messages one behind the other, each whole.
+/// Consecutive messages, each complete.
 ///
-/// Positions count the bytes of all messages that ever were: a position never comes again.
+/// A position is an offset in the stream of all messages ever sent, so it is never reused.
 #[derive(Debug)]
 pub(super) struct Chunk {
     start: u64,
     bytes: Vec<u8>,
-    /// Where each message ends, in `bytes`.
+    /// The end of each message in `bytes`.
     ends: Vec<usize>,
 }
 
-/// What a chunk holds at the most, but for a message that is longer than this.
-const CHUNK: usize = 64 * 1024;
+/// The maximal size of a chunk. A longer message gets a chunk of its own.
+const MAX_CHUNK: usize = 64 * 1024;
 
 impl Chunk {
     fn new(start: u64) -> Chunk {
         Chunk { start, bytes: Vec::new(), ends: Vec::new() }
     }
 
-    /// The position of its first byte.
+    /// The position of the first byte.
     pub(super) fn start(&self) -> u64 {
         self.start
     }
@@ -32,7 +32,7 @@ impl Chunk {
     }
 
     fn has_capacity(&self, length: usize) -> bool {
-        self.bytes.is_empty() || self.bytes.len() + length <= CHUNK
+        self.bytes.is_empty() || self.bytes.len() + length <= MAX_CHUNK
     }
 
     fn push(&mut self, message: &[u8]) {
@@ -40,7 +40,7 @@ impl Chunk {
         self.ends.push(self.bytes.len());
     }
 
-    /// Where the message ends that goes on at a position; the position itself, between two.
+    /// The end of the message that `position` is inside; `position` itself between two messages.
     fn end_of_message(&self, position: u64) -> u64 {
         let offset = (position - self.start) as usize;
         let next = self.ends.partition_point(|end| *end < offset);
@@ -52,7 +52,8 @@ impl Chunk {
     }
 }
 
-/// Appends messages to the last of the chunks, or to a new one; returns the position behind them.
+/// Appends a message, at the position `end`, to the last chunk or to a new one. Returns the new
+/// end.
 pub(super) fn append(chunks: &mut Vec<Chunk>, end: u64, message: &[u8]) -> u64 {
     match chunks.last_mut() {
         Some(last) if last.has_capacity(message.len()) => last.push(message),
@@ -65,17 +66,17 @@ pub(super) fn append(chunks: &mut Vec<Chunk>, end: u64, message: &[u8]) -> u64 {
     end + message.len() as u64
 }
 
-/// Chunks one behind the other.
+/// Consecutive chunks.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     chunks: VecDeque<Chunk>,
-    /// What is before it is forgotten, though its chunk may still be here.
+    /// Messages before this are discarded, even if their chunk is still stored.
     start: u64,
     end: u64,
 }
 
 impl Log {
-    /// The position of the oldest message that is still here.
+    /// The position of the oldest message.
     pub(super) fn start(&self) -> u64 {
         self.start
     }
@@ -90,7 +91,7 @@ impl Log {
         self.end = self.chunks.back().map_or(self.end, Chunk::end);
     }
 
-    /// The bytes of a range, in as few pieces as possible.
+    /// The bytes of a range, one slice per chunk.
     pub(super) fn pieces(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
         let first = self.chunk_at(range.start);
         self.chunks
@@ -99,25 +100,25 @@ impl Log {
             .map(move |chunk| chunk.bytes(range.start.max(chunk.start)..range.end.min(chunk.end())))
     }
 
-    /// What is left of the message that a position is in; empty between two.
+    /// The rest of the message that `position` is inside; empty between two messages.
     pub(super) fn rest_of_message(&self, position: u64) -> &[u8] {
         let chunk = self.chunks.get(self.chunk_at(position));
         chunk.map_or(&[], |chunk| chunk.bytes(position..chunk.end_of_message(position)))
     }
 
-    /// Forgets what everybody has got.
-    pub(super) fn forget_before(&mut self, position: u64) {
+    /// Discards all messages before a position.
+    pub(super) fn discard_before(&mut self, position: u64) {
         self.start = self.start.max(position);
         while self.chunks.front().is_some_and(|chunk| chunk.end() <= self.start) {
             self.chunks.pop_front();
         }
     }
 
-    /// Forgets the oldest messages until the rest is within so many bytes.
+    /// Discards the oldest messages until at most `capacity` bytes are left.
     pub(super) fn shrink_to(&mut self, capacity: usize) {
         let start = self.end.saturating_sub(capacity as u64);
         if start > self.start {
-            self.forget_before(start + self.rest_of_message(start).len() as u64);
+            self.discard_before(start + self.rest_of_message(start).len() as u64);
         }
     }
 
@@ -132,8 +133,8 @@ mod tests {
 
     fn chunks(start: u64, messages: &[&str]) -> Vec<Chunk> {
         let mut chunks = Vec::new();
-        let each = |end, message: &&str| append(&mut chunks, end, message.as_bytes());
-        messages.iter().fold(start, each);
+        let append_one = |end, message: &&str| append(&mut chunks, end, message.as_bytes());
+        messages.iter().fold(start, append_one);
         chunks
     }
 
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_together_is_one_piece() {
+    fn messages_appended_together_are_one_piece() {
         let mut log = Log::default();
         log.extend(chunks(0, &["a", "bb", "ccc"]));
         log.extend(chunks(6, &["dddd"]));
@@ -153,32 +154,32 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_is_whole_and_has_a_chunk_of_its_own() {
-        let long = "x".repeat(3 * CHUNK);
+    fn a_long_message_has_a_chunk_of_its_own() {
+        let long = "x".repeat(3 * MAX_CHUNK);
         let chunks = chunks(0, &["a", &long, "b"]);
         let lengths: Vec<_> = chunks.iter().map(|chunk| chunk.bytes.len()).collect();
-        assert_eq!(lengths, [1, 3 * CHUNK, 1]);
+        assert_eq!(lengths, [1, 3 * MAX_CHUNK, 1]);
     }
 
     #[test]
-    fn the_rest_of_a_message_ends_where_it_does() {
+    fn the_rest_of_a_message_ends_at_its_end() {
         let mut log = Log::default();
         log.extend(chunks(0, &["one", "two"]));
         log.extend(chunks(6, &["three"]));
         let rests =
-            [0, 1, 3, 5, 6, 9, 11].map(|at| str::from_utf8(log.rest_of_message(at)).unwrap());
+            [0, 1, 3, 5, 6, 9, 11].map(|from| str::from_utf8(log.rest_of_message(from)).unwrap());
         assert_eq!(rests, ["", "ne", "", "o", "", "ee", ""]);
     }
 
     #[test]
-    fn positions_stay_when_the_oldest_are_forgotten() {
+    fn discarding_messages_does_not_change_positions() {
         let mut log = Log::default();
         log.extend(chunks(0, &["a"]));
         log.extend(chunks(1, &["bb", "ccc"]));
-        log.forget_before(1);
+        log.discard_before(1);
         assert_eq!((log.start(), log.end(), log.chunks.len()), (1, 6, 1));
         assert_eq!(text(&log, 1..6), "bbccc");
-        // No message is cut: what is left is the last one, or nothing.
+        // Only complete messages are kept.
         log.shrink_to(4);
         assert_eq!((log.start(), log.end()), (3, 6));
         log.shrink_to(2);

@@ -14,31 +14,31 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
+use crate::id::MemberId;
 use crate::net::SharedStream;
 use crate::sys::waker::Waker;
 use log::Chunk;
 use writer::Writer;
 
-/// One message to many connections, without waiting for any of them.
+/// Sends messages to many connections without waiting for any of them.
 ///
-/// A handler [`join`](Broadcast::join)s its connection, and from then on the connection gets every
-/// message that anybody sends, in the same order as all others, each message whole; also while the
-/// handler waits for its client, or writes to it itself: what it writes in one call stays whole
-/// too. Dropping the [`Member`] leaves.
+/// A handler [`join`](Broadcast::join)s its connection. From then on a background thread sends
+/// every message to that connection, in the same order to all members, also while the handler
+/// waits or writes. Neither a message nor what the handler writes in one call is split by the
+/// other. [`Member::leave`] ends that.
 ///
-/// Messages are kept once for all members, until each has got them. A member that takes them
-/// slower than they come falls behind, delaying nobody; when it is behind by more than
-/// [`capacity`](Broadcast::with_capacity) bytes it is disconnected, and counted in
-/// [`slow_members`](Broadcast::slow_members). So memory is bounded by about twice that capacity,
-/// and for each member one unfinished message, and 16 bytes for each message of its own that it is
-/// behind of.
+/// A message is stored once for all members, until all have received it. A slow member delays no
+/// other. When it is behind by more than [`capacity`](Broadcast::with_capacity) bytes it is
+/// disconnected and counted in [`slow_members`](Broadcast::slow_members). So the memory is bounded
+/// by about twice the capacity; and for each member by one partly sent message and 16 bytes per
+/// pending message that it does not receive because it sent it.
 ///
-/// Clones are the same broadcast.
+/// Clones share the members.
 ///
 /// ```
 /// use socketserver::{Broadcast, Connection, HandlerResult, StreamRequestHandler};
 ///
-/// /// What one client types, all others see.
+/// /// Sends each line of a client to all other clients.
 /// struct Party(Broadcast);
 ///
 /// impl StreamRequestHandler for Party {
@@ -49,6 +49,7 @@ use writer::Writer;
 ///             member.send_to_others(&*line);
 ///             line.clear();
 ///         }
+///         member.leave();
 ///         Ok(())
 ///     }
 /// }
@@ -63,45 +64,48 @@ struct Inner {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Where senders leave what the flusher takes: the only thing they share, and never locked while
-/// anything is written to a socket.
+/// What senders, members and the writer share.
 struct Shared {
     capacity: usize,
-    /// Made when the first member joins.
+    /// Wakes the writer. Created when the first member joins.
     waker: OnceLock<Waker>,
+    /// Never locked during a write to a socket.
     mailbox: Mutex<Mailbox>,
-    /// The flusher has taken, or dealt with, what was in the inbox.
+    /// Notified when the writer has taken a batch from a full mailbox, or has written a batch.
     progress: Condvar,
 }
 
+/// What senders and members have left for the writer.
 #[derive(Default)]
 struct Mailbox {
     batch: Batch,
-    /// The position behind the last message in it.
+    /// The position after the last message.
     end: u64,
-    /// How often the flusher has taken what was there, and how often it has dealt with it.
     batches_taken: u64,
     batches_written: u64,
     members: usize,
-    next_member: u64,
+    last_member: u64,
     slow_members: u64,
+    /// The writer waits for `waker`, and is to be woken.
     writer_sleeps: bool,
     closed: bool,
 }
 
-/// What the flusher takes at a time.
+/// The contents of the mailbox, which the writer takes at once.
 #[derive(Default)]
 struct Batch {
     chunks: Vec<Chunk>,
     events: Vec<Event>,
 }
 
-/// What happens to members, each at its position in the log.
+/// A change of one member (the first field).
 enum Event {
-    Join(u64, Arc<SharedStream>, u64),
-    /// It does not get this.
-    Own(u64, Range<u64>),
-    Leave(u64, u64),
+    /// Receives the messages from this position on.
+    Join(MemberId, Arc<SharedStream>, u64),
+    /// Does not receive this message.
+    Skip(MemberId, Range<u64>),
+    /// Receives the messages up to this position.
+    Leave(MemberId, u64),
 }
 
 impl Default for Broadcast {
@@ -111,12 +115,12 @@ impl Default for Broadcast {
 }
 
 impl Broadcast {
-    /// A broadcast without members, with a capacity of 4 MiB.
+    /// Creates a broadcast without members and with a capacity of 4 MiB.
     pub fn new() -> Broadcast {
         Broadcast::with_capacity(4 * 1024 * 1024)
     }
 
-    /// How far a member may be behind, in bytes of messages, before it is disconnected.
+    /// Sets how many bytes of messages a member may be behind before it is disconnected.
     pub fn with_capacity(bytes: usize) -> Broadcast {
         let shared = Arc::new(Shared {
             capacity: bytes,
@@ -127,10 +131,10 @@ impl Broadcast {
         Broadcast { inner: Arc::new(Inner { shared, thread: Mutex::default() }) }
     }
 
-    /// Makes a connection a member: it gets all that is sent from now on. What the handler has
-    /// written to it so far is sent first.
+    /// Makes a connection a member: it receives all messages sent from now on. The handler's
+    /// output so far is sent first.
     ///
-    /// The first to join starts the thread that sends.
+    /// The first call starts the background thread.
     ///
     /// # Errors
     /// When the connection is broken, or the thread cannot be started.
@@ -138,36 +142,39 @@ impl Broadcast {
         let sent = connection.flush().and_then(|()| connection.shared_stream().check());
         sent.map_err(Error::system("write to a joining member"))?;
         self.inner.start().map_err(Error::system("start the thread of a broadcast"))?;
+        Ok(self.add_member(connection.shared_stream()))
+    }
+
+    fn add_member(&self, stream: &Arc<SharedStream>) -> Member {
         let mut mailbox = self.inner.shared.mailbox.lock();
-        mailbox.next_member += 1;
+        mailbox.last_member += 1;
         mailbox.members += 1;
-        let id = mailbox.next_member;
-        let event = Event::Join(id, connection.shared_stream().clone(), mailbox.end);
+        let id = MemberId::from(mailbox.last_member);
+        let event = Event::Join(id, stream.clone(), mailbox.end);
         self.inner.shared.push_event(&mut mailbox, event);
-        Ok(Member { inner: self.inner.clone(), stream: connection.shared_stream().clone(), id })
+        Member { inner: self.inner.clone(), stream: stream.clone(), id, has_left: false }
     }
 
     /// Sends a message to all members.
     ///
-    /// Waits for no member. Where messages come faster than the processor can pass them on, it
-    /// waits for the sending thread to take those that are there, at most for one round of sending
-    /// that never waits itself.
+    /// This does not wait for members. When more than the capacity is queued, it waits until the
+    /// background thread, which itself never blocks on a member, has taken the queue.
     pub fn send(&self, message: impl AsRef<[u8]>) {
         self.inner.shared.send(message.as_ref(), None);
     }
 
-    /// Sends a message to all members but the one of this number ([`Member::id`]), or to all where
-    /// nobody has it (any more); otherwise as [`send`](Broadcast::send).
-    pub fn send_except(&self, member: u64, message: impl AsRef<[u8]>) {
+    /// Sends a message to all members but one, given by its [`Member::id`]. If that one has left,
+    /// this is [`send`](Broadcast::send).
+    pub fn send_except(&self, member: MemberId, message: impl AsRef<[u8]>) {
         self.inner.shared.send(message.as_ref(), Some(member));
     }
 
-    /// How many members there are.
+    /// The number of members.
     pub fn members(&self) -> usize {
         self.inner.shared.mailbox.lock().members
     }
 
-    /// How many members have been disconnected because they fell too far behind.
+    /// The number of members disconnected so far because they were too far behind.
     pub fn slow_members(&self) -> u64 {
         self.inner.shared.mailbox.lock().slow_members
     }
@@ -182,48 +189,68 @@ impl fmt::Debug for Broadcast {
     }
 }
 
-/// A connection's membership of a [`Broadcast`], which ends when this is dropped.
+/// A connection's membership in a [`Broadcast`]. Dropping it leaves without waiting; see
+/// [`leave`](Member::leave).
 #[must_use = "dropping it leaves the broadcast"]
 pub struct Member {
     inner: Arc<Inner>,
     stream: Arc<SharedStream>,
-    id: u64,
+    id: MemberId,
+    has_left: bool,
 }
 
 impl Member {
-    /// Sends a message to all members but this one, as [`Broadcast::send_except`].
+    /// Sends a message to all other members: [`Broadcast::send_except`].
     pub fn send_to_others(&self, message: impl AsRef<[u8]>) {
         self.inner.shared.send(message.as_ref(), Some(self.id));
     }
 
-    /// This member's number within its broadcast; no other ever has it.
-    pub fn id(&self) -> u64 {
+    /// The member's number, unique within its broadcast.
+    pub fn id(&self) -> MemberId {
         self.id
     }
-}
 
-/// Leaving: what was sent before has then been delivered, as far as the client has taken it.
-impl Drop for Member {
-    fn drop(&mut self) {
+    /// Leaves, and waits until the messages sent before are written to the connection, as far as
+    /// it has room for them: never for the client. What the handler writes afterwards follows them.
+    ///
+    /// After a drop instead, they are written in the background, before or after the handler's
+    /// output; those that are not when the connection is closed with unread input, or when the
+    /// process exits, are lost.
+    pub fn leave(mut self) {
+        let batch = self.push_leave();
+        let mut mailbox = self.inner.shared.mailbox.lock();
+        while mailbox.batches_written < batch {
+            if self.stream.uses_wait() {
+                // A fiber must not block its worker's thread.
+                MutexGuard::unlocked(&mut mailbox, || self.stream.sleep(FIBER_POLL_INTERVAL));
+            } else {
+                self.inner.shared.progress.wait(&mut mailbox);
+            }
+        }
+    }
+
+    /// Returns the number of the batch that the event is in.
+    fn push_leave(&mut self) -> u64 {
+        self.has_left = true;
         let shared = &self.inner.shared;
         let mut mailbox = shared.mailbox.lock();
         mailbox.members -= 1;
         let event = Event::Leave(self.id, mailbox.end);
         shared.push_event(&mut mailbox, event);
-        let batch = mailbox.batches_taken + 1;
-        while mailbox.batches_written < batch {
-            if self.stream.uses_wait() {
-                // Where many leave at a time, a round for each would take long.
-                MutexGuard::unlocked(&mut mailbox, || self.stream.sleep(BATCH_WAIT));
-            } else {
-                shared.progress.wait(&mut mailbox);
-            }
+        mailbox.batches_taken + 1
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if !self.has_left {
+            self.push_leave();
         }
     }
 }
 
-/// For how long others get their turn while a member waits for a round of sending.
-const BATCH_WAIT: Duration = Duration::from_millis(1);
+/// How often a fiber looks whether the writer has written a batch.
+const FIBER_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -246,7 +273,7 @@ impl Inner {
     }
 }
 
-/// When nobody holds the broadcast any more, its thread ends.
+/// Ends and joins the writer's thread.
 impl Drop for Inner {
     fn drop(&mut self) {
         let Some(thread) = self.thread.get_mut().take() else { return };
@@ -259,7 +286,7 @@ impl Drop for Inner {
 }
 
 impl Shared {
-    fn send(&self, message: &[u8], except: Option<u64>) {
+    fn send(&self, message: &[u8], except: Option<MemberId>) {
         if message.is_empty() {
             return;
         }
@@ -273,13 +300,13 @@ impl Shared {
         let start = mailbox.end;
         mailbox.end = log::append(&mut mailbox.batch.chunks, start, message);
         if let Some(member) = except {
-            let own = start..mailbox.end;
-            mailbox.batch.events.push(Event::Own(member, own));
+            let range = start..mailbox.end;
+            mailbox.batch.events.push(Event::Skip(member, range));
         }
-        let wakes = std::mem::take(&mut mailbox.writer_sleeps);
-        // The flusher needs the lock as soon as it is awake.
+        let writer_sleeps = std::mem::take(&mut mailbox.writer_sleeps);
+        // The writer needs the lock as soon as it is awake.
         drop(mailbox);
-        if wakes {
+        if writer_sleeps {
             self.wake_writer();
         }
     }
@@ -307,7 +334,7 @@ impl Mailbox {
         self.batch.chunks.is_empty() && self.batch.events.is_empty()
     }
 
-    /// Whether it holds more than so many bytes of messages.
+    /// Whether there are more than `capacity` bytes of messages.
     fn is_full(&self, capacity: usize) -> bool {
         self.batch.chunks.first().is_some_and(|first| self.end - first.start() > capacity as u64)
     }

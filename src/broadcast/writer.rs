@@ -1,8 +1,9 @@
-//! The thread that sends: it takes what was posted, and gives each member all that it lacks in as
-//! few writes as possible, none of which waits.
+//! The background thread of a broadcast: takes batches from the mailbox and sends each member its
+//! messages in as few writes as possible, none of which blocks.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
+use std::iter;
 use std::net::Shutdown;
 use std::ops::Range;
 use std::os::fd::AsFd;
@@ -14,39 +15,40 @@ use std::time::{Duration, Instant};
 use super::log::Log;
 use super::{Batch, Event, Shared};
 use crate::close_reason::CloseReason;
+use crate::id::MemberId;
 use crate::net::{Sent, SharedStream};
 use crate::sys::poll::{Interest, poll_all};
 
 #[cfg(all(test, not(shuttle)))]
 mod tests;
 
-/// The most pieces in one write.
-const MAX_PIECES: usize = 64;
+/// The maximal number of slices in one write.
+const MAX_SLICES: usize = 64;
 
-/// How soon a blocked member is tried again when nothing tells that it has room.
+/// The time until the next write to a blocked stream that cannot be polled.
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long a round of sending is put off for more messages, for each member: a fraction of what it
-/// takes to write to one.
+/// How long a batch is delayed to collect more messages, per member: a fraction of the time of a
+/// write.
 const BATCH_WINDOW: Duration = Duration::from_micros(1);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
     log: Log,
-    subscribers: HashMap<u64, Subscriber>,
+    subscribers: HashMap<MemberId, Subscriber>,
 }
 
-/// One member's place.
+/// A member as the writer sees it.
 struct Subscriber {
     stream: Arc<SharedStream>,
-    /// What comes before this in the log, the member has got.
+    /// The messages before this position are sent.
     position: u64,
-    /// What it does not get, of what comes after: its own.
-    own: VecDeque<Range<u64>>,
-    /// Its socket took no more; there is something left to send.
+    /// The messages after `position` that the member does not receive: its own.
+    skips: VecDeque<Range<u64>>,
+    /// The stream had no room; cleared when it may have room again.
     blocked: bool,
-    /// The last write was cut short.
-    is_partial: bool,
+    /// The last write was cut short: the stream may hold the rest of a message.
+    cut_short: bool,
 }
 
 impl Writer {
@@ -71,8 +73,8 @@ impl Writer {
         }
     }
 
-    /// What was posted, as soon as there is something, or a blocked member has room; `None` when
-    /// it is all over.
+    /// Waits until the mailbox is not empty, or a blocked stream has room, and takes the batch.
+    /// `None` when the broadcast has been dropped.
     fn wait(&mut self) -> Option<Batch> {
         let mut mailbox = self.shared.mailbox.lock();
         let idle = mailbox.is_empty();
@@ -81,12 +83,12 @@ impl Writer {
         }
         mailbox.writer_sleeps = idle;
         drop(mailbox);
-        // While there is work this only asks which of the blocked members have room again.
+        // If the mailbox is not empty, this only polls the blocked streams.
         if idle || self.subscribers.values().any(|subscriber| subscriber.blocked) {
             self.sleep(if idle { None } else { Some(Instant::now()) });
         }
         if idle {
-            self.wait_for_more();
+            self.collect_messages();
         }
         let mut mailbox = self.shared.mailbox.lock();
         mailbox.writer_sleeps = false;
@@ -94,56 +96,58 @@ impl Writer {
         let batch = mailbox.take();
         drop(mailbox);
         if was_full {
-            // Senders can go on.
+            // Wakes blocked senders.
             self.shared.progress.notify_all();
         }
         Some(batch)
     }
 
-    /// Others who have something to say may be about to: one round of sending for all. It ends when
-    /// nobody has said more for a while.
-    fn wait_for_more(&self) {
-        let begun = Instant::now();
-        let most = BATCH_WINDOW * self.subscribers.len().try_into().unwrap_or(u32::MAX);
-        let (mut last, mut end) = (begun, self.shared.mailbox.lock().end);
+    /// Waits for messages of other senders, to send them in the same batch: until none has arrived
+    /// for a sixteenth of the batch window, or the window is over.
+    fn collect_messages(&self) {
+        let started = Instant::now();
+        let window = BATCH_WINDOW * self.subscribers.len().try_into().unwrap_or(u32::MAX);
+        let (mut last_arrival, mut end) = (started, self.shared.mailbox.lock().end);
         loop {
             thread::yield_now();
             let now = Instant::now();
-            let end_before = std::mem::replace(&mut end, self.shared.mailbox.lock().end);
-            if end != end_before {
-                last = now;
+            let previous_end = std::mem::replace(&mut end, self.shared.mailbox.lock().end);
+            if end != previous_end {
+                last_arrival = now;
             }
-            if now - last >= most / 16 || now - begun >= most {
+            if now - last_arrival >= window / 16 || now - started >= window {
                 return;
             }
         }
     }
 
+    /// Waits for the waker and for room in the blocked streams, and clears `blocked` where there
+    /// may be room.
     fn sleep(&mut self, deadline: Option<Instant>) {
         let Some(waker) = self.shared.waker.get() else { return };
-        let mut wanted = vec![(waker.as_fd(), Interest::Read)];
-        let (mut waiting, mut always_ready) = (Vec::new(), Vec::new());
+        let mut fds = vec![(waker.as_fd(), Interest::Read)];
+        let (mut pollable, mut not_pollable) = (Vec::new(), Vec::new());
         for (id, subscriber) in self.subscribers.iter().filter(|(_, subscriber)| subscriber.blocked)
         {
             if let Some(fd) = subscriber.stream.inner().as_fd() {
-                wanted.push((fd, Interest::Write));
-                waiting.push(*id);
+                fds.push((fd, Interest::Write));
+                pollable.push(*id);
             } else {
-                always_ready.push(*id);
+                not_pollable.push(*id);
             }
         }
-        let soon = Some(Instant::now() + RETRY_INTERVAL);
-        let deadline = if always_ready.is_empty() { deadline } else { deadline.or(soon) };
-        let ready = match poll_all(&wanted, deadline) {
+        let retry = Some(Instant::now() + RETRY_INTERVAL);
+        let deadline = if not_pollable.is_empty() { deadline } else { deadline.or(retry) };
+        let ready = match poll_all(&fds, deadline) {
             Ok(ready) => ready,
             Err(_) => {
-                // The system is short of memory: look at all of them again in a moment.
-                let _ = poll_all(&[(waker.as_fd(), Interest::Read)], soon);
-                vec![true; wanted.len()]
+                // Out of memory: tries all streams again after the retry interval.
+                let _ = poll_all(&[(waker.as_fd(), Interest::Read)], retry);
+                vec![true; fds.len()]
             }
         };
-        let ready_ones = waiting.iter().zip(&ready[1..]).filter(|(_, ready)| **ready);
-        for id in ready_ones.map(|(id, _)| id).chain(&always_ready) {
+        let ready_ids = pollable.iter().zip(&ready[1..]).filter(|(_, ready)| **ready);
+        for id in ready_ids.map(|(id, _)| id).chain(&not_pollable) {
             if let Some(subscriber) = self.subscribers.get_mut(id) {
                 subscriber.blocked = false;
             }
@@ -159,20 +163,20 @@ impl Writer {
                 let subscriber = Subscriber {
                     stream,
                     position,
-                    own: VecDeque::new(),
+                    skips: VecDeque::new(),
                     blocked: false,
-                    is_partial: false,
+                    cut_short: false,
                 };
                 self.subscribers.insert(id, subscriber);
             }
-            Event::Own(id, range) => {
+            Event::Skip(id, range) => {
                 if let Some(subscriber) = self.subscribers.get_mut(&id) {
-                    subscriber.own.push_back(range);
+                    subscriber.skips.push_back(range);
                 }
             }
             Event::Leave(id, position) => {
                 if let Some(mut subscriber) = self.subscribers.remove(&id) {
-                    // What was sent before it left is still its own.
+                    // The messages sent before it left.
                     let _ = subscriber.flush(&self.log, position);
                 }
             }
@@ -187,19 +191,20 @@ impl Writer {
             }
             let flushed = subscriber.flush(log, log.end());
             if flushed.is_err() {
-                // Broken: nobody is left connected to a broadcast that does not reach it.
+                // A member that misses messages is disconnected.
                 subscriber.stream.close(Shutdown::Both, CloseReason::Reset);
             }
             flushed.is_ok()
         });
     }
 
-    /// Forgets what all have got, and whatever is too old; says how many fell behind too far.
+    /// Discards the messages that all members have received, or that exceed the capacity, and
+    /// disconnects the members that needed those. Returns how many.
     fn drop_slow(&mut self) -> u64 {
         let slowest = self.subscribers.values().map(|subscriber| subscriber.position).min();
-        self.log.forget_before(slowest.unwrap_or(self.log.end()));
+        self.log.discard_before(slowest.unwrap_or(self.log.end()));
         self.log.shrink_to(self.shared.capacity);
-        let before = self.subscribers.len();
+        let count = self.subscribers.len();
         let start = self.log.start();
         self.subscribers.retain(|_, subscriber| {
             let keeps_up = subscriber.position >= start;
@@ -212,92 +217,87 @@ impl Writer {
             }
             keeps_up
         });
-        (before - self.subscribers.len()) as u64
+        (count - self.subscribers.len()) as u64
     }
 }
 
 impl Subscriber {
-    /// Sends what there is for it up to `end`, or as much as its socket takes.
+    /// Sends the messages up to `end`, or as much as the stream has room for.
     fn flush(&mut self, log: &Log, end: u64) -> io::Result<()> {
-        let (mut skipped_own, mut was_sent) = (false, false);
+        let skipped_own = self.skip_own();
+        // After a short write the stream may hold the rest of the last message.
+        if self.position >= end && !self.cut_short {
+            if skipped_own {
+                // A delayed acknowledgement delays the client's next small write (Nagle), and
+                // there is no output to carry it.
+                acknowledge(&self.stream);
+            }
+            return Ok(());
+        }
         loop {
-            skipped_own |= self.skip_own();
-            // Its link may hold the rest of a message, though it has got everything else.
-            if self.position >= end && !self.is_partial {
-                if skipped_own && !was_sent {
-                    // Nothing else tells it so, and it may wait for that before it says more.
-                    acknowledge(&self.stream);
-                }
-                return Ok(());
-            }
-            let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
-            let mut ranges: [Range<u64>; MAX_PIECES] = [const { 0..0 }; MAX_PIECES];
-            let mut count = 0;
-            for range in self.others(end) {
-                let mut start = range.start;
-                for piece in log.pieces(range) {
-                    if count == MAX_PIECES {
-                        break;
-                    }
-                    let length = piece.len() as u64;
-                    pieces[count] = IoSlice::new(piece);
-                    ranges[count] = start..start + length;
-                    start += length;
-                    count += 1;
-                }
-            }
-            let (pieces, ranges) = (&pieces[..count], &ranges[..count]);
-            let rest = |sent| {
-                position_after(ranges, sent)
-                    .map_or(&[][..], |position| log.rest_of_message(position))
-            };
-            let Sent { bytes, blocked } = send(&self.stream, pieces, rest)?;
-            self.position = position_after(ranges, bytes).unwrap_or(self.position);
-            (self.blocked, self.is_partial) = (blocked, blocked);
-            was_sent = true;
-            if blocked {
+            self.write(log, end)?;
+            self.skip_own();
+            if self.blocked || self.position >= end {
                 return Ok(());
             }
         }
     }
 
-    /// Goes on behind its own messages, where these come next; whether they do.
+    /// Moves the position past the member's own messages, if these are next. Returns whether they
+    /// were.
     fn skip_own(&mut self) -> bool {
-        let before = self.own.len();
-        while let Some(own) = self.own.front().filter(|own| own.start <= self.position) {
-            self.position = self.position.max(own.end);
-            self.own.pop_front();
+        let count = self.skips.len();
+        while let Some(skip) = self.skips.front().filter(|skip| skip.start <= self.position) {
+            self.position = self.position.max(skip.end);
+            self.skips.pop_front();
         }
-        self.own.len() < before
+        self.skips.len() < count
     }
 
-    /// What lies between its own messages.
+    /// One write of at most [`MAX_SLICES`] slices.
+    fn write(&mut self, log: &Log, end: u64) -> io::Result<()> {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let mut count = 0;
+        let pieces = self.others(end).flat_map(|range| log.pieces(range));
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        let rest = |sent| log.rest_of_message(self.position_after(sent, end));
+        let Sent { bytes, blocked } = send(&self.stream, &slices[..count], rest)?;
+        self.position = self.position_after(bytes, end);
+        (self.blocked, self.cut_short) = (blocked, blocked);
+        Ok(())
+    }
+
+    /// The ranges up to `end` between the member's own messages.
     fn others(&self, end: u64) -> impl Iterator<Item = Range<u64>> {
-        let starts = std::iter::once(self.position).chain(self.own.iter().map(|own| own.end));
-        let ends = self.own.iter().map(|own| own.start).chain([end]);
+        let starts = iter::once(self.position).chain(self.skips.iter().map(|skip| skip.end));
+        let ends = self.skips.iter().map(|skip| skip.start).chain([end]);
         starts.zip(ends).map(move |(start, next)| start..next.min(end)).filter(|r| !r.is_empty())
     }
-}
 
-/// Where one is after so many bytes of these; `None` where there are none.
-fn position_after(ranges: &[Range<u64>], bytes: usize) -> Option<u64> {
-    let mut left = bytes as u64;
-    for range in ranges {
-        let length = range.end - range.start;
-        if left <= length {
-            return Some(range.start + left);
+    /// The position after `sent` bytes of [`others`](Subscriber::others).
+    fn position_after(&self, sent: usize, end: u64) -> u64 {
+        let (mut position, mut left) = (self.position, sent as u64);
+        for range in self.others(end) {
+            let length = left.min(range.end - range.start);
+            position = range.start + length;
+            left -= length;
+            if left == 0 {
+                break;
+            }
         }
-        left -= length;
+        position
     }
-    ranges.last().map(|range| range.end)
 }
 
-/// Tells the member that what it said was received. A stream of the user's may panic.
+/// Sends a pending TCP acknowledgement now. A user-defined stream may panic.
 fn acknowledge(stream: &SharedStream) {
     let _ = catch_unwind(AssertUnwindSafe(|| stream.inner().acknowledge()));
 }
 
-/// A stream of the user's may panic: then it is broken.
+/// Sends without blocking. A user-defined stream may panic, which counts as an error.
 fn send<'log>(
     stream: &SharedStream,
     pieces: &[IoSlice<'_>],

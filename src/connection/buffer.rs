@@ -1,22 +1,23 @@
-//! The bytes that were read from a connection and not used yet.
+//! The input buffer of a connection.
 
 use std::io;
 
 use super::buffer_cache::BufferCache;
 
-/// A buffer that is allocated by the first read, and grows when reads fill it.
+/// Bytes read from the stream and not consumed yet. Allocated by the first read; the size follows
+/// the lengths of the reads.
 pub(super) struct InputBuffer {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// What its length should be, going by the last read.
+    /// The size for the next read.
     size: usize,
 }
 
-/// The buffer's first size: most connections of most servers are idle, or send short lines.
+/// The initial size: most connections of most servers are idle, or send short lines.
 pub(super) const MIN_BUFFER: usize = 512;
 
-/// The buffer's last size.
+/// The largest size.
 const MAX_BUFFER: usize = 64 * 1024;
 
 thread_local! {
@@ -47,14 +48,14 @@ impl InputBuffer {
         self.start = (self.start + length).min(self.end);
     }
 
-    /// Puts back what was taken out, once that has emptied the buffer.
+    /// Puts back all bytes that were consumed. The buffer must be empty.
     pub(super) fn put_back(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.is_empty());
         (self.start, self.end) = (0, bytes.len());
         self.buffer = bytes;
     }
 
-    /// Reads once, into the empty buffer; says how much.
+    /// Reads once into the buffer, which must be empty. Returns what `read` returned.
     pub(super) fn fill(
         &mut self,
         read: impl FnOnce(&mut [u8]) -> io::Result<Option<usize>>,
@@ -64,7 +65,7 @@ impl InputBuffer {
             self.buffer = INPUT_CACHE.with(BufferCache::take);
         }
         if self.buffer.len() < self.size {
-            // Nothing in it is worth copying over.
+            // Not `resize`, which would copy the old contents.
             self.buffer = vec![0; self.size];
         }
         (self.start, self.end) = (0, 0);
@@ -78,10 +79,10 @@ impl InputBuffer {
         Ok(length)
     }
 
-    /// Gives the empty buffer back.
+    /// Gives the buffer, which must be empty, back to the thread's cache.
     pub(super) fn release(&mut self) {
         debug_assert!(self.is_empty());
-        INPUT_CACHE.with(|spare| spare.put(&mut self.buffer));
+        INPUT_CACHE.with(|cache| cache.put(&mut self.buffer));
         (self.start, self.end) = (0, 0);
     }
 }

@@ -1,10 +1,10 @@
-//! A buffer that one connection has given back, for the next one on the same thread.
+//! One free buffer per thread, for the next connection on it.
 
 use std::cell::Cell;
 use std::mem;
 
-/// At most one buffer: where connections give theirs back before they wait, one at a time needs it.
-/// It is neither allocated nor zeroed again.
+/// At most one buffer, neither freed nor zeroed between its users. One is enough where connections
+/// release theirs before they wait.
 pub(super) struct BufferCache(Cell<Vec<u8>>);
 
 impl BufferCache {
@@ -12,14 +12,14 @@ impl BufferCache {
         BufferCache(Cell::new(Vec::new()))
     }
 
-    /// The buffer, as it was given back; an empty one if there is none.
+    /// The cached buffer, with its contents; an empty one if there is none.
     pub(super) fn take(&self) -> Vec<u8> {
         self.0.take()
     }
 
-    /// Keeps the larger one.
+    /// Takes `buffer`, leaving it empty; of two buffers the larger is kept.
     pub(super) fn put(&self, buffer: &mut Vec<u8>) {
-        let (spare, given_back) = (self.0.take(), mem::take(buffer));
-        self.0.set(if given_back.capacity() > spare.capacity() { given_back } else { spare });
+        let (cached, returned) = (self.0.take(), mem::take(buffer));
+        self.0.set(if returned.capacity() > cached.capacity() { returned } else { cached });
     }
 }

@@ -1,4 +1,4 @@
-//! Ending a connection without destroying the answer that is on its way.
+//! Closing a connection without losing the answer that is still on its way (lingering close).
 
 use std::io;
 use std::net::Shutdown;
@@ -7,29 +7,35 @@ use std::time::{Duration, Instant};
 use super::Connection;
 use crate::close_reason::CloseReason;
 use crate::net::IoTimeout;
+use crate::state::ServerState;
 use crate::sys::socket::retry_interrupted;
 
-/// How long a close waits for a peer that is still sending.
-const LINGER_TIME: Duration = Duration::from_secs(1);
+/// How long a close waits for a peer that keeps sending.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much of what such a peer sends is read, and thrown away.
-const LINGER_BYTES: usize = 1024 * 1024;
+/// How many bytes of such a peer are read and discarded.
+const MAX_DISCARDED: usize = 1024 * 1024;
 
-/// How late a stop may notice that a peer has got its last answer.
+/// The first interval between two looks at the unacknowledged bytes.
+const MIN_POLL_INTERVAL: Duration = Duration::from_micros(500);
+
+/// The longest interval between two looks at the unacknowledged bytes, and so the longest delay
+/// of a stop after the last acknowledgement.
 const MAX_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Connection {
-    /// Sends what was written, and sees to it that it arrives when the connection is dropped.
+    /// Sends the buffered output, and makes sure that closing the socket afterwards does not
+    /// destroy it.
     ///
-    /// A socket closed with unread input resets the connection, and the peer may lose what it was
-    /// being sent ([RFC 9293, 3.10.4](https://www.rfc-editor.org/rfc/rfc9293#section-3.10.4)). So
-    /// where there is such input the sending side is closed first, and the input read and thrown
-    /// away until the peer has closed too, within bounds.
+    /// Closing a socket with unread input sends RST, and the peer may lose data that it has not
+    /// read yet ([RFC 9293, 3.10.4](https://www.rfc-editor.org/rfc/rfc9293#section-3.10.4)). So
+    /// with unread input the write side is shut first, and input is read and discarded until EOF,
+    /// within bounds of time and size.
     pub(crate) fn close(&mut self) -> io::Result<()> {
-        // Even where the handler left nothing to send, a broadcast may have.
+        // Not `flush`: a broadcast may have left the rest of a message.
         let flushed = self.send(&[]);
         if flushed.is_ok() {
-            // Whatever goes wrong from here on, everything that could be sent is.
+            // Errors from here on lose nothing: all output has been sent.
             let _ = if self.stream.is_read_shutdown() {
                 self.wait_until_acked()
             } else {
@@ -40,10 +46,10 @@ impl Connection {
     }
 
     fn linger(&mut self) -> io::Result<()> {
-        if self.end_reason == Some(CloseReason::Eof) {
+        if self.io_close_reason == Some(CloseReason::Eof) {
             return Ok(());
         }
-        // Cheaper than a read that finds nothing.
+        // FIONREAD is cheaper than a read that would block.
         if self.stream.inner().unread()? == 0 {
             return Ok(());
         }
@@ -51,21 +57,21 @@ impl Connection {
         let unread = retry_interrupted(|| self.stream.inner().try_read(&mut discarded));
         match unread {
             Ok(length @ 1..) => self.drain_input(length),
-            // Its end.
+            // EOF or an error.
             _ => Ok(()),
         }
     }
 
-    // Not a part of its caller, whose frame is there while a handler runs: an idle connection would
-    // hold a page of stack for what is read here.
+    // Not inlined: the buffer would enlarge the caller's frame, which an idle connection keeps in
+    // memory while its handler runs.
     #[inline(never)]
-    fn drain_input(&mut self, already: usize) -> io::Result<()> {
+    fn drain_input(&mut self, already_read: usize) -> io::Result<()> {
         let mut discarded = [0; 4096];
-        let give_up = Instant::now() + LINGER_TIME;
-        let mut total = already;
+        let deadline = Instant::now() + LINGER_TIMEOUT;
+        let mut total = already_read;
         self.stream.inner().shutdown(Shutdown::Write)?;
-        while total < LINGER_BYTES && Instant::now() < give_up {
-            match self.stream.read(&mut discarded, IoTimeout::Deadline(give_up))? {
+        while total < MAX_DISCARDED && Instant::now() < deadline {
+            match self.stream.read(&mut discarded, IoTimeout::Deadline(deadline))? {
                 0 => break,
                 length => total += length,
             }
@@ -73,48 +79,77 @@ impl Connection {
         Ok(())
     }
 
-    /// During a stop the end of the input is this side's doing, and what the peer still sends
-    /// would make the close a reset: so the close waits until the peer has its answers, and as with
-    /// any write, no longer than the write timeout for it to take some more. (The sending side
-    /// stays open meanwhile: with both sides shut, Linux resets the connection at the next byte
-    /// that comes in.)
-    fn wait_until_acked(&mut self) -> io::Result<()> {
+    /// During a stop the read side is shut by this server, and input that arrives later would make
+    /// the close send RST. So the close first waits until the peer has acknowledged all output,
+    /// giving up after the write timeout without progress. The write side stays open meanwhile:
+    /// with both sides shut, Linux answers the next input with RST at once.
+    fn wait_until_acked(&self) -> io::Result<()> {
         match self.stream.inner().unsent()? {
             0 => Ok(()),
             unsent => self.poll_until_acked(unsent),
         }
     }
 
-    /// Nothing tells when the peer has got them; it is looked for, at growing intervals.
+    /// Polls, at growing intervals: there is no event for acknowledgements.
     #[inline(never)]
-    fn poll_until_acked(&mut self, mut unsent: usize) -> io::Result<()> {
-        let state = self.server.state();
-        let soon = Instant::now() + LINGER_TIME;
-        // In a forked child the parent's deadline is not known; the parent keeps it.
-        let latest = state.schedule().force;
-        let give_up =
-            || if state.is_stopping() { state.schedule().force.min(latest) } else { soon };
-        let stream = self.stream.inner();
-        let mut progress = Instant::now();
-        let has_stalled =
-            |since: Instant| self.timeouts.write.is_some_and(|limit| since.elapsed() >= limit);
-        let mut pause = Duration::from_micros(500);
-        let mut discarded = [0; 4096];
-        while unsent > 0 && Instant::now() < give_up() && !has_stalled(progress) {
-            // Read to make room, so that the peer comes to reading in turn.
-            for _ in 0..LINGER_BYTES / discarded.len() {
-                if !matches!(stream.try_read(&mut discarded), Ok(1..)) {
-                    break;
-                }
+    fn poll_until_acked(&self, mut unsent: usize) -> io::Result<()> {
+        let deadline = AckDeadline::new(self);
+        let mut last_progress = Instant::now();
+        let mut interval = MIN_POLL_INTERVAL;
+        while unsent > 0 && Instant::now() < deadline.after(last_progress) {
+            self.discard_input();
+            self.stream.sleep(interval);
+            interval = (2 * interval).min(MAX_POLL_INTERVAL);
+            let still_unsent = self.stream.inner().unsent()?;
+            if still_unsent < unsent {
+                last_progress = Instant::now();
             }
-            self.stream.sleep(pause);
-            pause = (2 * pause).min(MAX_POLL_INTERVAL);
-            let left = stream.unsent()?;
-            if left < unsent {
-                progress = Instant::now();
-            }
-            unsent = left;
+            unsent = still_unsent;
         }
         Ok(())
+    }
+
+    /// Makes room for a peer that is blocked in a write, and does not read before it ends.
+    fn discard_input(&self) {
+        let mut discarded = [0; 4096];
+        for _ in 0..MAX_DISCARDED / discarded.len() {
+            if !matches!(self.stream.inner().try_read(&mut discarded), Ok(1..)) {
+                break;
+            }
+        }
+    }
+}
+
+/// Until when a close waits for acknowledgements.
+struct AckDeadline<'a> {
+    state: &'a ServerState,
+    write_timeout: Option<Duration>,
+    /// Without a stop.
+    linger: Instant,
+    /// During a stop: when connections are cut off, as of the start of the wait. A forked child
+    /// does not know the parent's schedule, and would compute a later one each time.
+    force: Instant,
+}
+
+impl AckDeadline<'_> {
+    fn new(connection: &Connection) -> AckDeadline<'_> {
+        let state = connection.server.state();
+        AckDeadline {
+            state,
+            write_timeout: connection.timeouts.write,
+            linger: Instant::now() + LINGER_TIMEOUT,
+            force: state.schedule().force,
+        }
+    }
+
+    /// The deadline for the next progress. A stop may have begun, or been brought forward.
+    fn after(&self, last_progress: Instant) -> Instant {
+        let close = if self.state.is_stopping() {
+            self.state.schedule().force.min(self.force)
+        } else {
+            self.linger
+        };
+        let write = self.write_timeout.and_then(|timeout| last_progress.checked_add(timeout));
+        write.map_or(close, |write| write.min(close))
     }
 }

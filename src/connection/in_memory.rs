@@ -1,9 +1,8 @@
-//! A connection without a socket, to test handlers with.
+//! A connection without a socket, for testing handlers.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
-use std::ops::{Deref, DerefMut};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +16,9 @@ use crate::net::SharedStream;
 use crate::net::Stream;
 use crate::state::ServerState;
 
-/// A [`Connection`] whose input is given beforehand and whose output can be looked at.
+/// A [`Connection`] without a socket: its input is given, its output can be inspected.
 ///
-/// It is a `Connection` by dereference, so that `&mut connection` is what a handler takes.
+/// [`as_mut`](AsMut::as_mut) is the `Connection` for a handler. See [`Connection::in_memory`].
 #[derive(Debug)]
 pub struct InMemoryConnection {
     connection: Connection,
@@ -27,7 +26,7 @@ pub struct InMemoryConnection {
 }
 
 impl Connection {
-    /// A connection without a socket, for testing handlers: it reads `input`, then end-of-file.
+    /// A connection without a socket, for testing handlers: it reads `input`, then EOF.
     ///
     /// ```
     /// use std::io::{BufRead, Write};
@@ -45,58 +44,54 @@ impl Connection {
     /// }
     ///
     /// let mut connection = Connection::in_memory("hello\n");
-    /// Shout.handle(&mut connection).unwrap();
+    /// Shout.handle(connection.as_mut()).unwrap();
     /// assert_eq!(connection.output(), b"HELLO\n");
     /// ```
     ///
     /// # Panics
-    /// When the process has no descriptors left.
+    /// When the process has no file descriptors left.
     pub fn in_memory(input: impl Into<Vec<u8>>) -> InMemoryConnection {
-        InMemoryConnection::new(input.into(), Settings::default(), None)
+        let address = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let memory = Arc::new(Memory {
+            input: Mutex::new(io::Cursor::new(input.into())),
+            output: Mutex::default(),
+            address: address.clone(),
+        });
+        let stream = SharedStream::new(Box::new(memory.clone()), address.clone());
+        let state = ServerState::new(Settings::default(), address).expect("a pipe and an eventfd");
+        let connection = Connection::new(state.new_id(), Arc::new(stream), Arc::new(state));
+        InMemoryConnection { connection, memory }
     }
 }
 
 impl InMemoryConnection {
-    fn new(input: Vec<u8>, settings: Settings, peer: Option<Address>) -> InMemoryConnection {
-        let here = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let memory = Arc::new(Memory {
-            input: Mutex::new(io::Cursor::new(input)),
-            output: Mutex::default(),
-            address: here.clone(),
-        });
-        let state =
-            ServerState::new(settings, here.clone()).expect("a pipe and an event descriptor");
-        let stream = SharedStream::new(Box::new(memory.clone()), peer.unwrap_or(here));
-        let connection = Connection::new(state.new_id(), Arc::new(stream), Arc::new(state));
-        InMemoryConnection { connection, memory }
+    /// Sets the address of the peer.
+    #[must_use]
+    pub fn with_peer(mut self, peer: Address) -> InMemoryConnection {
+        // A broadcast may share the old one, so its address cannot be changed.
+        let stream = SharedStream::new(Box::new(self.memory.clone()), peer);
+        self.connection.stream = Arc::new(stream);
+        self
     }
 
-    /// The same with another peer's address.
-    pub fn with_peer(self, peer: Address) -> InMemoryConnection {
-        let input = std::mem::take(&mut *self.memory.input.lock()).into_inner();
-        InMemoryConnection::new(input, Settings::default(), Some(peer))
-    }
-
-    /// What was written so far.
+    /// All output so far.
     ///
     /// # Panics
-    /// After the handler has shut the connection down for writing, if it wrote more.
+    /// When something was written after the write side was shut.
     pub fn output(&mut self) -> Vec<u8> {
         self.connection.flush().expect("writing to memory");
         self.memory.output.lock().bytes.clone()
     }
 }
 
-impl Deref for InMemoryConnection {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
+impl AsRef<Connection> for InMemoryConnection {
+    fn as_ref(&self) -> &Connection {
         &self.connection
     }
 }
 
-impl DerefMut for InMemoryConnection {
-    fn deref_mut(&mut self) -> &mut Connection {
+impl AsMut<Connection> for InMemoryConnection {
+    fn as_mut(&mut self) -> &mut Connection {
         &mut self.connection
     }
 }
@@ -166,5 +161,33 @@ impl Stream for Arc<Memory> {
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Memory")
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn another_peer_changes_nothing_else() {
+        let mut connection = Connection::in_memory("first\nsecond\nmuch too long\n");
+        connection.as_mut().set_max_line_length(8);
+        let id = connection.as_ref().id();
+        let mut line = String::new();
+        connection.as_mut().read_line(&mut line).unwrap();
+        connection.as_mut().write_all(b"sent.").unwrap();
+        connection.as_mut().flush().unwrap();
+        connection.as_mut().write_all(b"buffered.").unwrap();
+
+        let peer = Address::Tcp(SocketAddr::from(([192, 0, 2, 1], 7)));
+        let mut connection = connection.with_peer(peer.clone());
+        assert_eq!((connection.as_ref().peer_addr(), connection.as_ref().id()), (&peer, id));
+        connection.as_mut().read_line(&mut line).unwrap();
+        assert_eq!(line, "first\nsecond\n");
+        connection.as_mut().write_all(b"more.").unwrap();
+        assert_eq!(connection.output(), b"sent.buffered.more.");
+        let error = connection.as_mut().read_line(&mut line).unwrap_err();
+        assert!(matches!(Error::of(&error), Some(Error::LineTooLong { limit: 8 })));
     }
 }

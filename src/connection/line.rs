@@ -1,4 +1,4 @@
-//! Reading lines, each at most so long.
+//! Reading lines of a bounded length.
 
 use std::io::{self, BufRead};
 
@@ -7,8 +7,8 @@ use memchr::memchr;
 use super::Connection;
 use crate::error::Error;
 
-/// What [`Connection::read_line`] appends to: a `Vec<u8>`, or a `String` where lines must be
-/// UTF-8.
+/// What [`Connection::read_line`] can append to: a `Vec<u8>` for any bytes, a `String` for UTF-8.
+/// Sealed.
 pub trait Line: sealed::Line {}
 
 impl Line for Vec<u8> {}
@@ -34,7 +34,7 @@ impl sealed::Line for String {
         let length = match read_until(connection, b'\n', &mut bytes) {
             Ok(length) => length,
             Err(error) => {
-                // Half a character cannot be appended: the next attempt finds it where it was.
+                // The part read may end inside a character; the next call reads it again.
                 if !bytes.is_empty() {
                     connection.input.put_back(bytes);
                 }
@@ -50,22 +50,26 @@ impl sealed::Line for String {
 
 pub(super) fn read_until(
     connection: &mut Connection,
-    end: u8,
+    delimiter: u8,
     line: &mut Vec<u8>,
 ) -> io::Result<usize> {
     connection.with_message_timeout(|connection| {
-        let read = append_until(connection, end, line);
+        let read = append_until(connection, delimiter, line);
         connection.record_failure(read)
     })
 }
 
-fn append_until(connection: &mut Connection, end: u8, line: &mut Vec<u8>) -> io::Result<usize> {
+fn append_until(
+    connection: &mut Connection,
+    delimiter: u8,
+    line: &mut Vec<u8>,
+) -> io::Result<usize> {
     let limit = connection.max_line_length;
     let mut length = 0;
     loop {
         let available = connection.fill_buf()?;
-        let found = memchr(end, available);
-        let used = found.map_or(available.len(), |end| end + 1);
+        let found = memchr(delimiter, available);
+        let used = found.map_or(available.len(), |index| index + 1);
         if length + used > limit {
             connection.consume(used);
             line.truncate(line.len() - length);

@@ -1,4 +1,4 @@
-//! What a stream handler is given: [`Connection`].
+//! A client's connection as its handler uses it: [`Connection`].
 
 mod buffer;
 mod buffer_cache;
@@ -18,46 +18,51 @@ use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::config::MinRate;
 use crate::framing::LengthPrefixed;
+use crate::id::ConnectionId;
 use crate::net::{IoTimeout, SharedStream};
 use crate::state::ServerHandle;
 use crate::state::ServerState;
 use buffer::InputBuffer;
 use buffer_cache::BufferCache;
-use timeouts::{Timeouts, name_timeout};
+use timeouts::{Limit, Timeouts};
 
 pub use in_memory::InMemoryConnection;
 pub use line::Line;
 
-/// One client's connection, over whichever stream transport: read requests from it, write answers
-/// to it.
+/// A client's connection, over any stream transport: a handler reads requests from it and writes
+/// answers to it.
 ///
-/// Reads and writes are buffered, and tied as C++ ties `cin` to `cout`: what was written is sent
-/// when a read has to ask the system for more, when there is enough of it, and at the end. So a
-/// handler never forgets a flush, an answer costs one system call, and the answers to requests
-/// that came together leave together. [`flush`](Write::flush) is there for what cannot wait.
+/// Reads and writes are buffered. The output buffer is tied to the input, as C++ ties `cout` to
+/// `cin`: it is sent before a read that needs the system, when it is full, and when the handler
+/// returns. So a handler need not flush, an answer costs one system call, and the answers to
+/// pipelined requests are sent together. [`flush`](Write::flush) sends it earlier.
 ///
-/// Reading a line is bounded ([`read_line`](Connection::read_line)), writing has a timeout, and a
-/// connection can be [made in memory](Connection::in_memory) to test a handler with.
+/// Lines have a maximal length ([`read_line`](Connection::read_line)) and writes a timeout. To test
+/// a handler, make a connection [in memory](Connection::in_memory).
 pub struct Connection {
-    id: u64,
+    id: ConnectionId,
     stream: Arc<SharedStream>,
     server: ServerHandle,
     input: InputBuffer,
     output: Vec<u8>,
     max_line_length: usize,
     timeouts: Timeouts,
-    /// How much is left to be read of what was received before a stop; `None` while there is none.
+    /// During a stop: how many of the bytes received before it are not read yet.
     drain_remaining: Option<usize>,
-    /// How reading or writing has ended, for all that is known so far.
-    end_reason: Option<CloseReason>,
-    /// Whether that is so for good: a write has failed, or the peer is gone.
+    /// The close reason that the last read or write implies, if any.
+    io_close_reason: Option<CloseReason>,
+    /// A write has failed or the connection was reset: `io_close_reason` is final.
     is_broken: bool,
-    /// Since `handle` is over: how it ended.
+    /// `None` until `handle` has returned.
     close_reason: Option<CloseReason>,
 }
 
 impl Connection {
-    pub(crate) fn new(id: u64, stream: Arc<SharedStream>, state: Arc<ServerState>) -> Connection {
+    pub(crate) fn new(
+        id: ConnectionId,
+        stream: Arc<SharedStream>,
+        state: Arc<ServerState>,
+    ) -> Connection {
         Connection {
             id,
             stream,
@@ -66,7 +71,7 @@ impl Connection {
             max_line_length: state.settings.max_line_length,
             timeouts: Timeouts::new(&state.settings),
             drain_remaining: None,
-            end_reason: None,
+            io_close_reason: None,
             is_broken: false,
             close_reason: None,
             server: ServerHandle::new(state),
@@ -77,62 +82,61 @@ impl Connection {
         &self.stream
     }
 
-    /// This connection's number, the first one being 1; no other connection of this server ever
-    /// has it.
-    pub fn id(&self) -> u64 {
+    /// The connection's number, unique within its server.
+    pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// Who is at the other end.
+    /// The client's address.
     pub fn peer_addr(&self) -> &Address {
         self.stream.peer()
     }
 
-    /// The number of the user that a client on a Unix socket ran as when it connected; `None` for
-    /// other clients.
+    /// The user ID that the client's process had when it connected (`SO_PEERCRED`); `None` if the
+    /// connection is not a Unix socket.
     ///
     /// # Errors
-    /// What the system says; nothing, for a socket that is one.
+    /// Those of getsockopt(2), which does not fail for a connected socket.
     pub fn peer_uid(&self) -> io::Result<Option<u32>> {
         self.stream.inner().peer_uid()
     }
 
-    /// This end's address: the one that the client connected to.
+    /// The local address: the one that the client connected to.
     ///
     /// # Errors
-    /// When the connection is broken, on some systems.
+    /// Those of getsockname(2).
     pub fn local_addr(&self) -> io::Result<Address> {
         self.stream.inner().local_addr()
     }
 
-    /// The server that this connection came in through.
+    /// The server that accepted this connection.
     pub fn server(&self) -> &ServerHandle {
         &self.server
     }
 
-    /// Whether the server was asked to stop. A handler that waits for its client need not ask: it
-    /// reads end-of-file. One that is busy for long may want to say goodbye.
+    /// Whether the server is stopping. A handler that reads need not ask: it reads EOF. One that
+    /// computes or writes for long can use this to end early.
     pub fn is_stopping(&self) -> bool {
         self.server.is_stopping()
     }
 
-    /// Reads a line, its end (`\n`) included, and appends it to a `String` or a `Vec<u8>`; returns
-    /// its length, 0 at the end of the input. A last line may lack its end.
+    /// Reads a line with its `\n` and appends it to a `String` or a `Vec<u8>`. Returns its length:
+    /// 0 at EOF. The last line before EOF may lack its `\n`.
     ///
-    /// [`BufRead::read_line`], [`BufRead::lines`] and [`BufRead::read_until`] are bounded in the
-    /// same way.
+    /// [`BufRead::read_line`], [`BufRead::lines`] and [`BufRead::read_until`] have the same limit.
     ///
     /// # Errors
-    /// `InvalidData` with [`Error::LineTooLong`](crate::Error::LineTooLong) when the line, its end
-    /// included, is longer than [`max_line_length`](crate::Builder::max_line_length); what was read
-    /// of it is gone, and the rest is still to come, so that the connection is best closed.
-    /// `InvalidData` for a `String` and a line that is not UTF-8. `TimedOut` after the read
-    /// timeout.
+    /// `InvalidData` with [`Error::LineTooLong`](crate::Error::LineTooLong) when the line with its
+    /// `\n` is longer than [`max_line_length`](crate::Builder::max_line_length). The part that was
+    /// read is discarded and the rest is not read, so the handler should close the connection.
+    /// `InvalidData` when `line` is a `String` and the line is not UTF-8. `TimedOut` when a timeout
+    /// has expired.
     ///
     /// ```
     /// use socketserver::Connection;
     ///
     /// let mut connection = Connection::in_memory("ada\nbyron");
+    /// let connection = connection.as_mut();
     /// let mut line = String::new();
     /// assert_eq!(connection.read_line(&mut line)?, 4);
     /// assert_eq!(connection.read_line(&mut line)?, 5);
@@ -144,38 +148,59 @@ impl Connection {
         line.append_from(self)
     }
 
-    /// How long a line may be, in bytes, its end included; the server's
-    /// [`max_line_length`](crate::Builder::max_line_length) to begin with.
+    /// The maximal length of a line in bytes, `\n` included. By default the server's
+    /// [`max_line_length`](crate::Builder::max_line_length).
     pub fn set_max_line_length(&mut self, limit: usize) {
         self.max_line_length = limit;
     }
 
-    /// Reads a message behind its length, in the place of what `message` holds; `false` when the
-    /// input ended before its first byte. It is [`LengthPrefixed::read`], bounded in time as a line
-    /// is.
+    /// Reads a length-prefixed message into `message`, replacing its contents. Returns `false` at
+    /// EOF before the first byte. This is [`LengthPrefixed::read`] with the timeouts of a message.
     ///
     /// # Errors
-    /// Those of [`LengthPrefixed::read`]. `TimedOut` as for
-    /// [`read_line`](Connection::read_line).
+    /// Those of [`LengthPrefixed::read`]. `TimedOut` when a timeout has expired.
     pub fn read_message(
         &mut self,
         frames: &LengthPrefixed,
         message: &mut Vec<u8>,
     ) -> io::Result<bool> {
         self.with_message_timeout(|connection| {
-            let read = frames.read(connection, message);
+            let read = frames.read(&mut *connection, message);
             connection.record_failure(read)
         })
     }
 
-    /// Whatever `read` reads is one message: its first byte may take
-    /// [`idle_timeout`](crate::Builder::idle_timeout) to come, and all of it must have come by the
-    /// [`message_timeout`](crate::Builder::message_timeout) after that, and at the
+    /// Writes a length-prefixed message: [`LengthPrefixed::write`].
+    ///
+    /// ```
+    /// use socketserver::Connection;
+    /// use socketserver::framing::{LengthPrefixed, Prefix};
+    ///
+    /// let frames = LengthPrefixed::new(Prefix::U16);
+    /// let mut in_memory = Connection::in_memory(b"\0\x02hi\0\0");
+    /// let connection = in_memory.as_mut();
+    /// let mut message = Vec::new();
+    /// while connection.read_message(&frames, &mut message)? {
+    ///     connection.write_message(&frames, &message)?;
+    /// }
+    /// assert_eq!(in_memory.output(), b"\0\x02hi\0\0");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`LengthPrefixed::write`]. `TimedOut` when a timeout has expired.
+    pub fn write_message(&mut self, frames: &LengthPrefixed, message: &[u8]) -> io::Result<()> {
+        frames.write(self, message)
+    }
+
+    /// Runs `read`, whose reads count as one message. The first byte must arrive within the
+    /// [`idle_timeout`](crate::Builder::idle_timeout), and the rest within the
+    /// [`message_timeout`](crate::Builder::message_timeout) after that and at the
     /// [`min_rate`](crate::Builder::min_rate).
     ///
-    /// A line ([`read_line`](Connection::read_line)) and a
-    /// [`read_message`](Connection::read_message) are one message by themselves; this is for what
-    /// has several parts, such as the head of an HTTP request:
+    /// [`read_line`](Connection::read_line) and [`read_message`](Connection::read_message) do this
+    /// for their one line or message. It is for a message of several parts, such as the head of an
+    /// HTTP request:
     ///
     /// ```
     /// use socketserver::Connection;
@@ -194,7 +219,7 @@ impl Connection {
     /// }
     ///
     /// let mut connection = Connection::in_memory("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    /// assert_eq!(read_head(&mut connection)?.len(), 2);
+    /// assert_eq!(read_head(connection.as_mut())?.len(), 2);
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn with_message_timeout<R>(&mut self, read: impl FnOnce(&mut Connection) -> R) -> R {
@@ -204,9 +229,9 @@ impl Connection {
         result
     }
 
-    /// How long a read waits for the peer before it fails with `TimedOut`
-    /// ([`Error::IdleTimeout`](crate::Error::IdleTimeout)); `None`: for ever. The server's
-    /// [`read_timeout`](crate::Builder::read_timeout) to begin with.
+    /// How long a read waits for input before it fails with `TimedOut`
+    /// ([`Error::ReadTimeout`](crate::Error::ReadTimeout)); `None`: no limit. By default the
+    /// server's [`read_timeout`](crate::Builder::read_timeout).
     ///
     /// # Errors
     /// `InvalidInput` for a timeout of zero.
@@ -215,9 +240,9 @@ impl Connection {
         self.stream.inner().set_read_timeout(self.timeouts.socket_timeout())
     }
 
-    /// How long the peer may be silent between messages before a read fails with `TimedOut`
-    /// ([`Error::IdleTimeout`](crate::Error::IdleTimeout)); `None`: as long as the read timeout
-    /// says. The server's [`idle_timeout`](crate::Builder::idle_timeout) to begin with.
+    /// How long a read waits for the first byte of a message before it fails with `TimedOut`
+    /// ([`Error::IdleTimeout`](crate::Error::IdleTimeout)); `None`: the read timeout applies. By
+    /// default the server's [`idle_timeout`](crate::Builder::idle_timeout).
     ///
     /// # Errors
     /// `InvalidInput` for a timeout of zero.
@@ -226,16 +251,16 @@ impl Connection {
         self.stream.inner().set_read_timeout(self.timeouts.socket_timeout())
     }
 
-    /// How long a message that has begun may take to be whole before the read fails with
-    /// `TimedOut` ([`Error::MessageTimeout`](crate::Error::MessageTimeout)), however its bytes come; `None`:
-    /// for ever. The server's [`message_timeout`](crate::Builder::message_timeout) to begin with.
-    pub fn set_message_timeout(&mut self, deadline: Option<Duration>) {
-        self.timeouts.message = deadline;
+    /// How long a message may take from its first bytes to its end before a read of it fails with
+    /// `TimedOut` ([`Error::MessageTimeout`](crate::Error::MessageTimeout)); `None`: no limit. By
+    /// default the server's [`message_timeout`](crate::Builder::message_timeout).
+    pub fn set_message_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeouts.message = timeout;
     }
 
-    /// How fast a message must come once it has begun, and what is written be taken, before a read
-    /// or a write fails with `TimedOut` ([`Error::TooSlow`](crate::Error::TooSlow)); `None`: at any
-    /// rate. The server's [`min_rate`](crate::Builder::min_rate) to begin with.
+    /// The minimal rate of the client, sending a message or receiving a write; below it the read or
+    /// write fails with `TimedOut` ([`Error::TooSlow`](crate::Error::TooSlow)). `None`: no limit.
+    /// By default the server's [`min_rate`](crate::Builder::min_rate).
     ///
     /// ```
     /// use std::io::Write;
@@ -249,7 +274,7 @@ impl Connection {
     /// }
     ///
     /// let mut connection = Connection::in_memory("");
-    /// send_file(&mut connection, b"all of it")?;
+    /// send_file(connection.as_mut(), b"all of it")?;
     /// assert_eq!(connection.output(), b"all of it");
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -257,9 +282,9 @@ impl Connection {
         self.timeouts.rate = rate;
     }
 
-    /// How long a write waits for the peer to take something before it fails with `TimedOut`
-    /// ([`Error::WriteTimeout`](crate::Error::WriteTimeout)); `None`: for ever. The server's
-    /// [`write_timeout`](crate::Builder::write_timeout) to begin with.
+    /// How long a write waits for the client to receive some of it before it fails with `TimedOut`
+    /// ([`Error::WriteTimeout`](crate::Error::WriteTimeout)); `None`: no limit. By default the
+    /// server's [`write_timeout`](crate::Builder::write_timeout).
     ///
     /// # Errors
     /// `InvalidInput` for a timeout of zero.
@@ -268,13 +293,13 @@ impl Connection {
         self.stream.inner().set_write_timeout(self.timeouts.write)
     }
 
-    /// Ends one direction, or both. What was written is sent first, unless reading alone ends.
+    /// Shuts the read side, the write side or both. Buffered output is sent before the write side
+    /// is shut.
     ///
-    /// Ending the writes tells the client that no more will come, and still reads what it has to
-    /// say.
+    /// With the write side shut the client reads EOF, and its input can still be read.
     ///
     /// # Errors
-    /// When what was written cannot be sent, or the connection is broken.
+    /// When the output cannot be sent, or the connection is broken.
     pub fn shutdown(&mut self, how: Shutdown) -> io::Result<()> {
         if how != Shutdown::Read {
             self.flush()?;
@@ -284,46 +309,44 @@ impl Connection {
 
     fn send(&mut self, more: &[u8]) -> io::Result<()> {
         self.check_shutdown();
-        let (mut begun, mut so_far) = (None, 0);
+        let (mut started, mut limit) = (None, Limit::Write);
         let timeouts = &self.timeouts;
         let sent = self.stream.write_all([&self.output, more], |written| {
-            so_far = written;
-            timeouts.for_write(&mut begun, written)
+            let timeout;
+            (timeout, limit) = timeouts.for_write(&mut started, written);
+            timeout
         });
-        let sent =
-            sent.map_err(|error| name_timeout(error, || timeouts.write_error(begun, so_far)));
+        let sent = sent.map_err(|error| timeouts.name_timeout(error, limit));
         self.is_broken |= sent.is_err();
         self.output.clear();
         self.record_failure(sent)
     }
 
-    /// Reads from the peer, having sent what it may be waiting for.
+    /// Sends the output, then reads from the stream by `read`.
     fn receive(
         &mut self,
         read: impl FnOnce(&mut InputBuffer, InputSource<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         self.flush()?;
         if self.stream.needs_poll() {
-            // Whoever waits holds no buffer meanwhile.
-            OUTPUT_CACHE.with(|spare| spare.put(&mut self.output));
+            // A connection that waits holds no output buffer.
+            OUTPUT_CACHE.with(|cache| cache.put(&mut self.output));
         }
         let timeout = self.timeouts.for_read();
-        let (timeout, most) = (self.record_failure(timeout)?, self.receive_limit()?);
-        match read(&mut self.input, InputSource { stream: &self.stream, timeout, most }) {
+        let (timeout, limit) = self.record_failure(timeout)?;
+        let max_length = self.receive_limit()?;
+        match read(&mut self.input, InputSource { stream: &self.stream, timeout, max_length }) {
             Ok(0) => {
                 self.record_success(Some(self.closed_by_server().unwrap_or(CloseReason::Eof)));
                 Ok(0)
             }
             Ok(length) => {
                 self.timeouts.add_received(length);
-                self.drain_remaining =
-                    self.drain_remaining.map(|drain_remaining| drain_remaining - length);
+                self.drain_remaining = self.drain_remaining.map(|remaining| remaining - length);
                 self.record_success(None);
                 Ok(length)
             }
-            Err(error) => {
-                self.record_failure(Err(name_timeout(error, || self.timeouts.read_error())))
-            }
+            Err(error) => self.record_failure(Err(self.timeouts.name_timeout(error, limit))),
         }
     }
 
@@ -331,7 +354,7 @@ impl Connection {
         self.receive(|input, source| {
             loop {
                 if source.stream.needs_poll() {
-                    // Nor this one.
+                    // Nor an input buffer.
                     input.release();
                     source.wait()?;
                 }
@@ -343,27 +366,28 @@ impl Connection {
     }
 }
 
-/// Where the next bytes come from: how long to wait for them, and how many may come.
+/// The stream, with the limits of the next read.
 struct InputSource<'a> {
     stream: &'a SharedStream,
     timeout: IoTimeout,
-    most: usize,
+    /// With 0 the read returns EOF.
+    max_length: usize,
 }
 
 impl InputSource<'_> {
     fn wait(&self) -> io::Result<()> {
-        if self.most == 0 { Ok(()) } else { self.stream.wait_for_input(self.timeout) }
+        if self.max_length == 0 { Ok(()) } else { self.stream.wait_for_input(self.timeout) }
     }
 
     fn read_input(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match buffer.len().min(self.most) {
+        match buffer.len().min(self.max_length) {
             0 => Ok(Some(0)),
             length => self.stream.read_input(&mut buffer[..length], self.timeout),
         }
     }
 
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match buffer.len().min(self.most) {
+        match buffer.len().min(self.max_length) {
             0 => Ok(0),
             length => self.stream.read(&mut buffer[..length], self.timeout),
         }
@@ -383,7 +407,7 @@ fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>> {
 impl Read for Connection {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.input.is_empty() && buffer.len() >= buffer::MIN_BUFFER {
-            // No need for a buffer between.
+            // Bypasses the input buffer.
             return self.receive(|_, source| source.read(buffer));
         }
         if buffer.is_empty() {
@@ -408,8 +432,8 @@ impl BufRead for Connection {
         self.input.consume(length);
     }
 
-    fn read_until(&mut self, end: u8, line: &mut Vec<u8>) -> io::Result<usize> {
-        line::read_until(self, end, line)
+    fn read_until(&mut self, delimiter: u8, line: &mut Vec<u8>) -> io::Result<usize> {
+        line::read_until(self, delimiter, line)
     }
 
     fn read_line(&mut self, line: &mut String) -> io::Result<usize> {
@@ -431,11 +455,11 @@ impl Write for Connection {
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // It takes all of them.
+        // `write` takes all bytes or fails.
         self.write(bytes).map(drop)
     }
 
-    /// Sends what was written.
+    /// Sends the output buffer.
     fn flush(&mut self) -> io::Result<()> {
         if self.output.is_empty() { Ok(()) } else { self.send(&[]) }
     }
@@ -445,15 +469,15 @@ thread_local! {
     static OUTPUT_CACHE: BufferCache = const { BufferCache::new() };
 }
 
-/// Makes what a thread keeps from one connection for the next, which its first connection would do
-/// otherwise: the C library looks through all others to do that, and a forking server has it done
-/// once, instead of in each child.
+/// Initializes the thread's buffer caches, which its first connection would do otherwise. The
+/// registration of thread-local destructors is slow in the C library; a forking server pays for it
+/// once instead of in each child.
 pub(crate) fn prepare_thread() {
     OUTPUT_CACHE.with(|_| {});
     buffer::prepare_thread();
 }
 
-/// What is written is sent when it would come to more than this many bytes.
+/// The output is sent before it gets longer than this.
 const OUTPUT_CAPACITY: usize = 8 * 1024;
 
 impl fmt::Debug for Connection {

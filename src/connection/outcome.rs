@@ -1,23 +1,23 @@
-//! How a connection knows that it ends, and why.
+//! Why a connection ends: what its reads, writes and hooks imply.
 
 use std::error::Error;
 use std::io;
 use std::time::Instant;
 
 use super::Connection;
-use crate::close_reason::{CloseReason, is_hang_up};
+use crate::close_reason::CloseReason;
 
 impl Connection {
-    /// Why the connection ends: `None` while `handle` is running, for
-    /// [`finish`](crate::StreamRequestHandler::finish) and
-    /// [`handle_error`](crate::StreamRequestHandler::handle_error) to look at.
+    /// Why the connection ends. `None` until [`handle`](crate::StreamRequestHandler::handle) has
+    /// returned; set in [`finish`](crate::StreamRequestHandler::finish) and
+    /// [`handle_error`](crate::StreamRequestHandler::handle_error).
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.close_reason
     }
 
-    /// In a stop the input ends behind what had been received when that was first noticed. A
-    /// system may go on receiving after its read side was shut, as Linux does, and a client that
-    /// never ceases to send would never come to the end.
+    /// How many bytes a read may return. During a stop the input ends after the bytes that were
+    /// received when this connection first noticed the stop. Linux keeps receiving after
+    /// `shutdown(SHUT_RD)`, and a client that never stops sending would never read EOF.
     #[inline(always)]
     pub(super) fn receive_limit(&mut self) -> io::Result<usize> {
         if self.drain_remaining.is_none() && self.is_stopping() {
@@ -27,8 +27,8 @@ impl Connection {
         Ok(self.drain_remaining.unwrap_or(usize::MAX))
     }
 
-    /// Where one thread does everything, nobody else may have noticed that a stop has begun, or
-    /// that its deadline has come, while this connection was never waited for.
+    /// Begins or enforces the stop. With one thread for everything, the accept loop cannot do that
+    /// while a handler runs.
     #[inline(always)]
     pub(super) fn check_shutdown(&self) {
         if self.is_stopping() {
@@ -40,14 +40,15 @@ impl Connection {
         }
     }
 
-    /// Reading goes on, or comes to its end: what failed before is over, but for what cannot be.
-    pub(super) fn record_success(&mut self, ended: Option<CloseReason>) {
+    /// A successful read (`None`) or EOF replaces an earlier failure, unless the connection is
+    /// broken.
+    pub(super) fn record_success(&mut self, reason: Option<CloseReason>) {
         if !self.is_broken {
-            self.end_reason = ended;
+            self.io_close_reason = reason;
         }
     }
 
-    /// Remembers what a failure says of the connection: the handler may keep it to itself.
+    /// Records what an error implies for the connection: the handler may ignore the error.
     #[inline(always)]
     pub(super) fn record_failure<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result {
@@ -60,45 +61,54 @@ impl Connection {
     #[inline(never)]
     fn record_error(&mut self, error: &io::Error) {
         let Some(reason) = CloseReason::of(error) else { return };
-        let by_us = if is_hang_up(error) { self.closed_by_server() } else { None };
+        let is_disconnect = matches!(reason, CloseReason::Eof | CloseReason::Reset);
+        let by_server = if is_disconnect { self.closed_by_server() } else { None };
         self.is_broken |= reason == CloseReason::Reset;
-        // After the end of the input a message that lacks its end is no news.
-        self.end_reason =
-            by_us.or(if reason == CloseReason::Eof { self.end_reason } else { Some(reason) });
+        // `UnexpectedEof` after EOF does not change the reason.
+        self.io_close_reason = by_server.or(if reason == CloseReason::Eof {
+            self.io_close_reason
+        } else {
+            Some(reason)
+        });
     }
 
-    /// Why this side has ended the connection, if it has.
+    /// The reason if the server has shut the connection.
     pub(super) fn closed_by_server(&self) -> Option<CloseReason> {
-        // What the parent of a forked child does to the connection is not known in the child.
+        // In a forked child it is the parent's process that shuts it, without recording a reason
+        // here.
         let by_stop = self.stream.is_read_shutdown() && self.is_stopping();
         self.stream.close_reason().or(by_stop.then_some(CloseReason::Stopped))
     }
 
-    /// `handle` is over, or `setup` has failed; says what that means for the connection.
+    /// To be called after `handle`, or after a failed `setup` or `finish`, with its error. Returns
+    /// what that implies; the first call sets the close reason.
     pub(crate) fn set_close_reason(
         &mut self,
         error: Option<&(dyn Error + Send + Sync + 'static)>,
     ) -> CloseReason {
         let reason = self.classify(error.map(|error| error as _));
-        // Should a panic have interrupted one.
+        // A panic may have interrupted `with_message_timeout`.
         self.timeouts.reset_message();
         self.close_reason.get_or_insert(reason);
         reason
     }
 
-    /// What a hook's error, if any, says of the connection. One that only tells that some
-    /// connection has ended is about this one only where this one has: a handler may have others.
+    /// What a hook's error, if any, implies for the connection. A disconnect error counts as this
+    /// connection's only if this connection has recorded one: the handler may use other
+    /// connections.
     fn classify(&self, error: Option<&(dyn Error + 'static)>) -> CloseReason {
-        let Some(error) = error else { return self.end_reason.unwrap_or(CloseReason::Completed) };
+        let Some(error) = error else {
+            return self.io_close_reason.unwrap_or(CloseReason::Completed);
+        };
         match CloseReason::of(error) {
-            // It was another one, even where this one has ended in another way.
-            Some(CloseReason::Reset) if !self.is_broken => CloseReason::Error,
+            // Another connection was reset, not this one.
+            Some(CloseReason::Reset) if !self.is_broken => CloseReason::Failed,
             Some(CloseReason::Eof | CloseReason::Reset) => {
-                self.end_reason.unwrap_or(CloseReason::Error)
+                self.io_close_reason.unwrap_or(CloseReason::Failed)
             }
-            Some(reason @ CloseReason::Panic) => reason,
-            Some(reason) => self.end_reason.unwrap_or(reason),
-            None => CloseReason::Error,
+            Some(reason @ CloseReason::Panicked) => reason,
+            Some(reason) => self.io_close_reason.unwrap_or(reason),
+            None => CloseReason::Failed,
         }
     }
 }

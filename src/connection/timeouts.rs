@@ -1,4 +1,4 @@
-//! How long a connection waits for its peer: timeouts, and the deadline of a message.
+//! The timeouts of a connection, and the progress of the message that is being read.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,22 +7,34 @@ use crate::config::{MinRate, Settings};
 use crate::error::Error;
 use crate::net::IoTimeout;
 
-/// The limits, and how far the message that is being read has come.
+/// The limits, and the progress of the current message.
 ///
-/// A stream waits by itself for as long as its own timeout says, at no cost. So that timeout is
-/// the one for the first byte of a message, for which a connection mostly waits; only a message
-/// that comes in several pieces is timed here.
+/// The socket's own timeout (`SO_RCVTIMEO`) costs nothing per read. It is set to the timeout for
+/// the first byte of a message, for which a connection mostly waits. Deadlines are computed only
+/// for a message that arrives in several pieces.
 pub(super) struct Timeouts {
     pub(super) idle: Option<Duration>,
     pub(super) read: Option<Duration>,
     pub(super) write: Option<Duration>,
     pub(super) message: Option<Duration>,
     pub(super) rate: Option<MinRate>,
-    /// How many [`with_message_timeout`](super::Connection::with_message_timeout) are in progress, one in another.
+    /// The number of nested [`with_message_timeout`](super::Connection::with_message_timeout)
+    /// calls.
     depth: u32,
-    /// When the first piece of this message was there, and was not all.
+    /// When the current message was first found to be incomplete.
     started: Option<Instant>,
+    /// The bytes of the current message.
     received: usize,
+}
+
+/// The limit that a wait exceeds at its deadline.
+#[derive(Clone, Copy)]
+pub(super) enum Limit {
+    Idle,
+    Read,
+    Write,
+    Message,
+    Rate,
 }
 
 impl Timeouts {
@@ -39,7 +51,7 @@ impl Timeouts {
         }
     }
 
-    /// The timeout that the stream itself is set to.
+    /// What the socket's read timeout is set to.
     pub(super) fn socket_timeout(&self) -> Option<Duration> {
         self.idle.or(self.read)
     }
@@ -54,12 +66,11 @@ impl Timeouts {
     pub(super) fn end_message(&mut self) {
         self.depth -= 1;
         if self.depth == 0 {
-            // Its limits are not those of what comes after it.
             self.started = None;
         }
     }
 
-    /// A panic may have interrupted one.
+    /// Ends all messages, in case that a panic has skipped `end_message`.
     pub(super) fn reset_message(&mut self) {
         self.depth = 0;
         self.started = None;
@@ -69,92 +80,88 @@ impl Timeouts {
         self.received += length;
     }
 
-    /// How long the next read may wait.
+    /// How long the next read may wait, and the limit that says so.
     #[inline(always)]
-    pub(super) fn for_read(&mut self) -> io::Result<IoTimeout> {
+    pub(super) fn for_read(&mut self) -> io::Result<(IoTimeout, Limit)> {
         if self.depth == 0 || self.received == 0 {
-            return Ok(IoTimeout::Socket(self.socket_timeout()));
+            let limit = if self.idle.is_some() { Limit::Idle } else { Limit::Read };
+            return Ok((IoTimeout::Socket(self.socket_timeout()), limit));
         }
         if self.message.is_none() && self.rate.is_none() && self.read == self.socket_timeout() {
-            return Ok(IoTimeout::Socket(self.read));
+            return Ok((IoTimeout::Socket(self.read), Limit::Read));
         }
         self.for_next_piece()
     }
 
-    /// Of a message that has begun, by this side's own clock.
+    /// How long a read may wait within a message.
     #[inline(never)]
-    fn for_next_piece(&mut self) -> io::Result<IoTimeout> {
+    fn for_next_piece(&mut self) -> io::Result<(IoTimeout, Limit)> {
         let now = Instant::now();
         let started = *self.started.get_or_insert(now);
-        if let Some(limit) = self.message
-            && now - started >= limit
+        if let Some(timeout) = self.message
+            && now - started >= timeout
         {
-            // Whether or not there is something to read: there always is from who floods.
-            return Err(Error::MessageTimeout { limit }.into());
+            // Checked even if input is available, or a flooding client would never hit the limit.
+            return Err(self.error(Limit::Message).into());
         }
+        // Not left to the socket, whose timeout may be the idle timeout.
+        let read = (deadline(now, self.read), Limit::Read);
         let rate = self.rate.map(|rate| rate.time_for(self.received));
-        let instants = [
-            self.read.and_then(|read| now.checked_add(read)),
-            self.message.and_then(|message| started.checked_add(message)),
-            rate.and_then(|time| started.checked_add(time)),
-        ];
-        // A day at a time, where the limits are beyond what the clock can express.
-        let deadline = instants.into_iter().flatten().min();
-        Ok(IoTimeout::Deadline(deadline.unwrap_or(now + Duration::from_secs(86_400))))
+        let rate = (deadline(started, rate), Limit::Rate);
+        let message = (deadline(started, self.message), Limit::Message);
+        let (deadline, limit) = earlier(earlier(message, rate), read);
+        Ok((IoTimeout::Deadline(deadline), limit))
     }
 
-    /// Which limit it was, when a read has waited in vain.
-    #[cold]
-    pub(super) fn read_error(&self) -> Error {
-        let elapsed = self.started.map(|started| started.elapsed()).unwrap_or_default();
-        match (self.message, self.rate) {
-            (Some(limit), _) if elapsed >= limit => Error::MessageTimeout { limit },
-            (_, Some(rate))
-                if self.started.is_some() && elapsed >= rate.time_for(self.received) =>
-            {
-                Error::TooSlow { bytes_per_second: rate.bytes_per_second }
-            }
-            _ if self.started.is_some() => {
-                Error::IdleTimeout { limit: self.read.unwrap_or_default() }
-            }
-            _ => Error::IdleTimeout { limit: self.socket_timeout().unwrap_or_default() },
-        }
-    }
-
-    /// How long a write may wait that has so far taken this long.
+    /// How long the next wait of a write may take, and the limit that says so. `started` is set by
+    /// the first call for a write, `written` counts its bytes so far.
     #[inline(always)]
-    pub(super) fn for_write(&self, started: &mut Option<Instant>, written: usize) -> IoTimeout {
-        let Some(rate) = self.rate else { return IoTimeout::Socket(self.write) };
+    pub(super) fn for_write(
+        &self,
+        started: &mut Option<Instant>,
+        written: usize,
+    ) -> (IoTimeout, Limit) {
+        let Some(rate) = self.rate else { return (IoTimeout::Socket(self.write), Limit::Write) };
         let now = Instant::now();
         let started = *started.get_or_insert(now);
-        let instants = [
-            self.write.and_then(|write| now.checked_add(write)),
-            started.checked_add(rate.time_for(written)),
-        ];
-        let deadline = instants.into_iter().flatten().min();
-        deadline.map_or(IoTimeout::Socket(self.write), IoTimeout::Deadline)
+        let rate = (deadline(started, Some(rate.time_for(written))), Limit::Rate);
+        let write = (deadline(now, self.write), Limit::Write);
+        let (deadline, limit) = earlier(rate, write);
+        (IoTimeout::Deadline(deadline), limit)
     }
 
-    /// Which limit it was, when a write has waited in vain.
+    /// Replaces a bare `TimedOut` by the error of the limit that was exceeded. Not `ETIMEDOUT`,
+    /// which means that the peer's host does not answer.
     #[cold]
-    pub(super) fn write_error(&self, started: Option<Instant>, written: usize) -> Error {
-        match (self.rate, started) {
-            (Some(rate), Some(started)) if started.elapsed() >= rate.time_for(written) => {
-                Error::TooSlow { bytes_per_second: rate.bytes_per_second }
-            }
-            _ => Error::WriteTimeout { limit: self.write.unwrap_or_default() },
+    #[inline(never)]
+    pub(super) fn name_timeout(&self, error: io::Error, limit: Limit) -> io::Error {
+        if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
+            self.error(limit).into()
+        } else {
+            error
+        }
+    }
+
+    fn error(&self, limit: Limit) -> Error {
+        match limit {
+            Limit::Idle => Error::IdleTimeout { limit: self.idle.unwrap_or_default() },
+            Limit::Read => Error::ReadTimeout { limit: self.read.unwrap_or_default() },
+            Limit::Write => Error::WriteTimeout { limit: self.write.unwrap_or_default() },
+            Limit::Message => Error::MessageTimeout { limit: self.message.unwrap_or_default() },
+            Limit::Rate => Error::TooSlow {
+                bytes_per_second: self.rate.map_or(0, |rate| rate.bytes_per_second),
+            },
         }
     }
 }
 
-/// Makes a limit's name of a wait that has ended without the peer: the system only says that time
-/// is up. (`ETIMEDOUT` is something else: the peer's machine does not answer.)
-#[cold]
-#[inline(never)]
-pub(super) fn name_timeout(error: io::Error, limit: impl FnOnce() -> Error) -> io::Error {
-    if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
-        limit().into()
-    } else {
-        error
-    }
+/// When a timeout expires. No timeout, or one beyond the range of the clock: in about 30 years.
+fn deadline(start: Instant, timeout: Option<Duration>) -> Instant {
+    const MAX: Duration = Duration::from_secs(1_000_000_000);
+    start + timeout.map_or(MAX, |timeout| timeout.min(MAX))
+}
+
+/// The earlier deadline; `one` if they are equal.
+fn earlier(one: (Instant, Limit), other: (Instant, Limit)) -> (Instant, Limit) {
+    if other.0 < one.0 { other } else { one }
 }

@@ -252,7 +252,7 @@ fn run_child(
         reason
     }));
     fork::exit(match reason {
-        Ok(CloseReason::Panic) | Err(_) => PANICKED,
+        Ok(CloseReason::Panicked) | Err(_) => PANICKED,
         Ok(
             CloseReason::Completed | CloseReason::Eof | CloseReason::Reset | CloseReason::Stopped,
         ) => 0,

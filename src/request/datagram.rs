@@ -10,6 +10,7 @@ use crate::close_reason::CloseReason;
 use crate::datagram::{DatagramRequest, DatagramSocket};
 use crate::error::Error;
 use crate::handler::{DatagramRequestHandler, HandlerError};
+use crate::id::ConnectionId;
 use crate::net::SharedStream;
 use crate::state::ServerState;
 
@@ -80,7 +81,7 @@ impl DatagramTask {
 }
 
 impl RequestTask for DatagramTask {
-    fn id(&self) -> u64 {
+    fn id(&self) -> ConnectionId {
         self.request.id()
     }
 
@@ -119,7 +120,7 @@ impl RequestTask for DatagramTask {
 
 fn close_reason(error: &DynError) -> CloseReason {
     match CloseReason::of(error) {
-        Some(reason @ (CloseReason::Panic | CloseReason::Reset)) => reason,
-        _ => CloseReason::Error,
+        Some(reason @ (CloseReason::Panicked | CloseReason::Reset)) => reason,
+        _ => CloseReason::Failed,
     }
 }

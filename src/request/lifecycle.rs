@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::address::Address;
-use crate::close_reason::{CloseReason, is_hang_up};
+use crate::close_reason::CloseReason;
 use crate::error::Error;
 use crate::handler::{HandlerError, HandlerResult};
 
@@ -45,7 +45,7 @@ impl Outcome {
     /// disconnected.
     pub(super) fn report(&self, peer: &Address, handle_error: impl Fn(&DynError)) {
         for (reason, error) in &self.errors {
-            if is_hang_up(&**error) && *reason != CloseReason::Error {
+            if Error::is_disconnect(&**error) && *reason != CloseReason::Failed {
                 log::debug!("{peer} disconnected: {error}");
             } else {
                 report(&handle_error, peer, &**error);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
+use crate::id::ConnectionId;
 use crate::net::{SharedStream, Wait};
 use crate::state::{PeerKey, ServerState};
 #[cfg(feature = "fibers")]
@@ -77,7 +78,7 @@ pub(crate) mod sealed {
 
 /// A request together with its handler, of either kind.
 pub(crate) trait RequestTask: Send {
-    fn id(&self) -> u64;
+    fn id(&self) -> ConnectionId;
     fn peer(&self) -> &Address;
     /// `None` for a datagram.
     fn shared_stream(&self) -> Option<&Arc<SharedStream>>;
@@ -111,7 +112,7 @@ impl Request {
     }
 
     /// This request's number.
-    pub fn id(&self) -> u64 {
+    pub fn id(&self) -> ConnectionId {
         self.registration.id
     }
 
@@ -164,7 +165,7 @@ impl std::fmt::Debug for Request {
 #[derive(Debug)]
 pub(crate) struct Registration {
     pub(crate) state: Arc<ServerState>,
-    pub(crate) id: u64,
+    pub(crate) id: ConnectionId,
 }
 
 impl Drop for Registration {

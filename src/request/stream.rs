@@ -10,6 +10,7 @@ use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::connection::Connection;
 use crate::handler::StreamRequestHandler;
+use crate::id::ConnectionId;
 use crate::net::{SharedStream, Stream};
 use crate::state::ServerState;
 
@@ -52,7 +53,7 @@ struct StreamTask {
 }
 
 impl RequestTask for StreamTask {
-    fn id(&self) -> u64 {
+    fn id(&self) -> ConnectionId {
         self.connection.id()
     }
 

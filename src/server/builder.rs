@@ -158,7 +158,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     }
 
     /// How long a read waits for the client before it fails with `TimedOut`
-    /// ([`Error::IdleTimeout`]); for ever (`None`) by default.
+    /// ([`Error::ReadTimeout`]); for ever (`None`) by default.
     pub fn read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.read_timeout = timeout.into().map(not_zero);
         self

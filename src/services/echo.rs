@@ -13,7 +13,7 @@ use crate::{
 /// use socketserver::{Connection, StreamRequestHandler, services::Echo};
 ///
 /// let mut connection = Connection::in_memory("one\ntwo");
-/// StreamRequestHandler::handle(&Echo, &mut connection).unwrap();
+/// StreamRequestHandler::handle(&Echo, connection.as_mut()).unwrap();
 /// assert_eq!(connection.output(), b"one\ntwo");
 /// ```
 #[derive(Clone, Copy, Debug, Default)]

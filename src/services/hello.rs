@@ -10,7 +10,7 @@ use crate::{Connection, HandlerResult, StreamRequestHandler};
 /// use socketserver::{Connection, StreamRequestHandler, services::Hello};
 ///
 /// let mut connection = Connection::in_memory("");
-/// Hello.handle(&mut connection).unwrap();
+/// Hello.handle(connection.as_mut()).unwrap();
 /// assert_eq!(connection.output(), b"Hello World!\n");
 /// ```
 #[derive(Clone, Copy, Debug, Default)]

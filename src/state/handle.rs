@@ -10,6 +10,7 @@ use crate::address::Address;
 use crate::config::Access;
 use crate::config::ConnectionRate;
 use crate::error::{Error, Result};
+use crate::id::ConnectionId;
 use crate::state::ConnectionInfo;
 use crate::state::Stats;
 use crate::state::{ServerState, StopReport};
@@ -49,7 +50,7 @@ impl ServerHandle {
 
     /// Shuts one connection down: its handler reads EOF, or gets an error when it writes. Returns
     /// whether there is such a connection; a datagram is none.
-    pub fn disconnect(&self, id: u64) -> bool {
+    pub fn disconnect(&self, id: ConnectionId) -> bool {
         self.state.registry.disconnect(id)
     }
 
@@ -214,7 +215,7 @@ impl RunningServer {
     }
 
     /// See [`ServerHandle::disconnect`].
-    pub fn disconnect(&self, id: u64) -> bool {
+    pub fn disconnect(&self, id: ConnectionId) -> bool {
         self.handle.disconnect(id)
     }
 

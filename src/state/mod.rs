@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::address::Address;
 use crate::config::Settings;
+use crate::id::ConnectionId;
 use crate::sync::SleepFlag;
 use crate::sys::shared::Shared;
 use crate::sys::waker::{ShutdownSignal, Waker};
@@ -80,8 +81,8 @@ impl ServerState {
         &self.shared_with_children.stats
     }
 
-    pub(crate) fn new_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
+    pub(crate) fn new_id(&self) -> ConnectionId {
+        self.next_id.fetch_add(1, Ordering::Relaxed).into()
     }
 
     /// Whether fewer than `limit` requests are being served. If not, the acceptor is woken when a
@@ -100,7 +101,7 @@ impl ServerState {
     }
 
     /// Frees the place of a request that has ended.
-    pub(crate) fn release(&self, id: u64) {
+    pub(crate) fn release(&self, id: ConnectionId) {
         // Counted before the socket is closed, which is what a client can see.
         self.stats().finished.add_one();
         self.registry.remove(id);

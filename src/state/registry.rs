@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
+use crate::id::ConnectionId;
 use crate::net::SharedStream;
 use crate::state::PeerKey;
 use crate::sync::{Condvar, Mutex};
@@ -20,7 +21,7 @@ mod model;
 #[non_exhaustive]
 pub struct ConnectionInfo {
     /// Its number; to its handler, [`Connection::id`](crate::Connection::id).
-    pub id: u64,
+    pub id: ConnectionId,
     /// The client's address.
     pub peer: Address,
     /// How long ago it was accepted.
@@ -35,7 +36,7 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    connections: HashMap<u64, Entry, BuildHasherDefault<IdHasher>>,
+    connections: HashMap<ConnectionId, Entry, BuildHasherDefault<IdHasher>>,
     /// How many of them each peer has, of those whose key was asked for.
     peer_counts: HashMap<PeerKey, usize>,
     /// Since a stop began: a connection that is inserted has its read side shut.
@@ -90,7 +91,7 @@ impl Registry {
 
     pub(crate) fn insert(
         &self,
-        id: u64,
+        id: ConnectionId,
         peer: Address,
         peer_key: Option<PeerKey>,
         stream: Option<Arc<SharedStream>>,
@@ -106,7 +107,7 @@ impl Registry {
         inner.connections.insert(id, entry);
     }
 
-    pub(crate) fn remove(&self, id: u64) {
+    pub(crate) fn remove(&self, id: ConnectionId) {
         let mut inner = self.inner.lock();
         let Some(entry) = inner.connections.remove(&id) else { return };
         if let Some(peer_key) = entry.peer_key
@@ -146,7 +147,7 @@ impl Registry {
     }
 
     /// Shuts one connection down. Whether there was a connection of this id.
-    pub(crate) fn disconnect(&self, id: u64) -> bool {
+    pub(crate) fn disconnect(&self, id: ConnectionId) -> bool {
         let inner = self.inner.lock();
         let stream = inner.connections.get(&id).and_then(|entry| entry.stream.clone());
         drop(inner);
@@ -201,7 +202,7 @@ impl Registry {
 
     /// In a forked child: removes all entries but one, unless another thread held the lock at the
     /// fork.
-    pub(crate) fn retain_only(&self, id: u64) {
+    pub(crate) fn retain_only(&self, id: ConnectionId) {
         if let Some(mut inner) = self.inner.try_lock() {
             inner.connections.retain(|connections, _| *connections == id);
         }

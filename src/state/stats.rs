@@ -1,4 +1,4 @@
-//! Counters: what has happened since the server was made.
+//! The counters of a server: [`Stats`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,13 +6,14 @@ use crate::close_reason::CloseReason;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What has happened since the server was made, and how many are being served now.
+        /// A server's counters since it was created, and its active requests.
         ///
-        /// A forking server's children count in the same place as their parent.
+        /// The counter of a [`CloseReason`] has its name. The children of a forking server share
+        /// the counters of their parent.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
-            /// Requests being served now.
+            /// Requests being served.
             pub active: u64,
             $($(#[$doc])* pub $name: u64,)*
         }
@@ -31,9 +32,9 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Requests taken from the listener and given to a handler.
+    /// Requests accepted and admitted.
     accepted,
-    /// Requests that have ended, however they did. Of those that were run, the next ones say how.
+    /// Admitted requests that have ended. Each that was run is also counted by its close reason.
     finished,
     /// Requests that ended with [`CloseReason::Completed`].
     completed,
@@ -43,34 +44,39 @@ counters! {
     reset,
     /// Requests that ended with [`CloseReason::IdleTimeout`].
     idle_timeout,
+    /// Requests that ended with [`CloseReason::ReadTimeout`].
+    read_timeout,
     /// Requests that ended with [`CloseReason::MessageTimeout`].
     message_timeout,
+    /// Requests that ended with [`CloseReason::TooSlow`].
+    too_slow,
     /// Requests that ended with [`CloseReason::WriteTimeout`].
     write_timeout,
     /// Requests that ended with [`CloseReason::Limit`].
     limit,
     /// Requests that ended with [`CloseReason::Stopped`].
     stopped,
-    /// Requests that ended with [`CloseReason::Error`]; of a forking server, also children that
-    /// were killed, or that exited by themselves with another status than 0, 1 or 101.
+    /// Requests that ended with [`CloseReason::Failed`], among them children of a forking server
+    /// that were killed, or that exited with a status other than 0, 1 or 101.
     failed,
-    /// Requests that ended with [`CloseReason::Panic`].
+    /// Requests that ended with [`CloseReason::Panicked`].
     panicked,
-    /// Requests that the access list or `verify_request` did not want ([`CloseReason::Denied`]).
+    /// Requests that the access list or `verify_request` denied ([`CloseReason::Denied`]).
     denied,
-    /// Requests turned away for want of room, of a thread or process to run them, or because their
-    /// peer had or made too many connections.
+    /// Requests refused because of a limit on connections, or for lack of a thread, process or
+    /// fiber.
     refused,
-    /// Datagrams dropped because they were longer than `max_packet_size`.
+    /// Datagrams dropped because they were longer than
+    /// [`max_packet_size`](crate::Builder::max_packet_size).
     truncated,
-    /// Times that accepting failed for a reason that concerns the system, not one connection.
+    /// Failures of accepting that concern the system, not one connection.
     accept_errors,
 }
 
 macro_rules! reasons {
     ($($reason:ident => $name:ident,)*) => {
         impl Stats {
-            /// How many requests ended for this reason.
+            /// The number of requests that ended for a reason.
             pub fn ended_for(&self, reason: CloseReason) -> u64 {
                 match reason {
                     $(CloseReason::$reason => self.$name,)*
@@ -79,7 +85,7 @@ macro_rules! reasons {
         }
 
         impl Counters {
-            /// The counter of those that ended for this reason.
+            /// The counter of the requests that ended for a reason.
             pub(crate) fn ended_for(&self, reason: CloseReason) -> &Counter {
                 match reason {
                     $(CloseReason::$reason => &self.$name,)*
@@ -94,13 +100,15 @@ reasons! {
     Eof => eof,
     Reset => reset,
     IdleTimeout => idle_timeout,
+    ReadTimeout => read_timeout,
     MessageTimeout => message_timeout,
+    TooSlow => too_slow,
     WriteTimeout => write_timeout,
     Limit => limit,
     Denied => denied,
     Stopped => stopped,
-    Error => failed,
-    Panic => panicked,
+    Failed => failed,
+    Panicked => panicked,
 }
 
 #[derive(Debug, Default)]

@@ -147,8 +147,8 @@ fn a_frame_that_announces_more_than_the_limit_is_refused_unread() {
     let frames = handler_fn(|connection| {
         let frames = LengthPrefixed::new(Prefix::U32).max_length(1000);
         let mut message = Vec::new();
-        while frames.read(connection, &mut message)? {
-            frames.write(connection, &message)?;
+        while frames.read(&mut *connection, &mut message)? {
+            frames.write(&mut *connection, &message)?;
         }
         Ok(())
     });
@@ -214,7 +214,7 @@ fn a_mixin_that_drops_requests_or_panics_does_not_break_limits_or_a_stop() {
 fn a_panic_whose_payload_is_no_string_is_survived() {
     let shared = Arc::new(Echo);
     let panics = move |connection: &mut Connection| -> HandlerResult {
-        if connection.id() == 1 {
+        if connection.id() == ConnectionId::from(1) {
             std::panic::panic_any(7_u8);
         }
         StreamRequestHandler::handle(&shared, connection)

@@ -117,7 +117,7 @@ fn a_handlers_own_writes_do_not_split_a_message() {
             connection.write_all(&[&[b'o'; 3000][..], b"\n"].concat())?;
             line.clear();
         }
-        drop(member);
+        member.leave();
         Ok(())
     }));
     let mut client = join(&server);
@@ -150,7 +150,7 @@ fn dropping_a_member_delivers_what_was_sent_before_and_leaves() {
     let server = serve(handler_fn(move |connection| {
         let member = inside.join(connection)?;
         inside.send(&b"before\n"[..]);
-        drop(member);
+        member.leave();
         inside.send(&b"after\n"[..]);
         connection.write_all(b"end\n")?;
         left.send(inside.members())?;
@@ -169,9 +169,9 @@ fn dropping_a_broadcast_ends_its_thread() {
     std::thread::spawn(move || {
         let room = Broadcast::new();
         let mut connection = Connection::in_memory("");
-        let member = room.join(&mut connection).unwrap();
+        let member = room.join(connection.as_mut()).unwrap();
         room.send(&b"hello"[..]);
-        drop(member);
+        member.leave();
         assert_eq!(connection.output(), b"hello");
         // Joins the broadcast's thread.
         drop(room);

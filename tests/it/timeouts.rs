@@ -19,20 +19,24 @@ use crate::support::servers::flood;
 use crate::support::{TIMEOUT, next, wait_until};
 
 fn idle_timeout(limit: Duration) -> Ending {
-    Ending(CloseReason::IdleTimeout, Some(Error::IdleTimeout { limit }))
+    Ending(CloseReason::IdleTimeout, Some(format!("IdleTimeout {{ limit: {limit:?} }}")))
+}
+
+fn read_timeout(limit: Duration) -> Ending {
+    Ending(CloseReason::ReadTimeout, Some(format!("ReadTimeout {{ limit: {limit:?} }}")))
 }
 
 fn deadline(limit: Duration) -> Ending {
-    Ending(CloseReason::MessageTimeout, Some(Error::MessageTimeout { limit }))
+    Ending(CloseReason::MessageTimeout, Some(format!("MessageTimeout {{ limit: {limit:?} }}")))
 }
 
 fn too_slow(rate: MinRate) -> Ending {
-    let bytes_per_second = rate.bytes_per_second;
-    Ending(CloseReason::MessageTimeout, Some(Error::TooSlow { bytes_per_second }))
+    let error = format!("TooSlow {{ bytes_per_second: {} }}", rate.bytes_per_second);
+    Ending(CloseReason::TooSlow, Some(error))
 }
 
 fn write_timeout(limit: Duration) -> Ending {
-    Ending(CloseReason::WriteTimeout, Some(Error::WriteTimeout { limit }))
+    Ending(CloseReason::WriteTimeout, Some(format!("WriteTimeout {{ limit: {limit:?} }}")))
 }
 
 // Silent clients.
@@ -45,7 +49,7 @@ fn is_silent(visit: Visit) -> Option<Visit> {
 #[test]
 fn a_silent_client_is_closed_after_the_read_timeout() {
     let limits = Limits { read: Some(SHORT), ..Limits::default() };
-    ends(Echo, limits, is_silent, idle_timeout(SHORT));
+    ends(Echo, limits, is_silent, read_timeout(SHORT));
 }
 
 #[test]
@@ -75,7 +79,7 @@ fn within_a_message_the_read_timeout_counts() {
         visit.send("half");
         visit.ends_no_earlier(begin, SHORT)
     };
-    ends(Echo, limits, stops_in_a_message, idle_timeout(SHORT));
+    ends(Echo, limits, stops_in_a_message, read_timeout(SHORT));
 }
 
 #[test]
@@ -138,7 +142,7 @@ fn a_frame_has_a_deadline() {
     let reads_a_frame = handler_fn(move |connection| {
         let mut message = Vec::new();
         while connection.read_message(&frames, &mut message)? {
-            frames.write(connection, &message)?;
+            connection.write_message(&frames, &message)?;
         }
         Ok(())
     });
@@ -162,7 +166,7 @@ fn bytes_that_were_received_with_the_message_before_begin_the_next() {
     };
     ends(Echo, deadline_limits(), sends_one_and_a_half, deadline(SHORT));
     let limits = Limits { read: Some(SHORT), idle: Some(LONG), ..Limits::default() };
-    ends(Echo, limits, sends_one_and_a_half, idle_timeout(SHORT));
+    ends(Echo, limits, sends_one_and_a_half, read_timeout(SHORT));
 }
 
 #[test]
@@ -332,7 +336,7 @@ fn nothing_is_sent_after_a_write_that_timed_out_in_part() {
         failed.send(())?;
         may_go.lock().recv()?;
         room.send(&b"a message"[..]);
-        drop(member);
+        member.leave();
         Err(error)
     });
     let reads_later = |visit: Visit| {
@@ -357,7 +361,7 @@ fn a_handler_may_return_ok_after_a_timeout() {
     let says_goodbye = handler_fn(|connection| {
         let error = connection.read_line(&mut String::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(matches!(Error::of(&error), Some(Error::IdleTimeout { limit: SHORT })));
+        assert!(matches!(Error::of(&error), Some(Error::ReadTimeout { limit: SHORT, .. })));
         writeln!(connection, "goodbye")?;
         Ok(())
     });

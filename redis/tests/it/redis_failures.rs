@@ -61,7 +61,7 @@ impl Backplane for ExtraMembers {
         if matches!(message.kind, Kind::Join { .. }) {
             for extra in 1..=EXTRA {
                 let mut joins = message.clone();
-                joins.author += extra;
+                joins.author = (u64::from(joins.author) + extra).into();
                 joins.line = format!("extra {extra} joined");
                 self.0.publish(joins);
             }

@@ -1,4 +1,4 @@
-//! The flusher round by round, with members whose sockets take so much and no more.
+//! The writer batch by batch, with members whose sockets have room for a given number of bytes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -11,29 +11,32 @@ use crate::broadcast::Broadcast;
 use crate::net::Stream;
 use crate::sys::waker::Waker;
 
-/// A socket with room for so many bytes, and what it was sent; and how often it acknowledged.
 #[derive(Default)]
-struct Socket(Mutex<(usize, Vec<u8>)>, AtomicUsize);
+struct Socket {
+    /// How many more bytes it takes.
+    room: Mutex<usize>,
+    sent: Mutex<Vec<u8>>,
+    acknowledged: AtomicUsize,
+}
 
 struct Member {
-    id: u64,
+    id: MemberId,
     socket: Arc<Socket>,
     stream: Arc<SharedStream>,
 }
 
 impl Stream for Arc<Socket> {
     fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        let (room, sent) = &mut *self.0.lock();
-        let before = sent.len();
+        let (mut room, mut sent) = (self.room.lock(), self.sent.lock());
+        let sent_before = sent.len();
         for piece in pieces {
             let length = piece.len().min(*room);
             sent.extend_from_slice(&piece[..length]);
             *room -= length;
         }
-        if sent.len() == before {
-            Err(io::ErrorKind::WouldBlock.into())
-        } else {
-            Ok(sent.len() - before)
+        match sent.len() - sent_before {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            length => Ok(length),
         }
     }
 
@@ -66,7 +69,7 @@ impl Stream for Arc<Socket> {
     }
 
     fn acknowledge(&self) {
-        self.1.fetch_add(1, Ordering::Relaxed);
+        self.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
 
     fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
@@ -76,7 +79,8 @@ impl Stream for Arc<Socket> {
 
 impl Member {
     fn join(writer: &Writer, id: u64, room: usize) -> Member {
-        let socket = Arc::new(Socket(Mutex::new((room, Vec::new())), AtomicUsize::new(0)));
+        let id = MemberId::from(id);
+        let socket = Arc::new(Socket { room: Mutex::new(room), ..Socket::default() });
         let stream = SharedStream::new(Box::new(socket.clone()), Address::Unix(UnixName::Unnamed));
         let member = Member { id, socket, stream: Arc::new(stream) };
         let mut mailbox = writer.shared.mailbox.lock();
@@ -92,15 +96,15 @@ impl Member {
         writer.shared.push_event(&mut mailbox, event);
     }
 
-    fn gets_room(&self, writer: &mut Writer, room: usize) {
-        self.socket.0.lock().0 = room;
+    fn set_room(&self, writer: &mut Writer, room: usize) {
+        *self.socket.room.lock() = room;
         if let Some(subscriber) = writer.subscribers.get_mut(&self.id) {
             subscriber.blocked = false;
         }
     }
 
-    fn has(&self) -> String {
-        String::from_utf8(self.socket.0.lock().1.clone()).unwrap()
+    fn received(&self) -> String {
+        String::from_utf8(self.socket.sent.lock().clone()).unwrap()
     }
 }
 
@@ -108,8 +112,8 @@ fn writer(capacity: usize) -> Writer {
     Writer::new(Broadcast::with_capacity(capacity).inner.shared.clone())
 }
 
-/// What `run` does with what was batch.
-fn round(writer: &mut Writer) -> u64 {
+/// One iteration of `Writer::run`, without the waiting.
+fn write_batch(writer: &mut Writer) -> u64 {
     let batch = writer.shared.mailbox.lock().take();
     writer.log.extend(batch.chunks);
     for event in batch.events {
@@ -120,7 +124,7 @@ fn round(writer: &mut Writer) -> u64 {
 }
 
 #[test]
-fn a_message_that_was_cut_goes_on_where_it_was_cut_before_anything_else() {
+fn the_rest_of_a_partly_sent_message_is_sent_before_anything_else() {
     let mut writer = writer(1000);
     let member = Member::join(&writer, 1, 0);
     for message in ["one.", "two.", "three."] {
@@ -128,119 +132,157 @@ fn a_message_that_was_cut_goes_on_where_it_was_cut_before_anything_else() {
     }
     let whole = "one.two.three.";
     for length in 1..whole.len() {
-        member.gets_room(&mut writer, 1);
-        round(&mut writer);
-        assert_eq!(member.has(), whole[..length]);
+        member.set_room(&mut writer, 1);
+        write_batch(&mut writer);
+        assert_eq!(member.received(), whole[..length]);
     }
-    // What its handler writes meanwhile stays out of the middle of a message.
-    member.gets_room(&mut writer, 100);
+    // The handler's output does not split a message.
+    member.set_room(&mut writer, 100);
     member.stream.write_all([b"handler's.", b""], |_| crate::net::IoTimeout::Socket(None)).unwrap();
     writer.shared.send(b"four.", None);
-    round(&mut writer);
-    assert_eq!(member.has(), "one.two.three.handler's.four.");
+    write_batch(&mut writer);
+    assert_eq!(member.received(), "one.two.three.handler's.four.");
 }
 
 #[test]
-fn a_member_gets_all_but_its_own_however_its_socket_takes_it() {
+fn a_member_receives_all_messages_but_its_own_whatever_its_socket_has_room_for() {
     for room in 1..30 {
         let mut writer = writer(1000);
         let (ada, bob) = (Member::join(&writer, 1, 0), Member::join(&writer, 2, 1000));
         for (message, from) in [("a.", 1), ("bb.", 2), ("cc.", 2), ("d.", 1), ("e.", 1), ("f.", 2)]
         {
-            writer.shared.send(message.as_bytes(), Some(from));
+            writer.shared.send(message.as_bytes(), Some(from.into()));
         }
         for _ in 0.."bb.cc.f.".len() {
-            ada.gets_room(&mut writer, room);
-            round(&mut writer);
+            ada.set_room(&mut writer, room);
+            write_batch(&mut writer);
         }
-        assert_eq!((ada.has(), bob.has()), ("bb.cc.f.".to_owned(), "a.d.e.".to_owned()), "{room}");
-        assert_eq!(writer.log.start(), writer.log.end(), "all have got all");
+        assert_eq!(
+            (ada.received(), bob.received()),
+            ("bb.cc.f.".to_owned(), "a.d.e.".to_owned()),
+            "{room}"
+        );
+        assert_eq!(writer.log.start(), writer.log.end(), "all members have received all messages");
     }
 }
 
 #[test]
-fn who_has_spoken_and_gets_nothing_back_is_told_that_it_was_received() {
+fn one_batch_may_need_several_writes() {
+    let mut writer = writer(100_000);
+    let (ada, bob) = (Member::join(&writer, 1, 10_000), Member::join(&writer, 2, 10_000));
+    // Each of Ada's own messages ends a slice.
+    for _ in 0..2 * MAX_SLICES + 1 {
+        writer.shared.send(b"a.", Some(1.into()));
+        writer.shared.send(b"bb.", Some(2.into()));
+    }
+    write_batch(&mut writer);
+    assert_eq!(ada.received(), "bb.".repeat(2 * MAX_SLICES + 1));
+    assert_eq!(bob.received(), "a.".repeat(2 * MAX_SLICES + 1));
+}
+
+#[test]
+fn a_member_that_sends_and_receives_nothing_is_acknowledged_at_once() {
     let mut writer = writer(1000);
     let (ada, bob) = (Member::join(&writer, 1, 1000), Member::join(&writer, 2, 1000));
-    let acknowledged = || [&ada, &bob].map(|member| member.socket.1.load(Ordering::Relaxed));
-    writer.shared.send(b"one.", Some(1));
-    writer.shared.send(b"two.", Some(1));
-    round(&mut writer);
+    let acknowledged =
+        || [&ada, &bob].map(|member| member.socket.acknowledged.load(Ordering::Relaxed));
+    writer.shared.send(b"one.", Some(1.into()));
+    writer.shared.send(b"two.", Some(1.into()));
+    write_batch(&mut writer);
     assert_eq!(acknowledged(), [1, 0]);
-    for (message, from) in [("one.", Some(1)), ("two.", Some(2)), ("three.", Some(1))] {
-        writer.shared.send(message.as_bytes(), from);
+    for (message, from) in [("one.", 1), ("two.", 2), ("three.", 1)] {
+        writer.shared.send(message.as_bytes(), Some(from.into()));
     }
-    round(&mut writer);
-    assert_eq!(acknowledged(), [1, 0], "what they were sent says it");
+    write_batch(&mut writer);
+    assert_eq!(acknowledged(), [1, 0], "the messages carry the acknowledgement");
     writer.shared.send(b"all.", None);
-    round(&mut writer);
-    round(&mut writer);
+    write_batch(&mut writer);
+    write_batch(&mut writer);
     assert_eq!(acknowledged(), [1, 0]);
-    assert_eq!(ada.has(), "two.all.");
+    assert_eq!(ada.received(), "two.all.");
 }
 
 #[test]
-fn whoever_leaves_gets_what_was_sent_before_and_nothing_sent_after() {
+fn a_member_that_leaves_receives_the_messages_sent_before_and_none_sent_after() {
     let mut writer = writer(1000);
     let (ada, bob) = (Member::join(&writer, 1, 1000), Member::join(&writer, 2, 1000));
     writer.shared.send(b"before.", None);
     ada.leave(&writer);
     writer.shared.send(b"after.", None);
-    round(&mut writer);
-    assert_eq!((ada.has(), bob.has()), ("before.".to_owned(), "before.after.".to_owned()));
+    write_batch(&mut writer);
+    assert_eq!(
+        (ada.received(), bob.received()),
+        ("before.".to_owned(), "before.after.".to_owned())
+    );
 }
 
 #[test]
-fn whoever_falls_behind_the_capacity_is_let_go_between_two_messages() {
+fn dropping_a_member_leaves_without_waiting_for_the_writer() {
+    // There is no writer.
+    let broadcast = Broadcast::new();
+    let stream = SharedStream::new(Box::<Arc<Socket>>::default(), Address::Unix(UnixName::Unnamed));
+    let member = broadcast.add_member(&Arc::new(stream));
+    assert_eq!(broadcast.members(), 1);
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        drop(member);
+        sender.send(())
+    });
+    receiver.recv_timeout(Duration::from_secs(30)).expect("it waits for the writer");
+    assert_eq!(broadcast.members(), 0);
+}
+
+#[test]
+fn a_member_behind_by_more_than_the_capacity_is_disconnected() {
     let mut writer = writer(10);
     let (ada, bob) = (Member::join(&writer, 1, 2), Member::join(&writer, 2, 1000));
     writer.shared.send(b"four", None);
     writer.shared.send(b"fives", None);
-    assert_eq!(round(&mut writer), 0);
+    assert_eq!(write_batch(&mut writer), 0);
     writer.shared.send(b"six...", None);
-    assert_eq!(round(&mut writer), 1);
-    assert_eq!((ada.has(), bob.has()), ("fo".to_owned(), "fourfivessix...".to_owned()));
+    assert_eq!(write_batch(&mut writer), 1);
+    assert_eq!((ada.received(), bob.received()), ("fo".to_owned(), "fourfivessix...".to_owned()));
     assert_eq!(ada.stream.close_reason(), Some(CloseReason::Limit));
 }
 
 #[test]
-fn a_blocked_member_whose_stream_has_no_descriptor_is_tried_again_in_a_moment() {
+fn a_blocked_stream_without_a_descriptor_is_tried_again_after_the_retry_interval() {
     let mut writer = writer(1000);
     assert!(writer.shared.waker.set(Waker::new().unwrap()).is_ok());
     let member = Member::join(&writer, 1, 2);
     writer.shared.send(b"four", None);
-    round(&mut writer);
-    assert_eq!(member.has(), "fo");
-    // Nobody is told that there is room again.
-    member.socket.0.lock().0 = 100;
+    write_batch(&mut writer);
+    assert_eq!(member.received(), "fo");
+    // There is no event for this.
+    *member.socket.room.lock() = 100;
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        let begin = Instant::now();
+        let started = Instant::now();
         writer.sleep(None);
-        let _ = sender.send((begin.elapsed(), writer));
+        let _ = sender.send((started.elapsed(), writer));
     });
     let awake = receiver.recv_timeout(Duration::from_secs(30));
-    let (slept, mut writer) = awake.expect("it is never tried again");
-    assert!(slept >= Duration::from_millis(10), "it is tried again without a pause: {slept:?}");
-    round(&mut writer);
-    assert_eq!(member.has(), "four");
+    let (slept, mut writer) = awake.expect("the stream is never tried again");
+    assert!(slept >= RETRY_INTERVAL, "the stream is tried again too early: {slept:?}");
+    write_batch(&mut writer);
+    assert_eq!(member.received(), "four");
 }
 
 #[test]
-fn senders_wait_while_more_than_the_capacity_is_posted() {
+fn senders_wait_while_the_mailbox_is_full() {
     let writer = writer(100);
     let _member = Member::join(&writer, 1, 0);
     let shared = writer.shared.clone();
     let sender = thread::spawn(move || (0..10_000).for_each(|_| shared.send(&[b'x'; 10], None)));
     let mut taken = 0;
-    let give_up = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while taken < 100_000 {
-        assert!(Instant::now() < give_up, "the sender does not go on: {taken}");
+        assert!(Instant::now() < deadline, "the sender is stuck: {taken} bytes taken");
         let mut mailbox = writer.shared.mailbox.lock();
         let start = mailbox.batch.chunks.first().map_or(mailbox.end, |first| first.start());
-        let batch = mailbox.end - start;
-        assert!(batch <= 110, "{batch} bytes are waiting");
-        taken += batch;
+        let queued = mailbox.end - start;
+        assert!(queued <= 110, "{queued} bytes are queued");
+        taken += queued;
         drop(mailbox.take());
         drop(mailbox);
         writer.shared.progress.notify_all();

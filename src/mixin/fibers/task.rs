@@ -32,7 +32,7 @@ pub(super) fn serve(request: Request, scheduler: &Scheduler) {
             return scheduler.shared().dec_load();
         }
     };
-    scheduler.begin(request.id(), stack, |key| {
+    scheduler.begin(request.id().into(), stack, |key| {
         let (workers, number) = (scheduler.workers.clone(), scheduler.number);
         request.wait_with(FiberWait { workers, number, key });
         (request.spans(), move || _ = request.finish())

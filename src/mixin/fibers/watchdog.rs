@@ -52,7 +52,7 @@ impl Watchdog {
 
 fn warn(request: u64, time: Duration, server: &ServerHandle) {
     let connections = server.connections();
-    let peer = connections.iter().find(|connection| connection.id == request);
+    let peer = connections.iter().find(|connection| u64::from(connection.id) == request);
     let Some(peer) = peer.map(|connection| &connection.peer) else { return };
     log::warn!(
         "the handler of {request} from {peer} has held up its worker for {:.1} s; what computes or \

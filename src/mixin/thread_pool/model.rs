@@ -51,7 +51,7 @@ impl Task {
         drop(limits);
         book.done[number].fetch_add(1, SeqCst);
         book.by.lock()[number] = Some(thread::current().id());
-        book.registry.remove(number as u64);
+        book.registry.remove((number as u64).into());
     }
 }
 
@@ -68,7 +68,12 @@ impl Stage {
     }
 
     fn execute(&self, number: usize, idle_time: Duration) {
-        self.book.registry.insert(number as u64, Address::Unix(UnixName::Unnamed), None, None);
+        self.book.registry.insert(
+            (number as u64).into(),
+            Address::Unix(UnixName::Unnamed),
+            None,
+            None,
+        );
         let task = Task { number, book: self.book.clone() };
         let options = ThreadOptions { stack_size: STACK_SIZE, idle_time };
         assert!(self.pool.execute(task, options).is_ok());

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 
 use super::local_members::LocalMembers;
+use crate::MemberId;
 
 /// Delivers each line of a room to the members on all of its servers, in one order.
 ///
@@ -59,7 +60,7 @@ pub trait Backplane: fmt::Debug + Send + Sync + 'static {
 pub struct Message {
     /// The number of the member on this server, [`Member::id`](crate::Member::id). The member
     /// itself does not receive the line.
-    pub author: u64,
+    pub author: MemberId,
     /// The line for all others, without its end.
     pub line: String,
     /// What the line is.
@@ -69,7 +70,7 @@ pub struct Message {
 impl Message {
     /// A message with these fields, for a backplane that publishes through another one, and for
     /// tests of a backplane.
-    pub fn new(author: u64, line: impl Into<String>, kind: Kind) -> Message {
+    pub fn new(author: MemberId, line: impl Into<String>, kind: Kind) -> Message {
         Message { author, line: line.into(), kind }
     }
 }

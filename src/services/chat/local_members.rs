@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::Broadcast;
+use crate::{Broadcast, MemberId};
 
 /// The members of a room on this server, to whom a [`Backplane`](super::Backplane) delivers lines.
 /// Clones share the same members.
@@ -23,7 +23,7 @@ impl LocalMembers {
     ///
     /// `author` is the author's number on this server, [`Member::id`](crate::Member::id). `None`:
     /// the line has no author, or one on another server.
-    pub fn deliver(&self, line: &str, author: Option<u64>) {
+    pub fn deliver(&self, line: &str, author: Option<MemberId>) {
         let line_with_end = [line, "\r\n"].concat();
         // Sent under the observer's lock, so that it sees lines in the members' order. Sent before
         // the observer is called, so that a member that joins after the call does not receive it.

@@ -12,9 +12,7 @@ pub use backplane::{Backplane, Kind, Local, Message};
 pub use local_members::LocalMembers;
 pub use printable::printable;
 
-use crate::{
-    Broadcast, Connection, Error, HandlerResult, Member, Result, StreamRequestHandler, is_hang_up,
-};
+use crate::{Broadcast, Connection, Error, HandlerResult, Member, Result, StreamRequestHandler};
 
 /// Sends each line of a client to all others.
 ///
@@ -112,46 +110,57 @@ impl<B: Backplane> Publish for B {
 impl StreamRequestHandler for Chat {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         connection.write_all(&self.greeting)?;
-        let participant = Participant::join(self, connection)?;
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match connection.read_line(&mut line) {
-                Ok(0) => return Ok(()),
-                Ok(_) => participant.send_line(&line),
-                Err(error) if matches!(Error::of(&error), Some(Error::LineTooLong { .. })) => {
-                    return Ok(connection.write_all(b"line too long\r\n")?);
-                }
-                Err(error) => {
-                    // A client that closes its socket with unread input sends RST after its last
-                    // line, which may lack its end.
-                    if is_hang_up(&error) && !line.is_empty() {
-                        participant.send_line(&line);
-                    }
-                    return Err(error.into());
-                }
-            }
-        }
+        let member = self.room().join(connection)?;
+        let result = Participant::join(self, connection, &member).relay(connection);
+        member.leave();
+        result
     }
 }
 
 /// A client in the room. The drop publishes that it left, also when the handler panics.
 struct Participant<'chat> {
     chat: &'chat Chat,
-    member: Member,
+    member: &'chat Member,
     name: String,
 }
 
-impl Participant<'_> {
-    fn join<'chat>(chat: &'chat Chat, connection: &mut Connection) -> Result<Participant<'chat>> {
+impl<'chat> Participant<'chat> {
+    fn join(
+        chat: &'chat Chat,
+        connection: &Connection,
+        member: &'chat Member,
+    ) -> Participant<'chat> {
         let name = match connection.peer_addr().socket_addr() {
             Some(address) => address.to_string(),
             None => format!("unix#{}", connection.id()),
         };
-        let participant = Participant { chat, member: chat.room().join(connection)?, name };
+        let participant = Participant { chat, member, name };
         let kind = Kind::Join { leave_message: participant.leave_message() };
         participant.publish(format!("Client joined {}", participant.name), kind);
-        Ok(participant)
+        participant
+    }
+
+    /// Publishes the client's lines, until it leaves.
+    fn relay(self, connection: &mut Connection) -> HandlerResult {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match connection.read_line(&mut line) {
+                Ok(0) => return Ok(()),
+                Ok(_) => self.send_line(&line),
+                Err(error) if matches!(Error::of(&error), Some(Error::LineTooLong { .. })) => {
+                    return Ok(connection.write_all(b"line too long\r\n")?);
+                }
+                Err(error) => {
+                    // A client that closes its socket with unread input sends RST after its last
+                    // line, which may lack its end.
+                    if Error::is_disconnect(&error) && !line.is_empty() {
+                        self.send_line(&line);
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
     }
 
     fn send_line(&self, line: &[u8]) {

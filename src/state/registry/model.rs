@@ -18,7 +18,7 @@ fn never() -> Instant {
 /// A connection whose client is silent: its handler waits for EOF.
 #[derive(Clone)]
 struct TestConnection {
-    id: u64,
+    id: ConnectionId,
     stream: Arc<SharedStream>,
     line: Arc<TestStream>,
 }
@@ -34,7 +34,7 @@ impl TestConnection {
     fn new(id: u64) -> TestConnection {
         let line = Arc::new(TestStream::default());
         let stream = SharedStream::new(Box::new(line.clone()), Address::Unix(UnixName::Unnamed));
-        TestConnection { id, stream: Arc::new(stream), line }
+        TestConnection { id: id.into(), stream: Arc::new(stream), line }
     }
 
     fn insert(&self, registry: &Registry) {
@@ -119,7 +119,7 @@ fn a_connection_there_in_a_stop_has_its_read_side_shut_and_is_counted() {
         let passing = connection.clone();
         let passing = spawn(&registry, move |registry| {
             passing.insert(registry);
-            registry.remove(1);
+            registry.remove(1.into());
         });
         registry.drain();
         passing.join().unwrap();
@@ -139,7 +139,7 @@ fn a_stop_that_begins_twice_shuts_and_counts_once() {
         let other = spawn(&registry, Registry::drain);
         connection.insert(&registry);
         registry.drain();
-        registry.remove(1);
+        registry.remove(1.into());
         other.join().unwrap();
         assert_eq!(connection.shut(), [Shutdown::Read]);
         assert_eq!(registry.drained_and_forced(), (1, 0));
@@ -152,7 +152,7 @@ fn only_a_connection_that_was_shut_down_counts_as_forced() {
         let (registry, connection) = (Arc::new(Registry::default()), TestConnection::new(1));
         connection.insert(&registry);
         registry.drain();
-        let ending = spawn(&registry, |registry| registry.remove(1));
+        let ending = spawn(&registry, |registry| registry.remove(1.into()));
         registry.force();
         ending.join().unwrap();
         match registry.drained_and_forced() {
@@ -168,7 +168,7 @@ fn the_last_request_to_end_wakes_the_waiting_server() {
     check_all(|| {
         let registry = Arc::new(Registry::default());
         TestConnection::new(1).insert(&registry);
-        let ending = spawn(&registry, |registry| registry.remove(1));
+        let ending = spawn(&registry, |registry| registry.remove(1.into()));
         assert!(registry.wait_until_empty(never));
         assert_eq!(registry.len(), 0);
         ending.join().unwrap();
@@ -181,7 +181,7 @@ fn every_waiter_waits_for_every_request() {
         let registry = Arc::new(Registry::default());
         let ending = (1..=3).map(|id| {
             TestConnection::new(id).insert(&registry);
-            spawn(&registry, move |registry| registry.remove(id))
+            spawn(&registry, move |registry| registry.remove(id.into()))
         });
         let ending: Vec<_> = ending.collect();
         let other = spawn(&registry, |registry| assert!(registry.wait_until_empty(never)));
@@ -216,15 +216,15 @@ fn a_connection_that_is_disconnected_during_a_stop_is_counted_once() {
         connection.insert(&registry);
         let reader = spawn(&registry, move |registry| {
             reader.read();
-            registry.remove(1);
+            registry.remove(1.into());
         });
         registry.drain();
-        let found = registry.disconnect(1);
+        let found = registry.disconnect(1.into());
         assert!(registry.wait_until_empty(never));
         reader.join().unwrap();
         assert_eq!(found, connection.shut().contains(&Shutdown::Both));
         assert_eq!(registry.drained_and_forced(), (1, 0));
-        assert!(!registry.disconnect(1), "it is gone");
+        assert!(!registry.disconnect(1.into()), "it is gone");
     });
 }
 

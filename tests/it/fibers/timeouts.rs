@@ -112,7 +112,7 @@ fn each_of_many_fibers_has_its_own_timer() {
         let began = Instant::now();
         let error = line_within(connection, Some(limit)).unwrap_err();
         assert!(
-            matches!(Error::of(&error), Some(Error::IdleTimeout { limit: own }) if *own == limit)
+            matches!(Error::of(&error), Some(Error::ReadTimeout { limit: own, .. }) if *own == limit)
         );
         sender.lock().send((limit, began.elapsed()))?;
         Err(error.into())
@@ -150,7 +150,7 @@ fn each_kind_of_timeout_ends_its_fiber_while_others_go_on() {
     let (idle, message, write, none) = (Some(SHORT), Some(SHORT), Some(SHORT), Limits::default());
     for (limits, part, reason) in [
         (Limits { idle, read: Some(LONG), ..none.clone() }, silent, CloseReason::IdleTimeout),
-        (Limits { read: Some(SHORT), ..none.clone() }, silent, CloseReason::IdleTimeout),
+        (Limits { read: Some(SHORT), ..none.clone() }, silent, CloseReason::ReadTimeout),
         (Limits { message, read: Some(LONG), ..none.clone() }, drips, CloseReason::MessageTimeout),
         (Limits { write, ..none.clone() }, does_not_read, CloseReason::WriteTimeout),
     ] {

@@ -228,7 +228,7 @@ fn another_thread_may_use_the_connection_of_a_fiber() {
             for converse in [scoped, offloaded, converse] {
                 let error = converse(connection);
                 assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-                assert!(matches!(Error::of(&error), Some(Error::IdleTimeout { limit: SHORT })));
+                assert!(matches!(Error::of(&error), Some(Error::ReadTimeout { limit: SHORT, .. })));
                 connection.set_read_timeout(None)?;
                 writeln!(connection, "too late")?;
             }

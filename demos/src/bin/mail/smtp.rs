@@ -39,7 +39,9 @@ impl StreamRequestHandler for Smtp {
 
     fn finish(&self, connection: &mut Connection) -> HandlerResult {
         match connection.close_reason() {
-            Some(CloseReason::IdleTimeout | CloseReason::MessageTimeout) => {
+            Some(
+                CloseReason::IdleTimeout | CloseReason::ReadTimeout | CloseReason::MessageTimeout,
+            ) => {
                 connection.write_all(b"421 this takes too long\r\n")?;
             }
             Some(CloseReason::Stopped) => connection.write_all(b"421 shutting down\r\n")?,

@@ -189,17 +189,19 @@ impl Kind {
 }
 
 /// All but [`CloseReason::Denied`], whose connections are not counted as accepted.
-const REASONS: [CloseReason; 10] = [
+const REASONS: [CloseReason; 12] = [
     CloseReason::Completed,
     CloseReason::Eof,
     CloseReason::Reset,
     CloseReason::IdleTimeout,
+    CloseReason::ReadTimeout,
     CloseReason::MessageTimeout,
+    CloseReason::TooSlow,
     CloseReason::WriteTimeout,
     CloseReason::Limit,
     CloseReason::Stopped,
-    CloseReason::Error,
-    CloseReason::Panic,
+    CloseReason::Failed,
+    CloseReason::Panicked,
 ];
 
 pub(crate) struct Lines;
@@ -230,7 +232,7 @@ impl StreamRequestHandler for Frames {
         let mut message = Vec::new();
         while connection.read_message(&FRAMES, &mut message)? {
             run_command(&message)?;
-            FRAMES.write(connection, &message)?;
+            connection.write_message(&FRAMES, &message)?;
         }
         Ok(())
     }
