@@ -59,7 +59,7 @@ fn a_handler_may_set_its_own_read_timeout() {
         connection.set_read_timeout(Some(SHORT))?;
         StreamRequestHandler::handle(&Echo, connection)
     });
-    ends(sets_timeout, limits, is_silent, idle_timeout(SHORT));
+    ends(sets_timeout, limits, is_silent, read_timeout(SHORT));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_deadline_ends_with_its_message() {
         visit.echoes_rest("in two ", "pieces");
         visit.ends_no_earlier(begin, 3 * SHORT)
     };
-    ends(reads_on, limits, sends_a_line_and_is_silent, idle_timeout(3 * SHORT));
+    ends(reads_on, limits, sends_a_line_and_is_silent, read_timeout(3 * SHORT));
 }
 
 // Rates.
@@ -369,7 +369,7 @@ fn a_handler_may_return_ok_after_a_timeout() {
         visit.reads("goodbye");
         Some(visit)
     };
-    ends(says_goodbye, limits, reads_it, no_error(CloseReason::IdleTimeout));
+    ends(says_goodbye, limits, reads_it, no_error(CloseReason::ReadTimeout));
 }
 
 /// Reads on after each timeout. Returns at end-of-file, or after the first line.

@@ -40,7 +40,7 @@ fn a_shorter_timeout_takes_effect_at_the_next_read() {
     let begin = Instant::now();
     visit.echoes("hello");
     visit.ends_no_earlier(begin, SHORT);
-    is_counted(&server.handle(), &[CloseReason::IdleTimeout]);
+    is_counted(&server.handle(), &[CloseReason::ReadTimeout]);
     assert!(server.stop(TIMEOUT).is_clean());
 }
 
@@ -65,7 +65,7 @@ fn a_longer_timeout_takes_effect_at_the_next_read() {
     let begin = Instant::now();
     visit.echoes("whenever");
     visit.ends_no_earlier(begin, longer);
-    is_counted(&server.handle(), &[CloseReason::IdleTimeout]);
+    is_counted(&server.handle(), &[CloseReason::ReadTimeout]);
     assert!(server.stop(TIMEOUT).is_clean());
 }
 
@@ -129,7 +129,7 @@ fn each_of_many_fibers_has_its_own_timer() {
         let (limit, elapsed) = next(&timeouts);
         assert!(elapsed >= limit, "{elapsed:?} of {limit:?}");
     }
-    is_counted(&server.handle(), &[CloseReason::IdleTimeout; CLIENTS as usize]);
+    is_counted(&server.handle(), &[CloseReason::ReadTimeout; CLIENTS as usize]);
     assert!(server.stop(TIMEOUT).is_clean());
 }
 
