@@ -13,7 +13,7 @@ use crate::state::ServerHandle;
 use crate::state::ServerState;
 
 /// The sending side of a datagram transport, for the replies to an
-/// [`IncomingDatagram`](crate::transport::IncomingDatagram).
+/// [`IncomingDatagram`](crate::extend::IncomingDatagram).
 pub trait DatagramSocket: Send + Sync + 'static {
     /// Sends one datagram, without blocking.
     ///

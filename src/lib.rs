@@ -298,6 +298,7 @@ mod config;
 mod connection;
 mod datagram;
 mod error;
+pub mod extend;
 pub mod framing;
 mod handler;
 mod id;
@@ -313,7 +314,6 @@ pub mod transport;
 
 pub use ipnet;
 
-pub use accept::{BaseServer, NextRequest};
 pub use address::{Address, Endpoint, Scheme, UnixName};
 pub use broadcast::{Broadcast, Member};
 pub use close_reason::CloseReason;
@@ -328,9 +328,8 @@ pub use handler::{
 pub use id::{ConnectionId, MemberId};
 #[cfg(feature = "fibers")]
 pub use mixin::Fibers;
-pub use mixin::{ForkDespiteThreads, Forking, Mixin, Sequential, Spawnable, Threading};
-pub use net::{Interest, Wait};
-pub use request::{IntoHandler, Request, RequestHandler};
+pub use mixin::{ForkDespiteThreads, Forking, Sequential, Threading};
+pub use request::IntoHandler;
 pub use server::Builder;
 #[cfg(feature = "fibers")]
 pub use server::{FiberTcpServer, FiberUdpServer, FiberUnixDatagramServer, FiberUnixStreamServer};

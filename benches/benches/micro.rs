@@ -14,12 +14,13 @@ use std::thread;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use socketserver::extend::{BaseServer, Mixin, Request};
+use socketserver::extend::{IncomingStream, Stream, Transport, TransportOptions};
 use socketserver::framing::{LengthPrefixed, Prefix};
 use socketserver::services::Echo;
-use socketserver::transport::{IncomingStream, Stream, Transport, TransportOptions};
 use socketserver::{
-    Address, BaseServer, Broadcast, Connection, Endpoint, Handled, HandlerResult, Mixin, Request,
-    Sequential, Server, StreamRequestHandler, Threading, handler_fn,
+    Address, Broadcast, Connection, Endpoint, Handled, HandlerResult, Sequential, Server,
+    StreamRequestHandler, Threading, handler_fn,
 };
 
 criterion_group!(all, tied_buffers, framing, request, broadcast);

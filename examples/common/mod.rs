@@ -13,10 +13,12 @@ use std::time::Duration;
 use lexopt::prelude::*;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
-use socketserver::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
+use socketserver::extend::Transport;
+use socketserver::extend::{Mixin, Spawnable};
+use socketserver::transport::{Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Address, Builder, DatagramRequestHandler, Endpoint, Fibers, Forking, Mixin, Scheme, Sequential,
-    Server, Spawnable, StreamRequestHandler, Threading,
+    Address, Builder, DatagramRequestHandler, Endpoint, Fibers, Forking, Scheme, Sequential,
+    Server, StreamRequestHandler, Threading,
 };
 
 /// The example's name: this file is compiled into each of them.

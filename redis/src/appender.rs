@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use redis::{Connection, RedisResult, Script, ScriptInvocation};
-use socketserver::services::{Kind, Message};
+use socketserver::extend::{Kind, Message};
 
 use crate::config::RoomConfig;
 use crate::shared::{Shared, Side};

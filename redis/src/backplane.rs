@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socketserver::services::{Backplane, LocalMembers, Message};
+use socketserver::extend::{Backplane, LocalMembers, Message};
 
 use crate::Error;
 use crate::appender::Appender;

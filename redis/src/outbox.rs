@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use socketserver::MemberId;
-use socketserver::services::{Kind, Message};
+use socketserver::extend::{Kind, Message};
 
 /// What a message costs besides its text, roughly.
 const OVERHEAD: usize = 128;

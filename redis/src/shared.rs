@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use socketserver::services::{LocalMembers, Message};
+use socketserver::extend::{LocalMembers, Message};
 
 use crate::outbox::Outbox;
 

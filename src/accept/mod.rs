@@ -29,7 +29,7 @@ use listener::Accept;
 
 pub(crate) use listener::Listener;
 
-/// The listening half of a server, for a [`Mixin`](crate::Mixin) to ask for requests.
+/// The listening half of a server, for a [`Mixin`](crate::extend::Mixin) to ask for requests.
 ///
 /// [`next_request`](BaseServer::next_request) waits for a request, keeps every contract of accepting
 /// (errors, limits, stopping), and returns it as a [`Request`], whose

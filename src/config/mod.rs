@@ -83,7 +83,7 @@ impl MinRate {
     }
 }
 
-/// The settings that a [`Transport`](crate::transport::Transport) uses. The methods of the same
+/// The settings that a [`Transport`](crate::extend::Transport) uses. The methods of the same
 /// names of [`Builder`](crate::Builder) describe them.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

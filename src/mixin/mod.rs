@@ -29,7 +29,8 @@ pub use threading::Threading;
 ///
 /// ```
 /// use std::sync::{Mutex, mpsc};
-/// use socketserver::{BaseServer, Mixin, Request, TcpServer, services::Hello};
+/// use socketserver::extend::{BaseServer, Mixin, Request};
+/// use socketserver::{TcpServer, services::Hello};
 ///
 /// struct Pool(Mutex<mpsc::Sender<Request>>);
 ///
@@ -61,7 +62,8 @@ pub use threading::Threading;
 /// `Box<dyn Mixin>` is a `Mixin`, so that a program can choose by a flag:
 ///
 /// ```
-/// use socketserver::{Forking, Mixin, TcpServer, Threading, services::Hello};
+/// use socketserver::extend::Mixin;
+/// use socketserver::{Forking, TcpServer, Threading, services::Hello};
 ///
 /// # let forking = false;
 /// let mixin: Box<dyn Mixin> =

@@ -197,10 +197,10 @@ impl Stream for SocketStream {
 /// blocks.
 ///
 /// A connection that has a thread or process to itself needs no `Wait`: its reads and writes block.
-/// A [`Mixin`](crate::Mixin) that does something else meanwhile (watches for a stop, runs another
-/// connection) gives the request one with
-/// [`Request::wait_with`](crate::Request::wait_with). Then the connection's reads and writes never
-/// block; it calls [`wait`](Wait::wait) instead.
+/// A [`Mixin`](crate::extend::Mixin) that does something else meanwhile (watches for a stop, runs
+/// another connection) gives the request one with
+/// [`Request::wait_with`](crate::extend::Request::wait_with). Then the connection's reads and writes
+/// never block; it calls [`wait`](Wait::wait) instead.
 pub trait Wait: Send + Sync + 'static {
     /// Waits until the stream may be ready. It may return early.
     ///

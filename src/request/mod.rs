@@ -88,7 +88,7 @@ pub(crate) trait RequestTask: Send {
     fn run(self: Box<Self>) -> CloseReason;
 }
 
-/// One request that a server has admitted, for a [`Mixin`](crate::Mixin) to run.
+/// One request that a server has admitted, for a [`Mixin`](crate::extend::Mixin) to run.
 ///
 /// It counts as being served until it is dropped, however that happens. Dropping it unfinished
 /// closes the connection without calling the handler.

@@ -45,7 +45,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     ///
     /// ```
     /// use socketserver::transport::Tcp;
-    /// use socketserver::{Builder, Mixin, Sequential, Threading, services::Echo};
+    /// use socketserver::extend::Mixin;
+    /// use socketserver::{Builder, Sequential, Threading, services::Echo};
     ///
     /// # let one_at_a_time = true;
     /// let mixin: Box<dyn Mixin> =

@@ -1,9 +1,9 @@
 //! Ready-made handlers, to run as they are or to read as examples. They use the public API only.
 
-mod chat;
+pub(crate) mod chat;
 mod echo;
 mod hello;
 
-pub use chat::{Backplane, Chat, Kind, Local, LocalMembers, Message, printable};
+pub use chat::{Chat, Local, printable};
 pub use echo::Echo;
 pub use hello::Hello;

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::address::{Address, Endpoint};
+use crate::config::TransportOptions;
 use crate::error::Result;
 use crate::request::RequestHandler;
 
@@ -29,7 +30,8 @@ pub use unix_stream::UnixStream;
 /// use std::io;
 /// use std::os::fd::{AsFd, BorrowedFd};
 /// use std::sync::atomic::{AtomicU32, Ordering};
-/// use socketserver::transport::{IncomingStream, Tcp, Transport, TransportOptions};
+/// use socketserver::extend::{IncomingStream, Transport, TransportOptions};
+/// use socketserver::transport::Tcp;
 /// use socketserver::{Address, Endpoint, Server, StreamRequestHandler, Threading, services::Hello};
 ///
 /// /// TCP of which every second accept fails.
@@ -108,8 +110,3 @@ pub trait Transport: AsFd + Send + Sync + Sized + 'static {
         options: &TransportOptions,
     ) -> io::Result<<Self::Handler as RequestHandler>::Incoming>;
 }
-
-pub use crate::config::TransportOptions;
-pub use crate::datagram::DatagramSocket;
-pub use crate::net::{SocketStream, Stream};
-pub use crate::request::{IncomingDatagram, IncomingStream};

@@ -8,12 +8,13 @@ use std::time::Duration;
 use rustix::net::sockopt::Timeout;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use super::{IncomingStream, Transport};
+use super::Transport;
 use crate::address::{Address, Endpoint, Scheme};
 use crate::config::TransportOptions;
 use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
 use crate::net::SocketStream;
+use crate::request::IncomingStream;
 use crate::sys::socket::set_timeout;
 
 /// TCP over IPv4 and IPv6 ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).

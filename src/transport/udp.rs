@@ -8,13 +8,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use socket2::{Protocol, Type};
 
+use super::Transport;
 use super::tcp::{bind_any, ip_socket};
-use super::{IncomingDatagram, Transport};
 use crate::address::{Address, Endpoint, Scheme, mapped};
 use crate::config::TransportOptions;
 use crate::datagram::DatagramSocket;
 use crate::error::Result;
 use crate::handler::DatagramRequestHandler;
+use crate::request::IncomingDatagram;
 use crate::sys::socket::{receive_from, retry_interrupted};
 
 /// UDP over IPv4 and IPv6 ([udp(7)](https://man7.org/linux/man-pages/man7/udp.7.html)).

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::Transport;
 use super::socket_file::{self, SocketFile};
-use super::{IncomingDatagram, Transport};
 use crate::address::{Address, Endpoint, Scheme, UnixName};
 use crate::config::TransportOptions;
 use crate::datagram::DatagramSocket;
 use crate::error::{Error, Result};
 use crate::handler::DatagramRequestHandler;
+use crate::request::IncomingDatagram;
 use crate::sys::socket::receive_from;
 
 /// Unix datagram sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).

@@ -6,13 +6,14 @@ use std::os::unix::net::UnixListener;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::Transport;
 use super::socket_file::{self, SocketFile};
-use super::{IncomingStream, Transport};
 use crate::address::{Address, Endpoint, Scheme, UnixName};
 use crate::config::TransportOptions;
 use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
 use crate::net::{SocketStream, Stream};
+use crate::request::IncomingStream;
 
 /// Unix stream sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
 ///

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
+use socketserver::extend::*;
 use socketserver::services::Echo;
-use socketserver::transport::{IncomingStream, Tcp, Transport, TransportOptions};
+use socketserver::transport::Tcp;
 use socketserver::*;
 
 use crate::harness::{Test, tests};

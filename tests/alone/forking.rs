@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::process::{Signal, kill_process};
+use socketserver::extend::*;
 use socketserver::services::Echo;
 use socketserver::transport::Tcp;
 use socketserver::*;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
+use socketserver::extend::*;
 use socketserver::services::Echo;
 use socketserver::*;
 

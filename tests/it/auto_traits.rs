@@ -2,11 +2,10 @@
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
+use socketserver::extend::*;
 use socketserver::framing::{LengthPrefixed, Prefix};
 use socketserver::services::{Echo, Hello};
-use socketserver::transport::{
-    IncomingStream, Tcp, TransportOptions, Udp, UnixDatagram, UnixStream,
-};
+use socketserver::transport::{Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::*;
 
 /// `IS`, for types that do not implement the trait in question.

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
+use socketserver::extend::*;
 use socketserver::framing::{LengthPrefixed, Prefix};
 use socketserver::services::Echo;
-use socketserver::transport::Transport;
 use socketserver::*;
 
 use crate::support::clients::{Client, ask, echoes, line_of, rest_of, tcp};

@@ -143,7 +143,7 @@ fn a_handlers_own_writes_do_not_split_a_message() {
 }
 
 #[test]
-fn dropping_a_member_delivers_what_was_sent_before_and_leaves() {
+fn a_member_that_leaves_gets_what_was_sent_before_and_nothing_after() {
     let room = Broadcast::new();
     let inside = room.clone();
     let (left, has_left) = mpsc::channel();

@@ -7,9 +7,9 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use socketserver::extend::*;
 use socketserver::framing::{LengthPrefixed, Prefix};
 use socketserver::services::Echo;
-use socketserver::transport::Transport;
 use socketserver::*;
 
 use crate::support::clients::{Client, ask, line_of, read_until_closed, reset, rest_of, tcp};

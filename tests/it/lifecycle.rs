@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
+use socketserver::extend::*;
 use socketserver::services::{Echo, Hello};
 use socketserver::*;
 

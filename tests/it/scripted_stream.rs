@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use rustix::event::{EventfdFlags, eventfd};
-use socketserver::transport::{IncomingStream, Stream, Transport, TransportOptions};
+use socketserver::extend::*;
 use socketserver::*;
 
 /// What handlers write: random letters, so that a lost, doubled or swapped one is noticed.

@@ -9,8 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use socketserver::extend::*;
 use socketserver::services::Echo;
-use socketserver::transport::{IncomingStream, Tcp, Transport, TransportOptions};
+use socketserver::transport::Tcp;
 use socketserver::*;
 
 use crate::support::clients::{Client, ask, line_of, lines, reset, rest_of, tcp};

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseResult, TestRunner};
+use socketserver::extend::*;
 use socketserver::*;
 
 use crate::scripted_stream::{Answer, Here, LETTERS, Listener, Wire};

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net;
 use std::sync::mpsc;
 
+use socketserver::extend::*;
 use socketserver::services::Echo;
-use socketserver::transport::Transport;
 use socketserver::*;
 
 use crate::support::clients::{ask, datagram_of, echoes, lines, tcp, udp, unix};

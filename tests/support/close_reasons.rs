@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use socketserver::transport::Transport;
+use socketserver::extend::*;
 use socketserver::*;
 
 use super::clients::{self, Client, line_of, read_until_closed};

@@ -9,8 +9,9 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
-use socketserver::transport::Transport;
-use socketserver::{Address, ConnectionInfo, Endpoint, Mixin, Server, ServerHandle};
+use socketserver::extend::Mixin;
+use socketserver::extend::Transport;
+use socketserver::{Address, ConnectionInfo, Endpoint, Server, ServerHandle};
 
 use super::clients::tcp;
 use super::process::{self, Ended, Process};

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use socketserver::extend::*;
 use socketserver::services::Echo;
-use socketserver::transport::Transport;
 use socketserver::*;
 
 use super::{TIMEOUT, abstract_name, bound_test};

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use socketserver::RunningServer;
-use socketserver::services::{Backplane, Chat, Kind, LocalMembers, Message};
+use socketserver::extend::{Backplane, Kind, LocalMembers, Message};
+use socketserver::services::Chat;
 use socketserver_redis::{Error, Redis};
 
 use crate::harness::{Test, tests};

@@ -14,7 +14,8 @@ use crate::MemberId;
 ///
 /// ```
 /// use std::convert::Infallible;
-/// use socketserver::services::{Backplane, Chat, LocalMembers, Message};
+/// use socketserver::extend::{Backplane, LocalMembers, Message};
+/// use socketserver::services::Chat;
 ///
 /// /// Delivers lines in upper case.
 /// #[derive(Debug, Default)]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socketserver::extend::*;
 use socketserver::services::Echo;
 use socketserver::*;
 

@@ -33,8 +33,9 @@ use std::time::{Duration, Instant};
 use common::{Example, Options, Outcome, usage_error};
 use pop3::Pop3;
 use smtp::Smtp;
+use socketserver::extend::Spawnable;
 use socketserver::transport::Tcp;
-use socketserver::{Builder, Overload, Spawnable, TcpServer};
+use socketserver::{Builder, Overload, TcpServer};
 use users::Users;
 
 /// Of each server. A connection needs up to three descriptors, and a process usually has 1024.

@@ -4,13 +4,15 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socketserver::extend::Transport;
+use socketserver::extend::{Mixin, Spawnable};
 use socketserver::framing::{LengthPrefixed, Prefix};
 use socketserver::services::Chat;
-use socketserver::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
+use socketserver::transport::{Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
     Builder, CloseReason, Connection, DatagramRequest, DatagramRequestHandler, Endpoint, Fibers,
-    HandlerResult, IntoHandler, MinRate, Mixin, Overload, Result, RunningServer, Scheme,
-    Sequential, Server, ServerHandle, Spawnable, StopReport, StreamRequestHandler, Threading,
+    HandlerResult, IntoHandler, MinRate, Overload, Result, RunningServer, Scheme, Sequential,
+    Server, ServerHandle, StopReport, StreamRequestHandler, Threading,
 };
 
 use crate::tally::{count_event, record_failure};
