@@ -58,7 +58,7 @@ fn a_handler_has_a_read_timeout_of_its_own() {
     let _bound = bounded();
     let limits = Limits { read: Some(LONG), ..Limits::default() };
     let impatient = handler_fn(|connection| {
-        connection.set_read_timeout(Some(SHORT))?;
+        connection.set_read_timeout(Some(SHORT));
         StreamRequestHandler::handle(&Echo, connection)
     });
     ends(impatient, limits, is_silent, read_timeout(SHORT));
@@ -90,7 +90,7 @@ fn an_idle_timeout_does_not_count_within_a_message() {
         connection.with_message_timeout(|connection| {
             connection.read_exact(&mut [0])?;
             // The client has all the time it needs until it knows.
-            connection.set_idle_timeout(Some(SHORT))?;
+            connection.set_idle_timeout(Some(SHORT));
             writeln!(connection, "go on")?;
             connection.read_line(&mut String::new())
         })?;
@@ -208,7 +208,7 @@ fn a_deadline_is_over_with_its_message() {
         let mut line = Vec::new();
         connection.read_line(&mut line)?;
         connection.set_message_timeout(Some(SHORT));
-        connection.set_read_timeout(Some(3 * SHORT))?;
+        connection.set_read_timeout(Some(3 * SHORT));
         connection.write_all(&line)?;
         // What is no message by itself has no deadline.
         connection.read_exact(&mut [0; 10])?;
@@ -323,7 +323,7 @@ fn a_handler_has_a_write_timeout_of_its_own() {
     let _bound = bounded();
     let limits = Limits { write: Some(LONG), ..Limits::default() };
     let impatient = handler_fn(|connection| {
-        connection.set_write_timeout(Some(SHORT))?;
+        connection.set_write_timeout(Some(SHORT));
         flood().handle(connection)
     });
     ends(impatient, limits, takes_nothing, write_timeout(SHORT));

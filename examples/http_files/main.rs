@@ -52,10 +52,11 @@ struct Files {
 
 impl StreamRequestHandler for Files {
     fn setup(&self, connection: &mut Connection) -> HandlerResult {
-        connection.set_message_timeout(Some(self.head_timeout));
+        connection.set_message_timeout(self.head_timeout);
         let (bytes_per_second, grace) = (self.min_rate, self.head_timeout);
-        connection.set_min_rate(Some(MinRate { bytes_per_second, grace }));
-        Ok(connection.set_idle_timeout(Some(self.idle_timeout))?)
+        connection.set_min_rate(MinRate { bytes_per_second, grace });
+        connection.set_idle_timeout(self.idle_timeout);
+        Ok(())
     }
 
     fn handle(&self, connection: &mut Connection) -> HandlerResult {

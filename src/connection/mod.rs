@@ -24,7 +24,7 @@ use crate::state::ServerHandle;
 use crate::state::ServerState;
 use buffer::InputBuffer;
 use buffer_cache::BufferCache;
-use timeouts::{Limit, Timeouts};
+use timeouts::{Limit, Timeouts, in_range};
 
 pub use in_memory::InMemoryConnection;
 pub use line::Line;
@@ -148,10 +148,10 @@ impl Connection {
         line.append_from(self)
     }
 
-    /// The maximal length of a line in bytes, `\n` included. By default the server's
-    /// [`max_line_length`](crate::Builder::max_line_length).
-    pub fn set_max_line_length(&mut self, limit: usize) {
-        self.max_line_length = limit;
+    /// The maximal length of a line in bytes, `\n` included; zero counts as one. By default the
+    /// server's [`max_line_length`](crate::Builder::max_line_length).
+    pub fn set_max_line_length(&mut self, bytes: usize) {
+        self.max_line_length = bytes.max(1);
     }
 
     /// Reads a length-prefixed message into `message`, replacing its contents. Returns `false` at
@@ -233,29 +233,28 @@ impl Connection {
     /// ([`Error::ReadTimeout`](crate::Error::ReadTimeout)); `None`: no limit. By default the
     /// server's [`read_timeout`](crate::Builder::read_timeout).
     ///
-    /// # Errors
-    /// `InvalidInput` for a timeout of zero.
-    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.timeouts.read = not_zero(timeout)?;
-        self.stream.inner().set_read_timeout(self.timeouts.socket_timeout())
+    /// Zero counts as one millisecond, here and in the setters of the other timeouts. A connection
+    /// whose stream refuses the timeout is closed; sockets do not.
+    pub fn set_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
+        self.timeouts.read = timeout.into().map(in_range);
+        let set = self.stream.inner().set_read_timeout(self.timeouts.socket_timeout());
+        self.close_if_refused(set);
     }
 
     /// How long a read waits for the first byte of a message before it fails with `TimedOut`
     /// ([`Error::IdleTimeout`](crate::Error::IdleTimeout)); `None`: the read timeout applies. By
     /// default the server's [`idle_timeout`](crate::Builder::idle_timeout).
-    ///
-    /// # Errors
-    /// `InvalidInput` for a timeout of zero.
-    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.timeouts.idle = not_zero(timeout)?;
-        self.stream.inner().set_read_timeout(self.timeouts.socket_timeout())
+    pub fn set_idle_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
+        self.timeouts.idle = timeout.into().map(in_range);
+        let set = self.stream.inner().set_read_timeout(self.timeouts.socket_timeout());
+        self.close_if_refused(set);
     }
 
     /// How long a message may take from its first bytes to its end before a read of it fails with
     /// `TimedOut` ([`Error::MessageTimeout`](crate::Error::MessageTimeout)); `None`: no limit. By
     /// default the server's [`message_timeout`](crate::Builder::message_timeout).
-    pub fn set_message_timeout(&mut self, timeout: Option<Duration>) {
-        self.timeouts.message = timeout;
+    pub fn set_message_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
+        self.timeouts.message = timeout.into().map(in_range);
     }
 
     /// The minimal rate of the client, sending a message or receiving a write; below it the read or
@@ -269,7 +268,7 @@ impl Connection {
     ///
     /// fn send_file(connection: &mut Connection, file: &[u8]) -> std::io::Result<()> {
     ///     let grace = Duration::from_secs(10);
-    ///     connection.set_min_rate(Some(MinRate { bytes_per_second: 1000, grace }));
+    ///     connection.set_min_rate(MinRate { bytes_per_second: 1000, grace });
     ///     connection.write_all(file)
     /// }
     ///
@@ -278,19 +277,25 @@ impl Connection {
     /// assert_eq!(connection.output(), b"all of it");
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn set_min_rate(&mut self, rate: Option<MinRate>) {
-        self.timeouts.rate = rate;
+    pub fn set_min_rate(&mut self, rate: impl Into<Option<MinRate>>) {
+        self.timeouts.rate = rate.into();
     }
 
     /// How long a write waits for the client to receive some of it before it fails with `TimedOut`
     /// ([`Error::WriteTimeout`](crate::Error::WriteTimeout)); `None`: no limit. By default the
     /// server's [`write_timeout`](crate::Builder::write_timeout).
-    ///
-    /// # Errors
-    /// `InvalidInput` for a timeout of zero.
-    pub fn set_write_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.timeouts.write = not_zero(timeout)?;
-        self.stream.inner().set_write_timeout(self.timeouts.write)
+    pub fn set_write_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
+        self.timeouts.write = timeout.into().map(in_range);
+        let set = self.stream.inner().set_write_timeout(self.timeouts.write);
+        self.close_if_refused(set);
+    }
+
+    /// Rather than leave a connection open without the timeout that its handler relies on.
+    fn close_if_refused(&self, set: io::Result<()>) {
+        if let Err(error) = set {
+            log::error!("{}: closed, its timeout cannot be set: {error}", self.peer_addr());
+            self.stream.close(Shutdown::Both, CloseReason::Failed);
+        }
     }
 
     /// Shuts the read side, the write side or both. Buffered output is sent before the write side
@@ -394,16 +399,6 @@ impl InputSource<'_> {
     }
 }
 
-fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>> {
-    match timeout {
-        Some(Duration::ZERO) => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a timeout of zero; None is no timeout",
-        )),
-        timeout => Ok(timeout),
-    }
-}
-
 impl Read for Connection {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.input.is_empty() && buffer.len() >= buffer::MIN_BUFFER {
@@ -486,5 +481,78 @@ impl fmt::Debug for Connection {
             .field("id", &self.id)
             .field("peer_addr", self.peer_addr())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::error::Error;
+    use crate::net::SocketStream;
+
+    /// A connection over a stream instead of memory.
+    fn over(stream: UnixStream) -> InMemoryConnection {
+        let mut in_memory = Connection::in_memory("");
+        let connection = in_memory.as_mut();
+        let address = connection.peer_addr().clone();
+        let stream = SharedStream::new(Box::new(SocketStream::from(stream)), address);
+        connection.stream = Arc::new(stream);
+        in_memory
+    }
+
+    #[test]
+    fn a_timeout_of_zero_counts_as_one_millisecond() {
+        const ONE: Duration = Duration::from_millis(1);
+        let (stream, mut peer) = UnixStream::pair().unwrap();
+        let mut in_memory = over(stream);
+        let connection = in_memory.as_mut();
+        let mut buffer = Vec::new();
+
+        connection.set_read_timeout(Duration::ZERO);
+        let error = connection.read_line(&mut buffer).unwrap_err();
+        assert!(matches!(Error::of(&error), Some(Error::ReadTimeout { limit: ONE })));
+        connection.set_idle_timeout(Duration::ZERO);
+        let error = connection.read_line(&mut buffer).unwrap_err();
+        assert!(matches!(Error::of(&error), Some(Error::IdleTimeout { limit: ONE })));
+        connection.set_read_timeout(None);
+        connection.set_message_timeout(Duration::ZERO);
+        peer.write_all(b"part of a line").unwrap();
+        let error = connection.read_line(&mut buffer).unwrap_err();
+        assert!(matches!(Error::of(&error), Some(Error::MessageTimeout { limit: ONE })));
+        connection.set_write_timeout(Duration::ZERO);
+        let error = connection.write_all(&vec![0; 16 * 1024 * 1024]).unwrap_err();
+        assert!(matches!(Error::of(&error), Some(Error::WriteTimeout { limit: ONE })));
+    }
+
+    #[test]
+    fn the_longest_timeout_is_no_error() {
+        let (stream, mut peer) = UnixStream::pair().unwrap();
+        let mut in_memory = over(stream);
+        let connection = in_memory.as_mut();
+        connection.set_read_timeout(Duration::MAX);
+        connection.set_message_timeout(Duration::MAX);
+        connection.set_write_timeout(Duration::MAX);
+        peer.write_all(b"part, ").unwrap();
+        let mut line = String::new();
+        connection.with_message_timeout(|connection| {
+            connection.fill_buf().unwrap();
+            peer.write_all(b"rest\n").unwrap();
+            connection.read_line(&mut line).unwrap();
+        });
+        assert_eq!(line, "part, rest\n");
+        connection.write_all(b"answer").unwrap();
+        connection.flush().unwrap();
+    }
+
+    #[test]
+    fn a_connection_whose_stream_refuses_a_timeout_is_closed() {
+        let no_socket = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let mut in_memory = over(UnixStream::from(no_socket));
+        let connection = in_memory.as_mut();
+        connection.set_read_timeout(Duration::from_secs(1));
+        assert_eq!(connection.shared_stream().close_reason(), Some(CloseReason::Failed));
     }
 }

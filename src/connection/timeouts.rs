@@ -155,10 +155,20 @@ impl Timeouts {
     }
 }
 
-/// When a timeout expires. No timeout, or one beyond the range of the clock: in about 30 years.
+/// The shortest timeout: the system takes zero for no timeout.
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// The longest timeout, about 30 years: the clock does not overflow.
+const MAX_TIMEOUT: Duration = Duration::from_secs(1_000_000_000);
+
+/// A timeout between these two.
+pub(super) fn in_range(timeout: Duration) -> Duration {
+    timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT)
+}
+
+/// When a timeout expires; without one, or beyond the longest, after the longest.
 fn deadline(start: Instant, timeout: Option<Duration>) -> Instant {
-    const MAX: Duration = Duration::from_secs(1_000_000_000);
-    start + timeout.map_or(MAX, |timeout| timeout.min(MAX))
+    start + timeout.map_or(MAX_TIMEOUT, |timeout| timeout.min(MAX_TIMEOUT))
 }
 
 /// The earlier deadline; `one` if they are equal.
