@@ -12,6 +12,31 @@ pub type HandlerError = Box<dyn Error + Send + Sync>;
 /// The result of a handler's method.
 pub type HandlerResult = Result<(), HandlerError>;
 
+/// The methods of a handler that is a pointer to one.
+macro_rules! forward_methods {
+    ($request:ty) => {
+        fn verify_request(&self, request: &$request) -> bool {
+            (**self).verify_request(request)
+        }
+
+        fn setup(&self, request: &mut $request) -> HandlerResult {
+            (**self).setup(request)
+        }
+
+        fn handle(&self, request: &mut $request) -> HandlerResult {
+            (**self).handle(request)
+        }
+
+        fn finish(&self, request: &mut $request) -> HandlerResult {
+            (**self).finish(request)
+        }
+
+        fn handle_error(&self, request: &$request, error: &(dyn Error + Send + Sync + 'static)) {
+            (**self).handle_error(request, error);
+        }
+    };
+}
+
 /// Serves the connections of a stream server.
 ///
 /// One handler serves all connections of its server, concurrently under
@@ -89,25 +114,23 @@ where
 
 /// A handler that the program shares with the server.
 impl<H: StreamRequestHandler + ?Sized> StreamRequestHandler for Arc<H> {
-    fn verify_request(&self, connection: &Connection) -> bool {
-        (**self).verify_request(connection)
-    }
+    forward_methods!(Connection);
+}
 
-    fn setup(&self, connection: &mut Connection) -> HandlerResult {
-        (**self).setup(connection)
-    }
-
-    fn handle(&self, connection: &mut Connection) -> HandlerResult {
-        (**self).handle(connection)
-    }
-
-    fn finish(&self, connection: &mut Connection) -> HandlerResult {
-        (**self).finish(connection)
-    }
-
-    fn handle_error(&self, connection: &Connection, error: &(dyn Error + Send + Sync + 'static)) {
-        (**self).handle_error(connection, error);
-    }
+/// A handler chosen at run time.
+///
+/// ```
+/// use socketserver::services::{Chat, Echo};
+/// use socketserver::{StreamRequestHandler, ThreadingTcpServer};
+///
+/// # let is_chat = true;
+/// let handler: Box<dyn StreamRequestHandler> =
+///     if is_chat { Box::new(Chat::new()) } else { Box::new(Echo) };
+/// let server = ThreadingTcpServer::bind("127.0.0.1:0", handler)?;
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+impl StreamRequestHandler for Box<dyn StreamRequestHandler> {
+    forward_methods!(Connection);
 }
 
 /// Serves the datagrams of a datagram server, as [`StreamRequestHandler`] serves connections.
@@ -175,25 +198,12 @@ where
 
 /// A handler that the program shares with the server.
 impl<H: DatagramRequestHandler + ?Sized> DatagramRequestHandler for Arc<H> {
-    fn verify_request(&self, request: &DatagramRequest) -> bool {
-        (**self).verify_request(request)
-    }
+    forward_methods!(DatagramRequest);
+}
 
-    fn setup(&self, request: &mut DatagramRequest) -> HandlerResult {
-        (**self).setup(request)
-    }
-
-    fn handle(&self, request: &mut DatagramRequest) -> HandlerResult {
-        (**self).handle(request)
-    }
-
-    fn finish(&self, request: &mut DatagramRequest) -> HandlerResult {
-        (**self).finish(request)
-    }
-
-    fn handle_error(&self, request: &DatagramRequest, error: &(dyn Error + Send + Sync + 'static)) {
-        (**self).handle_error(request, error);
-    }
+/// A handler chosen at run time.
+impl DatagramRequestHandler for Box<dyn DatagramRequestHandler> {
+    forward_methods!(DatagramRequest);
 }
 
 /// Returns the closure, as a stream handler whose argument type the compiler can infer.
@@ -227,4 +237,59 @@ where
     F: Fn(&mut DatagramRequest) -> HandlerResult + Send + Sync + 'static,
 {
     handle
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    struct Recorder(Arc<Mutex<Vec<&'static str>>>);
+
+    impl StreamRequestHandler for Recorder {
+        fn verify_request(&self, _: &Connection) -> bool {
+            self.0.lock().push("verify_request");
+            false
+        }
+
+        fn setup(&self, _: &mut Connection) -> HandlerResult {
+            self.0.lock().push("setup");
+            Ok(())
+        }
+
+        fn handle(&self, _: &mut Connection) -> HandlerResult {
+            self.0.lock().push("handle");
+            Ok(())
+        }
+
+        fn finish(&self, _: &mut Connection) -> HandlerResult {
+            self.0.lock().push("finish");
+            Ok(())
+        }
+
+        fn handle_error(&self, _: &Connection, _: &(dyn Error + Send + Sync + 'static)) {
+            self.0.lock().push("handle_error");
+        }
+    }
+
+    fn call_all(handler: impl StreamRequestHandler) {
+        let mut in_memory = Connection::in_memory("");
+        let connection = in_memory.as_mut();
+        assert!(!handler.verify_request(connection));
+        handler.setup(connection).unwrap();
+        handler.handle(connection).unwrap();
+        handler.finish(connection).unwrap();
+        handler.handle_error(connection, &std::fmt::Error);
+    }
+
+    #[test]
+    fn shared_and_boxed_handlers_forward_all_methods() {
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        call_all(Box::new(Recorder(calls.clone())) as Box<dyn StreamRequestHandler>);
+        let expected = ["verify_request", "setup", "handle", "finish", "handle_error"];
+        assert_eq!(std::mem::take(&mut *calls.lock()), expected);
+        call_all(Arc::new(Recorder(calls.clone())) as Arc<dyn StreamRequestHandler>);
+        assert_eq!(*calls.lock(), expected);
+    }
 }

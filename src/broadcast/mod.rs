@@ -120,7 +120,8 @@ impl Broadcast {
         Broadcast::with_capacity(4 * 1024 * 1024)
     }
 
-    /// Sets how many bytes of messages a member may be behind before it is disconnected.
+    /// Sets how many bytes of messages a member may be behind before it is disconnected. With zero,
+    /// a member must have room for every message at once.
     pub fn with_capacity(bytes: usize) -> Broadcast {
         let shared = Arc::new(Shared {
             capacity: bytes,

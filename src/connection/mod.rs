@@ -2,6 +2,7 @@
 
 mod buffer;
 mod buffer_cache;
+mod buffered_io;
 mod close;
 mod in_memory;
 mod line;
@@ -9,23 +10,21 @@ mod outcome;
 mod timeouts;
 
 use std::fmt;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
-use crate::config::MinRate;
 use crate::framing::LengthPrefixed;
 use crate::id::ConnectionId;
-use crate::net::{IoTimeout, SharedStream};
+use crate::net::SharedStream;
 use crate::state::ServerHandle;
 use crate::state::ServerState;
 use buffer::InputBuffer;
-use buffer_cache::BufferCache;
-use timeouts::{Limit, Timeouts};
+use timeouts::Timeouts;
 
+pub(crate) use buffered_io::prepare_thread;
 pub use in_memory::InMemoryConnection;
 pub use line::Line;
 
@@ -123,7 +122,7 @@ impl Connection {
     /// Reads a line with its `\n` and appends it to a `String` or a `Vec<u8>`. Returns its length:
     /// 0 at EOF. The last line before EOF may lack its `\n`.
     ///
-    /// [`BufRead::read_line`], [`BufRead::lines`] and [`BufRead::read_until`] have the same limit.
+    /// The `read_line`, `lines` and `read_until` of [`BufRead`](io::BufRead) have the same limit.
     ///
     /// # Errors
     /// `InvalidData` with [`Error::LineTooLong`](crate::Error::LineTooLong) when the line with its
@@ -148,10 +147,10 @@ impl Connection {
         line.append_from(self)
     }
 
-    /// The maximal length of a line in bytes, `\n` included. By default the server's
-    /// [`max_line_length`](crate::Builder::max_line_length).
-    pub fn set_max_line_length(&mut self, limit: usize) {
-        self.max_line_length = limit;
+    /// The maximal length of a line in bytes, `\n` included; zero counts as one. By default the
+    /// server's [`max_line_length`](crate::Builder::max_line_length).
+    pub fn set_max_line_length(&mut self, bytes: usize) {
+        self.max_line_length = bytes.max(1);
     }
 
     /// Reads a length-prefixed message into `message`, replacing its contents. Returns `false` at
@@ -229,70 +228,6 @@ impl Connection {
         result
     }
 
-    /// How long a read waits for input before it fails with `TimedOut`
-    /// ([`Error::ReadTimeout`](crate::Error::ReadTimeout)); `None`: no limit. By default the
-    /// server's [`read_timeout`](crate::Builder::read_timeout).
-    ///
-    /// # Errors
-    /// `InvalidInput` for a timeout of zero.
-    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.timeouts.read = not_zero(timeout)?;
-        self.stream.inner().set_read_timeout(self.timeouts.socket_timeout())
-    }
-
-    /// How long a read waits for the first byte of a message before it fails with `TimedOut`
-    /// ([`Error::IdleTimeout`](crate::Error::IdleTimeout)); `None`: the read timeout applies. By
-    /// default the server's [`idle_timeout`](crate::Builder::idle_timeout).
-    ///
-    /// # Errors
-    /// `InvalidInput` for a timeout of zero.
-    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.timeouts.idle = not_zero(timeout)?;
-        self.stream.inner().set_read_timeout(self.timeouts.socket_timeout())
-    }
-
-    /// How long a message may take from its first bytes to its end before a read of it fails with
-    /// `TimedOut` ([`Error::MessageTimeout`](crate::Error::MessageTimeout)); `None`: no limit. By
-    /// default the server's [`message_timeout`](crate::Builder::message_timeout).
-    pub fn set_message_timeout(&mut self, timeout: Option<Duration>) {
-        self.timeouts.message = timeout;
-    }
-
-    /// The minimal rate of the client, sending a message or receiving a write; below it the read or
-    /// write fails with `TimedOut` ([`Error::TooSlow`](crate::Error::TooSlow)). `None`: no limit.
-    /// By default the server's [`min_rate`](crate::Builder::min_rate).
-    ///
-    /// ```
-    /// use std::io::Write;
-    /// use std::time::Duration;
-    /// use socketserver::{Connection, MinRate};
-    ///
-    /// fn send_file(connection: &mut Connection, file: &[u8]) -> std::io::Result<()> {
-    ///     let grace = Duration::from_secs(10);
-    ///     connection.set_min_rate(Some(MinRate { bytes_per_second: 1000, grace }));
-    ///     connection.write_all(file)
-    /// }
-    ///
-    /// let mut connection = Connection::in_memory("");
-    /// send_file(connection.as_mut(), b"all of it")?;
-    /// assert_eq!(connection.output(), b"all of it");
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn set_min_rate(&mut self, rate: Option<MinRate>) {
-        self.timeouts.rate = rate;
-    }
-
-    /// How long a write waits for the client to receive some of it before it fails with `TimedOut`
-    /// ([`Error::WriteTimeout`](crate::Error::WriteTimeout)); `None`: no limit. By default the
-    /// server's [`write_timeout`](crate::Builder::write_timeout).
-    ///
-    /// # Errors
-    /// `InvalidInput` for a timeout of zero.
-    pub fn set_write_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.timeouts.write = not_zero(timeout)?;
-        self.stream.inner().set_write_timeout(self.timeouts.write)
-    }
-
     /// Shuts the read side, the write side or both. Buffered output is sent before the write side
     /// is shut.
     ///
@@ -306,179 +241,7 @@ impl Connection {
         }
         self.stream.shutdown(how)
     }
-
-    fn send(&mut self, more: &[u8]) -> io::Result<()> {
-        self.check_shutdown();
-        let (mut started, mut limit) = (None, Limit::Write);
-        let timeouts = &self.timeouts;
-        let sent = self.stream.write_all([&self.output, more], |written| {
-            let timeout;
-            (timeout, limit) = timeouts.for_write(&mut started, written);
-            timeout
-        });
-        let sent = sent.map_err(|error| timeouts.name_timeout(error, limit));
-        self.is_broken |= sent.is_err();
-        self.output.clear();
-        self.record_failure(sent)
-    }
-
-    /// Sends the output, then reads from the stream by `read`.
-    fn receive(
-        &mut self,
-        read: impl FnOnce(&mut InputBuffer, InputSource<'_>) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        self.flush()?;
-        if self.stream.needs_poll() {
-            // A connection that waits holds no output buffer.
-            OUTPUT_CACHE.with(|cache| cache.put(&mut self.output));
-        }
-        let timeout = self.timeouts.for_read();
-        let (timeout, limit) = self.record_failure(timeout)?;
-        let max_length = self.receive_limit()?;
-        match read(&mut self.input, InputSource { stream: &self.stream, timeout, max_length }) {
-            Ok(0) => {
-                self.record_success(Some(self.closed_by_server().unwrap_or(CloseReason::Eof)));
-                Ok(0)
-            }
-            Ok(length) => {
-                self.timeouts.add_received(length);
-                self.drain_remaining = self.drain_remaining.map(|remaining| remaining - length);
-                self.record_success(None);
-                Ok(length)
-            }
-            Err(error) => self.record_failure(Err(self.timeouts.name_timeout(error, limit))),
-        }
-    }
-
-    fn fill(&mut self) -> io::Result<usize> {
-        self.receive(|input, source| {
-            loop {
-                if source.stream.needs_poll() {
-                    // Nor an input buffer.
-                    input.release();
-                    source.wait()?;
-                }
-                if let Some(length) = input.fill(|buffer| source.read_input(buffer))? {
-                    return Ok(length);
-                }
-            }
-        })
-    }
 }
-
-/// The stream, with the limits of the next read.
-struct InputSource<'a> {
-    stream: &'a SharedStream,
-    timeout: IoTimeout,
-    /// With 0 the read returns EOF.
-    max_length: usize,
-}
-
-impl InputSource<'_> {
-    fn wait(&self) -> io::Result<()> {
-        if self.max_length == 0 { Ok(()) } else { self.stream.wait_for_input(self.timeout) }
-    }
-
-    fn read_input(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match buffer.len().min(self.max_length) {
-            0 => Ok(Some(0)),
-            length => self.stream.read_input(&mut buffer[..length], self.timeout),
-        }
-    }
-
-    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match buffer.len().min(self.max_length) {
-            0 => Ok(0),
-            length => self.stream.read(&mut buffer[..length], self.timeout),
-        }
-    }
-}
-
-fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>> {
-    match timeout {
-        Some(Duration::ZERO) => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a timeout of zero; None is no timeout",
-        )),
-        timeout => Ok(timeout),
-    }
-}
-
-impl Read for Connection {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.input.is_empty() && buffer.len() >= buffer::MIN_BUFFER {
-            // Bypasses the input buffer.
-            return self.receive(|_, source| source.read(buffer));
-        }
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let mut available = self.fill_buf()?;
-        let length = available.read(buffer)?;
-        self.consume(length);
-        Ok(length)
-    }
-}
-
-impl BufRead for Connection {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.input.is_empty() {
-            self.fill()?;
-        }
-        Ok(self.input.available())
-    }
-
-    fn consume(&mut self, length: usize) {
-        self.input.consume(length);
-    }
-
-    fn read_until(&mut self, delimiter: u8, line: &mut Vec<u8>) -> io::Result<usize> {
-        line::read_until(self, delimiter, line)
-    }
-
-    fn read_line(&mut self, line: &mut String) -> io::Result<usize> {
-        Connection::read_line(self, line)
-    }
-}
-
-impl Write for Connection {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.output.len() + bytes.len() <= OUTPUT_CAPACITY {
-            if self.output.capacity() == 0 {
-                self.output = OUTPUT_CACHE.with(BufferCache::take);
-            }
-            self.output.extend_from_slice(bytes);
-        } else {
-            self.send(bytes)?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // `write` takes all bytes or fails.
-        self.write(bytes).map(drop)
-    }
-
-    /// Sends the output buffer.
-    fn flush(&mut self) -> io::Result<()> {
-        if self.output.is_empty() { Ok(()) } else { self.send(&[]) }
-    }
-}
-
-thread_local! {
-    static OUTPUT_CACHE: BufferCache = const { BufferCache::new() };
-}
-
-/// Initializes the thread's buffer caches, which its first connection would do otherwise. The
-/// registration of thread-local destructors is slow in the C library; a forking server pays for it
-/// once instead of in each child.
-pub(crate) fn prepare_thread() {
-    OUTPUT_CACHE.with(|_| {});
-    buffer::prepare_thread();
-}
-
-/// The output is sent before it gets longer than this.
-const OUTPUT_CAPACITY: usize = 8 * 1024;
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

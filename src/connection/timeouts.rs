@@ -1,8 +1,11 @@
 //! The timeouts of a connection, and the progress of the message that is being read.
 
 use std::io;
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
+use super::Connection;
+use crate::close_reason::CloseReason;
 use crate::config::{MinRate, Settings};
 use crate::error::Error;
 use crate::net::IoTimeout;
@@ -155,13 +158,169 @@ impl Timeouts {
     }
 }
 
-/// When a timeout expires. No timeout, or one beyond the range of the clock: in about 30 years.
+impl Connection {
+    /// How long a read waits for input before it fails with `TimedOut`
+    /// ([`Error::ReadTimeout`](crate::Error::ReadTimeout)); `None`: no limit. By default the
+    /// server's [`read_timeout`](crate::Builder::read_timeout).
+    ///
+    /// Zero counts as one millisecond, here and in the setters of the other timeouts. A connection
+    /// whose stream refuses the timeout is closed; sockets do not.
+    pub fn set_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
+        self.timeouts.read = timeout.into().map(in_range);
+        let set = self.stream.inner().set_read_timeout(self.timeouts.socket_timeout());
+        self.close_if_refused(set);
+    }
+
+    /// How long a read waits for the first byte of a message before it fails with `TimedOut`
+    /// ([`Error::IdleTimeout`](crate::Error::IdleTimeout)); `None`: the read timeout applies. By
+    /// default the server's [`idle_timeout`](crate::Builder::idle_timeout).
+    pub fn set_idle_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
+        self.timeouts.idle = timeout.into().map(in_range);
+        let set = self.stream.inner().set_read_timeout(self.timeouts.socket_timeout());
+        self.close_if_refused(set);
+    }
+
+    /// How long a message may take from its first bytes to its end before a read of it fails with
+    /// `TimedOut` ([`Error::MessageTimeout`](crate::Error::MessageTimeout)); `None`: no limit. By
+    /// default the server's [`message_timeout`](crate::Builder::message_timeout).
+    pub fn set_message_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
+        self.timeouts.message = timeout.into().map(in_range);
+    }
+
+    /// The minimal rate of the client, sending a message or receiving a write; below it the read or
+    /// write fails with `TimedOut` ([`Error::TooSlow`](crate::Error::TooSlow)). `None`: no limit.
+    /// By default the server's [`min_rate`](crate::Builder::min_rate).
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::time::Duration;
+    /// use socketserver::{Connection, MinRate};
+    ///
+    /// fn send_file(connection: &mut Connection, file: &[u8]) -> std::io::Result<()> {
+    ///     let grace = Duration::from_secs(10);
+    ///     connection.set_min_rate(MinRate { bytes_per_second: 1000, grace });
+    ///     connection.write_all(file)
+    /// }
+    ///
+    /// let mut connection = Connection::in_memory("");
+    /// send_file(connection.as_mut(), b"all of it")?;
+    /// assert_eq!(connection.output(), b"all of it");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn set_min_rate(&mut self, rate: impl Into<Option<MinRate>>) {
+        self.timeouts.rate = rate.into();
+    }
+
+    /// How long a write waits for the client to receive some of it before it fails with `TimedOut`
+    /// ([`Error::WriteTimeout`](crate::Error::WriteTimeout)); `None`: no limit. By default the
+    /// server's [`write_timeout`](crate::Builder::write_timeout).
+    pub fn set_write_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
+        self.timeouts.write = timeout.into().map(in_range);
+        let set = self.stream.inner().set_write_timeout(self.timeouts.write);
+        self.close_if_refused(set);
+    }
+
+    /// Rather than leave a connection open without the timeout that its handler relies on.
+    fn close_if_refused(&self, set: io::Result<()>) {
+        if let Err(error) = set {
+            log::error!("{}: closed, its timeout cannot be set: {error}", self.peer_addr());
+            self.stream.close(Shutdown::Both, CloseReason::Failed);
+        }
+    }
+}
+
+/// The shortest timeout: the system takes zero for no timeout.
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// The longest timeout, about 30 years: the clock does not overflow.
+const MAX_TIMEOUT: Duration = Duration::from_secs(1_000_000_000);
+
+/// A timeout between these two.
+pub(super) fn in_range(timeout: Duration) -> Duration {
+    timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT)
+}
+
+/// When a timeout expires; without one, or beyond the longest, after the longest.
 fn deadline(start: Instant, timeout: Option<Duration>) -> Instant {
-    const MAX: Duration = Duration::from_secs(1_000_000_000);
-    start + timeout.map_or(MAX, |timeout| timeout.min(MAX))
+    start + timeout.map_or(MAX_TIMEOUT, |timeout| timeout.min(MAX_TIMEOUT))
 }
 
 /// The earlier deadline; `one` if they are equal.
 fn earlier(one: (Instant, Limit), other: (Instant, Limit)) -> (Instant, Limit) {
     if other.0 < one.0 { other } else { one }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::io::{BufRead, Write};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::connection::InMemoryConnection;
+    use crate::net::{SharedStream, SocketStream};
+
+    /// A connection over a stream instead of memory.
+    fn over(stream: UnixStream) -> InMemoryConnection {
+        let mut in_memory = Connection::in_memory("");
+        let connection = in_memory.as_mut();
+        let address = connection.peer_addr().clone();
+        let stream = SharedStream::new(Box::new(SocketStream::from(stream)), address);
+        connection.stream = Arc::new(stream);
+        in_memory
+    }
+
+    #[test]
+    fn a_timeout_of_zero_counts_as_one_millisecond() {
+        const ONE: Duration = Duration::from_millis(1);
+        let (stream, mut peer) = UnixStream::pair().unwrap();
+        let mut in_memory = over(stream);
+        let connection = in_memory.as_mut();
+        let mut buffer = Vec::new();
+
+        connection.set_read_timeout(Duration::ZERO);
+        let error = connection.read_line(&mut buffer).unwrap_err();
+        assert!(matches!(Error::of(&error), Some(Error::ReadTimeout { limit: ONE })));
+        connection.set_idle_timeout(Duration::ZERO);
+        let error = connection.read_line(&mut buffer).unwrap_err();
+        assert!(matches!(Error::of(&error), Some(Error::IdleTimeout { limit: ONE })));
+        connection.set_read_timeout(None);
+        connection.set_message_timeout(Duration::ZERO);
+        peer.write_all(b"part of a line").unwrap();
+        let error = connection.read_line(&mut buffer).unwrap_err();
+        assert!(matches!(Error::of(&error), Some(Error::MessageTimeout { limit: ONE })));
+        connection.set_write_timeout(Duration::ZERO);
+        let error = connection.write_all(&vec![0; 16 * 1024 * 1024]).unwrap_err();
+        assert!(matches!(Error::of(&error), Some(Error::WriteTimeout { limit: ONE })));
+    }
+
+    #[test]
+    fn the_longest_timeout_is_no_error() {
+        let (stream, mut peer) = UnixStream::pair().unwrap();
+        let mut in_memory = over(stream);
+        let connection = in_memory.as_mut();
+        connection.set_read_timeout(Duration::MAX);
+        connection.set_message_timeout(Duration::MAX);
+        connection.set_write_timeout(Duration::MAX);
+        peer.write_all(b"part, ").unwrap();
+        let mut line = String::new();
+        connection.with_message_timeout(|connection| {
+            connection.fill_buf().unwrap();
+            peer.write_all(b"rest\n").unwrap();
+            connection.read_line(&mut line).unwrap();
+        });
+        assert_eq!(line, "part, rest\n");
+        connection.write_all(b"answer").unwrap();
+        connection.flush().unwrap();
+    }
+
+    #[test]
+    fn a_connection_whose_stream_refuses_a_timeout_is_closed() {
+        let no_socket = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let mut in_memory = over(UnixStream::from(no_socket));
+        let connection = in_memory.as_mut();
+        connection.set_read_timeout(Duration::from_secs(1));
+        assert_eq!(connection.shared_stream().close_reason(), Some(CloseReason::Failed));
+    }
 }

@@ -353,10 +353,10 @@ impl StreamRequestHandler for Commands {
                 "bye" => return Ok(()),
                 "fail" => return Err("as told".into()),
                 "panic" => panic!("as told"),
-                "impatient" => connection.set_idle_timeout(Some(SHORT))?,
+                "impatient" => connection.set_idle_timeout(Some(SHORT)),
                 "in a hurry" => connection.set_message_timeout(Some(SHORT)),
                 "flood" => {
-                    connection.set_write_timeout(Some(SHORT))?;
+                    connection.set_write_timeout(Some(SHORT));
                     return flood(connection);
                 }
                 "shutdown" => {

@@ -56,7 +56,7 @@ fn a_silent_client_is_closed_after_the_read_timeout() {
 fn a_handler_may_set_its_own_read_timeout() {
     let limits = Limits { read: Some(LONG), ..Limits::default() };
     let sets_timeout = handler_fn(|connection| {
-        connection.set_read_timeout(Some(SHORT))?;
+        connection.set_read_timeout(Some(SHORT));
         StreamRequestHandler::handle(&Echo, connection)
     });
     ends(sets_timeout, limits, is_silent, read_timeout(SHORT));
@@ -88,7 +88,7 @@ fn an_idle_timeout_that_is_set_within_a_message_counts_after_it() {
     let sets_timeout = handler_fn(|connection| {
         connection.with_message_timeout(|connection| {
             connection.read_exact(&mut [0])?;
-            connection.set_idle_timeout(Some(SHORT))?;
+            connection.set_idle_timeout(Some(SHORT));
             writeln!(connection, "go on")?;
             connection.read_line(&mut String::new())
         })?;
@@ -200,7 +200,7 @@ fn a_deadline_ends_with_its_message() {
         let mut line = Vec::new();
         connection.read_line(&mut line)?;
         connection.set_message_timeout(Some(SHORT));
-        connection.set_read_timeout(Some(3 * SHORT))?;
+        connection.set_read_timeout(Some(3 * SHORT));
         connection.write_all(&line)?;
         // A read outside of a message has no deadline.
         connection.read_exact(&mut [0; 10])?;
@@ -318,7 +318,7 @@ fn a_client_that_does_not_read_is_closed_after_the_write_timeout() {
 fn a_handler_may_set_its_own_write_timeout() {
     let limits = Limits { write: Some(LONG), ..Limits::default() };
     let sets_timeout = handler_fn(|connection| {
-        connection.set_write_timeout(Some(SHORT))?;
+        connection.set_write_timeout(Some(SHORT));
         floods().handle(connection)
     });
     ends(sets_timeout, limits, does_not_read, write_timeout(SHORT));

@@ -67,7 +67,8 @@ impl StreamRequestHandler for Files {
         connection.set_message_timeout(Some(self.head_timeout));
         let (bytes_per_second, grace) = (self.min_rate, self.head_timeout);
         connection.set_min_rate(Some(MinRate { bytes_per_second, grace }));
-        Ok(connection.set_idle_timeout(Some(self.idle_timeout))?)
+        connection.set_idle_timeout(self.idle_timeout);
+        Ok(())
     }
 
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
@@ -104,7 +105,7 @@ impl Files {
     fn linger(&self, connection: &mut Connection) {
         let linger = |connection: &mut Connection| {
             connection.shutdown(Shutdown::Write)?;
-            connection.set_read_timeout(Some(self.idle_timeout))?;
+            connection.set_read_timeout(Some(self.idle_timeout));
             connection.set_message_timeout(Some(self.linger_timeout));
             connection.with_message_timeout(|connection| {
                 io::copy(&mut connection.take(self.linger_bytes), &mut io::sink())
