@@ -37,7 +37,6 @@ const CASES: &[Case] = &[
     ("a_fiber_without_memory_for_its_stack_is_a_refusal", no_memory),
     ("what_no_thread_can_be_had_for_is_not_offloaded_and_nobody_waits_for_ever", no_helpers),
     ("without_descriptors_newcomers_wait_until_there_are_some", no_descriptors),
-    ("without_descriptors_for_its_workers_a_server_tries_again", no_workers),
 ];
 
 const PARTS: &[Part] = &[
@@ -288,23 +287,6 @@ fn no_descriptors() {
         assert_eq!(ask(&newcomer, "hello"), "hello");
     }
     assert_eq!(server.stop().count("refused"), 0);
-}
-
-fn no_workers() {
-    let server = ServerProcess::start("workers", "2");
-    // One for the connection, a bell for each worker and for the alarm, what the first worker waits
-    // with; and none for the second.
-    let own = leave_descriptors(&server, 5);
-    assert_eq!(rest_of(server.client()), b"");
-    lift_limit(&server, Resource::Nofile, own);
-    // The first one has gone home by then.
-    thread::sleep(Duration::from_millis(50));
-    let clients: Vec<_> = (0..30).map(|_| server.client()).collect();
-    for client in &clients {
-        assert_eq!(ask(client, "hello"), "hello");
-    }
-    let ended = server.stop();
-    assert_eq!((ended.count("refused"), ended.logged("Too many open files")), (1, 1), "{ended:?}");
 }
 
 // What the cases have in common.

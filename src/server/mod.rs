@@ -113,10 +113,11 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     ///
     /// # Errors
     /// [`Error::ShutDown`] when it was shut down before, [`Error::OtherThreads`] from a forking
-    /// server beside other threads. Nothing that happens to a connection, and no shortage of the
+    /// server beside other threads, [`Error::System`] when the workers of
+    /// [`Fibers`](crate::Fibers) cannot be started. Nothing that happens to a connection, and no shortage of the
     /// system's, ends it.
     pub fn serve_forever(self) -> Result<()> {
-        self.base.state().begin_serving()?;
+        self.start()?;
         self.serve()
     }
 
@@ -147,9 +148,13 @@ impl<T: Transport, M: Mixin> Server<T, M> {
         }
     }
 
+    fn start(&self) -> Result<()> {
+        self.base.state().begin_serving()?;
+        self.running.mixin.start(&self.base)
+    }
+
     fn serve(self) -> Result<()> {
         let Server { base, running, .. } = &self;
-        running.mixin.start()?;
         log::info!("serving on {}", self.local_addr());
         while let NextRequest::Request(request) = running.mixin.next_request(base, None) {
             running.process_request(base, request);
@@ -225,11 +230,11 @@ impl<T: Transport, M: Spawnable> Server<T, M> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::ShutDown`] when it was shut down before, [`Error::System`] when the thread cannot
-    /// be started.
+    /// [`Error::ShutDown`] when it was shut down before, [`Error::System`] when a thread of the
+    /// server cannot be started.
     pub fn spawn(self) -> Result<RunningServer> {
         let handle = self.handle();
-        handle.state().begin_serving()?;
+        self.start()?;
         let thread = thread::Builder::new()
             .name("socketserver".to_owned())
             .spawn(move || self.serve())

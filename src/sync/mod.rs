@@ -1,6 +1,6 @@
-//! Locks, condition variables, channels, atomics and threads for the files that have a model. Ordinarily
-//! they are `parking_lot`'s, `crossbeam_channel`'s and std's; in a model the scheduler chooses the
-//! order in which threads take their steps.
+//! Locks, condition variables, channels, atomics and threads for the files that have a model.
+//! Ordinarily they are `parking_lot`'s, `crossbeam_channel`'s and std's; in a model the scheduler
+//! chooses the order in which threads take their steps.
 
 mod sleep_flag;
 
