@@ -133,7 +133,7 @@ impl Forking {
 }
 
 impl Mixin for Forking {
-    fn start(&self) -> Result<()> {
+    fn start(&self, _server: &BaseServer) -> Result<()> {
         prepare_thread();
         self.permit()?;
         self.processes().map(drop).map_err(Error::system("watch children"))

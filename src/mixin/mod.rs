@@ -75,11 +75,15 @@ pub trait Mixin: Send + Sync + 'static {
     /// Runs one request, or hands it on.
     fn process_request(&self, server: &BaseServer, request: Request);
 
-    /// Called once before serving.
+    /// Called once before serving, on the thread that called
+    /// [`serve_forever`](crate::Server::serve_forever) or [`spawn`](crate::Server::spawn); not
+    /// called for [`handle_request`](crate::Server::handle_request).
     ///
     /// # Errors
-    /// When this mixin cannot serve in this process.
-    fn start(&self) -> Result<()> {
+    /// When this mixin cannot serve in this process. The server returns the error and does not
+    /// serve.
+    fn start(&self, server: &BaseServer) -> Result<()> {
+        let _ = server;
         Ok(())
     }
 
@@ -127,8 +131,8 @@ macro_rules! boxed {
                 (**self).process_request(server, request);
             }
 
-            fn start(&self) -> Result<()> {
-                (**self).start()
+            fn start(&self, server: &BaseServer) -> Result<()> {
+                (**self).start(server)
             }
 
             fn max_requests(&self) -> usize {

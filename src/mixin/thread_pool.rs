@@ -1,5 +1,4 @@
-//! The threads of [`Threading`](super::Threading): who waits for a task, who is at one, and who
-//! has gone.
+//! [`ThreadPool`]: the threads of [`Threading`](super::Threading) and of `Fibers::offload`.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,162 +6,136 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sync::channel::{Receiver, Sender, bounded};
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Condvar, Mutex};
 
 #[cfg(all(test, shuttle))]
 mod model;
 
-/// Threads that do one task after the other.
+/// Worker threads that run one task after the other.
+///
+/// A worker without a task pushes the sender of a new channel on the stack `idle` and waits at the
+/// receiver. [`execute`](ThreadPool::execute) pops a sender and sends a task; a shutdown drops all
+/// senders, which disconnects the receivers.
 #[derive(Debug)]
 pub(super) struct ThreadPool<T> {
-    work: fn(T),
+    run: fn(T),
     state: Mutex<PoolState<T>>,
     exited: Condvar,
 }
 
-/// On which terms a worker is hired.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ThreadOptions {
     pub(super) stack_size: usize,
-    /// How long it waits for another task.
+    /// How long a worker waits for its next task before it exits.
     pub(super) idle_time: Duration,
 }
 
-/// A worker is handed its task, and gives up waiting for one, under the lock of this.
 #[derive(Debug)]
 struct PoolState<T> {
-    workers: HashMap<ThreadId, WorkerEntry<T>>,
-    /// The last one in is the first one out: its caches are warm, and the others can go home.
-    idle: Vec<ThreadId>,
-    /// The last one to have gone home. It joins the one before, so that of a burst no more than
-    /// one is kept.
+    /// All workers that have not exited.
+    workers: HashMap<ThreadId, JoinHandle<()>>,
+    /// LIFO: reuses warm threads and lets the rest time out.
+    idle: Vec<(ThreadId, Sender<T>)>,
+    /// Each exiting worker joins its predecessor, so that one handle is kept.
     last_exited: Option<JoinHandle<()>>,
-    closed: bool,
-}
-
-/// What the crew has of a worker.
-#[derive(Debug)]
-struct WorkerEntry<T> {
-    thread: JoinHandle<()>,
-    /// What it has been handed and not taken yet.
-    task: Option<T>,
-    wakeup: Arc<Condvar>,
+    /// Whether workers exit instead of waiting. Reset when a worker is started.
+    is_shut_down: bool,
 }
 
 impl<T: Send + 'static> ThreadPool<T> {
-    pub(super) fn new(work: fn(T)) -> ThreadPool<T> {
+    pub(super) fn new(run: fn(T)) -> ThreadPool<T> {
         let state = PoolState {
             workers: HashMap::new(),
             idle: Vec::new(),
             last_exited: None,
-            closed: false,
+            is_shut_down: false,
         };
-        ThreadPool { work, state: Mutex::new(state), exited: Condvar::new() }
+        ThreadPool { run, state: Mutex::new(state), exited: Condvar::new() }
     }
 
-    /// Hands the task to the worker that was busy last, or to a new one; gives it back when no
-    /// thread can be started.
+    /// Hands the task to the worker that became idle last, or to a new one. The task comes back
+    /// when no thread can be started.
     pub(super) fn execute(
         self: &Arc<Self>,
         task: T,
         options: ThreadOptions,
     ) -> Result<(), (T, io::Error)> {
-        let mut state = self.state.lock();
-        let worker = state.idle.pop();
-        if let Some(entry) = worker.and_then(|worker| state.workers.get_mut(&worker)) {
-            entry.task = Some(task);
-            let wakeup = entry.wakeup.clone();
-            // It needs the lock as soon as it is awake.
-            drop(state);
-            wakeup.notify_one();
-            return Ok(());
-        }
-        let wakeup = Arc::new(Condvar::new());
-        let worker =
-            Worker { pool: self.clone(), wakeup: wakeup.clone(), idle_time: options.idle_time };
-        let spawned = thread::Builder::new()
+        let idle = self.state.lock().idle.pop();
+        let worker = match idle {
+            Some((_, worker)) => worker,
+            None => match self.start_worker(options) {
+                Ok(worker) => worker,
+                Err(error) => return Err((task, error)),
+            },
+        };
+        // This neither blocks nor fails: the channel is empty, and the worker waits as long as the
+        // sender exists.
+        worker.send(task).map_err(|error| (error.0, io::ErrorKind::BrokenPipe.into()))
+    }
+
+    /// Starts a worker that waits for its first task.
+    fn start_worker(self: &Arc<Self>, options: ThreadOptions) -> io::Result<Sender<T>> {
+        let (sender, receiver) = bounded(1);
+        let pool = self.clone();
+        let thread = thread::Builder::new()
             .name("socketserver".to_owned())
             .stack_size(options.stack_size)
-            .spawn(move || worker.work());
-        match spawned {
-            Ok(thread) => {
-                state.closed = false;
-                let entry = WorkerEntry { thread, task: Some(task), wakeup };
-                state.workers.insert(entry.thread.thread().id(), entry);
-                Ok(())
-            }
-            Err(error) => Err((task, error)),
-        }
+            .spawn(move || pool.work(receiver, options.idle_time))?;
+        let mut state = self.state.lock();
+        state.is_shut_down = false;
+        state.workers.insert(thread.thread().id(), thread);
+        Ok(sender)
     }
 
-    /// Sends the idle ones home and joins all but those that are still at a task: as many as
-    /// `busy()`. Those who do not return in time are left behind.
-    pub(super) fn shutdown(&self, busy: impl Fn() -> usize, time: Duration) {
-        let mut state = self.state.lock();
-        state.closed = true;
-        for worker in &state.idle {
-            if let Some(entry) = state.workers.get(worker) {
-                entry.wakeup.notify_one();
-            }
+    fn work(&self, first_task: Receiver<T>, idle_time: Duration) {
+        let me = thread::current().id();
+        let mut next = first_task.recv().ok();
+        while let Some(task) = next {
+            // Handlers' panics are caught earlier; this one is of a destructor after the handler.
+            let _ = catch_unwind(AssertUnwindSafe(|| (self.run)(task)));
+            next = self.next_task(me, idle_time);
         }
-        // Whoever is not at a task has nothing left to do but to return.
-        self.exited.wait_while_for(&mut state, |state| state.workers.len() > busy(), time);
+        self.exit(me);
+    }
+
+    /// Waits for a task; `None` after the idle time or a shutdown.
+    fn next_task(&self, me: ThreadId, idle_time: Duration) -> Option<T> {
+        let (sender, receiver) = bounded(1);
+        let mut state = self.state.lock();
+        if state.is_shut_down || idle_time.is_zero() {
+            return None;
+        }
+        state.idle.push((me, sender));
+        drop(state);
+        receiver.recv_timeout(idle_time).ok().or_else(|| {
+            // `execute` may have popped the sender as the time ran out: its task is received here.
+            // Otherwise the sender is dropped here, and `recv` fails.
+            self.state.lock().idle.retain(|(worker, _)| *worker != me);
+            receiver.recv().ok()
+        })
+    }
+
+    fn exit(&self, me: ThreadId) {
+        let mut state = self.state.lock();
+        let thread = state.workers.remove(&me);
+        let predecessor = std::mem::replace(&mut state.last_exited, thread);
+        drop(state);
+        self.exited.notify_all();
+        predecessor.map(JoinHandle::join);
+    }
+
+    /// Ends and joins all workers but the busy ones, of which there are `busy()`. Workers that do
+    /// not exit before the timeout are left behind.
+    pub(super) fn shutdown(&self, busy: impl Fn() -> usize, timeout: Duration) {
+        let mut state = self.state.lock();
+        state.is_shut_down = true;
+        state.idle.clear();
+        self.exited.wait_while_for(&mut state, |state| state.workers.len() > busy(), timeout);
         let last_exited = state.last_exited.take();
         drop(state);
-        join(last_exited);
-    }
-}
-
-struct Worker<T> {
-    pool: Arc<ThreadPool<T>>,
-    wakeup: Arc<Condvar>,
-    idle_time: Duration,
-}
-
-impl<T> Worker<T> {
-    fn work(self) {
-        let me = thread::current().id();
-        let mut state = self.pool.state.lock();
-        while let Some(task) = state.take_task(me) {
-            drop(state);
-            // A handler's panics are caught before; this is for what is dropped after it.
-            let _ = catch_unwind(AssertUnwindSafe(|| (self.pool.work)(task)));
-            state = self.pool.state.lock();
-            if !self.idle_time.is_zero() {
-                state.idle.push(me);
-                let waits = |state: &mut PoolState<T>| !state.closed && !state.has_task(me);
-                self.wakeup.wait_while_for(&mut state, waits, self.idle_time);
-            }
-        }
-        let exited_before = state.remove(me);
-        drop(state);
-        self.pool.exited.notify_all();
-        join(exited_before);
-    }
-}
-
-impl<T> PoolState<T> {
-    fn has_task(&self, worker: ThreadId) -> bool {
-        self.workers.get(&worker).is_some_and(|entry| entry.task.is_some())
-    }
-
-    fn take_task(&mut self, worker: ThreadId) -> Option<T> {
-        self.workers.get_mut(&worker)?.task.take()
-    }
-
-    /// Returns the one to join.
-    fn remove(&mut self, worker: ThreadId) -> Option<JoinHandle<()>> {
-        self.idle.retain(|idle| *idle != worker);
-        let entry = self.workers.remove(&worker)?;
-        self.last_exited.replace(entry.thread)
-    }
-}
-
-/// Waits for one that has gone home: for no more than its return, and that of those before it.
-fn join(exited: Option<JoinHandle<()>>) {
-    if let Some(thread) = exited {
-        let _ = thread.join();
+        last_exited.map(JoinHandle::join);
     }
 }
 
@@ -193,6 +166,6 @@ mod tests {
         pool.execute(Box::new(move || sender.send("done").unwrap()), THREAD_OPTIONS).ok().unwrap();
         assert_eq!(done.recv_timeout(TIMEOUT), Ok("done"));
         pool.shutdown(|| 0, TIMEOUT);
-        assert!(pool.state.lock().workers.is_empty(), "its worker has not exited home");
+        assert!(pool.state.lock().workers.is_empty(), "a worker has not exited");
     }
 }

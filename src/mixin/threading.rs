@@ -96,7 +96,7 @@ impl Threading {
 }
 
 impl Mixin for Threading {
-    fn start(&self) -> Result<()> {
+    fn start(&self, _server: &BaseServer) -> Result<()> {
         self.serves.store(true, Ordering::Relaxed);
         Ok(())
     }

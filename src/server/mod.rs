@@ -181,9 +181,10 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     ///
     /// # Errors
     /// [`Error::ShutDown`] when it was shut down before, [`Error::OtherThreads`] from a forking
-    /// server beside other threads. No error of a connection and no shortage of the system ends it.
+    /// server beside other threads, [`Error::System`] when the workers of [`Fibers`](crate::Fibers)
+    /// cannot be started. No error of a connection and no shortage of the system ends it.
     pub fn serve_forever(self) -> Result<()> {
-        self.base().state().begin_serving()?;
+        self.start()?;
         self.serve()
     }
 
@@ -214,8 +215,12 @@ impl<T: Transport, M: Mixin> Server<T, M> {
         }
     }
 
+    fn start(&self) -> Result<()> {
+        self.base().state().begin_serving()?;
+        self.mixin.start(self.base())
+    }
+
     fn serve(self) -> Result<()> {
-        self.mixin.start()?;
         log::info!("serving on {}", self.local_addr());
         while let NextRequest::Request(request) = self.mixin.next_request(self.base(), None) {
             self.process_request(request);
@@ -249,11 +254,11 @@ impl<T: Transport, M: Spawnable> Server<T, M> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::ShutDown`] when it was shut down before, [`Error::System`] when the thread cannot
-    /// be started.
+    /// [`Error::ShutDown`] when it was shut down before, [`Error::System`] when a thread of the
+    /// server cannot be started.
     pub fn spawn(self) -> Result<RunningServer> {
         let handle = self.handle();
-        handle.state().begin_serving()?;
+        self.start()?;
         let thread = thread::Builder::new()
             .name("socketserver".to_owned())
             .spawn(move || self.serve())

@@ -132,3 +132,38 @@ impl Condvar {
         in_time
     }
 }
+
+/// Stands in for `crossbeam_channel`.
+pub(crate) mod channel {
+    use std::sync::mpsc::RecvTimeoutError;
+    use std::time::Duration;
+
+    use shuttle::sync::mpsc::{self, RecvError, TryRecvError};
+
+    pub(crate) use mpsc::SyncSender as Sender;
+
+    #[derive(Debug)]
+    pub(crate) struct Receiver<T>(mpsc::Receiver<T>);
+
+    pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+        let (sender, receiver) = mpsc::sync_channel(capacity);
+        (sender, Receiver(receiver))
+    }
+
+    impl<T> Receiver<T> {
+        pub(crate) fn recv(&self) -> Result<T, RecvError> {
+            self.0.recv()
+        }
+
+        /// Times out at the receiver's next turn, or never if `timeout` is more than a year.
+        pub(crate) fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+            if timeout > super::YEAR {
+                return self.0.recv().map_err(RecvTimeoutError::from);
+            }
+            self.0.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            })
+        }
+    }
+}

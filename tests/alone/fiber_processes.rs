@@ -33,7 +33,6 @@ pub(crate) const TESTS: &[Test] = tests![
     a_connection_without_memory_for_a_stack_is_refused,
     offloaded_work_that_no_thread_can_be_started_for_runs_in_place,
     without_descriptors_connections_wait_until_some_are_free,
-    a_server_without_descriptors_for_its_workers_tries_again,
 ];
 
 pub(crate) const PARTS: &[Part] = &[
@@ -280,25 +279,6 @@ fn without_descriptors_connections_wait_until_some_are_free() {
         assert_eq!(ask(&waiting, "hello"), "hello");
     }
     assert_eq!(server.stop().count("refused"), 0);
-}
-
-fn a_server_without_descriptors_for_its_workers_tries_again() {
-    let server = ServerProcess::start("workers", "2");
-    let descriptors = format!("/proc/{}/fd", server.pid());
-    let open = || std::fs::read_dir(&descriptors).unwrap().count();
-    let before = open();
-    // One for the connection, an eventfd for each of the two workers and for the thread that watches,
-    // the epoll descriptor of the first worker; and none for that of the second.
-    let own = leave_descriptors(&server, 5);
-    assert_eq!(rest_of(server.client()), b"");
-    lift_limit(&server, Resource::Nofile, own);
-    wait_until("the first worker has ended", || open() == before);
-    let clients: Vec<_> = (0..30).map(|_| server.client()).collect();
-    for client in &clients {
-        assert_eq!(ask(client, "hello"), "hello");
-    }
-    let ended = server.stop();
-    assert_eq!((ended.count("refused"), ended.logged("Too many open files")), (1, 1), "{ended:?}");
 }
 
 #[track_caller]

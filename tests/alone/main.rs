@@ -7,6 +7,8 @@ mod cpython;
 mod descriptors;
 #[cfg(feature = "fibers")]
 mod fiber_processes;
+#[cfg(feature = "fibers")]
+mod fiber_start;
 mod forking;
 mod good_clients;
 #[path = "../support/harness.rs"]
@@ -34,6 +36,8 @@ const TESTS: &[&[Test]] = &[
     forking::TESTS,
     children::TESTS,
     scarcity::TESTS,
+    #[cfg(feature = "fibers")]
+    fiber_start::TESTS,
     #[cfg(feature = "fibers")]
     fiber_processes::TESTS,
     hostile::TESTS,

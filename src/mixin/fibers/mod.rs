@@ -9,16 +9,16 @@ mod worker_shared;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::thread_pool::ThreadPool;
 use super::{Mixin, Spawnable};
+use crate::accept::Listener;
 use crate::accept::{BaseServer, NextRequest};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::request::Request;
 use crate::state::ServerHandle;
 use crate::sys::fiber::Job;
@@ -74,10 +74,9 @@ pub struct Fibers {
     stack_size: usize,
     slow_handler_warning: Duration,
     pool: Arc<ThreadPool<Job>>,
-    workers: OnceLock<Arc<Workers>>,
+    /// `None` until they are started.
+    workers: Mutex<Option<Arc<Workers>>>,
     watchdog: Mutex<Watchdog>,
-    /// Whether the server takes any number of requests, or one for each call of `handle_request`.
-    serves: AtomicBool,
 }
 
 impl Default for Fibers {
@@ -96,9 +95,8 @@ impl Fibers {
             stack_size: 512 * 1024,
             slow_handler_warning: Duration::from_secs(1),
             pool: Arc::new(ThreadPool::new(Job::run)),
-            workers: OnceLock::new(),
+            workers: Mutex::default(),
             watchdog: Mutex::default(),
-            serves: AtomicBool::new(false),
         }
     }
 
@@ -171,43 +169,52 @@ impl Fibers {
         task::sleep(time);
     }
 
-    fn start_workers(&self, server: &BaseServer) -> io::Result<&Arc<Workers>> {
-        if let Some(workers) = self.workers.get() {
-            return Ok(workers);
+    /// Starts the workers unless they are running. Those with a listener also accept connections.
+    fn ensure_workers(
+        &self,
+        server: &BaseServer,
+        listener: Weak<Listener>,
+    ) -> io::Result<Arc<Workers>> {
+        let mut workers = self.workers.lock();
+        if let Some(workers) = &*workers {
+            return Ok(workers.clone());
         }
+        let started = self.start_workers(server, listener)?;
+        Ok(workers.insert(started).clone())
+    }
+
+    fn start_workers(
+        &self,
+        server: &BaseServer,
+        listener: Weak<Listener>,
+    ) -> io::Result<Arc<Workers>> {
         let workers = Arc::new(Workers::new(self.worker_count)?);
-        let listener = match self.serves.load(Ordering::Relaxed) {
-            true => Arc::downgrade(server.listener()),
-            false => Weak::new(),
-        };
-        let spawned = (0..self.worker_count).try_for_each(|number| {
-            let worker = Worker::new(
-                number,
-                workers.clone(),
-                server.state().clone(),
-                listener.clone(),
-                self.pool.clone(),
-            )?;
+        let start_worker = |number| {
+            let (state, pool) = (server.state().clone(), self.pool.clone());
+            let worker = Worker::new(number, workers.clone(), state, listener.clone(), pool)?;
             let stack_size = self.stack_size;
             let work = Job::new(move || worker.work(stack_size));
             self.pool.execute(work, task::THREAD_OPTIONS).map_err(|(_, error)| error)
-        });
-        if spawned.is_err() {
-            // All of them, or none.
+        };
+        let started = (0..self.worker_count).try_for_each(start_worker);
+        if let Err(error) = started {
+            // Ends those that have been started.
             workers.close();
+            return Err(error);
         }
-        spawned.map(|()| self.workers.get_or_init(|| workers))
+        Ok(workers)
     }
 }
 
 impl Mixin for Fibers {
-    fn start(&self) -> Result<()> {
-        self.serves.store(true, Ordering::Relaxed);
-        Ok(())
+    fn start(&self, server: &BaseServer) -> Result<()> {
+        let started = self.ensure_workers(server, Arc::downgrade(server.listener()));
+        started.map(drop).map_err(Error::system("start the workers of fibers"))
     }
 
     fn process_request(&self, server: &BaseServer, request: Request) {
-        match self.start_workers(server) {
+        // They have been started before, except under `handle_request`.
+        match self.ensure_workers(server, Weak::new()) {
             Ok(workers) => workers.all[workers.least_busy()].send(Message::Request(request)),
             Err(error) => request.refuse(&error),
         }
@@ -218,11 +225,11 @@ impl Mixin for Fibers {
     }
 
     fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {
-        let Some(workers) = self.workers.get() else {
+        let Some(workers) = self.workers.lock().clone() else {
             return server.next_request_or_ready(deadline, None);
         };
         loop {
-            let check = self.watchdog.lock().next_check(workers, self.slow_handler_warning);
+            let check = self.watchdog.lock().next_check(&workers, self.slow_handler_warning);
             let wake_up = [deadline, check].into_iter().flatten().min();
             let next = server.next_request_or_ready(wake_up, Some(workers.watchdog.waker.as_fd()));
             match next {
@@ -231,16 +238,18 @@ impl Mixin for Fibers {
                     if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
                 next => return next,
             }
-            self.watchdog.lock().check(workers, self.slow_handler_warning, &server.handle());
+            self.watchdog.lock().check(&workers, self.slow_handler_warning, &server.handle());
         }
     }
 
     fn close(&self, server: &ServerHandle) {
-        let Some(workers) = self.workers.get() else { return };
-        workers.close();
-        // Once all requests have ended, the workers are about to notice.
-        let is_broken = || server.state().registry.len() == 0;
-        let busy = || if is_broken() { 0 } else { workers.busy_threads() };
+        let workers = self.workers.lock().clone();
+        workers.as_deref().inspect(|workers| workers.close());
+        let busy = || match &workers {
+            Some(workers) if server.state().registry.len() > 0 => workers.busy_threads(),
+            // All requests have ended, so that the workers are about to exit.
+            _ => 0,
+        };
         self.pool.shutdown(busy, Duration::from_secs(1));
     }
 }

@@ -1,4 +1,4 @@
-//! The crew between an accept loop and the end of a stop, in all manner of orders.
+//! The pool between an accept loop and the end of a stop, in all orders of their steps.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -10,31 +10,44 @@ use crate::state::Registry;
 use crate::sync::model::{YEAR, check, check_all};
 
 const STACK_SIZE: usize = 60 * 1024;
-/// A time that runs out whenever the scheduler likes.
+/// A timeout that expires whenever the scheduler likes.
 const SOON: Duration = Duration::from_millis(1);
-/// A time that never does.
+/// A timeout that never expires.
 const NEVER: Duration = Duration::MAX;
 
-/// A crew, and the little of a server that it has to do with.
-struct Stage {
+/// A pool, and the parts of a server that a stop needs.
+struct Server {
     pool: Arc<ThreadPool<Task>>,
-    book: Arc<Book>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Default)]
-struct Book {
+struct Shared {
     registry: Registry,
-    /// How many times each task was done, and by whom the last time.
-    done: [AtomicUsize; 4],
-    by: Mutex<[Option<ThreadId>; 4]>,
-    /// So many tasks may end.
-    limits: Mutex<usize>,
-    opened: Condvar,
+    /// How many times each task was run.
+    runs: [AtomicUsize; 4],
+    /// The thread that ran each task last.
+    threads: Mutex<[Option<ThreadId>; 4]>,
+    /// Tasks from this number on wait until it is raised.
+    released: Mutex<usize>,
+    changed: Condvar,
 }
 
 struct Task {
     number: usize,
-    book: Arc<Book>,
+    shared: Arc<Shared>,
+}
+
+impl Task {
+    fn run(self) {
+        let Task { number, shared } = self;
+        let mut released = shared.released.lock();
+        shared.changed.wait_while_for(&mut released, |released| *released <= number, NEVER);
+        drop(released);
+        shared.runs[number].fetch_add(1, SeqCst);
+        shared.threads.lock()[number] = Some(thread::current().id());
+        shared.registry.remove((number as u64).into());
+    }
 }
 
 impl<T> PoolState<T> {
@@ -43,213 +56,246 @@ impl<T> PoolState<T> {
     }
 }
 
-impl Task {
-    fn run(self) {
-        let Task { number, book } = self;
-        let mut limits = book.limits.lock();
-        book.opened.wait_while_for(&mut limits, |limits| *limits <= number, NEVER);
-        drop(limits);
-        book.done[number].fetch_add(1, SeqCst);
-        book.by.lock()[number] = Some(thread::current().id());
-        book.registry.remove((number as u64).into());
-    }
-}
-
-impl Stage {
-    /// So many tasks may end at once.
-    fn new(limits: usize) -> Arc<Stage> {
-        let book = Book { limits: Mutex::new(limits), ..Book::default() };
-        Arc::new(Stage { pool: Arc::new(ThreadPool::new(Task::run)), book: Arc::new(book) })
+impl Server {
+    /// Tasks with numbers below `released` do not wait.
+    fn new(released: usize) -> Arc<Server> {
+        let shared = Arc::new(Shared { released: Mutex::new(released), ..Shared::default() });
+        Arc::new(Server { pool: Arc::new(ThreadPool::new(Task::run)), shared })
     }
 
-    fn open(&self, limits: usize) {
-        *self.book.limits.lock() = limits;
-        self.book.opened.notify_all();
+    fn release(&self, released: usize) {
+        *self.shared.released.lock() = released;
+        self.shared.changed.notify_all();
     }
 
     fn execute(&self, number: usize, idle_time: Duration) {
-        self.book.registry.insert(
+        self.shared.registry.insert(
             (number as u64).into(),
             Address::Unix(UnixName::Unnamed),
             None,
             None,
         );
-        let task = Task { number, book: self.book.clone() };
+        let task = Task { number, shared: self.shared.clone() };
         let options = ThreadOptions { stack_size: STACK_SIZE, idle_time };
         assert!(self.pool.execute(task, options).is_ok());
         let state = self.pool.state.lock();
-        assert!(state.workers.len() <= self.workers(), "the handle of a finished thread is kept");
+        assert!(state.workers.len() <= self.live_threads(), "the handle of an exited thread");
     }
 
-    /// How many threads there are that have not returned.
-    fn workers(&self) -> usize {
+    /// How many threads have not returned.
+    fn live_threads(&self) -> usize {
         Arc::strong_count(&self.pool) - 1
     }
 
-    /// What a server does at its end.
     fn stop(&self) {
         let never = || Instant::now() + 2 * YEAR;
-        self.book.registry.drain();
-        assert!(self.book.registry.wait_until_empty(never));
-        self.pool.shutdown(|| self.book.registry.len(), NEVER);
+        self.shared.registry.drain();
+        assert!(self.shared.registry.wait_until_empty(never));
+        self.pool.shutdown(|| self.shared.registry.len(), NEVER);
         assert!(self.pool.state.lock().is_empty());
-        assert_eq!(self.workers(), 0, "all have returned");
+        assert_eq!(self.live_threads(), 0);
     }
 
-    fn assert_done(&self, tasks: [usize; 4]) {
-        let done = self.book.done.each_ref().map(|times| times.load(SeqCst));
-        assert_eq!(done, tasks);
+    fn assert_runs(&self, expected: [usize; 4]) {
+        assert_eq!(self.shared.runs.each_ref().map(|runs| runs.load(SeqCst)), expected);
     }
 }
 
-/// One worker and one task, or two where the first worker is waiting by then; and then the
-/// dismissal. With no more than that, there is an end to the orders.
-fn one_or_two_tasks(first: Duration, second: Option<Duration>) {
-    let pool = Arc::new(ThreadPool::new(|done: Arc<AtomicUsize>| _ = done.fetch_add(1, SeqCst)));
-    let done = Arc::new(AtomicUsize::new(0));
-    let execute = |idle_time| {
+/// A pool of counting tasks, small enough for `check_all`.
+struct Counter {
+    pool: Arc<ThreadPool<Arc<AtomicUsize>>>,
+    runs: Arc<AtomicUsize>,
+}
+
+impl Counter {
+    fn new() -> Counter {
+        let pool = ThreadPool::new(|runs: Arc<AtomicUsize>| _ = runs.fetch_add(1, SeqCst));
+        Counter { pool: Arc::new(pool), runs: Arc::default() }
+    }
+
+    fn execute(&self, idle_time: Duration) {
         let options = ThreadOptions { stack_size: STACK_SIZE, idle_time };
-        assert!(pool.execute(done.clone(), options).is_ok());
-    };
-    execute(first);
-    let waiting = !pool.state.lock().idle.is_empty();
-    let second = second.filter(|_| waiting);
-    second.into_iter().for_each(execute);
-    pool.shutdown(|| 0, NEVER);
-    assert_eq!(done.load(SeqCst), if second.is_some() { 2 } else { 1 });
-    assert!(pool.state.lock().is_empty());
-    assert_eq!(Arc::strong_count(&pool), 1, "all have returned");
+        assert!(self.pool.execute(self.runs.clone(), options).is_ok());
+    }
+
+    fn shut_down(self, expected: usize) {
+        self.pool.shutdown(|| 0, NEVER);
+        assert_eq!(self.runs.load(SeqCst), expected);
+        assert!(self.pool.state.lock().is_empty());
+        assert_eq!(Arc::strong_count(&self.pool), 1, "a thread has not returned");
+    }
+}
+
+fn one_task(idle_time: Duration) {
+    let counter = Counter::new();
+    counter.execute(idle_time);
+    counter.shut_down(1);
+}
+
+/// The second task follows only if the first worker is idle by then, which leaves few enough
+/// orders.
+fn two_tasks(idle_time: Duration) {
+    let counter = Counter::new();
+    counter.execute(idle_time);
+    let is_idle = !counter.pool.state.lock().idle.is_empty();
+    if is_idle {
+        counter.execute(NEVER);
+    }
+    counter.shut_down(1 + usize::from(is_idle));
 }
 
 #[test]
-fn a_task_is_done_and_its_worker_joined() {
-    check_all(|| one_or_two_tasks(Duration::ZERO, None));
-    check_all(|| one_or_two_tasks(SOON, None));
-    check_all(|| one_or_two_tasks(NEVER, None));
+fn a_task_is_run_and_its_worker_joined() {
+    check_all(|| one_task(Duration::ZERO));
+    check_all(|| one_task(SOON));
+    check_all(|| one_task(NEVER));
 }
 
 #[test]
-fn a_worker_that_waits_does_the_task_or_is_replaced() {
-    check_all(|| one_or_two_tasks(NEVER, Some(NEVER)));
-    check_all(|| one_or_two_tasks(SOON, Some(NEVER)));
+fn an_idle_worker_runs_the_next_task_or_is_replaced() {
+    check_all(|| two_tasks(NEVER));
+    check(|| two_tasks(SOON));
 }
 
 #[test]
-fn workers_whose_time_runs_out_lose_no_task() {
-    check(|| {
-        let stage = Stage::new(usize::MAX);
-        (0..3).for_each(|number| stage.execute(number, SOON));
-        stage.stop();
-        stage.assert_done([1, 1, 1, 0]);
+fn a_task_that_is_sent_as_its_worker_times_out_is_run() {
+    check_all(|| {
+        let counter = Counter::new();
+        counter.execute(SOON);
+        let idle = counter.pool.state.lock().idle.pop();
+        let is_idle = idle.is_some_and(|(_, worker)| worker.send(counter.runs.clone()).is_ok());
+        counter.shut_down(1 + usize::from(is_idle));
     });
 }
 
 #[test]
-fn a_stop_sends_home_all_who_wait() {
+fn idle_workers_exit_when_they_time_out() {
     check(|| {
-        let stage = Stage::new(usize::MAX);
-        (0..3).for_each(|number| stage.execute(number, NEVER));
-        stage.stop();
-        stage.assert_done([1, 1, 1, 0]);
+        let server = Server::new(usize::MAX);
+        (0..2).for_each(|number| server.execute(number, SOON));
+        while server.live_threads() > 0 {
+            thread::yield_now();
+        }
+        server.stop();
     });
 }
 
 #[test]
-fn workers_that_do_not_wait_are_gone_after_their_task() {
+fn workers_that_time_out_lose_no_task() {
     check(|| {
-        let stage = Stage::new(usize::MAX);
-        (0..3).for_each(|number| stage.execute(number, Duration::ZERO));
-        assert!(stage.pool.state.lock().idle.is_empty());
-        stage.stop();
-        stage.assert_done([1, 1, 1, 0]);
+        let server = Server::new(usize::MAX);
+        (0..3).for_each(|number| server.execute(number, SOON));
+        server.stop();
+        server.assert_runs([1, 1, 1, 0]);
     });
 }
 
 #[test]
-fn two_accept_loops_may_hand_over_at_a_time() {
+fn a_stop_ends_all_idle_workers() {
     check(|| {
-        let stage = Stage::new(usize::MAX);
-        let other = stage.clone();
+        let server = Server::new(usize::MAX);
+        (0..3).for_each(|number| server.execute(number, NEVER));
+        server.stop();
+        server.assert_runs([1, 1, 1, 0]);
+    });
+}
+
+#[test]
+fn workers_without_an_idle_time_exit_after_their_task() {
+    check(|| {
+        let server = Server::new(usize::MAX);
+        (0..3).for_each(|number| server.execute(number, Duration::ZERO));
+        assert!(server.pool.state.lock().idle.is_empty());
+        server.stop();
+        server.assert_runs([1, 1, 1, 0]);
+    });
+}
+
+#[test]
+fn two_threads_may_execute_at_a_time() {
+    check(|| {
+        let server = Server::new(usize::MAX);
+        let other = server.clone();
         let other = thread::spawn(move || (0..2).for_each(|number| other.execute(number, SOON)));
-        (2..4).for_each(|number| stage.execute(number, NEVER));
+        (2..4).for_each(|number| server.execute(number, NEVER));
         other.join().unwrap();
-        stage.stop();
-        stage.assert_done([1, 1, 1, 1]);
+        server.stop();
+        server.assert_runs([1, 1, 1, 1]);
     });
 }
 
 #[test]
-fn the_worker_that_was_busy_last_is_the_first_to_be_called() {
+fn the_worker_that_became_idle_last_gets_the_next_task() {
     check(|| {
-        let stage = Stage::new(0);
-        stage.execute(0, NEVER);
-        stage.execute(1, NEVER);
+        let server = Server::new(0);
+        server.execute(0, NEVER);
+        server.execute(1, NEVER);
         for tasks in 1..=2 {
-            stage.open(tasks);
-            while stage.pool.state.lock().idle.len() < tasks {
+            server.release(tasks);
+            while server.pool.state.lock().idle.len() < tasks {
                 thread::yield_now();
             }
         }
-        stage.execute(2, NEVER);
-        stage.open(3);
-        stage.stop();
-        let by = stage.book.by.lock();
-        assert!(by[0] != by[1] && by[1] == by[2]);
+        server.execute(2, NEVER);
+        server.release(3);
+        server.stop();
+        let threads = server.shared.threads.lock();
+        assert!(threads[0] != threads[1] && threads[1] == threads[2]);
     });
 }
 
 #[test]
-fn a_dismissal_does_not_wait_for_those_who_are_at_a_task() {
+fn a_shutdown_does_not_wait_for_busy_workers() {
     check(|| {
-        let stage = Stage::new(2);
-        (0..3).for_each(|number| stage.execute(number, NEVER));
-        while stage.book.registry.len() > 1 {
+        let server = Server::new(2);
+        (0..3).for_each(|number| server.execute(number, NEVER));
+        while server.shared.registry.len() > 1 {
             thread::yield_now();
         }
-        stage.pool.shutdown(|| stage.book.registry.len(), NEVER);
-        assert_eq!(stage.pool.state.lock().workers.len(), 1);
-        // It comes home by itself.
-        stage.open(3);
+        server.pool.shutdown(|| server.shared.registry.len(), NEVER);
+        assert_eq!(server.pool.state.lock().workers.len(), 1);
+        // The worker exits after its task.
+        server.release(3);
     });
 }
 
 #[test]
-fn a_dismissal_gives_up_on_those_who_do_not_return() {
+fn a_shutdown_times_out_when_workers_do_not_exit() {
     check(|| {
-        let stage = Stage::new(1);
-        (0..2).for_each(|number| stage.execute(number, NEVER));
-        stage.pool.shutdown(|| 0, SOON);
-        stage.open(2);
-        stage.stop();
-        stage.assert_done([1, 1, 0, 0]);
+        let server = Server::new(1);
+        (0..2).for_each(|number| server.execute(number, NEVER));
+        server.pool.shutdown(|| 0, SOON);
+        server.release(2);
+        server.stop();
+        server.assert_runs([1, 1, 0, 0]);
     });
 }
 
 #[test]
-fn a_crew_that_was_dismissed_waits_again_after_the_next_task() {
+fn workers_are_idle_again_after_a_shutdown_and_another_task() {
     check(|| {
-        let stage = Stage::new(usize::MAX);
-        stage.execute(0, NEVER);
-        stage.stop();
-        stage.execute(1, NEVER);
-        while stage.pool.state.lock().idle.is_empty() {
+        let server = Server::new(usize::MAX);
+        server.execute(0, NEVER);
+        server.stop();
+        server.execute(1, NEVER);
+        while server.pool.state.lock().idle.is_empty() {
             thread::yield_now();
         }
-        stage.stop();
-        stage.assert_done([1, 1, 0, 0]);
+        server.stop();
+        server.assert_runs([1, 1, 0, 0]);
     });
 }
 
 #[test]
-fn a_task_that_comes_during_a_dismissal_is_done() {
+fn a_task_that_is_handed_over_during_a_shutdown_is_run() {
     check(|| {
-        let stage = Stage::new(usize::MAX);
-        stage.execute(0, NEVER);
-        let other = stage.clone();
+        let server = Server::new(usize::MAX);
+        server.execute(0, NEVER);
+        let other = server.clone();
         let other = thread::spawn(move || other.execute(1, SOON));
-        stage.pool.shutdown(|| stage.book.registry.len(), SOON);
+        server.pool.shutdown(|| server.shared.registry.len(), SOON);
         other.join().unwrap();
-        stage.stop();
-        stage.assert_done([1, 1, 0, 0]);
+        server.stop();
+        server.assert_runs([1, 1, 0, 0]);
     });
 }
