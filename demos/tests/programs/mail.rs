@@ -34,6 +34,7 @@ messages = [
     b"\r\n",
     head + bytes(set(range(1, 256)) - {10, 13}) + b"\r\n",
     head + (b"x" * 998 + b"\r\n") * 3 + (b"." * 998 + b"\r\n") * 3,
+    head + (b"x" * 1500 + b"\r\n") * 3 + (b"." * 1500 + b"\r\n") * 3,
     head + b"\r\n" * 1000,
 ]
 line = b".2345678" * 9 + b"\r\n"
