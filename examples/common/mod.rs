@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -238,19 +239,34 @@ impl Options {
     }
 }
 
-/// The same for a server of an example that has more than one.
+/// Prints the address of one of several servers, and how to try it.
 pub(crate) fn announce(address: &Address, try_it: &str) {
+    let mut out = io::stdout().lock();
+    let lines = format!("listening on {address}\ntry: {}\n", try_line(address, try_it));
+    // A closed standard output is no reason not to serve.
+    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+}
+
+/// The text with `{nc}` and `{address}` replaced.
+pub(crate) fn try_line(address: &Address, try_it: &str) -> String {
     let nc = match address {
-        Address::Tcp(ip) => format!("{} {}", ip.ip(), ip.port()),
-        Address::Udp(ip) => format!("-u {} {}", ip.ip(), ip.port()),
+        Address::Tcp(ip) => host_and_port(ip),
+        Address::Udp(ip) => format!("-u {}", host_and_port(ip)),
         Address::Unix(name) => format!("-U {name}"),
         Address::UnixDatagram(name) => format!("-uU {name}"),
         other => other.to_string(),
     };
-    let try_it = try_it.replace("{nc}", &nc).replace("{address}", &address.to_string());
-    let mut out = io::stdout().lock();
-    // It serves even where nobody reads this.
-    let _ = writeln!(out, "listening on {address}\ntry: {try_it}").and_then(|()| out.flush());
+    try_it.replace("{nc}", &nc).replace("{address}", &address.to_string())
+}
+
+fn host_and_port(address: &SocketAddr) -> String {
+    match address {
+        // The scope, which is not a part of `Ipv6Addr`.
+        SocketAddr::V6(ip) if ip.scope_id() != 0 => {
+            format!("{}%{} {}", ip.ip(), ip.scope_id(), ip.port())
+        }
+        ip => format!("{} {}", ip.ip(), ip.port()),
+    }
 }
 
 /// A byte into a pipe at the first `SIGINT` or `SIGTERM`, the end at the second. No thread waits
