@@ -4,6 +4,6 @@ mod chat;
 mod echo;
 mod hello;
 
-pub use chat::{Backplane, Chat, Kind, Local, LocalMembers, Message, printable};
+pub use chat::{Backplane, Chat, Kind, Local, LocalMembers, Message, chat_line, printable};
 pub use echo::Echo;
 pub use hello::Hello;
