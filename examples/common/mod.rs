@@ -16,8 +16,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 use socketserver::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Address, Builder, DatagramRequestHandler, Endpoint, Fibers, Forking, Mixin, Scheme, Sequential,
-    Server, Spawnable, StreamRequestHandler, Threading,
+    Address, Builder, ConnectionRate, DatagramRequestHandler, Endpoint, Fibers, Forking, Mixin,
+    Scheme, Sequential, Server, Spawnable, StreamRequestHandler, Threading,
 };
 
 /// This file is a part of each example, and so has its name.
@@ -62,6 +62,12 @@ impl Example {
     ) -> Example {
         self.flags.push((name, value, help));
         self
+    }
+
+    /// Adds the flag of an example that [`serve_any`](Options::serve_any) serves.
+    pub(crate) fn serves_datagrams(self) -> Example {
+        let help = "datagrams of one UDP peer in a second; 1000 by default, 0 for any number";
+        self.flag("max-rate", "NUMBER", help)
     }
 
     /// The whole of `main`: reads the flags, starts logging, serves, and says how that ended.
@@ -180,13 +186,24 @@ impl Options {
     {
         match self.listen.scheme() {
             Some(Scheme::Udp) => {
-                self.run(self.builder::<Udp>().bind(self.listen.clone(), handler)?)
+                let builder = self.builder::<Udp>().connection_rate(self.max_rate()?);
+                self.run(builder.bind(self.listen.clone(), handler)?)
             }
             Some(Scheme::UnixDatagram) => {
                 self.run(self.builder::<UnixDatagram>().bind(self.listen.clone(), handler)?)
             }
             _ => self.serve(handler),
         }
+    }
+
+    /// Datagrams above this rate are dropped, so that no exchange with another service, which a
+    /// forged address can start, goes on without an end.
+    fn max_rate(&self) -> Result<Option<ConnectionRate>, lexopt::Error> {
+        let text = self.value("max-rate").unwrap_or("1000");
+        let refused = |_| format!("--max-rate {text}: not a number of datagrams");
+        let connections = text.parse().map_err(refused)?;
+        let rate = ConnectionRate { connections, per: Duration::from_secs(1) };
+        Ok((connections > 0).then_some(rate))
     }
 
     /// The server to be, for an example with settings of its own; to be bound to
