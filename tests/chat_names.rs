@@ -71,7 +71,8 @@ fn names_that_look_alike_have_one_key() {
                 "\u{a0}ada\u{3000}",
                 "ada\u{2800}",
                 "\u{3164}ada",
-                // Invisible: a soft hyphen, a joiner, a variation selector, a byte order mark, a tag.
+                // Invisible: a soft hyphen, a joiner, a variation selector, a byte order mark, a
+                // tag.
                 "a\u{ad}da",
                 "ad\u{34f}a",
                 "ada\u{fe0f}",

@@ -1,4 +1,4 @@
-//! What `chat_client` shows on a terminal: only a line begins at the left margin, and no part of one.
+//! What `chat_client` shows on a terminal: at the left margin begin lines, and no parts of lines.
 //!
 //! The terminal is the one that `script` (of util-linux) opens.
 

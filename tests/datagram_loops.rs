@@ -1,6 +1,6 @@
-//! `echo` and `timestamp` over UDP answer no other service, so that no two of them answer each other
-//! without an end. A forged source address would start that; here the other service is a socket of
-//! the test.
+//! `echo` and `timestamp` over UDP answer no other service, so that no two services answer each
+//! other without an end. A forged source address could start that. In these tests the other service
+//! is a socket of the test.
 
 mod common;
 #[path = "common/process.rs"]

@@ -16,8 +16,8 @@ pub(crate) enum Defect {
     NotWritten(io::Error),
 }
 
-/// Reads a message to its end, and writes its text up to the first defect. Lines may have any length
-/// that fits into the message, although a client must not send more than 1000 bytes
+/// Reads a message to its end, and writes its text up to the first defect. A line may be as long as
+/// the message, although clients must not send more than 1000 bytes
 /// ([RFC 5321, 4.5.3.1](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.1)).
 ///
 /// The end is CRLF, dot, CRLF and nothing else. If a bare CR or LF ended a line, a part of the text
