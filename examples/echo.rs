@@ -1,4 +1,4 @@
-//! One handler on all four transports under all three mixins: whatever comes goes back.
+//! One handler on all four transports under all four mixins: it sends back what it receives.
 //!
 //! ```sh
 //! cargo run --example echo
@@ -22,5 +22,6 @@ use socketserver::services::Echo;
 
 fn main() -> ExitCode {
     Example::new("127.0.0.1:23000", "Sends back each line, or each datagram.")
+        .serves_datagrams()
         .run(|options| options.serve_any(Echo))
 }

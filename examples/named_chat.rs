@@ -1,6 +1,6 @@
-//! A chat for named users, written out: the first line is a user name, which is theirs as long as
-//! they stay. Shows what `Broadcast` needs, and a guard that gives the name back however the
-//! connection ends.
+//! A chat for named users, written out: the first line of a client is its name, which no other may
+//! have, or one that looks alike, while the client is connected. Shows the use of `Broadcast`, and a
+//! guard that releases the name however the connection ends.
 //!
 //! ```sh
 //! cargo run --example named_chat
@@ -8,6 +8,8 @@
 //! ```
 
 mod common;
+#[path = "common/names.rs"]
+mod names;
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -15,12 +17,14 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use common::{Example, ctime};
-use socketserver::services::printable;
+use names::Name;
+use socketserver::services::chat_line;
 use socketserver::{Broadcast, Connection, Error, HandlerResult, StreamRequestHandler};
 
 #[derive(Default)]
 struct NamedChat {
     room: Broadcast,
+    /// The keys of the names in use.
     names: Mutex<HashSet<String>>,
 }
 
@@ -29,12 +33,13 @@ impl StreamRequestHandler for NamedChat {
         let mut line = Vec::new();
         let name = match connection.read_line(&mut line) {
             Ok(0) => return Ok(()),
-            Ok(_) => valid_name(&line),
+            Ok(_) => Name::parse(&line),
             Err(error) if Error::of(&error).is_some() => None,
             Err(error) => return Err(error.into()),
         };
         let Some(name) = name else { return Ok(connection.write_all(b"invalid\r\n")?) };
-        let Some(_taken) = self.take(&name) else {
+        let Name { shown: name, key } = name;
+        let Some(_reserved) = self.reserve(key) else {
             return Ok(connection.write_all(b"reuse\r\n")?);
         };
         connection.write_all(b"success\r\n")?;
@@ -44,7 +49,7 @@ impl StreamRequestHandler for NamedChat {
             if connection.read_line(&mut line)? == 0 {
                 break false;
             }
-            let text = printable(&line);
+            let text = chat_line(&line);
             if text == "quit" {
                 break true;
             }
@@ -59,25 +64,17 @@ impl StreamRequestHandler for NamedChat {
     }
 }
 
-/// Up to 32 bytes of text without control characters.
-fn valid_name(line: &[u8]) -> Option<String> {
-    let name = line.strip_suffix(b"\n").unwrap_or(line);
-    let name = str::from_utf8(name.strip_suffix(b"\r").unwrap_or(name)).ok()?;
-    let fits = !name.is_empty() && name.len() <= 32 && !name.contains(char::is_control);
-    fits.then(|| name.to_owned())
-}
-
-/// A name in use, free again when this is dropped.
-struct Taken<'chat>(&'chat NamedChat, String);
+/// A name in use. The drop releases it.
+struct Reserved<'chat>(&'chat NamedChat, String);
 
 impl NamedChat {
-    fn take(&self, name: &str) -> Option<Taken<'_>> {
-        let is_new = self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
-        is_new.then(|| Taken(self, name.into()))
+    fn reserve(&self, key: String) -> Option<Reserved<'_>> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.insert(key.clone()).then(|| Reserved(self, key))
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         self.0.names.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
     }
@@ -86,6 +83,6 @@ impl Drop for Taken<'_> {
 fn main() -> ExitCode {
     Example::new("127.0.0.1:21567", "A chat for named users: the first line is a name.")
         .try_it("cargo run --example chat_client -- {address} -u ada")
-        .without_forking("processes share no memory, so nobody would hear anybody else")
+        .without_forking("processes share no memory, so no client would read another's lines")
         .run(|options| options.serve(NamedChat::default()))
 }

@@ -18,6 +18,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use common::{Example, ctime};
+use socketserver::services::Echo;
 use socketserver::{
     Connection, DatagramRequest, DatagramRequestHandler, HandlerResult, StreamRequestHandler,
 };
@@ -36,6 +37,11 @@ impl StreamRequestHandler for Timestamp {
 }
 
 impl DatagramRequestHandler for Timestamp {
+    /// As `Echo`, it answers no other service.
+    fn verify_request(&self, request: &DatagramRequest) -> bool {
+        DatagramRequestHandler::verify_request(&Echo, request)
+    }
+
     fn handle(&self, request: &mut DatagramRequest) -> HandlerResult {
         request.reply(stamped(request.data()))?;
         Ok(())
@@ -49,5 +55,6 @@ fn stamped(text: &[u8]) -> Vec<u8> {
 
 fn main() -> ExitCode {
     Example::new("127.0.0.1:21568", "Sends back each line, or each datagram, with the time.")
+        .serves_datagrams()
         .run(|options| options.serve_any(Timestamp))
 }

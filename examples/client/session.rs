@@ -1,5 +1,7 @@
 //! A conversation over a stream: at a terminal with a line editor, elsewhere as a plain filter.
 
+mod wrap;
+
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -16,6 +18,7 @@ use socketserver::services::printable;
 use socketserver::{Endpoint, Error, Scheme};
 
 use crate::client::{self, Failure, failed};
+use wrap::wrapped;
 
 /// A line that does not end is shown in pieces of this size, in bytes.
 const LONGEST_LINE: u64 = 64 * 1024;
@@ -70,7 +73,7 @@ fn filter(program: &'static str, mut input: impl BufRead, socket: Socket) -> Res
     });
     let mut output = io::stdout().lock();
     if output.is_terminal() {
-        return show_lines(input, |line| writeln!(output, "{line}"));
+        return show_lines(input, |rows| writeln!(output, "{rows}"));
     }
     loop {
         let received = input.fill_buf().map_err(failed("connection lost"))?;
@@ -99,7 +102,7 @@ fn converse(
     signal_hook::flag::register(SIGINT, ignored).map_err(failed("no signal handler"))?;
     let (ended, end) = mpsc::channel();
     thread::spawn(move || {
-        let result = show_lines(input, |line| printer.print(line + "\n").map_err(io::Error::other));
+        let result = show_lines(input, |rows| printer.print(rows + "\n").map_err(io::Error::other));
         // The printer keeps one text for the editor. When it takes another, the last line has been
         // shown; this one, if it is shown at all, moves the cursor up and down again.
         let _ = printer.print("\x1b[A\n".into());
@@ -141,16 +144,19 @@ fn interrupt() {
     }
 }
 
-/// Hands each line that arrives to `show`, fit for a terminal, until the server has no more.
+/// Passes each line that arrives to `show`, in rows that fit the terminal, until EOF.
 fn show_lines(
     mut input: impl BufRead,
     mut show: impl FnMut(String) -> io::Result<()>,
 ) -> Result<(), Failure> {
     let mut line = Vec::new();
+    let mut begins_line = true;
     loop {
         let read = input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line);
         if !line.is_empty() {
-            show(printable(&line)).map_err(failed("cannot write to the terminal"))?;
+            let rows = wrapped(&printable(&line), begins_line);
+            show(rows).map_err(failed("cannot write to the terminal"))?;
+            begins_line = line.ends_with(b"\n");
             line.clear();
         }
         if read.map_err(failed("connection lost"))? == 0 {

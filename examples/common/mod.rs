@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -17,8 +18,8 @@ use socketserver::extend::Transport;
 use socketserver::extend::{Mixin, Spawnable};
 use socketserver::transport::{Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Address, Builder, DatagramRequestHandler, Endpoint, Fibers, Forking, Scheme, Sequential,
-    Server, StreamRequestHandler, Threading,
+    Address, Builder, ConnectionRate, DatagramRequestHandler, Endpoint, Fibers, Forking, Scheme,
+    Sequential, Server, StreamRequestHandler, Threading,
 };
 
 /// The example's name: this file is compiled into each of them.
@@ -64,6 +65,12 @@ impl Example {
     ) -> Example {
         self.flags.push((name, value, help));
         self
+    }
+
+    /// Adds the flag of an example that [`serve_any`](Options::serve_any) serves.
+    pub(crate) fn serves_datagrams(self) -> Example {
+        let help = "datagrams of one UDP peer in a second; 1000 by default, 0 for any number";
+        self.flag("max-rate", "NUMBER", help)
     }
 
     /// All of `main`: reads the flags, starts logging, serves, and reports an error.
@@ -182,13 +189,24 @@ impl Options {
     {
         match self.listen.scheme() {
             Some(Scheme::Udp) => {
-                self.run(self.builder::<Udp>().bind(self.listen.clone(), handler)?)
+                let builder = self.builder::<Udp>().connection_rate(self.max_rate()?);
+                self.run(builder.bind(self.listen.clone(), handler)?)
             }
             Some(Scheme::UnixDatagram) => {
                 self.run(self.builder::<UnixDatagram>().bind(self.listen.clone(), handler)?)
             }
             _ => self.serve(handler),
         }
+    }
+
+    /// Datagrams above this rate are dropped, so that no exchange with another service, which a
+    /// forged address can start, goes on without an end.
+    fn max_rate(&self) -> Result<Option<ConnectionRate>, lexopt::Error> {
+        let text = self.value("max-rate").unwrap_or("1000");
+        let refused = |_| format!("--max-rate {text}: not a number of datagrams");
+        let connections = text.parse().map_err(refused)?;
+        let rate = ConnectionRate { connections, per: Duration::from_secs(1) };
+        Ok((connections > 0).then_some(rate))
     }
 
     /// A builder, for an example with settings of its own. It is to be bound to
@@ -241,19 +259,34 @@ impl Options {
     }
 }
 
-/// As [`Options::announce`], for an example with several servers.
+/// Prints the address of one of several servers, and how to try it.
 pub(crate) fn announce(address: &Address, try_it: &str) {
+    let mut out = io::stdout().lock();
+    let lines = format!("listening on {address}\ntry: {}\n", try_line(address, try_it));
+    // Standard output may be closed: the server runs all the same.
+    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+}
+
+/// The text with `{nc}` and `{address}` replaced.
+pub(crate) fn try_line(address: &Address, try_it: &str) -> String {
     let nc = match address {
-        Address::Tcp(ip) => format!("{} {}", ip.ip(), ip.port()),
-        Address::Udp(ip) => format!("-u {} {}", ip.ip(), ip.port()),
+        Address::Tcp(ip) => host_and_port(ip),
+        Address::Udp(ip) => format!("-u {}", host_and_port(ip)),
         Address::Unix(name) => format!("-U {name}"),
         Address::UnixDatagram(name) => format!("-uU {name}"),
         other => other.to_string(),
     };
-    let try_it = try_it.replace("{nc}", &nc).replace("{address}", &address.to_string());
-    let mut out = io::stdout().lock();
-    // Standard output may be closed: the server runs all the same.
-    let _ = writeln!(out, "listening on {address}\ntry: {try_it}").and_then(|()| out.flush());
+    try_it.replace("{nc}", &nc).replace("{address}", &address.to_string())
+}
+
+fn host_and_port(address: &SocketAddr) -> String {
+    match address {
+        // The scope, which is not a part of `Ipv6Addr`.
+        SocketAddr::V6(ip) if ip.scope_id() != 0 => {
+            format!("{}%{} {}", ip.ip(), ip.scope_id(), ip.port())
+        }
+        ip => format!("{} {}", ip.ip(), ip.port()),
+    }
 }
 
 /// Writes a byte to a pipe at the first `SIGINT` or `SIGTERM`, and exits at the second. There is no

@@ -6,8 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc;
 
 use libfuzzer_sys::fuzz_target;
-use socketserver::services::{Chat, printable};
+use socketserver::services::{Chat, chat_line, printable};
 use socketserver::{Address, Connection, StreamRequestHandler, UnixName};
+use unicode_normalization::char::is_combining_mark;
+use unicode_width::UnicodeWidthChar;
 
 fuzz_target!(|data: &[u8]| {
     check_printable(data);
@@ -16,17 +18,31 @@ fuzz_target!(|data: &[u8]| {
     check_chat(input, peer(kind, name), limit.into());
 });
 
-fn check_printable(line: &[u8]) {
-    let text = printable(line);
-    assert_eq!(text, printable_model(line));
-    assert!(!text.contains(is_control));
-    assert_eq!(printable(text.as_bytes()), text);
-    // At worst each byte becomes a replacement character, which has three bytes.
-    assert!(text.len() <= 3 * line.len());
+fn becomes_printable(line: &[u8]) {
+    let shown = printable(line);
+    assert!(!shown.contains(is_control));
+    assert_eq!(printable(shown.as_bytes()), shown);
+    // At most, each byte becomes a replacement character, which has three.
+    assert!(shown.len() <= 3 * line.len());
+
+    // Nothing is left out but marks and invisible characters, of runs of more than eight.
+    let mut rest = shown.chars().peekable();
+    let mut run = 0;
+    for c in by_hand(line).chars() {
+        run = if takes_no_place(c) { run + 1 } else { 0 };
+        assert!(rest.next_if_eq(&c).is_some() || run > 8, "{c:?} is missing");
+    }
+    assert_eq!(rest.next(), None);
+
+    let in_chat = chat_line(line);
+    assert_eq!(chat_line(in_chat.as_bytes()), in_chat);
+    assert_eq!(without_blanks(&in_chat), without_blanks(&shown));
+    let seen: Vec<char> = in_chat.chars().filter(|c| !"\u{200b}\u{fe0f}".contains(*c)).collect();
+    assert!(!seen.windows(2).any(|two| two.iter().all(|c| c.is_whitespace())), "{in_chat:?}");
 }
 
-/// A naive model of `printable`.
-fn printable_model(line: &[u8]) -> String {
+/// The line without a limit on marks.
+fn by_hand(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r\n").or(line.strip_suffix(b"\n")).unwrap_or(line);
     let mut text = String::new();
     for chunk in line.utf8_chunks() {
@@ -39,12 +55,31 @@ fn printable_model(line: &[u8]) -> String {
 /// The sets C0 (without tab) and C1 of ECMA-48, and DEL; Unicode's line ends and direction marks.
 fn is_control(c: char) -> bool {
     matches!(c, '\0'..='\x08' | '\x0a'..='\x1f' | '\x7f'..='\u{9f}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}')
         || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// One client sends the input, and another member must get its lines.
-fn check_chat(input: &[u8], peer: Address, limit: usize) {
-    let (log, logged) = mpsc::channel();
+/// Marks, and characters without a width; more than `printable` may leave out.
+fn takes_no_place(c: char) -> bool {
+    is_combining_mark(c)
+        || c.width().unwrap_or(0) == 0
+        || matches!(c, '\u{ad}' | '\u{ff9e}' | '\u{ff9f}')
+}
+
+fn without_blanks(text: &str) -> String {
+    text.replace(
+        |c: char| {
+            c.is_whitespace()
+                || c.width() == Some(0)
+                || "\u{2800}\u{3164}\u{ffa0}\u{115f}".contains(c)
+        },
+        "",
+    )
+}
+
+/// Somebody says something, and somebody else is there and sees it.
+fn is_passed_on(said: &[u8], peer: Address, limit: usize) {
+    let (sender, observed) = mpsc::channel();
     let chat = Chat::new().greeting("Hi!\r\n").on_message(move |line| {
         log.send(line.to_owned()).unwrap();
     });
@@ -64,7 +99,7 @@ fn check_chat(input: &[u8], peer: Address, limit: usize) {
     let lines = input.split_inclusive(|byte| *byte == b'\n');
     let fit = lines.clone().take_while(|line| line.len() <= limit);
     let mut expected = vec![format!("Client joined {name}")];
-    expected.extend(fit.clone().map(|line| format!("[{name}] {}", printable_model(line))));
+    expected.extend(fit.clone().map(|line| format!("[{name}] {}", chat_line(line))));
     expected.push(format!("Client left {name}"));
     assert_eq!(received, expected);
     assert!(!name.is_empty() && !name.contains(is_control), "{name:?}");

@@ -4,6 +4,6 @@ pub(crate) mod chat;
 mod echo;
 mod hello;
 
-pub use chat::{Chat, Local, printable};
+pub use chat::{Chat, Local, chat_line, printable};
 pub use echo::Echo;
 pub use hello::Hello;

@@ -3,8 +3,10 @@
 
 mod answers;
 mod chat;
+mod chat_names;
 mod clients;
 mod command_line;
+mod datagram_loops;
 mod examples;
 #[path = "../support/harness.rs"]
 mod harness;
@@ -15,6 +17,8 @@ mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
 mod terminal;
+mod try_line;
+mod wrapping;
 
 use std::process::ExitCode;
 
@@ -26,6 +30,10 @@ const TESTS: &[&[Test]] = &[
     stopping::TESTS,
     chat::TESTS,
     named_chat::TESTS,
+    chat_names::TESTS,
+    wrapping::TESTS,
+    datagram_loops::TESTS,
+    try_line::TESTS,
     clients::TESTS,
     terminal::TESTS,
     outside_clients::TESTS,

@@ -173,7 +173,7 @@ pub(crate) fn datagram_of(mut receive: impl FnMut(&mut [u8]) -> io::Result<usize
 
 /// Repeats a call after EINTR, for those that std does not repeat.
 #[track_caller]
-fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> T {
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> T {
     loop {
         match call() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

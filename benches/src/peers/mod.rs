@@ -73,6 +73,9 @@ fn example(service: Service, on_fibers: bool, examples: &Path) -> Command {
     };
     let mut command = Command::new(examples.join(name));
     command.args(["--listen", listen, "--mixin", if on_fibers { "fibers" } else { mixin }]);
+    if listen.starts_with("udp://") {
+        command.args(["--max-rate", "0"]);
+    }
     command
 }
 

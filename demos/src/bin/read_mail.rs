@@ -29,6 +29,7 @@ Shows all messages in a mailbox, each below a line with its number and length.
 
 /// For each read and write.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Of an answer, in bytes. A longer line of a message is read in pieces of this size.
 const MAX_LINE_LENGTH: u64 = 64 * 1024;
 
 fn main() -> ExitCode {
@@ -105,15 +106,19 @@ impl Mailbox {
 
     /// Writes the lines before the one that is a dot.
     fn copy_text(&mut self, output: &mut (impl Write + IsTerminal)) -> Result<(), Box<dyn Error>> {
+        let mut begins_line = true;
         loop {
-            let line = self.line()?;
-            if line == b".\r\n" {
+            let piece = self.piece()?;
+            if begins_line && piece == b".\r\n" {
                 return Ok(output.flush()?);
             }
-            let text = line.strip_prefix(b".").unwrap_or(&line);
+            let text = if begins_line { piece.strip_prefix(b".") } else { None };
+            let text = text.unwrap_or(&piece);
+            begins_line = piece.ends_with(b"\n");
             // A message must not send control characters to the terminal.
             match output.is_terminal() {
-                true => writeln!(output, "{}", printable(text))?,
+                true if begins_line => writeln!(output, "{}", printable(text))?,
+                true => write!(output, "{}", printable(text))?,
                 false => output.write_all(text)?,
             }
         }
@@ -121,8 +126,15 @@ impl Mailbox {
 
     /// With its end.
     fn line(&mut self) -> io::Result<Vec<u8>> {
-        let mut line = Vec::new();
-        (&mut self.0).take(MAX_LINE_LENGTH).read_until(b'\n', &mut line)?;
-        if line.ends_with(b"\n") { Ok(line) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        let line = self.piece()?;
+        if line.ends_with(b"\n") { Ok(line) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+
+    /// A line with its end, or a part of one that is too long.
+    fn piece(&mut self) -> io::Result<Vec<u8>> {
+        let mut piece = Vec::new();
+        (&mut self.0).take(MAX_LINE_LENGTH).read_until(b'\n', &mut piece)?;
+        let is_cut_off = !piece.ends_with(b"\n") && (piece.len() as u64) < MAX_LINE_LENGTH;
+        if is_cut_off { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(piece) }
     }
 }

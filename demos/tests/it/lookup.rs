@@ -20,6 +20,27 @@ fn localhost_and_addresses_in_binary_need_no_services_file() {
 }
 
 #[test]
+fn a_scope_is_part_of_an_address() {
+    // The interface may be given by name or by number, and is shown by name.
+    for question in ["fe80::1%lo", "fe80::1%1"] {
+        assert_eq!(answer(&["host", question]), "fe80::1%lo");
+        let all = answer(&["host", "--all", question]);
+        assert!(all.ends_with("\naddress fe80::1%lo"), "{all}");
+        let rows = answer(&["addrinfo", question, "80"]);
+        assert!(rows.lines().all(|row| row.ends_with(" [fe80::1%lo]:80")), "{rows}");
+    }
+    // Two neighbours on two links may have the same address.
+    assert_eq!(answer(&["host", "ff02::1%lo"]), "ff02::1%lo");
+    // These are addresses, but they have no name.
+    let line = complaint(&["addr", "fe80::1%lo"], 1);
+    assert!(line.starts_with("lookup: fe80::1%lo: "), "{line}");
+    complaint(&["addr", "fe80::1%nosuch"], 1);
+    for wrong in ["127.0.0.1%lo", "localhost%lo", "%lo", "fe80::x%lo"] {
+        assert!(complaint(&["addr", wrong], 2).contains("not an IPv4 or IPv6 address"));
+    }
+}
+
+#[test]
 fn an_invalid_question_is_a_usage_error() {
     const WRONG: &str = "\
         |nosuch|host|host a b|addr localhost|addr 127.1|fqdn a b|fqdn --all|service http/sctp|\

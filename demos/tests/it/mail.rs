@@ -79,6 +79,24 @@ fn a_text_with_crlf_is_sent_as_one_without() {
 }
 
 #[test]
+fn read_mail_shows_lines_of_any_length() {
+    let folder = TempDir::new();
+    let mail = Mail::start(folder.path(), &[]);
+    let mut smtp = mail.hello();
+    let text = ["x".repeat(300_000), format!(".{}", "x".repeat(65_533)), ".".into(), "end".into()];
+    smtp.begins(&["ada@example.test"]);
+    smtp.sends(format!("{}\r\n.{}\r\n.{}\r\n{}\r\n.\r\n", text[0], text[1], text[2], text[3]));
+    smtp.reads(250);
+    let mut read = demo("read_mail");
+    read.args(["--server", mail.pop3_address(), "--user", "ada", "--password", "secret"]);
+    let ended = run(read, "");
+    assert_eq!((ended.status, &*ended.stderr), (Some(0), ""));
+    assert!(ended.text().ends_with(&(text.join("\r\n") + "\r\n")));
+    smtp.asks("QUIT", 221);
+    mail.stop();
+}
+
+#[test]
 fn read_mail_replaces_control_characters_of_a_server() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -59,6 +59,86 @@ fn commands_are_answered_as_the_rfc_says() {
     mail.stop();
 }
 
+/// The answers to STAT, LIST and RETR name the number of bytes that RETR sends.
+#[track_caller]
+fn a_size_is_what_is_sent(folder: &TempDir, mail: &Mail, text: &[u8], sent: &[u8]) {
+    std::fs::write(folder.join("ada").join("new").join("1.other.program"), text).unwrap();
+    let mut ada = login(mail);
+    assert!(ada.text("RETR 1") == sent, "{:.40} and so on", text.escape_ascii().to_string());
+    assert_eq!(ada.ok("STAT"), format!("1 {}", sent.len()));
+    assert_eq!(ada.ok("LIST 1"), format!("1 {}", sent.len()));
+    assert_eq!(ada.ok("RETR 1"), format!("{} octets", sent.len()));
+}
+
+#[test]
+fn the_size_of_a_message_is_what_is_sent_whatever_its_line_ends() {
+    let folder = TempDir::new();
+    let mail = Mail::start(folder.path(), &[]);
+    for (text, sent) in [
+        (&b""[..], &b""[..]),
+        (b"\n", b"\r\n"),
+        (b"\r\n", b"\r\n"),
+        (b"Subject: x\n\n.a\nb\n", b"Subject: x\r\n\r\n.a\r\nb\r\n"),
+        (b"one\ntwo\r\nthree\n", b"one\r\ntwo\r\nthree\r\n"),
+        (b"no end", b"no end\r\n"),
+        (b"half an end\r", b"half an end\r\n"),
+        (b"in\rside\r\r\n", b"in\rside\r\r\n"),
+    ] {
+        a_size_is_what_is_sent(&folder, &mail, text, sent);
+    }
+    mail.stop();
+}
+
+#[test]
+fn a_line_of_any_length_is_sent_in_pieces() {
+    let folder = TempDir::new();
+    let mail = Mail::start(folder.path(), &[]);
+    // The ends of lines at the ends of pieces, and beside them; dots that begin no line.
+    for length in [8190, 8191, 8192, 8193, 16_384] {
+        for (begin, end) in
+            [("x", ""), ("x", "\n"), ("", "\n"), ("x", "\r\n"), ("", "\r\n"), ("", "\rx\n")]
+        {
+            let line = format!("{begin}{}", ".".repeat(length));
+            let text = format!("Subject: x\n\n{line}{end}");
+            let sent = match end {
+                "\rx\n" => format!("Subject: x\r\n\r\n{line}\rx\r\n"),
+                _ => format!("Subject: x\r\n\r\n{line}\r\n"),
+            };
+            a_size_is_what_is_sent(&folder, &mail, text.as_bytes(), sent.as_bytes());
+        }
+    }
+    // The server holds no line in memory.
+    let long = format!("Subject: x\r\n\r\n{}\r\nsecond\r\n", "x".repeat(50_000_000));
+    let before = mail.peak_memory();
+    a_size_is_what_is_sent(&folder, &mail, long.as_bytes(), long.as_bytes());
+    assert_eq!(login(&mail).text("TOP 1 1").len(), long.len() - "second\r\n".len());
+    assert!(mail.peak_memory() - before < 4 << 20, "from {before} to {}", mail.peak_memory());
+    mail.stop();
+}
+
+#[test]
+fn blanks_at_the_end_of_a_line_are_ignored() {
+    let folder = TempDir::new();
+    let mail = with_mail(&folder, &[], &["one\r\n", "two\r\n"]);
+    let mut ada = mail.pop3();
+    ada.text("CAPA ");
+    ada.ok("USER ada  ");
+    // A password may end with a blank, so these do count.
+    ada.fails("PASS secret ");
+    ada.ok("USER ada");
+    ada.ok("PASS secret");
+    for line in ["STAT ", "NOOP  ", "RSET ", "LIST 1 ", "UIDL 2  ", "DELE 1 "] {
+        ada.ok(line);
+    }
+    for line in ["LIST ", "UIDL  ", "RETR 2 ", "TOP 2 1 "] {
+        ada.text(line);
+    }
+    ada.ok("QUIT ");
+    ada.reads_the_end();
+    assert_eq!(messages(&folder, "ada"), [b"two\r\n"]);
+    mail.stop();
+}
+
 #[test]
 fn what_has_the_wrong_form_is_refused() {
     let folder = TempDir::new();
@@ -78,7 +158,6 @@ fn what_has_the_wrong_form_is_refused() {
         "LIST 2",
         "LIST -1",
         "LIST +1",
-        "LIST 1 ",
         "LIST x",
         "LIST 99999999999999999999",
         "RETR",

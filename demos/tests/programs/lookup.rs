@@ -12,6 +12,7 @@ use crate::support::process::run;
 
 pub(crate) const TESTS: &[Test] = tests![
     a_full_name_is_the_one_that_python_says: ["python3"],
+    an_address_with_a_scope_has_the_name_that_python_says: ["python3"],
     a_service_has_its_port_with_one_transport_and_perhaps_not_with_the_other:
         ["python3", "/etc/services"],
     a_sockets_options_are_those_that_python_says: ["python3"],
@@ -142,6 +143,26 @@ for address in sys.argv[1:]:
         // The file may have another form of the address.
         let parsed: IpAddr = address.parse().unwrap();
         assert_eq!(labelled(&all, "address"), [parsed.to_string()], "{address}");
+    }
+}
+
+fn an_address_with_a_scope_has_the_name_that_python_says() {
+    const SCRIPT: &str = "
+for address in sys.argv[1:]:
+    try: row(address, socket.gethostbyaddr(address)[0])
+    except OSError: row(address, 'not found')
+";
+    // The scope does not change the name.
+    let rows = python(SCRIPT, &["::1", "::1%1", "fe80::1%lo", "fe80::1%1"]);
+    for (address, expected) in pairs(&rows) {
+        match expected {
+            "not found" => _ = complaint(&["addr", address], 1),
+            _ => {
+                assert_eq!(answer(&["addr", address]), expected, "{address}");
+                let all = answer(&["addr", "--all", address]);
+                assert_eq!(labelled(&all, "address"), [address]);
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::support::process::{Ended, run};
 
 pub(crate) const TESTS: &[Test] = tests![
     a_full_disk_fails_one_message_and_no_other: ["sh"],
+    a_file_system_needs_no_hard_links: ["cc"],
     the_body_of_a_browsers_request_is_not_read_as_commands: ["curl"],
     curl_sends_and_reads: ["curl"],
     what_smtplib_sends_poplib_reads_byte_for_byte: ["python3"],
@@ -33,6 +34,7 @@ messages = [
     b"\r\n",
     head + bytes(set(range(1, 256)) - {10, 13}) + b"\r\n",
     head + (b"x" * 998 + b"\r\n") * 3 + (b"." * 998 + b"\r\n") * 3,
+    head + (b"x" * 1500 + b"\r\n") * 3 + (b"." * 1500 + b"\r\n") * 3,
     head + b"\r\n" * 1000,
 ]
 line = b".2345678" * 9 + b"\r\n"
@@ -149,5 +151,53 @@ fn a_full_disk_fails_one_message_and_no_other() {
         assert!(files(&folder, "ada", "tmp").is_empty());
         let log = mail.stop_and_read_log();
         assert!(log.contains("not stored"), "{log}");
+    }
+}
+
+/// Replaces the system call by one that fails, as on a file system without hard links.
+const NO_LINKS: &str = r#"
+#include <errno.h>
+#include <stdlib.h>
+int linkat(int from, const char *old, int to, const char *new, int flags) {
+    errno = atoi(getenv("LINK_ERRNO"));
+    return -1;
+}
+int link(const char *old, const char *new) { return linkat(0, old, 0, new, 0); }
+"#;
+
+fn a_file_system_needs_no_hard_links() {
+    let directory = TempDir::new();
+    let (source, library) = (directory.join("no_links.c"), directory.join("no_links.so"));
+    std::fs::write(&source, NO_LINKS).unwrap();
+    let mut command = Command::new("cc");
+    command.args(["-shared", "-fPIC", "-o"]).args([&library, &source]);
+    let ended = run(command, "");
+    assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+
+    for errno in [libc::EPERM, libc::EOPNOTSUPP, libc::ENOSYS, libc::EXDEV, libc::EMLINK] {
+        let folder = TempDir::new();
+        let mut command = demo("mail");
+        command.env("LD_PRELOAD", &library).env("LINK_ERRNO", errno.to_string());
+        let mail = Mail::spawn(command, folder.path());
+        let mut smtp = mail.hello();
+        for text in ["one\r\n", "two\r\n"] {
+            smtp.begins(&["ada@example.test", "ben@example.test"]);
+            smtp.sends(format!("{text}.\r\n"));
+            smtp.reads(250);
+        }
+        // In all mailboxes or in none.
+        let bens = folder.join("ben").join("new");
+        let away = folder.join("away");
+        std::fs::rename(&bens, &away).unwrap();
+        smtp.begins(&["ada@example.test", "ben@example.test"]);
+        smtp.sends("three\r\n.\r\n");
+        smtp.reads(451);
+        std::fs::rename(&away, &bens).unwrap();
+        smtp.asks("QUIT", 221);
+        for user in ["ada", "ben"] {
+            assert_eq!(messages(&folder, user), [b"one\r\n", b"two\r\n"], "errno {errno}");
+            assert!(files(&folder, user, "tmp").is_empty());
+        }
+        mail.stop_and_read_log();
     }
 }

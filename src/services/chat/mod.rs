@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub use backplane::{Backplane, Kind, Local, Message};
 pub use local_members::LocalMembers;
-pub use printable::printable;
+pub use printable::{chat_line, printable};
 
 use crate::{Broadcast, Connection, Error, HandlerResult, Member, Result, StreamRequestHandler};
 
@@ -21,8 +21,8 @@ use crate::{Broadcast, Connection, Error, HandlerResult, Member, Result, StreamR
 /// `Client left HOST:PORT`. Lines end with `\r\n`. The name of a client on a Unix socket is its
 /// number, as in `unix#3`: such a socket has no address, or one that the client has chosen.
 ///
-/// Lines are made [`printable`], so that a client can neither forge another's line nor control
-/// another's terminal. The answer to a line over
+/// Lines are shown as [`chat_line`] returns them, so that a client can neither forge another's line
+/// nor control another's terminal. The answer to a line over
 /// [`max_line_length`](crate::Builder::max_line_length) is `line too long`, and the end of the
 /// connection.
 ///
@@ -164,7 +164,7 @@ impl<'chat> Participant<'chat> {
     }
 
     fn send_line(&self, line: &[u8]) {
-        self.publish(format!("[{}] {}", self.name, printable(line)), Kind::Message);
+        self.publish(format!("[{}] {}", self.name, chat_line(line)), Kind::Message);
     }
 
     fn leave_message(&self) -> String {

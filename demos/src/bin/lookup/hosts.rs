@@ -1,11 +1,12 @@
-//! Hosts: from names to addresses, and back.
+//! Hosts: from names to addresses, and back. An IPv6 address may have a scope, as in `fe80::1%eth0`.
 
-use std::net::IpAddr;
+use std::error::Error;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::{io, iter};
 
 use dns_lookup::{
     AddrFamily, AddrInfo, AddrInfoHints, LookupError, SockType, get_hostname, getaddrinfo,
-    lookup_addr,
+    getnameinfo,
 };
 
 use crate::answer::{Answer, failed, usage_error};
@@ -16,9 +17,10 @@ const HOSTS: &str = "/etc/hosts";
 pub(crate) fn host(name: &str, all: bool) -> Answer {
     let found = resolve(name, None).map_err(|error| failed(name, error))?;
     // getaddrinfo returns an address once for each type of socket.
-    let addresses = without_repetitions(found.iter().map(|info| info.sockaddr.ip()));
+    let addresses = found.iter().map(|info| with_scope(&info.sockaddr));
+    let addresses = without_repetitions(addresses.collect::<Result<Vec<_>, _>>()?.into_iter());
     if !all {
-        return Ok(addresses.iter().map(IpAddr::to_string).collect());
+        return Ok(addresses);
     }
     let canonical = found.first().and_then(|info| info.canonname.as_deref()).unwrap_or(name);
     let mut names = vec![canonical.to_owned()];
@@ -32,10 +34,27 @@ pub(crate) fn host(name: &str, all: bool) -> Answer {
 }
 
 pub(crate) fn addr(address: &str, all: bool) -> Answer {
-    let refused = |_| usage_error(format!("{address:?} is not an IPv4 or IPv6 address"));
-    let parsed: IpAddr = address.parse().map_err(refused)?;
-    let names = names_of(parsed).map_err(|error| failed(address, error))?;
-    Ok(if all { triple(names, &[parsed]) } else { names.into_iter().take(1).collect() })
+    let parsed = parse(address)?;
+    let names = names_of(&parsed).map_err(|error| failed(address, error))?;
+    match all {
+        true => Ok(triple(names, &[with_scope(&parsed)?])),
+        false => Ok(names.into_iter().take(1).collect()),
+    }
+}
+
+/// Parses an address, with port 0. The system knows the interface that a scope names.
+fn parse(text: &str) -> Result<SocketAddr, Box<dyn Error>> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok((address, 0).into());
+    }
+    let is_scoped =
+        text.split_once('%').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
+    if !is_scoped {
+        return Err(usage_error(format!("{text:?} is not an IPv4 or IPv6 address")));
+    }
+    let found = resolve(text, None).map_err(|error| failed(text, error))?;
+    let first = found.first().ok_or_else(|| failed(text, "no address"))?;
+    Ok(first.sockaddr)
 }
 
 /// The first of a host's names that has a dot, as CPython's `socket.getfqdn`. For a host that is
@@ -45,8 +64,8 @@ pub(crate) fn fqdn(name: &str) -> Answer {
         "" | "0.0.0.0" | "::" => get_hostname()?,
         name => name.to_owned(),
     };
-    let first = resolve(&name, None).ok().and_then(|found| Some(found.first()?.sockaddr.ip()));
-    let names = first.and_then(|address| names_of(address).ok()).unwrap_or_default();
+    let first = resolve(&name, None).ok().and_then(|found| Some(found.first()?.sockaddr));
+    let names = first.and_then(|address| names_of(&address).ok()).unwrap_or_default();
     Ok(vec![files::full_name(&names).map_or(name, str::to_owned)])
 }
 
@@ -60,10 +79,10 @@ pub(crate) fn addrinfo(host: &str, service: &str) -> Answer {
     let found = resolve(host, Some(service));
     let found =
         found.map_err(|error| failed(&format!("{host} {service}"), services::why(error)))?;
-    Ok(found.iter().map(row).collect())
+    Ok(found.iter().map(row).collect::<Result<_, _>>()?)
 }
 
-fn row(info: &AddrInfo) -> String {
+fn row(info: &AddrInfo) -> Result<String, LookupError> {
     let family = match info.address {
         number if number == AddrFamily::Inet => "AF_INET".to_owned(),
         number if number == AddrFamily::Inet6 => "AF_INET6".to_owned(),
@@ -77,7 +96,15 @@ fn row(info: &AddrInfo) -> String {
     };
     // Only the first row has one.
     let canonical = info.canonname.as_deref().unwrap_or("-");
-    format!("{family:<8} {socket_type:<11} {:<3} {canonical} {}", info.protocol, info.sockaddr)
+    let address = with_scope(&info.sockaddr)?;
+    let address = if info.sockaddr.is_ipv6() { format!("[{address}]") } else { address };
+    let (protocol, port) = (info.protocol, info.sockaddr.port());
+    Ok(format!("{family:<8} {socket_type:<11} {protocol:<3} {canonical} {address}:{port}"))
+}
+
+/// The address without its port, but with its scope by name, which `SocketAddr` shows by number.
+fn with_scope(address: &SocketAddr) -> Result<String, LookupError> {
+    Ok(getnameinfo(address, libc::NI_NUMERICHOST | libc::NI_NUMERICSERV)?.0)
 }
 
 /// All addresses of a host and service; the first has the canonical name.
@@ -87,9 +114,9 @@ fn resolve(host: &str, service: Option<&str>) -> Result<Vec<AddrInfo>, LookupErr
 }
 
 /// The name of an address, followed by its aliases if the name is from `/etc/hosts`.
-fn names_of(address: IpAddr) -> Result<Vec<String>, LookupError> {
-    let hostname = lookup_addr(&address)?;
-    let names = names_in_file(|hosts| files::names_of(hosts, address));
+fn names_of(address: &SocketAddr) -> Result<Vec<String>, LookupError> {
+    let (hostname, _) = getnameinfo(address, libc::NI_NAMEREQD | libc::NI_NUMERICSERV)?;
+    let names = names_in_file(|hosts| files::names_of(hosts, address.ip()));
     Ok(if names.first() == Some(&hostname) { names } else { vec![hostname] })
 }
 
@@ -100,7 +127,7 @@ fn names_in_file(find: impl FnOnce(&str) -> Vec<String>) -> Vec<String> {
 
 /// The result of CPython's `gethostbyname_ex` and `gethostbyaddr`: the hostname, which is the first
 /// of the names, the aliases, and the addresses.
-fn triple(names: Vec<String>, addresses: &[IpAddr]) -> Vec<String> {
+fn triple(names: Vec<String>, addresses: &[String]) -> Vec<String> {
     let labels = iter::once("hostname").chain(iter::repeat("alias"));
     let names = without_repetitions(names.into_iter()).into_iter();
     let mut lines: Vec<String> =

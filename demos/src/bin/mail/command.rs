@@ -24,9 +24,10 @@ const NO_SUCH_PARAMETER: Refusal = "555 parameter not known here";
 
 impl Command<'_> {
     pub(crate) fn parse(line: &str) -> Result<Command<'_>, Refusal> {
-        // Trailing spaces are tolerated (RFC 5321, 4.1.1).
+        // Trailing spaces are tolerated (RFC 5321, 4.1.1), and so are more spaces than one.
         let line = line.trim_end_matches(' ');
         let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
+        let argument = argument.trim_start_matches(' ');
         let alone = |command| if argument.is_empty() { Ok(command) } else { Err(SYNTAX) };
         match verb.to_ascii_uppercase().as_str() {
             "EHLO" => hello(argument, true),
@@ -55,8 +56,9 @@ impl Command<'_> {
     }
 }
 
+/// Any name will do: no mail may be refused because the name is wrong (RFC 5321, 4.1.4).
 fn hello(name: &str, is_extended: bool) -> Result<Command<'_>, Refusal> {
-    if envelope::is_domain(name) { Ok(Command::Hello { name, is_extended }) } else { Err(SYNTAX) }
+    if name.is_empty() { Err(SYNTAX) } else { Ok(Command::Hello { name, is_extended }) }
 }
 
 fn mail(argument: &str) -> Result<Command<'_>, Refusal> {
@@ -91,9 +93,12 @@ fn recipient(argument: &str) -> Result<Command<'_>, Refusal> {
     }
 }
 
+/// The text after `FROM:` or `TO:`. Some clients send a space before the path.
 fn after<'a>(keyword: &str, argument: &'a str) -> Result<&'a str, Refusal> {
     match argument.split_at_checked(keyword.len()) {
-        Some((word, rest)) if word.eq_ignore_ascii_case(keyword) => Ok(rest),
+        Some((word, rest)) if word.eq_ignore_ascii_case(keyword) => {
+            Ok(rest.trim_start_matches(' '))
+        }
         _ => Err(SYNTAX),
     }
 }
@@ -102,9 +107,10 @@ fn after<'a>(keyword: &str, argument: &'a str) -> Result<&'a str, Refusal> {
 fn parameters(text: &str) -> Result<impl Iterator<Item = (&str, &str)>, Refusal> {
     let mut words = text.split(' ');
     // The text begins with the space after the path.
-    if words.next() != Some("") || words.clone().any(|word| word.is_empty()) {
+    if words.next() != Some("") {
         return Err(SYNTAX);
     }
+    let words = words.filter(|word| !word.is_empty());
     Ok(words.map(|word| word.split_once('=').unwrap_or((word, ""))))
 }
 

@@ -1,14 +1,18 @@
 //! A Maildir as POP3 sees it: the messages that were there when the session began. No other session
 //! can remove them.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirEntry, File, TryLockError};
 use std::io::{self, BufReader};
 use std::path::PathBuf;
 
 use socketserver::Fibers;
 
+use crate::data;
 use crate::maildir::Maildir;
 use crate::offloaded::Offloaded;
+
+/// For reading a message, in bytes.
+const BUFFER: usize = 32 * 1024;
 
 pub(crate) struct Mailbox {
     pub(crate) messages: Vec<Message>,
@@ -19,7 +23,7 @@ pub(crate) struct Mailbox {
 
 pub(crate) struct Message {
     path: PathBuf,
-    /// In bytes, as it is sent, without added dots.
+    /// In bytes, as [`data::size`] counts them.
     pub(crate) size: u64,
     /// Is the same in each session (RFC 1939, `UIDL`).
     pub(crate) unique_id: String,
@@ -52,7 +56,7 @@ impl Mailbox {
 impl Message {
     pub(crate) fn open(&self) -> io::Result<BufReader<Offloaded<File>>> {
         let file = Fibers::offload(|| File::open(&self.path))?;
-        Ok(BufReader::with_capacity(32 * 1024, Offloaded(file)))
+        Ok(BufReader::with_capacity(BUFFER, Offloaded(file)))
     }
 }
 
@@ -61,25 +65,28 @@ fn messages(maildir: &Maildir) -> io::Result<Vec<Message>> {
     let mut messages = Vec::new();
     for folder in ["new", "cur"] {
         for entry in fs::read_dir(maildir.folder.join(folder))? {
-            let (entry, metadata) = match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
-                Ok((metadata, entry)) => (entry, metadata),
+            match entry.and_then(|entry| message(&entry)) {
+                Ok(message) => messages.extend(message),
                 // Another program has moved the file.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
-            };
-            let name = entry.file_name();
-            if metadata.is_file() && !name.as_encoded_bytes().starts_with(b".") {
-                messages.push(Message {
-                    path: entry.path(),
-                    size: metadata.len(),
-                    unique_id: unique_id(&name.to_string_lossy()),
-                    is_deleted: false,
-                });
             }
         }
     }
     messages.sort_by(|one, other| one.path.file_name().cmp(&other.path.file_name()));
     Ok(messages)
+}
+
+/// `None` for what is no message.
+fn message(entry: &DirEntry) -> io::Result<Option<Message>> {
+    let (path, name) = (entry.path(), entry.file_name());
+    if name.as_encoded_bytes().starts_with(b".") || !entry.metadata()?.is_file() {
+        return Ok(None);
+    }
+    // Reads all mail at each login. The length of the file is another size if lines end with LF.
+    let size = data::size(&mut BufReader::with_capacity(BUFFER, File::open(&path)?))?;
+    let unique_id = unique_id(&name.to_string_lossy());
+    Ok(Some(Message { path, size, unique_id, is_deleted: false }))
 }
 
 /// The name of a message without the flags after the colon, or a hash of it if it is not valid for

@@ -1,7 +1,7 @@
 //! Mail on disk: a folder with a file for each message, which is complete or does not exist
 //! ([Maildir](https://cr.yp.to/proto/maildir.html)).
 //!
-//! Messages keep their line ends, CRLF, so that the length of a file is the size that POP3 reports.
+//! Messages keep their line ends, CRLF. Those that other programs put there may have LF.
 
 use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -43,11 +43,42 @@ impl Maildir {
     pub(crate) fn spool(&self) -> io::Result<Spool> {
         let name = unique_name();
         let path = self.folder.join("tmp").join(&name);
-        let file = Fibers::offload(|| {
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)
-        })?;
+        let file = Fibers::offload(|| create(&path))?;
         Ok(Spool { name, path, file: BufWriter::with_capacity(32 * 1024, Offloaded(file)) })
     }
+
+    /// Puts a complete message into this mailbox, under its name.
+    fn deliver(&self, spool: &Path, name: &str) -> io::Result<PathBuf> {
+        let path = self.folder.join("new").join(name);
+        match fs::hard_link(spool, &path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                // The file system may have no hard links, or the mailbox be on another one than
+                // the spool. If the error has another reason, the copy meets it too.
+                log::debug!("{} is copied, not linked: {error}", path.display());
+                self.copy(spool, &path)?;
+            }
+            linked => linked?,
+        }
+        Ok(path)
+    }
+
+    fn copy(&self, spool: &Path, path: &Path) -> io::Result<()> {
+        let temporary = self.folder.join("tmp").join(unique_name());
+        let copied = File::open(spool).and_then(|mut message| {
+            let mut copy = create(&temporary)?;
+            io::copy(&mut message, &mut copy)?;
+            copy.sync_all()?;
+            fs::rename(&temporary, path)
+        });
+        if copied.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        copied
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 fn remove_abandoned(entry: &DirEntry) -> io::Result<()> {
@@ -68,31 +99,29 @@ impl Spool {
         &self.name
     }
 
-    /// Links the message into each of these mailboxes. On success it is on disk in all of them, and
+    /// Puts the message into each of these mailboxes. On success it is on disk in all of them, and
     /// survives a crash of the machine. On an error it is in none, unless the machine crashes.
     pub(crate) fn deliver(&mut self, mailboxes: &[&Maildir]) -> io::Result<()> {
         self.file.flush()?;
         Fibers::offload(|| {
             self.file.get_ref().0.sync_all()?;
-            let mut links = Vec::new();
-            let delivered = self.link(mailboxes, &mut links);
+            let mut paths = Vec::new();
+            let delivered = self.deliver_to(mailboxes, &mut paths);
             if delivered.is_err() {
                 // The client is told of the error, and sends the message again.
-                for link in links {
-                    let _ = fs::remove_file(link);
+                for path in paths {
+                    let _ = fs::remove_file(path);
                 }
             }
             delivered
         })
     }
 
-    fn link(&self, mailboxes: &[&Maildir], links: &mut Vec<PathBuf>) -> io::Result<()> {
+    fn deliver_to(&self, mailboxes: &[&Maildir], paths: &mut Vec<PathBuf>) -> io::Result<()> {
         for mailbox in mailboxes {
-            let link = mailbox.folder.join("new").join(&self.name);
-            fs::hard_link(&self.path, &link)?;
-            links.push(link);
+            paths.push(mailbox.deliver(&self.path, &self.name)?);
         }
-        links.iter().filter_map(|link| link.parent()).try_for_each(sync)
+        paths.iter().filter_map(|path| path.parent()).try_for_each(sync)
     }
 }
 

@@ -88,10 +88,15 @@ const CAPABILITIES: [&str; 6] =
 impl Session<'_> {
     fn answer(&mut self, line: &str) -> Result<Answer, Refusal> {
         let (verb, argument) = match line.split_once(' ') {
-            Some((verb, argument)) => (verb, Some(argument)),
-            None => (line, None),
+            Some((verb, argument)) => (verb.to_ascii_uppercase(), Some(argument)),
+            None => (line.to_ascii_uppercase(), None),
         };
-        match (verb.to_ascii_uppercase().as_str(), argument) {
+        let argument = match &*verb {
+            "PASS" => argument,
+            // Trailing spaces are tolerated, except at the end of a password.
+            _ => argument.map(|text| text.trim_end_matches(' ')).filter(|text| !text.is_empty()),
+        };
+        match (&*verb, argument) {
             ("CAPA", None) => Ok(lines("capabilities", CAPABILITIES.map(str::to_owned).to_vec())),
             ("QUIT", None) => self.quit(),
             (verb, argument) => match &mut self.state {

@@ -62,6 +62,7 @@ struct Session<'a> {
 }
 
 struct Client {
+    /// As [`traceable`] returns it.
     name: String,
     /// Whether it said EHLO, which allows parameters.
     is_extended: bool,
@@ -143,7 +144,7 @@ impl<'a> Session<'a> {
     fn obey(&mut self, command: Command) -> Result<Reply, Refusal> {
         match command {
             Command::Hello { name, is_extended } => {
-                self.client = Some(Client { name: name.to_owned(), is_extended });
+                self.client = Some(Client { name: traceable(name), is_extended });
                 self.envelope = None;
                 Ok(self.welcome(is_extended).into())
             }
@@ -231,7 +232,6 @@ impl<'a> Session<'a> {
         Ok(stored.unwrap_or_else(|defect| match defect {
             Defect::BareLineEnd => "554 message with CR or LF by itself".into(),
             Defect::Nul => "554 message with NUL".into(),
-            Defect::LineTooLong => "500 line too long".into(),
             Defect::TooLarge => "552 message too large".into(),
             Defect::NotWritten(error) => not_stored(&error).into(),
         }))
@@ -254,6 +254,12 @@ impl<'a> Session<'a> {
             client.name, self.smtp.users.domain
         )
     }
+}
+
+/// A client's name for a header field. What is part of neither a domain nor an address becomes `?`,
+/// so that the name cannot look like another part of the field.
+fn traceable(name: &str) -> String {
+    name.replace(|c: char| !c.is_ascii_alphanumeric() && !"-_.:%[]".contains(c), "?")
 }
 
 fn not_stored(error: &io::Error) -> Refusal {
