@@ -1,5 +1,6 @@
 //! One message to many connections: a chat. Try it with `nc 127.0.0.1 2525`, twice.
 
+use socketserver::services::chat_line;
 use socketserver::{
     Broadcast, Connection, HandlerResult, StreamRequestHandler, ThreadingTcpServer,
 };
@@ -12,7 +13,8 @@ impl StreamRequestHandler for Chat {
         let member = self.0.join(connection)?;
         let mut line = Vec::new();
         while connection.read_line(&mut line)? > 0 {
-            member.send_to_others(&line); // waits for no client
+            // Without what would control a terminal. This waits for no client.
+            member.send_to_others(chat_line(&line) + "\n");
             line.clear();
         }
         Ok(())
