@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use super::buffer::{self, InputBuffer};
 use super::buffer_cache::BufferCache;
-use super::timeouts::Limit;
+use super::timeouts::WriteProgress;
 use super::{Connection, line};
 use crate::close_reason::CloseReason;
 use crate::net::{IoTimeout, SharedStream};
@@ -13,14 +13,12 @@ use crate::net::{IoTimeout, SharedStream};
 impl Connection {
     pub(super) fn send(&mut self, more: &[u8]) -> io::Result<()> {
         self.check_shutdown();
-        let (mut started, mut limit) = (None, Limit::Write);
+        let mut progress = WriteProgress::new();
         let timeouts = &self.timeouts;
-        let sent = self.stream.write_all([&self.output, more], |written| {
-            let timeout;
-            (timeout, limit) = timeouts.for_write(&mut started, written);
-            timeout
-        });
-        let sent = sent.map_err(|error| timeouts.name_timeout(error, limit));
+        let sent = self
+            .stream
+            .write_all([&self.output, more], |written| timeouts.for_write(&mut progress, written));
+        let sent = sent.map_err(|error| timeouts.name_timeout(error, progress.limit));
         self.is_broken |= sent.is_err();
         self.output.clear();
         self.record_failure(sent)

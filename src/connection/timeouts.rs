@@ -40,6 +40,19 @@ pub(super) enum Limit {
     Rate,
 }
 
+/// The progress of a write. Not a part of [`Timeouts`]: it ends with the write.
+pub(super) struct WriteProgress {
+    /// With a minimal rate: the time of the first wait.
+    started: Option<Instant>,
+    pub(super) limit: Limit,
+}
+
+impl WriteProgress {
+    pub(super) fn new() -> WriteProgress {
+        WriteProgress { started: None, limit: Limit::Write }
+    }
+}
+
 impl Timeouts {
     pub(super) fn new(settings: &Settings) -> Timeouts {
         Timeouts {
@@ -116,21 +129,28 @@ impl Timeouts {
         Ok((IoTimeout::Deadline(deadline), limit))
     }
 
-    /// How long the next wait of a write may take, and the limit that says so. `started` is set by
-    /// the first call for a write, `written` counts its bytes so far.
+    /// How long the next wait of a write may take, whose `limit` is set to the one that says so.
     #[inline(always)]
-    pub(super) fn for_write(
+    pub(super) fn for_write(&self, write: &mut WriteProgress, written: usize) -> IoTimeout {
+        match self.rate {
+            None => IoTimeout::Socket(self.write),
+            Some(rate) => self.for_next_write(rate, write, written),
+        }
+    }
+
+    #[inline(never)]
+    fn for_next_write(
         &self,
-        started: &mut Option<Instant>,
+        rate: MinRate,
+        write: &mut WriteProgress,
         written: usize,
-    ) -> (IoTimeout, Limit) {
-        let Some(rate) = self.rate else { return (IoTimeout::Socket(self.write), Limit::Write) };
+    ) -> IoTimeout {
         let now = Instant::now();
-        let started = *started.get_or_insert(now);
+        let started = *write.started.get_or_insert(now);
         let rate = (deadline(started, Some(rate.time_for(written))), Limit::Rate);
-        let write = (deadline(now, self.write), Limit::Write);
-        let (deadline, limit) = earlier(rate, write);
-        (IoTimeout::Deadline(deadline), limit)
+        let (deadline, limit) = earlier(rate, (deadline(now, self.write), Limit::Write));
+        write.limit = limit;
+        IoTimeout::Deadline(deadline)
     }
 
     /// Replaces a bare `TimedOut` by the error of the limit that was exceeded. Not `ETIMEDOUT`,
