@@ -299,28 +299,37 @@ fn serve_beside_threads(situation: &str) {
         let wait = wait.clone();
         thread::spawn(move || _ = wait.lock().recv());
     }
-    for _ in 0..200 {
-        // Threads that are over are no obstacle.
-        thread::spawn(|| ()).join().unwrap();
-        let mut mixin = Forking::new();
-        if situation == "promised" {
-            // SAFETY: nothing is forked here.
-            mixin = mixin.with_other_threads(unsafe { ForkDespiteThreads::new() });
-        }
-        match mixin.start() {
-            Ok(()) => {}
-            Err(error @ Error::OtherThreads { .. }) => {
-                // The server says so too, instead of serving.
-                let server = ForkingTcpServer::bind("127.0.0.1:0", Echo).unwrap();
-                let refusal = server.serve_forever().unwrap_err();
-                assert_eq!(refusal.to_string(), error.to_string());
-                return println!("{error}");
-            }
-            Err(error) => panic!("{error}"),
-        }
+    let mut mixin = Forking::new();
+    if situation == "promised" {
+        // SAFETY: nothing is forked here.
+        mixin = mixin.despite_threads(unsafe { ForkDespiteThreads::new() });
+    }
+    let server = TcpServer::builder().mixin(StartOnly(mixin));
+    match server.bind("127.0.0.1:0", Echo).unwrap().serve_forever() {
+        Ok(()) => println!("may serve"),
+        Err(error @ Error::OtherThreads { .. }) => println!("{error}"),
+        Err(error) => panic!("{error}"),
     }
     drop(keep);
-    println!("may serve");
+}
+
+/// Starts a forking server again and again, and serves nothing.
+struct StartOnly(Forking);
+
+impl Mixin for StartOnly {
+    fn start(&self, server: &BaseServer) -> Result<()> {
+        for _ in 0..200 {
+            // An exited thread does not count.
+            thread::spawn(|| ()).join().unwrap();
+            self.0.start(server)?;
+        }
+        server.handle().shutdown();
+        Ok(())
+    }
+
+    fn process_request(&self, _server: &BaseServer, _request: Request) {
+        unreachable!()
+    }
 }
 
 fn tcp_builder(max_children: usize) -> Builder<Tcp, Forking> {

@@ -45,6 +45,7 @@ use crate::sys::signals::{self, BlockedSignals};
 /// program are left alone. Each of `SIGINT` and `SIGTERM` ends a child gracefully the first time;
 /// it is sent `SIGTERM` when its parent dies, or the thread of it that served.
 #[derive(Debug)]
+#[must_use = "a mixin does nothing until a server is built with it"]
 pub struct Forking {
     max_children: usize,
     despite_threads: Option<ForkDespiteThreads>,
@@ -86,7 +87,7 @@ impl Forking {
 
     /// Forks although the process has other threads; see [`ForkDespiteThreads::new`] for what
     /// that promises.
-    pub fn with_other_threads(mut self, promise: ForkDespiteThreads) -> Forking {
+    pub fn despite_threads(mut self, promise: ForkDespiteThreads) -> Forking {
         self.despite_threads = Some(promise);
         self
     }

@@ -85,15 +85,16 @@ pub trait Mixin: Send + Sync + 'static {
         Ok(())
     }
 
-    /// How many requests it runs at a time; more of them wait in the backlog, whatever the
-    /// overload policy. By default there is no limit besides the server's
-    /// [`max_connections`](crate::Builder::max_connections).
+    /// How many requests run at a time; further ones wait in the backlog, whatever the overload
+    /// policy. It is what `max_threads`, `max_children` and `max_fibers` set. By default there is no
+    /// limit besides the server's [`max_connections`](crate::Builder::max_connections).
     fn max_requests(&self) -> usize {
         usize::MAX
     }
 
     /// Waits for a request: [`BaseServer::next_request_or_ready`], for a mixin that has something else
     /// to look after meanwhile. `deadline` is `None` when serving for ever.
+    #[must_use = "dropping a request closes its connection"]
     fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {
         server.next_request_or_ready(deadline, None)
     }

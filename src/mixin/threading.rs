@@ -29,6 +29,7 @@ use crate::state::ServerHandle;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "a mixin does nothing until a server is built with it"]
 pub struct Threading {
     max_threads: usize,
     options: ThreadOptions,

@@ -68,6 +68,7 @@ use worker_shared::{Message, Workers};
 /// [`stack_size`](Fibers::stack_size) says what happens when a stack is too small. A handler that
 /// does not end is left behind by a stop, and with it all others of its worker.
 #[derive(Debug)]
+#[must_use = "a mixin does nothing until a server is built with it"]
 pub struct Fibers {
     max_fibers: usize,
     worker_count: usize,
