@@ -113,9 +113,8 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     ///
     /// # Errors
     /// [`Error::ShutDown`] when it was shut down before, [`Error::OtherThreads`] from a forking
-    /// server beside other threads, [`Error::System`] when the workers of
-    /// [`Fibers`](crate::Fibers) cannot be started. Nothing that happens to a connection, and no shortage of the
-    /// system's, ends it.
+    /// server beside other threads, [`Error::System`] when the workers of a fiber server cannot be
+    /// started. Nothing that happens to a connection, and no shortage of the system's, ends it.
     pub fn serve_forever(self) -> Result<()> {
         self.start()?;
         self.serve()
