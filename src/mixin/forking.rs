@@ -1,4 +1,4 @@
-//! A process per request: children that are watched, and reaped by their own descriptors.
+//! [`Forking`]: a process per request; children are watched and reaped by their pidfds.
 
 use std::io;
 use std::net::Shutdown;
@@ -22,14 +22,14 @@ use crate::sys::signals::{self, BlockedSignals};
 
 /// Serves each request in a child process of its own.
 ///
-/// A handler that crashes, leaks or is killed takes nobody along, and each runs with its own copy
-/// of memory: what it changes is gone when it ends, so that nothing can be shared between
-/// connections this way. The child leaves by `_exit`: no destructors of the program run in it, and
-/// what it wrote to [`std::io::stdout`] without a newline is lost unless it is flushed.
+/// A handler that crashes, leaks or is killed does not affect the others. Each runs with its own
+/// copy of memory: its changes are lost when it ends, so that connections cannot share state this
+/// way. The child exits by `_exit`: the program's destructors do not run in it, and output to
+/// [`std::io::stdout`] without a newline is lost unless it is flushed.
 ///
-/// The server takes over its process: it refuses to run beside other threads
-/// ([`Error::OtherThreads`]), since a child would inherit the locks that they hold at that moment,
-/// and nobody to release them. There is no [`spawn`](crate::Server::spawn) for it:
+/// The server refuses to run beside other threads ([`Error::OtherThreads`]): a child would inherit
+/// the locks that they hold at the fork, but not the threads that release them. There is no
+/// [`spawn`](crate::Server::spawn) for it:
 ///
 /// ```compile_fail
 /// use socketserver::{ForkingTcpServer, services::Hello};
@@ -38,13 +38,14 @@ use crate::sys::signals::{self, BlockedSignals};
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 ///
-/// What a fork costs grows with the program: linked statically (`-C target-feature=+crt-static`) it
-/// takes about a fifth less.
+/// The cost of a fork grows with the program; a statically linked one
+/// (`-C target-feature=+crt-static`) takes about a fifth less.
 ///
-/// Children are reaped as soon as they end, by their own descriptors; other children of the
-/// program are left alone. Each of `SIGINT` and `SIGTERM` ends a child gracefully the first time;
-/// it is sent `SIGTERM` when its parent dies, or the thread of it that served.
+/// Children are reaped as soon as they end, by their pidfds; other children of the program are left
+/// alone. The first `SIGINT` and the first `SIGTERM` end a child gracefully. It is sent `SIGTERM`
+/// when the parent's thread that forked it exits.
 #[derive(Debug)]
+#[must_use = "a mixin does nothing until a server is built with it"]
 pub struct Forking {
     max_children: usize,
     despite_threads: Option<ForkDespiteThreads>,
@@ -57,12 +58,12 @@ struct ChildProcesses {
     dev_null: DevNull,
 }
 
-/// The status of a child whose connection ended with an error or at a limit, and of one whose
-/// handler panicked.
+/// The exit status of a child whose request ended with an error or at a limit.
 const FAILED: i32 = 1;
+/// The exit status of a child whose handler panicked.
 const PANICKED: i32 = 101;
 
-/// How long a killed child may take to be gone; the kernel needs well under a millisecond.
+/// How long a killed child may take to exit; the kernel needs well under a millisecond.
 const KILL_GRACE: Duration = Duration::from_secs(1);
 
 impl Default for Forking {
@@ -77,16 +78,16 @@ impl Forking {
         Forking { max_children: 40, despite_threads: None, processes: OnceLock::new() }
     }
 
-    /// How many children run at a time; further requests wait in the backlog. 40 by default, as in
-    /// CPython. Zero counts as one.
+    /// How many requests run at a time, each in a child; further ones wait in the backlog. 40 by
+    /// default, as in CPython. Zero counts as one.
     pub fn max_children(mut self, children: usize) -> Forking {
         self.max_children = children;
         self
     }
 
-    /// Forks although the process has other threads; see [`ForkDespiteThreads::new`] for what
-    /// that promises.
-    pub fn with_other_threads(mut self, promise: ForkDespiteThreads) -> Forking {
+    /// Forks although the process has other threads; see [`ForkDespiteThreads::new`] for what the
+    /// caller promises.
+    pub fn despite_threads(mut self, promise: ForkDespiteThreads) -> Forking {
         self.despite_threads = Some(promise);
         self
     }
@@ -109,7 +110,7 @@ impl Forking {
 
     fn fork(&self) -> Result<(&ChildProcesses, Fork)> {
         let processes = self.processes().map_err(Error::system("watch children"))?;
-        // Keeps a descriptor free to watch the child by, so that none is forked in vain.
+        // Reserves the descriptor for the pidfd: without one, do not fork.
         let _reserved = processes.dev_null.reserve().map_err(Error::system("watch a child"))?;
         let fork = fork::fork(self.permit()?).map_err(Error::system("fork"))?;
         Ok((processes, fork))
@@ -120,13 +121,13 @@ impl Forking {
         for (pid, exit, registration) in processes.children.reap() {
             match exit {
                 Some(exit) if exit.is_success() => {}
-                // The child itself has counted why, and handled the error.
+                // The child has counted its outcome and handled the error.
                 Some(exit @ Exit::Status(FAILED | PANICKED)) => log::debug!("child {pid} {exit}"),
                 Some(exit) => {
                     log::warn!("child {pid} {exit}");
                     registration.state.stats().failed.add_one();
                 }
-                None => log::debug!("child {pid} was reaped by somebody else"),
+                None => log::debug!("child {pid} was reaped by another waiter"),
             }
         }
     }
@@ -146,10 +147,10 @@ impl Mixin for Forking {
                 run_child(processes, parent, signals, server, request)
             }
             Ok((processes, Fork::Parent(pid))) => {
-                // The connection stays open here, in the registry, for a stop or a disconnect;
-                // its place is taken until the child ends.
-                let (work, registration) = request.into_parts();
-                drop(work);
+                // The registry keeps the connection open here, for a stop or a disconnect. It
+                // counts as active until the child ends.
+                let (task, registration) = request.into_parts();
+                drop(task);
                 let state = registration.state.clone();
                 if let Err(error) = processes.children.add(pid, registration) {
                     state.stats().failed.add_one();
@@ -209,6 +210,23 @@ impl Mixin for Forking {
     }
 }
 
+/// Serves a request in the child, and exits. The order of these steps matters:
+///
+/// 1. Expect the parent to shut down the read side in a stop. From then on, EOF may be the stop
+///    rather than the client's.
+/// 2. Install the child's signal handlers, and then unblock the signals, which are blocked since
+///    before the fork. A signal that arrived in between drains the connection instead of running
+///    the parent's handler.
+/// 3. Ask for `SIGTERM` at the parent's death, which the handlers now expect.
+/// 4. Replace the descriptors of the parent's accept loop, so that the listener closes with the
+///    parent, and the child does not wake the accept loop.
+/// 5. Forget the siblings and the other connections, which closes the child's copies of their
+///    descriptors.
+/// 6. Run the handler.
+/// 7. Count the outcome, in memory that is shared with the parent.
+/// 8. Shut down the connection, which the parent has open too.
+/// 9. Forget the registration: the parent releases it when the child has exited.
+/// 10. Exit without destructors, with a status that tells the parent what is counted already.
 fn run_child(
     processes: &ChildProcesses,
     parent: Pid,
@@ -217,10 +235,9 @@ fn run_child(
     request: Request,
 ) -> ! {
     let reason = catch_unwind(AssertUnwindSafe(|| {
-        let (work, registration) = request.into_parts();
-        let stream = work.shared_stream().cloned();
+        let (task, registration) = request.into_parts();
+        let stream = task.shared_stream().cloned();
         if let Some(stream) = &stream {
-            // By the parent, when it stops.
             stream.assume_read_shutdown();
         }
         signals::drain_on_signals(stream.as_ref().and_then(|stream| stream.inner().as_fd()));
@@ -228,24 +245,15 @@ fn run_child(
         if let Err(error) = signals::end_with_parent(parent) {
             log::warn!("a child may outlive its parent: {error}");
         }
-        let [listener, waker] = server.inherited();
-        // A datagram is answered through the socket that it came in by.
-        let listener = stream.is_some().then_some(listener);
-        let inherited = [listener, Some(waker), Some(processes.children.as_fd())];
-        for inherited in inherited.into_iter().flatten() {
-            if let Err(error) = processes.dev_null.replace(inherited) {
-                log::warn!("a child cannot let go of a descriptor: {error}");
-            }
-        }
+        release_inherited(processes, server, stream.is_some());
         processes.children.forget();
         let state = &registration.state;
         state.registry.retain_only(registration.id);
         state.rejected.clear_in_child();
 
-        let reason = work.run();
+        let reason = task.run();
         state.stats().ended_for(reason).add_one();
         if let Some(stream) = stream {
-            // The parent holds the connection too, and would keep the client waiting for its end.
             let _ = stream.inner().shutdown(Shutdown::Both);
         }
         std::mem::forget(registration);
@@ -258,4 +266,17 @@ fn run_child(
         ) => 0,
         Ok(_) => FAILED,
     })
+}
+
+/// Replaces the parent's descriptors in a child, but for a datagram's socket: the reply is sent
+/// through it.
+fn release_inherited(processes: &ChildProcesses, server: &BaseServer, is_stream: bool) {
+    let [listener, waker] = server.inherited();
+    let listener = is_stream.then_some(listener);
+    let inherited = [listener, Some(waker), Some(processes.children.as_fd())];
+    for descriptor in inherited.into_iter().flatten() {
+        if let Err(error) = processes.dev_null.replace(descriptor) {
+            log::warn!("a child keeps a descriptor of its parent: {error}");
+        }
+    }
 }

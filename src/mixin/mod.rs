@@ -1,4 +1,4 @@
-//! Who runs a request: [`Mixin`] and the four that are built in.
+//! [`Mixin`]: where requests run; and the four built-in mixins.
 
 #[cfg(feature = "fibers")]
 mod fibers;
@@ -21,11 +21,11 @@ pub use forking::Forking;
 pub use sequential::Sequential;
 pub use threading::Threading;
 
-/// Who runs a request: on which thread, in which process.
+/// Decides where a request runs: on which thread, in which process.
 ///
-/// The one required method, [`process_request`](Mixin::process_request), is CPython's: it gets a
-/// request that has been admitted, and sees to it that [`Request::finish`] is called somewhere.
-/// While it runs, the server accepts nobody else. A pool of two threads, for example:
+/// The one required method, [`process_request`](Mixin::process_request), is CPython's: it gets an
+/// admitted request, and sees to it that [`Request::finish`] is called, here or elsewhere. Until it
+/// returns, the accept loop accepts no other request. A pool of two threads, for example:
 ///
 /// ```
 /// use std::sync::{Mutex, mpsc};
@@ -59,7 +59,7 @@ pub use threading::Threading;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 ///
-/// `Box<dyn Mixin>` is a `Mixin`, so that a program can choose by a flag:
+/// `Box<dyn Mixin>` is a `Mixin`, so that a program can choose at run time:
 ///
 /// ```
 /// use socketserver::extend::Mixin;
@@ -72,7 +72,7 @@ pub use threading::Threading;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 pub trait Mixin: Send + Sync + 'static {
-    /// Runs one request, or hands it on.
+    /// Runs a request, or hands it to another thread or process.
     fn process_request(&self, server: &BaseServer, request: Request);
 
     /// Called once before serving, on the thread that called
@@ -87,36 +87,38 @@ pub trait Mixin: Send + Sync + 'static {
         Ok(())
     }
 
-    /// How many requests it runs at a time; more of them wait in the backlog, whatever the
-    /// overload policy. By default there is no limit besides the server's
-    /// [`max_connections`](crate::Builder::max_connections).
+    /// How many requests run at a time; further ones wait in the backlog, whatever the overload
+    /// policy. It is what `max_threads`, `max_children` and `max_fibers` set. By default there is no
+    /// limit besides the server's [`max_connections`](crate::Builder::max_connections).
     fn max_requests(&self) -> usize {
         usize::MAX
     }
 
-    /// Waits for a request: [`BaseServer::next_request_or_ready`], for a mixin that has something else
-    /// to look after meanwhile. `deadline` is `None` when serving for ever.
+    /// Waits for a request. A mixin that also has to wait for a descriptor of its own passes it to
+    /// [`BaseServer::next_request_or_ready`] here. `deadline` is `None` in `serve_forever`.
+    #[must_use = "dropping a request closes its connection"]
     fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {
         server.next_request_or_ready(deadline, None)
     }
 
-    /// During a stop: waits until all requests have ended, or `deadline()`, which may become
-    /// earlier meanwhile. Returns whether all have ended.
+    /// During a stop: waits until all requests have ended or `deadline()` has passed. The deadline
+    /// may become earlier during the wait. Returns whether all requests have ended.
     fn wait(&self, server: &ServerHandle, deadline: &dyn Fn() -> Instant) -> bool {
         server.state().registry.wait_until_empty(deadline)
     }
 
-    /// During a stop: the deadline is near, and requests are still running. Their connections
-    /// have been cut off.
+    /// During a stop: called shortly before its deadline if requests are still running. Their
+    /// connections have been shut down.
     fn terminate(&self) {}
 
-    /// At the end of a stop: lets go of threads, processes and whatever else it holds.
+    /// At the end of a stop: releases threads, processes and other resources. Also called when
+    /// [`start`](Mixin::start) has failed.
     fn close(&self, server: &ServerHandle) {
         let _ = server;
     }
 }
 
-/// A mixin whose server can run on a thread of its own beside the rest of the program
+/// A mixin whose server can run on a thread of its own
 /// ([`Server::spawn`](crate::Server::spawn)). [`Forking`] is not one: a process with threads
 /// cannot safely fork.
 pub trait Spawnable: Mixin {}

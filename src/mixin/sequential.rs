@@ -1,4 +1,4 @@
-//! One request after the other, on the thread that accepts.
+//! [`Sequential`]: one request at a time, on the thread that accepts.
 
 use std::io;
 use std::net::Shutdown;
@@ -14,16 +14,15 @@ use crate::sys::poll::poll;
 
 /// Serves one request at a time; all others wait in the backlog.
 ///
-/// The right choice for requests that are short, and for handlers that must not run twice at a
-/// time. A client that stays connected keeps everybody else out: a
-/// [`read_timeout`](crate::Builder::read_timeout) bounds for how long. A stop does not wait for
-/// such a client: it reads end-of-file.
+/// For short requests, and for handlers that must not run concurrently. A connected client keeps
+/// all others waiting; a [`read_timeout`](crate::Builder::read_timeout) bounds how long. A stop
+/// does not wait for the client: the handler reads end-of-file.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sequential;
 
 impl Mixin for Sequential {
     fn process_request(&self, server: &BaseServer, request: Request) {
-        // The only thread is about to wait for the client, so it listens for the stop meanwhile.
+        // While the only thread waits for the client, it also waits for the shutdown signal.
         let watch = WaitForStreamOrStop { state: server.state().clone() };
         request.wait_with(watch);
         let _reason = request.finish();
@@ -46,8 +45,7 @@ impl Wait for WaitForStreamOrStop {
         loop {
             let stopping = state.is_stopping();
             if stopping {
-                // Asked for while the handler was at something else, and there is no other thread
-                // to notice it.
+                // No other thread has noticed that the stop was requested.
                 state.begin_stop();
             }
             let force = stopping.then(|| state.schedule().force);
@@ -55,7 +53,7 @@ impl Wait for WaitForStreamOrStop {
             let wake_up = [deadline, force].into_iter().flatten().min();
             let [stop, ready] = poll([stop, Some((fd, interest))], [], wake_up)?;
             if stop {
-                // Shuts this connection's read side among others, which makes it ready.
+                // Shuts down the read side of this connection, which makes it ready.
                 state.begin_stop();
             } else if ready {
                 return Ok(());

@@ -1,7 +1,6 @@
-//! A thread per request; threads that are done wait a while for the next one.
+//! [`Threading`]: a thread per request; idle threads are reused.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use super::Mixin;
@@ -14,11 +13,11 @@ use crate::state::ServerHandle;
 
 /// Serves each request on a thread of its own.
 ///
-/// A thread that is done waits [`idle_time`](Threading::idle_time) for another request, so that
-/// short connections cost no thread each and a burst of threads is given back. A few of them wait
-/// at the listener itself, and take turns at what comes; the others for what those few are too busy
-/// for, the one that was busy last getting it first. When the system will start no more threads,
-/// the newcomer is refused and everybody else served.
+/// An idle thread waits [`idle_time`](Threading::idle_time) for another request and then exits, so
+/// that short connections do not need a new thread each, and the threads of a burst are returned.
+/// Up to four idle threads accept connections themselves. The others wait for connections that the
+/// accept loop hands over, the last one to become idle first. If the system cannot start a thread,
+/// the new connection is refused; the others are served on.
 ///
 /// ```
 /// use socketserver::{Threading, ThreadingTcpServer, services::Echo};
@@ -29,26 +28,25 @@ use crate::state::ServerHandle;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "a mixin does nothing until a server is built with it"]
 pub struct Threading {
     max_threads: usize,
     options: ThreadOptions,
     pool: Arc<ThreadPool<Task>>,
-    /// Whether the server takes any number of requests, or one for each call of
-    /// `handle_request`.
-    serves: AtomicBool,
+    /// Where idle threads accept. Not set under `handle_request`, which accepts by itself.
+    listener: OnceLock<Weak<Listener>>,
 }
 
-/// A request, and those that come to the same thread after it.
+/// A request, and those that the thread accepts after it.
 #[derive(Debug)]
 struct Task {
     request: Request,
-    /// Where the thread itself may look for the next one.
     listener: Weak<Listener>,
     idle_time: Duration,
 }
 
 impl Task {
-    fn work(self) {
+    fn run(self) {
         let Task { request, listener, idle_time } = self;
         let mut next = Some(request);
         while let Some(request) = next {
@@ -68,18 +66,18 @@ impl Threading {
     /// Threading with its defaults.
     pub fn new() -> Threading {
         let options = ThreadOptions { stack_size: 512 * 1024, idle_time: Duration::from_secs(10) };
-        let (pool, serves) = (Arc::new(ThreadPool::new(Task::work)), AtomicBool::new(false));
-        Threading { max_threads: usize::MAX, options, pool, serves }
+        let pool = Arc::new(ThreadPool::new(Task::run));
+        Threading { max_threads: usize::MAX, options, pool, listener: OnceLock::new() }
     }
 
-    /// The stack of each thread, in bytes; 512 KiB by default. It is address space: memory is
-    /// used as far down as a handler reaches. The system has a lower bound of its own.
+    /// The stack of each thread, in bytes; 512 KiB by default. The size is address space: memory is
+    /// used as deep as a handler's calls reach. The system has a minimum.
     pub fn stack_size(mut self, bytes: usize) -> Threading {
         self.options.stack_size = bytes;
         self
     }
 
-    /// How many requests run at a time; more of them wait in the backlog. Zero counts as one. By
+    /// How many requests run at a time; further ones wait in the backlog. Zero counts as one. By
     /// default there is no limit besides the server's
     /// [`max_connections`](crate::Builder::max_connections).
     pub fn max_threads(mut self, threads: usize) -> Threading {
@@ -87,8 +85,8 @@ impl Threading {
         self
     }
 
-    /// How long a thread that is done waits for another request; 10 s by default, and for the few
-    /// at the listener up to three times as long. Zero: not at all.
+    /// How long an idle thread waits for another request; 10 s by default. A thread that accepts
+    /// by itself waits up to three times as long. Zero: threads exit after one request.
     pub fn idle_time(mut self, time: Duration) -> Threading {
         self.options.idle_time = time;
         self
@@ -96,14 +94,15 @@ impl Threading {
 }
 
 impl Mixin for Threading {
-    fn start(&self, _server: &BaseServer) -> Result<()> {
-        self.serves.store(true, Ordering::Relaxed);
+    fn start(&self, server: &BaseServer) -> Result<()> {
+        if !self.options.idle_time.is_zero() {
+            let _ = self.listener.set(Arc::downgrade(server.listener()));
+        }
         Ok(())
     }
 
-    fn process_request(&self, server: &BaseServer, request: Request) {
-        let may_accept = self.serves.load(Ordering::Relaxed) && !self.options.idle_time.is_zero();
-        let listener = if may_accept { Arc::downgrade(server.listener()) } else { Weak::new() };
+    fn process_request(&self, _server: &BaseServer, request: Request) {
+        let listener = self.listener.get().cloned().unwrap_or_default();
         let task = Task { request, listener, idle_time: self.options.idle_time };
         if let Err((task, error)) = self.pool.execute(task, self.options) {
             task.request.refuse(&error);

@@ -11,7 +11,7 @@ pub(crate) use rustix::process::Pid;
 use super::signals::BlockedSignals;
 
 /// The caller's promise that forking is safe although the process has other threads; see
-/// [`Forking::with_other_threads`](crate::Forking::with_other_threads).
+/// [`Forking::despite_threads`](crate::Forking::despite_threads).
 #[derive(Clone, Copy, Debug)]
 pub struct ForkDespiteThreads(());
 

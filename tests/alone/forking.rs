@@ -299,7 +299,7 @@ fn serve_beside_threads(situation: &str) {
         let mut mixin = Forking::new();
         if situation == "promised" {
             // SAFETY: nothing is forked here.
-            mixin = mixin.with_other_threads(unsafe { ForkDespiteThreads::new() });
+            mixin = mixin.despite_threads(unsafe { ForkDespiteThreads::new() });
         }
         let builder = ForkingTcpServer::builder().mixin(StartsOnly(mixin));
         match builder.bind("127.0.0.1:0", Echo).unwrap().serve_forever() {
@@ -309,7 +309,6 @@ fn serve_beside_threads(situation: &str) {
         }
     }
     drop(keep);
-    println!("may serve");
 }
 
 /// Shuts the server down as soon as it has started.

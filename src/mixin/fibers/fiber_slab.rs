@@ -1,4 +1,4 @@
-//! Where a worker keeps its fibers, and what it knows of each.
+//! [`FiberSlab`]: the fibers of a worker by key, and the state of each.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use crate::sys::epoll::Event;
 use crate::sys::fiber::Fiber;
 use crate::sys::prefetch::Span;
 
-/// A fiber's place; nobody who has the same place later has the same key.
+/// A fiber's slot and the generation of the slot, which tells the fiber from later ones in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     index: u32,
@@ -15,7 +15,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// One number for both, below 2^63.
+    /// Both in one number, for epoll. It is below 2^63.
     pub(super) fn number(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
@@ -25,44 +25,43 @@ impl Key {
     }
 }
 
-/// What is known of a fiber.
 pub(super) struct FiberState {
     /// `None` while it runs.
     pub(super) fiber: Option<Fiber>,
     /// The request that it serves.
     pub(super) request: u64,
-    /// Where what the request needs is in memory, besides the fiber's stack.
+    /// Memory besides the fiber's stack to prefetch before the fiber is resumed.
     pub(super) spans: [Span; 3],
     pub(super) waits_for: WaitFor,
-    /// What has happened to its stream, and was not waited for since.
+    /// Events of its stream that no wait has consumed. They are edge-triggered.
     pub(super) event: Event,
-    /// Whether that is said at all.
+    /// Whether the stream is registered for events.
     pub(super) is_registered: bool,
-    /// How long it waits, while it does; `None`: for ever.
+    /// Of its current or last wait; `None`: no deadline.
     pub(super) deadline: Option<Instant>,
-    /// Whether it has waited so long in vain.
+    /// Whether its wait ended at the deadline.
     pub(super) timed_out: bool,
-    /// When its timer, of which it has one at most, goes off.
+    /// Its entry among the scheduler's timers, of which it has one at most.
     pub(super) timer: Option<Instant>,
 }
 
-/// What a fiber needs before it can go on.
+/// What a fiber waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitFor {
-    /// Its turn.
+    /// To be resumed: it is running, ready, or has yielded.
     Turn,
-    /// Its stream.
+    /// Its stream is ready.
     Stream(Interest),
-    /// Somebody's word.
+    /// Its offloaded job has ended.
     Job,
-    /// A thread that does something for it.
+    /// It may offload a job.
     OffloadSlot,
-    /// The time.
+    /// Its deadline has passed.
     Timer,
 }
 
 impl FiberState {
-    /// Whether the stream may be ready, going by what has happened to it since this was last asked.
+    /// Whether the stream may be ready. Consumes the event, unless it is one that lasts.
     pub(super) fn take_readiness(&mut self, interest: Interest) -> bool {
         let event = &mut self.event;
         match interest {
@@ -79,7 +78,7 @@ impl FiberState {
     }
 }
 
-/// So many fibers at least need more than what stays in the processor's caches.
+/// From this number of fibers on, their memory exceeds the processor's caches.
 const PREFETCH_THRESHOLD: usize = 256;
 
 #[derive(Default)]
@@ -115,24 +114,24 @@ impl FiberSlab {
         Key { index, generation: slot.generation }
     }
 
-    /// Their turns come soon, one after the other. With many fibers, what they need has left the
-    /// processor's caches by then; it can be fetched while another one runs.
-    pub(super) fn prepare(&mut self, next: [Option<&Key>; 2]) {
+    /// Prefetches what the next two fibers need, while another one runs: of the first its memory,
+    /// of the second its slot, which says where its memory is.
+    pub(super) fn prefetch(&mut self, next: [Option<&Key>; 2]) {
         if self.count() < PREFETCH_THRESHOLD {
             return;
         }
-        let [next, after_it] = next;
-        if let Some(slot) = after_it.and_then(|key| self.all.get(key.index as usize)) {
+        let [first, second] = next;
+        if let Some(slot) = second.and_then(|key| self.all.get(key.index as usize)) {
             Span::of(slot).prefetch();
         }
-        if let Some(fiber_state) = next.and_then(|key| self.find(*key)) {
+        if let Some(fiber_state) = first.and_then(|key| self.find(*key)) {
             for span in fiber_state.fiber.iter().map(Fiber::top).chain(fiber_state.spans) {
                 span.prefetch();
             }
         }
     }
 
-    /// `None` when it has gone.
+    /// `None` if the fiber has ended.
     pub(super) fn find(&mut self, key: Key) -> Option<&mut FiberState> {
         let slot = self.all.get_mut(key.index as usize)?;
         slot.fiber_state.as_mut().filter(|_| slot.generation == key.generation)
@@ -144,7 +143,7 @@ impl FiberSlab {
             return None;
         }
         let fiber_state = slot.fiber_state.take()?;
-        // The highest bit is for numbers that are no keys.
+        // The highest bit of a number is not set in keys.
         slot.generation = (slot.generation + 1) & (u32::MAX >> 1);
         self.free.push(key.index);
         Some(fiber_state)
@@ -160,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_found_by_the_key_of_who_had_the_place_before() {
+    fn a_key_does_not_find_a_later_fiber_in_its_slot() {
         let mut slab = FiberSlab::default();
         let others = [1, 2].map(|request| slab.insert(request));
         let mut before = Vec::new();
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_a_number_that_leaves_the_highest_ones_to_others() {
+    fn the_number_of_a_key_is_below_two_to_the_63() {
         let mut slab = FiberSlab::default();
         for generation in [0, 1, u32::MAX >> 1] {
             let key = slab.insert(1);
@@ -194,24 +193,24 @@ mod tests {
     }
 
     #[test]
-    fn what_has_event_counts_once_and_an_end_for_ever() {
+    fn readiness_is_consumed_but_an_end_lasts() {
         let mut slab = FiberSlab::default();
         let key = slab.insert(1);
         let fiber_state = slab.find(key).unwrap();
         let is_ready = |fiber_state: &mut FiberState| {
             [Interest::Read, Interest::Write].map(|interest| fiber_state.take_readiness(interest))
         };
-        let nothing = Event::default();
+        let none = Event::default();
         assert_eq!(is_ready(fiber_state), [false, false]);
-        fiber_state.on_event(Event { readable: true, ..nothing });
-        fiber_state.on_event(Event { writable: true, ..nothing });
+        fiber_state.on_event(Event { readable: true, ..none });
+        fiber_state.on_event(Event { writable: true, ..none });
         assert_eq!(is_ready(fiber_state), [true, true]);
         assert_eq!(is_ready(fiber_state), [false, false]);
-        fiber_state.on_event(Event { ended: true, ..nothing });
-        fiber_state.on_event(nothing);
+        fiber_state.on_event(Event { ended: true, ..none });
+        fiber_state.on_event(none);
         assert_eq!([(); 2].map(|()| is_ready(fiber_state)), [[true, false]; 2]);
-        fiber_state.on_event(Event { broken: true, ..nothing });
-        fiber_state.on_event(nothing);
+        fiber_state.on_event(Event { broken: true, ..none });
+        fiber_state.on_event(none);
         assert_eq!([(); 2].map(|()| is_ready(fiber_state)), [[true, true]; 2]);
     }
 }

@@ -1,4 +1,4 @@
-//! A fiber per request: the handler's code on a small stack of its own, on one of a few threads.
+//! [`Fibers`]: a fiber per request, on a few worker threads.
 
 mod fiber_slab;
 mod scheduler;
@@ -28,11 +28,10 @@ use worker_shared::{Message, Workers};
 
 /// Serves each request on a fiber of its own.
 ///
-/// A fiber is to a thread what a thread is to a processor: there may be many thousands of them on a
-/// few threads. Where a handler waits for its client, its fiber is put aside, and its thread, a
-/// worker, goes on with another one that has something to do. The handler is the same plain code as
-/// under [`Threading`](super::Threading); what an idle connection costs is a page of stack, and what
-/// a message costs is no switch between threads.
+/// A few threads, the workers, run many thousands of fibers. While one handler waits for its
+/// client, its fiber is suspended, and the worker runs another. The handler is the same blocking
+/// code as under [`Threading`](super::Threading). An idle connection takes a page of stack, and a
+/// message takes no switch between threads.
 ///
 /// ```
 /// use socketserver::{FiberTcpServer, Fibers, services::Echo};
@@ -43,31 +42,32 @@ use worker_shared::{Message, Workers};
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 ///
-/// # What a handler may not do
+/// # What a handler must not do
 ///
-/// The fibers of a worker take turns, and only where they wait for their connection
-/// ([`Connection`](crate::Connection)), for [`offload`](Fibers::offload) or for
-/// [`sleep`](Fibers::sleep). So, other than on a thread of its own, a handler should not
+/// A worker switches fibers only where a handler waits: for its
+/// [`Connection`](crate::Connection), in [`offload`](Fibers::offload) and in
+/// [`sleep`](Fibers::sleep). So a handler must not
 ///
-/// - block in any other way (a file, a database, another socket, [`std::thread::sleep`], a channel)
-///   or compute for long: all connections of its worker wait meanwhile. That is what
-///   [`offload`](Fibers::offload) is for. Who keeps the others waiting is in the log, once it has
-///   been for [`slow_handler_warning`](Fibers::slow_handler_warning).
-/// - hold a lock while it reads from its connection or writes to it: another handler that waits for
-///   the lock holds up the thread that the first one would have to go on with, for ever.
-/// - keep in thread-locals what belongs to one connection: they are shared by all fibers of a
-///   worker. (A fiber stays on the worker that it began on.)
-/// - go deep: its stack has a [size](Fibers::stack_size) of its own.
+/// - block elsewhere (on a file, a database, another socket, [`std::thread::sleep`], a channel) or
+///   compute for long, since all other connections of its worker wait meanwhile. Use
+///   [`offload`](Fibers::offload) for this. A handler that blocks its worker for
+///   [`slow_handler_warning`](Fibers::slow_handler_warning) is logged.
+/// - hold a lock while it reads or writes its connection. If another handler on the same worker
+///   waits for the lock, both wait for ever: the worker cannot resume the first one.
+/// - keep the state of a connection in thread-locals, which all fibers of a worker share. (A fiber
+///   stays on its worker.)
+/// - recurse deeply: its stack is of a fixed [size](Fibers::stack_size).
 ///
-/// The connection may be used from another thread, as within [`std::thread::scope`]: that thread
-/// then waits by itself. (The scope holds up the worker until its threads have ended, unless it is
-/// offloaded.) While a panic unwinds the stack, the connection holds up its worker where it waits.
+/// Another thread may use the connection, as within [`std::thread::scope`]; it blocks where it
+/// waits. (The scope blocks the worker until its threads have ended, unless it is offloaded.) While
+/// a panic unwinds, waiting for the connection blocks the worker.
 ///
 /// # Limits
 ///
-/// [`stack_size`](Fibers::stack_size) says what happens when a stack is too small. A handler that
-/// does not end is left behind by a stop, and with it all others of its worker.
+/// [`stack_size`](Fibers::stack_size) says what happens when a stack is too small. A stop leaves a
+/// handler behind that does not end, and with it all other connections of its worker.
 #[derive(Debug)]
+#[must_use = "a mixin does nothing until a server is built with it"]
 pub struct Fibers {
     max_fibers: usize,
     worker_count: usize,
@@ -100,16 +100,16 @@ impl Fibers {
         }
     }
 
-    /// How many threads the fibers run on. By default there is one for each processor that this
-    /// process may use but one, which is left to the rest of the program, to the thread that sends
-    /// for a [`Broadcast`](crate::Broadcast), to what the system does for the network, and to
-    /// clients on the same machine. Zero counts as one.
+    /// How many threads the fibers run on. By default one less than the processors that this
+    /// process may use, but at least one. The remaining processor is for the rest of the program,
+    /// the thread that writes for a [`Broadcast`](crate::Broadcast), and the system's network
+    /// stack. Zero counts as one.
     pub fn workers(mut self, workers: usize) -> Fibers {
         self.worker_count = workers.max(1);
         self
     }
 
-    /// How many requests run at a time; more of them wait in the backlog. Zero counts as one. By
+    /// How many requests run at a time; further ones wait in the backlog. Zero counts as one. By
     /// default there is no limit besides the server's
     /// [`max_connections`](crate::Builder::max_connections).
     pub fn max_fibers(mut self, fibers: usize) -> Fibers {
@@ -117,36 +117,36 @@ impl Fibers {
         self
     }
 
-    /// The stack of each fiber, in bytes; 512 KiB by default, as
-    /// [`Threading`](super::Threading::stack_size) has, so that whatever runs there runs here.
+    /// The stack of each fiber, in bytes; 512 KiB by default, as for
+    /// [`Threading`](super::Threading::stack_size), so that the same handlers run on both.
     ///
-    /// It is address space: memory is used, a page at a time, as far down as a handler reaches, and
-    /// given back when the fiber has ended, unless another one is likely to need it soon. What the
-    /// size itself costs is page tables, about 1 KiB for each fiber; 128 KiB instead save three
-    /// quarters of that, and are plenty for handlers that use nothing but the connection: a panic
-    /// that prints its backtrace takes less than 32 KiB. There are libraries that go deeper when
-    /// they are built without optimization.
+    /// The size is address space. Memory is used page by page, as deep as a handler's calls reach,
+    /// and returned when the fiber has ended, except for some stacks that are kept for new fibers. The
+    /// size itself takes page tables, about 1 KiB for each fiber. With 128 KiB these are a quarter
+    /// of that, which is enough for handlers that use only the connection: a panic that prints its
+    /// backtrace takes less than 32 KiB. Some libraries need more when they are built without
+    /// optimization.
     ///
-    /// A handler that needs more overflows into a guard below the stack. This ends the process, as
-    /// on any thread, and a message on standard error names this setting.
+    /// A handler that needs more overflows into a guard page below the stack. This ends the
+    /// process, as on any thread, and a message on standard error names this setting.
     pub fn stack_size(mut self, bytes: usize) -> Fibers {
         self.stack_size = bytes;
         self
     }
 
-    /// For how long a handler may keep its worker to itself before the log says so; 1 s by default.
-    /// It is said once, by [`log::warn`] with the peer, within twice that time. [`Duration::MAX`]:
-    /// never.
+    /// For how long a handler may block its worker without a warning; 1 s by default. The warning
+    /// is logged once, within twice that time, and names the peer. [`Duration::MAX`]: never.
     pub fn slow_handler_warning(mut self, time: Duration) -> Fibers {
         self.slow_handler_warning = time.max(Duration::from_millis(1));
         self
     }
 
-    /// Does something that blocks, or takes long, on another thread, while this fiber is put aside
-    /// and the others go on. Returns what it returns; a panic goes on in the caller.
+    /// Runs a call that blocks, or takes long, on another thread, while this fiber is suspended and
+    /// the worker runs others. Returns its result; a panic is resumed in the caller.
     ///
-    /// It may borrow from the caller. The threads are kept for a while for others to use; where
-    /// none can be started, or outside of a fiber (under another mixin), it is simply called.
+    /// The call may borrow from the caller. Idle threads are reused for ten seconds. At most 64
+    /// calls of each worker run at a time; further ones wait. If no thread can be started, and
+    /// outside of a fiber (under another mixin), the caller runs the call itself.
     ///
     /// ```
     /// use socketserver::{Connection, Fibers, FiberTcpServer, HandlerResult, handler_fn};
@@ -163,13 +163,14 @@ impl Fibers {
         task::offload(call)
     }
 
-    /// Lets some time pass for this fiber, while the others go on; outside of a fiber it is
+    /// Suspends this fiber for some time, while the worker runs others. Outside of a fiber it is
     /// [`std::thread::sleep`].
     pub fn sleep(time: Duration) {
         task::sleep(time);
     }
 
-    /// Starts the workers unless they are running. Those with a listener also accept connections.
+    /// Starts the workers unless they are running. They accept connections at the listener; with
+    /// `Weak::new()` they do not accept.
     fn ensure_workers(
         &self,
         server: &BaseServer,
@@ -193,7 +194,7 @@ impl Fibers {
             let (state, pool) = (server.state().clone(), self.pool.clone());
             let worker = Worker::new(number, workers.clone(), state, listener.clone(), pool)?;
             let stack_size = self.stack_size;
-            let work = Job::new(move || worker.work(stack_size));
+            let work = Job::new(move || worker.run(stack_size));
             self.pool.execute(work, task::THREAD_OPTIONS).map_err(|(_, error)| error)
         };
         let started = (0..self.worker_count).try_for_each(start_worker);
@@ -213,7 +214,8 @@ impl Mixin for Fibers {
     }
 
     fn process_request(&self, server: &BaseServer, request: Request) {
-        // They have been started before, except under `handle_request`.
+        // They are running, except at the first request under `handle_request`, which accepts by
+        // itself.
         match self.ensure_workers(server, Weak::new()) {
             Ok(workers) => workers.all[workers.least_busy()].send(Message::Request(request)),
             Err(error) => request.refuse(&error),

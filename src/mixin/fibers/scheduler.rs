@@ -1,4 +1,4 @@
-//! The fibers of one worker: which of them may go on, and how the others wait.
+//! [`Scheduler`]: the fibers of one worker; which of them are ready, and what the others wait for.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -16,58 +16,58 @@ use crate::sys::fiber::{self, Fiber, Job};
 use crate::sys::prefetch::Span;
 use crate::sys::stack::{Stack, unmap_all};
 
-/// How many reads and writes a fiber may do before it is another one's turn, if there is one: a
-/// client that never ceases to send keeps the others waiting for no longer than these take.
+/// How many reads and writes a fiber may do before it yields to other ready fibers: a bound on
+/// how long a client that sends without pause delays the other clients of its worker.
 const IO_BUDGET: u32 = 8;
 
-/// How many stacks are kept for fibers to come, besides one for every four that are in use. When
-/// there are twice as many, the rest is given back.
+/// How many stacks are kept for new fibers, besides one for every four in use. Twice as many may
+/// be free before the rest is unmapped.
 const CACHED_STACKS: usize = 64;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
 
-    /// How many more reads and writes the fiber may do that this thread runs.
+    /// What is left of the running fiber's [`IO_BUDGET`].
     static BUDGET: Cell<u32> = const { Cell::new(0) };
 }
 
-/// That of this thread, if it is a worker.
+/// The scheduler of this thread, if it is a worker.
 pub(super) fn current() -> Option<Rc<Scheduler>> {
     CURRENT.with_borrow(Option::clone)
 }
 
-/// Whether the fiber that this thread runs may do one more read or write in its turn; `false` where
-/// there is none.
+/// Takes one read or write from the running fiber's budget; `false` if there is none left, and on
+/// threads that run no fibers.
 pub(super) fn consume_budget() -> bool {
     let left = BUDGET.get().checked_sub(1);
     left.inspect(|left| BUDGET.set(*left)).is_some()
 }
 
-/// Everything of a worker's that its fibers change.
+/// The part of a worker that its fibers use. It never leaves the worker's thread.
 pub(super) struct Scheduler {
-    pub(super) number: usize,
+    pub(super) index: usize,
     pub(super) workers: Arc<Workers>,
     pub(super) pool: Arc<ThreadPool<Job>>,
     pub(super) poller: Poller,
     stack_size: usize,
     stacks: RefCell<Vec<Stack>>,
     fibers: RefCell<FiberSlab>,
-    /// Those that may go on,
+    /// The fibers to resume in the next round.
     ready: RefCell<VecDeque<Key>>,
-    /// and behind them, whoever comes meanwhile, those that have given way.
+    /// The fibers that have used up their budget: resumed after those in `ready`.
     yielded: RefCell<VecDeque<Key>>,
     timers: RefCell<BTreeSet<(Instant, Key)>>,
     running: Cell<Option<Key>>,
-    /// How many threads do something for a fiber,
+    /// How many jobs the fibers have offloaded that have not ended.
     pub(super) offload_slots: Cell<usize>,
-    /// and the fibers that wait for one of them.
+    /// The fibers that wait for an offload slot.
     pub(super) offload_queue: RefCell<VecDeque<Key>>,
 }
 
 impl Scheduler {
     /// Makes this thread a worker until `work` returns.
     pub(super) fn run(
-        number: usize,
+        index: usize,
         workers: Arc<Workers>,
         pool: Arc<ThreadPool<Job>>,
         poller: Poller,
@@ -75,7 +75,7 @@ impl Scheduler {
         work: impl FnOnce(&Scheduler),
     ) {
         let scheduler = Rc::new(Scheduler {
-            number,
+            index,
             workers,
             pool,
             poller,
@@ -95,22 +95,23 @@ impl Scheduler {
     }
 
     pub(super) fn shared(&self) -> &WorkerShared {
-        &self.workers.all[self.number]
+        &self.workers.all[self.index]
     }
 
+    /// Whether no fibers are left.
     pub(super) fn is_empty(&self) -> bool {
         self.fibers.borrow().count() == 0
     }
 
-    /// A stack for a fiber to come; an error when the system has none.
-    pub(super) fn stack(&self) -> io::Result<Stack> {
-        let spare = self.stacks.borrow_mut().pop();
-        spare.map_or_else(|| Stack::new(self.stack_size), Ok)
+    /// A stack for a new fiber; an error if the system cannot map one.
+    pub(super) fn take_stack(&self) -> io::Result<Stack> {
+        let cached = self.stacks.borrow_mut().pop();
+        cached.map_or_else(|| Stack::new(self.stack_size), Ok)
     }
 
-    /// Begins a fiber for a request, and gives it its first turn. `prepare` says what it will need,
-    /// besides its stack, whenever its turn comes, and what it does.
-    pub(super) fn begin<F>(
+    /// Starts a fiber for a request, and runs it until it first waits. `prepare` returns its code,
+    /// and the memory besides its stack that is prefetched before it is resumed.
+    pub(super) fn start<F>(
         &self,
         request: u64,
         stack: Stack,
@@ -127,22 +128,31 @@ impl Scheduler {
         self.resume(key);
     }
 
-    /// Gives each of those that may go on now one turn. Whoever has become ready last is the first,
-    /// since what the system has just written for it is still in the processor's caches; and since
-    /// it is one turn each, nobody waits for longer than it takes to go round twice.
+    /// Resumes each ready fiber once. A fiber that becomes ready meanwhile waits for the next
+    /// round.
     pub(super) fn run_ready(&self) {
+        for _ in 0..self.order_round() {
+            let next = self.next_ready();
+            next.inspect(|key| self.resume(*key));
+        }
+    }
+
+    /// Orders the fibers of a round, and returns their number: first the ready ones, LIFO, since
+    /// what the system has just written for the last one is still in the processor's caches, then
+    /// those that have yielded. As each is resumed once, none waits for more than two rounds.
+    fn order_round(&self) -> usize {
         let mut ready = self.ready.borrow_mut();
         ready.make_contiguous().reverse();
         ready.append(&mut self.yielded.borrow_mut());
-        let count = ready.len();
-        drop(ready);
-        for _ in 0..count {
-            let mut ready = self.ready.borrow_mut();
-            let next = ready.pop_front();
-            self.fibers.borrow_mut().prepare([ready.front(), ready.get(1)]);
-            drop(ready);
-            next.inspect(|next| self.resume(*next));
-        }
+        ready.len()
+    }
+
+    /// Takes the next fiber of the round, and prefetches what the two after it need.
+    fn next_ready(&self) -> Option<Key> {
+        let mut ready = self.ready.borrow_mut();
+        let next = ready.pop_front();
+        self.fibers.borrow_mut().prefetch([ready.front(), ready.get(1)]);
+        next
     }
 
     fn resume(&self, key: Key) {
@@ -170,18 +180,19 @@ impl Scheduler {
         }
         let mut stacks = self.stacks.borrow_mut();
         stacks.extend(fiber.into_stack());
-        let most = CACHED_STACKS + fibers.count() / 4;
-        if stacks.len() > 2 * most {
-            // Those that have been here longest: the others are still in the caches.
-            let too_many = stacks.len() - most;
-            unmap_all(stacks.drain(..too_many));
+        let kept = CACHED_STACKS + fibers.count() / 4;
+        if stacks.len() > 2 * kept {
+            // The oldest ones: the others are still in the processor's caches.
+            let surplus = stacks.len() - kept;
+            unmap_all(stacks.drain(..surplus));
         }
         drop((fibers, stacks));
-        self.shared().dec_load();
+        self.shared().end_request();
     }
 
-    /// How long there is nothing to do unless something happens; `None`: for ever.
-    pub(super) fn idle_time(&self) -> Option<Duration> {
+    /// How long the worker may wait for events: not at all if a fiber is ready, otherwise until
+    /// the first timer; `None` if there is none.
+    pub(super) fn poll_timeout(&self) -> Option<Duration> {
         if !(self.ready.borrow().is_empty() && self.yielded.borrow().is_empty()) {
             return Some(Duration::ZERO);
         }
@@ -189,71 +200,83 @@ impl Scheduler {
         timers.first().map(|(timer, _)| timer.saturating_duration_since(Instant::now()))
     }
 
-    /// Something has happened to a fiber's stream.
+    /// Notes an event of a fiber's stream.
     pub(super) fn on_event(&self, key: Key, event: Event) {
         if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
             fiber_state.on_event(event);
             if let WaitFor::Stream(interest) = fiber_state.waits_for
                 && fiber_state.take_readiness(interest)
             {
-                fiber_state.waits_for = WaitFor::Turn;
-                self.ready.borrow_mut().push_back(key);
+                self.make_ready(key, fiber_state);
             }
         }
     }
 
-    /// A fiber has got word. It may have noticed by itself, and be at something else.
+    /// The offloaded job ended; the fiber may already have been resumed.
     pub(super) fn job_done(&self, key: Key) {
         self.wake(key, WaitFor::Job);
     }
 
-    /// Lets a fiber go on if it still awaits this.
+    /// Makes a fiber ready if this is what it waits for.
     pub(super) fn wake(&self, key: Key, waits_for: WaitFor) {
         if let Some(fiber_state) = self.fibers.borrow_mut().find(key)
             && fiber_state.waits_for == waits_for
         {
-            fiber_state.waits_for = WaitFor::Turn;
-            self.ready.borrow_mut().push_back(key);
+            self.make_ready(key, fiber_state);
         }
     }
 
-    /// Wakes those whose time has come.
+    fn make_ready(&self, key: Key, fiber_state: &mut FiberState) {
+        fiber_state.waits_for = WaitFor::Turn;
+        self.ready.borrow_mut().push_back(key);
+    }
+
+    /// Makes the fibers ready whose deadlines have passed.
     pub(super) fn fire_timers(&self) {
-        let mut timers = self.timers.borrow_mut();
-        if timers.is_empty() {
+        if self.timers.borrow().is_empty() {
             return;
         }
         let now = Instant::now();
-        while let Some((timer, key)) = timers.first().copied().filter(|(timer, _)| *timer <= now) {
-            timers.remove(&(timer, key));
-            let mut fibers = self.fibers.borrow_mut();
-            let Some(fiber_state) = fibers.find(key) else { continue };
-            fiber_state.timer = None;
-            match fiber_state.deadline {
-                // It was set for what came in time, and now something else is waited for.
-                Some(deadline) if fiber_state.waits_for != WaitFor::Turn && deadline > now => {
-                    fiber_state.timer = Some(deadline);
-                    timers.insert((deadline, key));
-                }
-                Some(_) if fiber_state.waits_for != WaitFor::Turn => {
-                    fiber_state.timed_out = true;
-                    fiber_state.waits_for = WaitFor::Turn;
-                    self.ready.borrow_mut().push_back(key);
-                }
-                _ => {}
+        while let Some(key) = self.take_expired_timer(now) {
+            if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
+                self.on_timer(key, fiber_state, now);
             }
         }
     }
 
-    // What follows is done by fibers.
+    fn take_expired_timer(&self, now: Instant) -> Option<Key> {
+        let mut timers = self.timers.borrow_mut();
+        let (_, key) = *timers.first().filter(|(timer, _)| *timer <= now)?;
+        timers.pop_first();
+        Some(key)
+    }
 
-    /// Whose turn it is.
+    /// A timer outlives the wait that it was set for, so that a wait that ends in time costs no
+    /// change of `timers`. So the fiber may be ready, or wait with a later deadline or none.
+    fn on_timer(&self, key: Key, fiber_state: &mut FiberState, now: Instant) {
+        fiber_state.timer = None;
+        if fiber_state.waits_for == WaitFor::Turn {
+            return;
+        }
+        match fiber_state.deadline {
+            Some(deadline) if deadline > now => self.set_timer(key, fiber_state, deadline),
+            Some(_) => {
+                fiber_state.timed_out = true;
+                self.make_ready(key, fiber_state);
+            }
+            None => {}
+        }
+    }
+
+    // The rest is called by fibers.
+
+    /// The fiber that calls this; `None` outside of one.
     pub(super) fn running(&self) -> Option<Key> {
         self.running.get()
     }
 
-    /// Puts the running fiber aside until it gets what it awaits; `false` when it did not until
-    /// `deadline` (`None`: for ever).
+    /// Suspends the running fiber until it gets what it waits for; `false` if the deadline passed
+    /// first (`None`: no deadline).
     pub(super) fn park(&self, key: Key, waits_for: WaitFor, deadline: Option<Instant>) -> bool {
         if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
             fiber_state.waits_for = waits_for;
@@ -267,7 +290,8 @@ impl Scheduler {
         !fibers.find(key).is_some_and(|fiber_state| std::mem::take(&mut fiber_state.timed_out))
     }
 
-    // Not a part of its caller, whose frame is in memory as long as the fiber waits.
+    /// Sets the fiber's one timer, unless it is earlier already.
+    // Not inlined: the caller's frame stays in memory while the fiber waits.
     #[inline(never)]
     fn set_timer(&self, key: Key, fiber_state: &mut FiberState, deadline: Instant) {
         if fiber_state.timer.is_none_or(|timer| deadline < timer) {
@@ -279,6 +303,7 @@ impl Scheduler {
         }
     }
 
+    /// Suspends the running fiber until its stream is ready.
     pub(super) fn wait_for(
         &self,
         key: Key,
@@ -302,7 +327,7 @@ impl Scheduler {
         }
     }
 
-    /// It is another one's turn.
+    /// Lets the other ready fibers run first.
     pub(super) fn yield_now(&self, key: Key) {
         self.yielded.borrow_mut().push_back(key);
         self.park(key, WaitFor::Turn, None);

@@ -1,4 +1,4 @@
-//! A request on a fiber: how it begins, waits, sleeps, and has something done elsewhere.
+//! A request on a fiber: how it starts, waits, sleeps and offloads.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -16,25 +16,26 @@ use crate::request::Request;
 use crate::sys::fiber::run_scoped;
 use crate::sys::poll::poll;
 
-/// For the threads that fibers run on, and those that do what is offloaded.
+/// For workers, and for threads that run offloaded jobs.
 pub(super) const THREAD_OPTIONS: ThreadOptions =
     ThreadOptions { stack_size: 512 * 1024, idle_time: Duration::from_secs(10) };
 
-/// How many threads at a time do for the fibers of one worker what these have offloaded.
+/// How many jobs the fibers of one worker may have offloaded at a time.
 const MAX_OFFLOADS: usize = 64;
 
-/// Serves a request that the worker's desk has counted.
+/// Starts a fiber for a request that [`WorkerShared`](super::worker_shared::WorkerShared) has
+/// counted.
 pub(super) fn serve(request: Request, scheduler: &Scheduler) {
-    let stack = match scheduler.stack() {
+    let stack = match scheduler.take_stack() {
         Ok(stack) => stack,
         Err(error) => {
             request.refuse(&error);
-            return scheduler.shared().dec_load();
+            return scheduler.shared().end_request();
         }
     };
-    scheduler.begin(request.id().into(), stack, |key| {
-        let (workers, number) = (scheduler.workers.clone(), scheduler.number);
-        request.wait_with(FiberWait { workers, number, key });
+    scheduler.start(request.id().into(), stack, |key| {
+        let (workers, index) = (scheduler.workers.clone(), scheduler.index);
+        request.wait_with(FiberWait { workers, index, key });
         (request.spans(), move || _ = request.finish())
     });
 }
@@ -55,28 +56,28 @@ pub(super) fn sleep(time: Duration) {
     }
 }
 
-/// The fiber that this code is a part of, if it is and may be put aside.
+/// The running fiber and its scheduler; `None` outside of a fiber, and where it must not suspend.
 fn running() -> Option<(Rc<Scheduler>, Key)> {
     let scheduler = scheduler::current()?;
-    // Whether a panic is on its way std asks the thread, not the fiber: the next one would take it
-    // for its own.
+    // A panic belongs to the thread: if this fiber suspended while it unwinds, `panicking` would
+    // be true for the next fiber.
     let key = scheduler.running().filter(|_| !thread::panicking())?;
     Some((scheduler, key))
 }
 
-/// How a connection waits that is served by a fiber.
+/// Waits for a connection by suspending the fiber that serves it.
 struct FiberWait {
     workers: Arc<Workers>,
-    number: usize,
+    index: usize,
     key: Key,
 }
 
 impl FiberWait {
-    /// `None` where it is not that fiber which has to wait, or it cannot be put aside.
+    /// `None` if the caller is not that fiber, or must not suspend.
     fn with<R>(&self, call: impl FnOnce(&Scheduler) -> R) -> Option<R> {
         let (scheduler, key) = running()?;
         let is_this_fiber = key == self.key
-            && scheduler.number == self.number
+            && scheduler.index == self.index
             && Arc::ptr_eq(&scheduler.workers, &self.workers);
         is_this_fiber.then(|| call(&scheduler))
     }
@@ -110,7 +111,7 @@ impl Wait for FiberWait {
     }
 }
 
-/// Waits on another thread than the worker, or while a panic is on its way.
+/// Blocks the thread: one that a handler has started, or the worker while a panic unwinds.
 #[cold]
 #[inline(never)]
 fn block_thread(
@@ -127,11 +128,7 @@ fn block_thread(
 
 impl Scheduler {
     fn sleep(&self, key: Key, time: Duration) {
-        if let Some(deadline) = Instant::now().checked_add(time) {
-            self.park(key, WaitFor::Timer, Some(deadline));
-        } else {
-            self.park(key, WaitFor::Timer, None);
-        }
+        self.park(key, WaitFor::Timer, Instant::now().checked_add(time));
     }
 
     fn acquire_slot(&self, key: Key) {
@@ -143,7 +140,7 @@ impl Scheduler {
         }
     }
 
-    /// The next in the queue takes the place of one who is done.
+    /// Passes the slot to the first fiber in the queue, if any.
     fn release_slot(&self) {
         match self.offload_queue.borrow_mut().pop_front() {
             Some(next) => self.wake(next, WaitFor::OffloadSlot),
@@ -154,15 +151,15 @@ impl Scheduler {
     fn offload<T: Send>(&self, key: Key, call: impl FnOnce() -> T + Send) -> T {
         self.acquire_slot(key);
         self.shared().begin_offload();
-        let (workers, number) = (self.workers.clone(), self.number);
-        let end = move || workers.all[number].end_offload(key);
+        let (workers, index) = (self.workers.clone(), self.index);
+        let end = move || workers.all[index].end_offload(key);
         let start = |job| {
             if let Err((job, error)) = self.pool.execute(job, THREAD_OPTIONS) {
-                log::warn!("no thread can be started, the worker itself does the work: {error}");
+                log::warn!("no thread can be started, so the worker runs the job itself: {error}");
                 job.run();
             }
         };
-        // No word is missed: it comes to the worker, which has its turn when this fiber waits.
+        // No lost wake-up: the mailbox is read only after this fiber has suspended.
         let wait = || _ = self.park(key, WaitFor::Job, None);
         let result = run_scoped(call, end, start, wait);
         self.release_slot();

@@ -1,4 +1,4 @@
-//! Who notices that a handler keeps its worker to itself.
+//! [`Watchdog`]: warns of handlers that block their worker.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,19 +6,27 @@ use std::time::{Duration, Instant};
 use super::worker_shared::{RunningFiber, Workers};
 use crate::state::ServerHandle;
 
-/// Looks now and then whose turn it is, while anybody is served.
+/// Samples which fibers run, once per threshold, while the workers have requests.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
     next_check: Option<Instant>,
-    /// For each worker, whose turn it was at the last look, since when, and whether that was said.
-    seen: HashMap<usize, (RunningFiber, Instant, bool)>,
+    /// By worker; none for a worker that ran no fiber at the last check.
+    samples: HashMap<usize, Sample>,
+}
+
+#[derive(Debug)]
+struct Sample {
+    running: RunningFiber,
+    first_seen: Instant,
+    warned: bool,
 }
 
 impl Watchdog {
-    /// When to look next; `None` while nobody is served: the alarm will be given.
+    /// The time of the next check; `None` while the workers have no requests. The first request
+    /// then wakes the watchdog.
     pub(super) fn next_check(&mut self, workers: &Workers, threshold: Duration) -> Option<Instant> {
         if self.next_check.is_none() {
-            // Said first and looked at after, so that nobody begins unheard in between.
+            // Set the flag before reading the counts; the other order loses a wake-up.
             workers.watchdog.arm();
             if workers.is_busy() {
                 self.next_check = Instant::now().checked_add(threshold);
@@ -32,17 +40,18 @@ impl Watchdog {
         if self.next_check.is_none_or(|check| now < check) {
             return;
         }
-        for (number, worker) in workers.all.iter().enumerate() {
+        for (index, worker) in workers.all.iter().enumerate() {
             let Some(running) = worker.running_fiber() else {
-                self.seen.remove(&number);
+                self.samples.remove(&index);
                 continue;
             };
-            let seen = self.seen.entry(number).or_insert((running, now, false));
-            if seen.0 != running {
-                *seen = (running, now, false);
+            let new_sample = || Sample { running, first_seen: now, warned: false };
+            let sample = self.samples.entry(index).or_insert_with(new_sample);
+            if sample.running != running {
+                *sample = new_sample();
             }
-            let time = now - seen.1;
-            if time >= threshold && !std::mem::replace(&mut seen.2, true) {
+            let time = now - sample.first_seen;
+            if time >= threshold && !std::mem::replace(&mut sample.warned, true) {
                 warn(running.request, time, server);
             }
         }
@@ -55,8 +64,8 @@ fn warn(request: u64, time: Duration, server: &ServerHandle) {
     let peer = connections.iter().find(|connection| u64::from(connection.id) == request);
     let Some(peer) = peer.map(|connection| &connection.peer) else { return };
     log::warn!(
-        "the handler of {request} from {peer} has held up its worker for {:.1} s; what computes or \
-         blocks is for Fibers::offload",
+        "the handler of {request} from {peer} has blocked its worker for {:.1} s; use \
+         Fibers::offload for what blocks or computes",
         time.as_secs_f64()
     );
 }

@@ -1,4 +1,4 @@
-//! One of the threads that fibers run on: it waits for all that concerns them, and for newcomers.
+//! [`Worker`]: a thread that runs fibers. It waits for their events, and accepts connections.
 
 use std::cell::Cell;
 use std::io;
@@ -16,23 +16,46 @@ use crate::sys::epoll::Poller;
 use crate::sys::fiber::Job;
 use crate::sys::stack::handle_overflow;
 
-/// The most newcomers before those who are here get their turn.
+/// How many connections a worker accepts in one iteration.
 const ACCEPT_BATCH: usize = 16;
 
-/// By how many requests a worker may have more than another and still keep a newcomer: handing
-/// over costs more than serving one that never waits, which this leaves where it is.
+/// How many requests more than the least busy worker this one may have and still keep a new
+/// connection: serving a short request takes less time than handing it over.
 const MAX_IMBALANCE: usize = 1;
 
-/// What a worker waits for besides the streams of its fibers: numbers that are no fiber's.
-const WAKER: u64 = u64::MAX;
-const LISTENER: u64 = u64::MAX - 1;
-const STOP: u64 = u64::MAX - 2;
+/// What the number of an epoll event stands for.
+enum Source {
+    /// A message is in the mailbox.
+    Waker,
+    /// A connection is pending.
+    Listener,
+    /// The server is stopping.
+    Stop,
+    /// The stream of a fiber is ready.
+    Stream(Key),
+}
+
+impl Source {
+    /// The numbers of keys are below 2^63.
+    const WAKER: u64 = u64::MAX;
+    const LISTENER: u64 = u64::MAX - 1;
+    const STOP: u64 = u64::MAX - 2;
+
+    fn of(number: u64) -> Source {
+        match number {
+            Source::WAKER => Source::Waker,
+            Source::LISTENER => Source::Listener,
+            Source::STOP => Source::Stop,
+            key => Source::Stream(Key::of(key)),
+        }
+    }
+}
 
 pub(super) struct Worker {
-    number: usize,
+    index: usize,
     workers: Arc<Workers>,
     state: Arc<ServerState>,
-    /// None where it only serves what it is handed.
+    /// Dangling if the worker does not accept connections.
     listener: Weak<Listener>,
     pool: Arc<ThreadPool<Job>>,
     poller: Poller,
@@ -40,30 +63,27 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        number: usize,
+        index: usize,
         workers: Arc<Workers>,
         state: Arc<ServerState>,
         listener: Weak<Listener>,
         pool: Arc<ThreadPool<Job>>,
     ) -> io::Result<Worker> {
         let poller = Poller::new()?;
-        poller.add_level(workers.all[number].waker.as_fd(), WAKER)?;
+        poller.add_level(workers.all[index].waker.as_fd(), Source::WAKER)?;
         if let Some(listener) = listener.upgrade() {
-            poller.add_level(listener.state.shutdown_signal(), STOP)?;
+            poller.add_level(listener.state.shutdown_signal(), Source::STOP)?;
         }
-        Ok(Worker { number, workers, state, listener, pool, poller })
+        Ok(Worker { index, workers, state, listener, pool, poller })
     }
 
-    pub(super) fn work(self, stack_size: usize) {
-        let Worker { number, workers, state, listener, pool, poller } = self;
+    /// Runs until the workers are closed and this one has no fibers left.
+    pub(super) fn run(self, stack_size: usize) {
+        let Worker { index, workers, state, listener, pool, poller } = self;
         handle_overflow();
-        Scheduler::run(number, workers.clone(), pool, poller, stack_size, |scheduler| {
-            let registration = ListenerRegistration {
-                scheduler,
-                state,
-                listener,
-                is_registered: Cell::new(false),
-            };
+        Scheduler::run(index, workers.clone(), pool, poller, stack_size, |scheduler| {
+            let is_registered = Cell::new(false);
+            let registration = ListenerRegistration { scheduler, state, listener, is_registered };
             registration.register();
             while !(scheduler.shared().is_closed() && scheduler.is_empty()) {
                 run_iteration(scheduler, &registration, &workers);
@@ -72,44 +92,72 @@ impl Worker {
     }
 }
 
-/// Waits for whatever comes next, and sees to all that has come.
+/// One iteration of a worker's loop:
+///
+/// 1. Wait for events: not at all if a fiber is ready, otherwise no longer than until the first
+///    timer. Events of streams make fibers ready.
+/// 2. Make the fibers ready whose timers have expired.
+/// 3. Read the mailbox: start a fiber for each request, and make the fibers ready whose offloaded
+///    jobs have ended.
+/// 4. Resume each ready fiber once.
+/// 5. Accept a batch of connections, and start their fibers. This is last, and bounded, so that the
+///    connections that are being served go first. Once the server stops, the accept loop serves the
+///    backlog instead.
 fn run_iteration(
     scheduler: &Scheduler,
     registration: &ListenerRegistration<'_>,
     workers: &Workers,
 ) {
-    let (mut waker, mut connections, mut stop) = (false, false, false);
-    scheduler.shared().end_iteration();
-    scheduler.poller.wait(scheduler.idle_time(), |number, event| match number {
-        WAKER => waker = true,
-        LISTENER => connections = true,
-        STOP => stop = true,
-        fiber => scheduler.on_event(Key::of(fiber), event),
-    });
-    scheduler.shared().begin_iteration(workers.now());
+    let ready = wait_for_events(scheduler, workers);
     scheduler.fire_timers();
-    if waker {
-        for message in scheduler.shared().take_messages() {
-            match message {
-                Message::Request(request) => {
-                    workers.watchdog.wake();
-                    serve(request, scheduler);
-                    // If there was no room for newcomers, there was some for this one.
-                    registration.register();
-                }
-                Message::JobDone(fiber) => scheduler.job_done(fiber),
-            }
-        }
+    if ready.waker {
+        read_mailbox(scheduler, registration, workers);
     }
     scheduler.run_ready();
-    if stop {
+    if ready.stop {
         registration.unregister_for_stop();
-    } else if connections {
+    } else if ready.listener {
         registration.accept_batch(workers);
     }
 }
 
-/// A worker's way in for newcomers.
+/// Which descriptors are ready besides the streams of fibers.
+#[derive(Default)]
+struct Ready {
+    waker: bool,
+    listener: bool,
+    stop: bool,
+}
+
+fn wait_for_events(scheduler: &Scheduler, workers: &Workers) -> Ready {
+    let mut ready = Ready::default();
+    scheduler.shared().end_iteration();
+    scheduler.poller.wait(scheduler.poll_timeout(), |number, event| match Source::of(number) {
+        Source::Waker => ready.waker = true,
+        Source::Listener => ready.listener = true,
+        Source::Stop => ready.stop = true,
+        Source::Stream(key) => scheduler.on_event(key, event),
+    });
+    scheduler.shared().begin_iteration(workers.now());
+    ready
+}
+
+fn read_mailbox(scheduler: &Scheduler, registration: &ListenerRegistration<'_>, workers: &Workers) {
+    for message in scheduler.shared().take_messages() {
+        match message {
+            Message::Request(request) => {
+                workers.watchdog.wake();
+                serve(request, scheduler);
+                // The accept loop had capacity for this request, so that this worker, if it
+                // unregistered for lack of capacity, can accept again.
+                registration.register();
+            }
+            Message::JobDone(key) => scheduler.job_done(key),
+        }
+    }
+}
+
+/// A worker's registration at the listener, as one of the waiters that accept connections.
 struct ListenerRegistration<'a> {
     scheduler: &'a Scheduler,
     state: Arc<ServerState>,
@@ -118,18 +166,17 @@ struct ListenerRegistration<'a> {
 }
 
 impl ListenerRegistration<'_> {
-    /// Watches the listener from now on, so that nobody else has to.
     fn register(&self) {
         if self.is_registered.get() || self.state.is_stopping() {
             return;
         }
         let Some(listener) = self.listener.upgrade() else { return };
-        match self.scheduler.poller.add_exclusive(listener.as_fd(), LISTENER) {
+        match self.scheduler.poller.add_exclusive(listener.as_fd(), Source::LISTENER) {
             Ok(()) => {
                 listener.register_waiter();
                 self.is_registered.set(true);
             }
-            // Then whoever has the turn takes them in.
+            // Without waiters, the accept loop accepts.
             Err(error) => log::debug!("a worker cannot watch the listener: {error}"),
         }
     }
@@ -142,7 +189,7 @@ impl ListenerRegistration<'_> {
         }
     }
 
-    /// The server stops; what is in the backlog is for whoever has the turn.
+    /// Leaves the backlog to the accept loop.
     fn unregister_for_stop(&self) {
         self.unregister();
         self.scheduler.poller.delete(self.state.shutdown_signal());
@@ -158,7 +205,7 @@ impl ListenerRegistration<'_> {
             if this.load() > other.load() + MAX_IMBALANCE && !workers.is_blocked(least_busy) {
                 other.send(Message::Request(request));
             } else {
-                this.inc_load();
+                this.begin_request();
                 workers.watchdog.wake();
                 serve(request, self.scheduler);
             }

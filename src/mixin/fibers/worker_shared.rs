@@ -1,4 +1,4 @@
-//! What others see of a worker, and where they leave things for it.
+//! [`Workers`]: what the workers share with each other and with the accept loop.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,99 +11,99 @@ use crate::request::Request;
 use crate::sync::SleepFlag;
 use crate::sys::waker::Waker;
 
-/// The workers of a server, as they see each other.
+/// The workers of a server.
 #[derive(Debug)]
 pub(super) struct Workers {
     pub(super) all: Vec<WorkerShared>,
     pub(super) watchdog: WatchdogWaker,
-    begun: Instant,
+    started: Instant,
 }
 
 impl Workers {
-    pub(super) fn new(workers: usize) -> io::Result<Workers> {
-        let all = (0..workers).map(|_| WorkerShared::new()).collect::<io::Result<_>>()?;
-        Ok(Workers { all, watchdog: WatchdogWaker::new()?, begun: Instant::now() })
+    pub(super) fn new(count: usize) -> io::Result<Workers> {
+        let all = (0..count).map(|_| WorkerShared::new()).collect::<io::Result<_>>()?;
+        Ok(Workers { all, watchdog: WatchdogWaker::new()?, started: Instant::now() })
     }
 
-    /// Who has the fewest requests, of those who are not held up by one of them.
+    /// The worker with the fewest requests. Blocked workers come after all others.
     pub(super) fn least_busy(&self) -> usize {
         let now = self.now();
-        let rank = |worker: &usize| {
-            let worker = &self.all[*worker];
+        let rank = |index: &usize| {
+            let worker = &self.all[*index];
             (worker.is_blocked(now), worker.load())
         };
         (0..self.all.len()).min_by_key(rank).unwrap_or(0)
     }
 
-    /// Whether one of its requests keeps it from the others.
-    pub(super) fn is_blocked(&self, worker: usize) -> bool {
-        self.all[worker].is_blocked(self.now())
+    /// Whether a handler keeps this worker from its other fibers.
+    pub(super) fn is_blocked(&self, index: usize) -> bool {
+        self.all[index].is_blocked(self.now())
     }
 
-    /// In milliseconds, and not zero.
+    /// The time since the start in milliseconds, never zero.
     pub(super) fn now(&self) -> u64 {
-        self.begun.elapsed().as_millis() as u64 + 1
+        self.started.elapsed().as_millis() as u64 + 1
     }
 
     pub(super) fn is_busy(&self) -> bool {
         self.busy_threads() > 0
     }
 
-    /// How many threads have something to do that they do not end.
+    /// How many threads have not ended a request or an offloaded job.
     pub(super) fn busy_threads(&self) -> usize {
         self.all.iter().map(WorkerShared::busy_threads).sum()
     }
 
-    /// No more requests will come: each worker may go when it is done with those it has.
+    /// Says that no more requests will follow: each worker exits when its requests have ended.
     pub(super) fn close(&self) {
         self.all.iter().for_each(WorkerShared::close);
     }
 }
 
-/// What wakes the watchdog, which sleeps while nobody is served.
+/// Wakes the watchdog, which sleeps while the workers have no requests.
 #[derive(Debug)]
 pub(super) struct WatchdogWaker {
-    is_wanted: SleepFlag,
+    sleeps: SleepFlag,
     pub(super) waker: Waker,
 }
 
 impl WatchdogWaker {
     fn new() -> io::Result<WatchdogWaker> {
-        Ok(WatchdogWaker { is_wanted: SleepFlag::default(), waker: Waker::new()? })
+        Ok(WatchdogWaker { sleeps: SleepFlag::default(), waker: Waker::new()? })
     }
 
-    /// From now on it is to be given.
+    /// To be called before the watchdog checks whether it may sleep.
     pub(super) fn arm(&self) {
-        self.is_wanted.arm();
+        self.sleeps.arm();
     }
 
-    /// To be called by whoever begins to serve somebody.
+    /// To be called after a request was counted.
     pub(super) fn wake(&self) {
-        if self.is_wanted.take() {
+        if self.sleeps.take() {
             self.waker.wake();
         }
     }
 }
 
-/// In milliseconds: more than a worker needs to give each of its fibers a turn, if none of them
-/// holds it up.
+/// A worker whose iteration takes longer is blocked. In milliseconds: more than the turns of all
+/// its fibers take, if none of them blocks.
 const MAX_ITERATION: u64 = 20;
 
-/// One worker's.
+/// What others see of a worker.
 #[derive(Debug)]
 pub(super) struct WorkerShared {
     mailbox: Mutex<Mailbox>,
-    /// Rung when there is something in the inbox.
+    /// Woken when the mailbox is no longer empty.
     pub(super) waker: Waker,
-    /// How many requests it has been given that have not ended.
-    load: AtomicUsize,
-    /// How much of what it has offloaded has not ended.
+    /// How many requests this worker has, those in its mailbox included.
+    requests: AtomicUsize,
+    /// How many jobs its fibers have offloaded that have not ended.
     offloaded: AtomicUsize,
-    /// Since when it has not asked what has happened; 0 while it waits for something to happen.
-    iteration_begun: AtomicU64,
-    /// Even while the worker is about its own business, odd while it runs a fiber.
-    running_fiber: AtomicU64,
-    /// The request of the fiber that it runs.
+    /// Start of this loop iteration in milliseconds; 0 while blocked in `epoll_wait`.
+    iteration_start: AtomicU64,
+    /// Sequence counter: odd while a fiber runs.
+    sequence: AtomicU64,
+    /// The request of the running fiber.
     request: AtomicU64,
 }
 
@@ -113,18 +113,19 @@ struct Mailbox {
     closed: bool,
 }
 
-/// Something for a worker to see to.
 #[derive(Debug)]
 pub(super) enum Message {
+    /// To be served by this worker.
     Request(Request),
-    /// What the fiber waits for has come.
+    /// The job that this fiber has offloaded has ended.
     JobDone(Key),
 }
 
-/// A fiber's turn.
+/// The fiber that a worker runs, and since which switch: two are equal if there was no switch in
+/// between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RunningFiber {
-    count: u64,
+    sequence: u64,
     pub(super) request: u64,
 }
 
@@ -133,33 +134,33 @@ impl WorkerShared {
         Ok(WorkerShared {
             mailbox: Mutex::default(),
             waker: Waker::new()?,
-            load: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
             offloaded: AtomicUsize::new(0),
-            iteration_begun: AtomicU64::new(0),
-            running_fiber: AtomicU64::new(0),
+            iteration_start: AtomicU64::new(0),
+            sequence: AtomicU64::new(0),
             request: AtomicU64::new(0),
         })
     }
 
     /// How many requests it has.
     pub(super) fn load(&self) -> usize {
-        self.load.load(Ordering::Relaxed)
+        self.requests.load(Ordering::Relaxed)
     }
 
-    /// A request is its, before it is posted.
-    pub(super) fn inc_load(&self) {
-        self.load.fetch_add(1, Ordering::SeqCst);
+    /// Counts a request that this worker serves; [`send`](WorkerShared::send) does so by itself.
+    pub(super) fn begin_request(&self) {
+        self.requests.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(super) fn dec_load(&self) {
-        self.load.fetch_sub(1, Ordering::SeqCst);
+    pub(super) fn end_request(&self) {
+        self.requests.fetch_sub(1, Ordering::SeqCst);
     }
 
     pub(super) fn begin_offload(&self) {
         self.offloaded.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The fiber is to go on.
+    /// Called at the end of the job, on its thread.
     pub(super) fn end_offload(&self, fiber: Key) {
         self.offloaded.fetch_sub(1, Ordering::SeqCst);
         self.send(Message::JobDone(fiber));
@@ -167,18 +168,17 @@ impl WorkerShared {
 
     pub(super) fn send(&self, message: Message) {
         if matches!(message, Message::Request(_)) {
-            self.inc_load();
+            self.begin_request();
         }
         let mut mailbox = self.mailbox.lock();
-        let wakes = mailbox.messages.is_empty();
+        let was_empty = mailbox.messages.is_empty();
         mailbox.messages.push(message);
         drop(mailbox);
-        if wakes {
+        if was_empty {
             self.waker.wake();
         }
     }
 
-    /// What has been posted since.
     pub(super) fn take_messages(&self) -> Vec<Message> {
         self.waker.clear();
         std::mem::take(&mut self.mailbox.lock().messages)
@@ -194,22 +194,22 @@ impl WorkerShared {
     }
 
     fn busy_threads(&self) -> usize {
-        usize::from(self.load.load(Ordering::SeqCst) > 0) + self.offloaded.load(Ordering::SeqCst)
+        let serves = self.requests.load(Ordering::SeqCst) > 0;
+        usize::from(serves) + self.offloaded.load(Ordering::SeqCst)
     }
 
-    /// The worker waits.
+    /// Called before the worker waits.
     pub(super) fn end_iteration(&self) {
-        self.iteration_begun.store(0, Ordering::Relaxed);
+        self.iteration_start.store(0, Ordering::Relaxed);
     }
 
-    /// It has something to do again.
     pub(super) fn begin_iteration(&self, now: u64) {
-        self.iteration_begun.store(now, Ordering::Relaxed);
+        self.iteration_start.store(now, Ordering::Relaxed);
     }
 
     fn is_blocked(&self, now: u64) -> bool {
-        let begun = self.iteration_begun.load(Ordering::Relaxed);
-        begun != 0 && now.saturating_sub(begun) > MAX_ITERATION
+        let start = self.iteration_start.load(Ordering::Relaxed);
+        start != 0 && now.saturating_sub(start) > MAX_ITERATION
     }
 
     pub(super) fn fiber_resumed(&self, request: u64) {
@@ -222,14 +222,14 @@ impl WorkerShared {
     }
 
     fn advance_sequence(&self) {
-        // Nobody else writes it, so that it need not be read and written at once, which costs more.
-        self.running_fiber.store(self.running_fiber.load(Ordering::Relaxed) + 1, Ordering::Release);
+        // Only the worker writes it, so that the more expensive fetch_add is not needed.
+        self.sequence.store(self.sequence.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
-    /// Whose turn it is.
+    /// The fiber that runs now, if any.
     pub(super) fn running_fiber(&self) -> Option<RunningFiber> {
-        let count = self.running_fiber.load(Ordering::Acquire);
+        let sequence = self.sequence.load(Ordering::Acquire);
         let request = self.request.load(Ordering::Relaxed);
-        (count % 2 == 1).then_some(RunningFiber { count, request })
+        (sequence % 2 == 1).then_some(RunningFiber { sequence, request })
     }
 }
