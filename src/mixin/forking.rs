@@ -78,7 +78,8 @@ impl Forking {
     }
 
     /// How many children run at a time; further requests wait in the backlog. 40 by default, as in
-    /// CPython. Zero counts as one.
+    /// CPython. Zero counts as one. A child takes two descriptors of the server, its connection and
+    /// a pidfd; where those run out earlier, requests wait too.
     pub fn max_children(mut self, children: usize) -> Forking {
         self.max_children = children;
         self
@@ -162,6 +163,11 @@ impl Mixin for Forking {
 
     fn max_requests(&self) -> usize {
         self.max_children
+    }
+
+    fn descriptors_per_request(&self) -> usize {
+        // The connection and the child's pidfd.
+        2
     }
 
     fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {
