@@ -1,6 +1,6 @@
 //! A process per request: children that are watched, and reaped by their own descriptors.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,8 @@ use crate::sys::signals::{self, BlockedSignals};
 /// A handler that crashes, leaks or is killed takes nobody along, and each runs with its own copy
 /// of memory: what it changes is gone when it ends, so that nothing can be shared between
 /// connections this way. The child leaves by `_exit`: no destructors of the program run in it, and
-/// what it wrote to [`std::io::stdout`] without a newline is lost unless it is flushed.
+/// what it wrote to [`std::io::stdout`] without a newline is lost unless it is flushed. What the
+/// server wrote there is flushed before each fork.
 ///
 /// The server takes over its process: it refuses to run beside other threads
 /// ([`Error::OtherThreads`]), since a child would inherit the locks that they hold at that moment,
@@ -86,7 +87,8 @@ impl Forking {
     }
 
     /// Forks although the process has other threads; see [`ForkDespiteThreads::new`] for what
-    /// that promises.
+    /// that promises. [`std::io::stdout`] is then not flushed before a fork, since another thread may
+    /// hold its lock.
     pub fn with_other_threads(mut self, promise: ForkDespiteThreads) -> Forking {
         self.despite_threads = Some(promise);
         self
@@ -112,7 +114,12 @@ impl Forking {
         let processes = self.processes().map_err(Error::system("watch children"))?;
         // Keeps a descriptor free to watch the child by, so that none is forked in vain.
         let _reserved = processes.dev_null.reserve().map_err(Error::system("watch a child"))?;
-        let fork = fork::fork(self.permit()?).map_err(Error::system("fork"))?;
+        let permit = self.permit()?;
+        if self.despite_threads.is_none() {
+            // A child would write the parent's output again. (Another thread could hold the lock.)
+            let _ = io::stdout().flush();
+        }
+        let fork = fork::fork(permit).map_err(Error::system("fork"))?;
         Ok((processes, fork))
     }
 
