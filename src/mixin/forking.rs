@@ -14,7 +14,7 @@ use crate::connection::prepare_thread;
 use crate::error::{Error, Result};
 use crate::request::{Registration, Request};
 use crate::state::ServerHandle;
-use crate::sys::children::{Children, Exit};
+use crate::sys::children::{Children, Exit, probe_pidfd};
 use crate::sys::descriptors::DevNull;
 use crate::sys::fork::{self, Fork, ForkPermit, Pid};
 use crate::sys::poll::{Interest, poll};
@@ -43,7 +43,9 @@ use crate::sys::signals::{self, BlockedSignals};
 /// takes about a fifth less.
 ///
 /// Children are reaped as soon as they end, by their own descriptors; other children of the
-/// program are left alone. Each of `SIGINT` and `SIGTERM` ends a child gracefully the first time;
+/// program are left alone. This needs Linux 5.4 or newer, and `pidfd_open`, which the seccomp filters
+/// of old containers forbid: without it, [`serve_forever`](crate::Server::serve_forever) fails. And
+/// it needs exit statuses: if `SIGCHLD` is ignored, its action becomes the default one. Each of `SIGINT` and `SIGTERM` ends a child gracefully the first time;
 /// it is sent `SIGTERM` when its parent dies, or the thread of it that served.
 #[derive(Debug)]
 pub struct Forking {
@@ -94,11 +96,13 @@ impl Forking {
         self
     }
 
-    fn processes(&self) -> io::Result<&ChildProcesses> {
+    fn processes(&self) -> Result<&ChildProcesses> {
         if let Some(processes) = self.processes.get() {
             return Ok(processes);
         }
-        let processes = ChildProcesses { children: Children::new()?, dev_null: DevNull::open()? };
+        probe_pidfd().map_err(Error::system("use pidfd_open, which a forking server needs"))?;
+        let new = || Ok(ChildProcesses { children: Children::new()?, dev_null: DevNull::open()? });
+        let processes = new().map_err(Error::system("watch children"))?;
         Ok(self.processes.get_or_init(|| processes))
     }
 
@@ -111,7 +115,7 @@ impl Forking {
     }
 
     fn fork(&self) -> Result<(&ChildProcesses, Fork)> {
-        let processes = self.processes().map_err(Error::system("watch children"))?;
+        let processes = self.processes()?;
         // Keeps a descriptor free to watch the child by, so that none is forked in vain.
         let _reserved = processes.dev_null.reserve().map_err(Error::system("watch a child"))?;
         let permit = self.permit()?;
@@ -144,7 +148,7 @@ impl Mixin for Forking {
     fn start(&self) -> Result<()> {
         prepare_thread();
         self.permit()?;
-        self.processes().map(drop).map_err(Error::system("watch children"))
+        self.processes().map(drop)
     }
 
     fn process_request(&self, server: &BaseServer, request: Request) {

@@ -180,8 +180,8 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     /// [`stop_timeout`](crate::Builder::stop_timeout) is over.
     ///
     /// # Errors
-    /// [`Error::ShutDown`] when it was shut down before, [`Error::OtherThreads`] from a forking
-    /// server beside other threads. No error of a connection and no shortage of the system ends it.
+    /// [`Error::ShutDown`] when it was shut down before; from a forking server,
+    /// [`Error::OtherThreads`] beside other threads, and [`Error::System`] without `pidfd_open`. No error of a connection and no shortage of the system ends it.
     pub fn serve_forever(self) -> Result<()> {
         self.base().state().begin_serving()?;
         self.serve()
