@@ -13,7 +13,8 @@
 mod chat;
 mod datagrams;
 mod faults;
-mod forking;
+
+mod process;
 mod servers;
 mod streams;
 mod tally;
@@ -85,8 +86,8 @@ fn run() -> Result<bool, HandlerError> {
         match argument {
             Long("minutes") => minutes = parser.value()?.parse()?,
             Long("seed") => seed = parser.value()?.parse()?,
-            Long(forking::FLAG) => {
-                return forking::serve(&parser.value()?.string()?).map(|()| true);
+            Long(process::FLAG) => {
+                return process::serve(&parser.value()?.string()?).map(|()| true);
             }
             Long("help") | Short('h') => {
                 print!("{USAGE}");

@@ -18,7 +18,7 @@ use socketserver::{Endpoint, HandlerError, RunningServer, Scheme};
 
 use crate::servers::{Concurrency, Kind, STOP_TIMEOUT};
 use crate::tally::{Count, count_event, record_failure};
-use crate::{Soak, TIMEOUT, forking};
+use crate::{Soak, TIMEOUT, process};
 
 pub(crate) struct Target {
     pub(crate) kind: Kind,
@@ -109,7 +109,7 @@ impl Target {
                 }
             }
             Running::ChildProcess(child) => {
-                if let Err(error) = forking::stop(child) {
+                if let Err(error) = process::stop(child) {
                     self.record_failure(error);
                 }
             }
@@ -133,7 +133,7 @@ impl Target {
 
 fn start(kind: &Kind, endpoint: &Endpoint) -> Result<(Running, Endpoint), HandlerError> {
     if kind.concurrency == Concurrency::Processes {
-        let (child, endpoint) = forking::start(endpoint)?;
+        let (child, endpoint) = process::start(endpoint)?;
         return Ok((Running::ChildProcess(child), endpoint));
     }
     let server = kind.spawn(endpoint)?;
