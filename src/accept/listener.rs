@@ -6,7 +6,7 @@
 //! ([`accept_idle`](Listener::accept_idle)).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -197,7 +197,10 @@ impl Listener {
 
     fn accept_locked(&self, accepting: &mut AcceptState) -> Accept {
         // A user's transport may panic.
-        let accepted = catch_unwind(AssertUnwindSafe(|| self.source.accept(&self.state)));
+        let accepted = catch_unwind(AssertUnwindSafe(|| {
+            let _reserved = self.reserve_descriptors()?;
+            self.source.accept(&self.state)
+        }));
         let accepted = accepted.unwrap_or_else(|panic| {
             Err(io::Error::other(format!("the transport panicked: {}", panic_message(&*panic))))
         });
@@ -223,6 +226,13 @@ impl Listener {
         }
         accepting.back_off(&error, &self.state);
         Accept::NotAccepting
+    }
+
+    /// Descriptors in place of those that the mixin takes for a request besides its connection: if
+    /// there are none, the request stays in the backlog.
+    fn reserve_descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let others = 1..self.state.settings.descriptors_per_request;
+        others.map(|_| self.as_fd().try_clone_to_owned()).collect()
     }
 
     pub(super) fn set_backlog_pending(&self) {

@@ -138,7 +138,10 @@ impl Default for TransportOptions {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) transport: TransportOptions,
-    pub(crate) max_connections: usize,
+    /// `None`: [`default_max_connections`].
+    pub(crate) max_connections: Option<usize>,
+    /// The mixin's, at least one.
+    pub(crate) descriptors_per_request: usize,
     pub(crate) max_connections_per_peer: Option<usize>,
     pub(crate) connection_rate: Option<ConnectionRate>,
     pub(crate) access: Access,
@@ -156,7 +159,8 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             transport: TransportOptions::default(),
-            max_connections: default_max_connections(),
+            max_connections: None,
+            descriptors_per_request: 1,
             max_connections_per_peer: None,
             connection_rate: None,
             access: Access::open(),
@@ -172,9 +176,16 @@ impl Default for Settings {
     }
 }
 
-/// The number of descriptors that this process may open, less a sixteenth (at least 32) for
-/// everything that is not a connection; at least 1.
-fn default_max_connections() -> usize {
+impl Settings {
+    pub(crate) fn max_connections(&self) -> usize {
+        let default = || default_max_connections(self.descriptors_per_request);
+        self.max_connections.unwrap_or_else(default)
+    }
+}
+
+/// How many requests the descriptors that this process may open are enough for, less a sixteenth
+/// (at least 32) for everything that is not a request; at least 1.
+fn default_max_connections(descriptors_per_request: usize) -> usize {
     let limit = sys::descriptors::limit();
-    limit.saturating_sub((limit / 16).max(32)).max(1)
+    (limit.saturating_sub((limit / 16).max(32)) / descriptors_per_request).max(1)
 }

@@ -1,6 +1,6 @@
 //! [`Forking`]: a process per request; children are watched and reaped by their pidfds.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use crate::connection::prepare_thread;
 use crate::error::{Error, Result};
 use crate::request::{Registration, Request};
 use crate::state::ServerHandle;
-use crate::sys::children::{Children, Exit};
+use crate::sys::children::{Children, Exit, probe_pidfd};
 use crate::sys::descriptors::DevNull;
 use crate::sys::fork::{self, Fork, ForkPermit, Pid};
 use crate::sys::poll::{Interest, poll};
@@ -25,7 +25,8 @@ use crate::sys::signals::{self, BlockedSignals};
 /// A handler that crashes, leaks or is killed does not affect the others. Each runs with its own
 /// copy of memory: its changes are lost when it ends, so that connections cannot share state this
 /// way. The child exits by `_exit`: the program's destructors do not run in it, and output to
-/// [`std::io::stdout`] without a newline is lost unless it is flushed.
+/// [`std::io::stdout`] without a newline is lost unless it is flushed. The
+/// server flushes its own standard output before each fork, so that no child prints it again.
 ///
 /// The server refuses to run beside other threads ([`Error::OtherThreads`]): a child would inherit
 /// the locks that they hold at the fork, but not the threads that release them. There is no
@@ -42,8 +43,11 @@ use crate::sys::signals::{self, BlockedSignals};
 /// (`-C target-feature=+crt-static`) takes about a fifth less.
 ///
 /// Children are reaped as soon as they end, by their pidfds; other children of the program are left
-/// alone. The first `SIGINT` and the first `SIGTERM` end a child gracefully. It is sent `SIGTERM`
-/// when the parent's thread that forked it exits.
+/// alone. This needs Linux 5.4 or newer, and `pidfd_open`, which the seccomp filters of old
+/// containers forbid: without it, [`serve_forever`](crate::Server::serve_forever) fails. It also
+/// needs exit statuses: if `SIGCHLD` is ignored, its action becomes the default one. The first
+/// `SIGINT` and the first `SIGTERM` end a child gracefully. It is sent `SIGTERM` when the parent's
+/// thread that forked it exits.
 #[derive(Debug)]
 #[must_use = "a mixin does nothing until a server is built with it"]
 pub struct Forking {
@@ -79,24 +83,28 @@ impl Forking {
     }
 
     /// How many requests run at a time, each in a child; further ones wait in the backlog. 40 by
-    /// default, as in CPython. Zero counts as one.
+    /// default, as in CPython. Zero counts as one. A child takes two descriptors of the server, its
+    /// connection and a pidfd; when those run out earlier, requests wait too.
     pub fn max_children(mut self, children: usize) -> Forking {
         self.max_children = children;
         self
     }
 
     /// Forks although the process has other threads; see [`ForkDespiteThreads::new`] for what the
-    /// caller promises.
+    /// caller promises. [`std::io::stdout`] is then not flushed before a fork, since another thread may
+    /// hold its lock.
     pub fn despite_threads(mut self, promise: ForkDespiteThreads) -> Forking {
         self.despite_threads = Some(promise);
         self
     }
 
-    fn processes(&self) -> io::Result<&ChildProcesses> {
+    fn processes(&self) -> Result<&ChildProcesses> {
         if let Some(processes) = self.processes.get() {
             return Ok(processes);
         }
-        let processes = ChildProcesses { children: Children::new()?, dev_null: DevNull::open()? };
+        probe_pidfd().map_err(Error::system("use pidfd_open, which a forking server needs"))?;
+        let new = || Ok(ChildProcesses { children: Children::new()?, dev_null: DevNull::open()? });
+        let processes = new().map_err(Error::system("watch children"))?;
         Ok(self.processes.get_or_init(|| processes))
     }
 
@@ -109,10 +117,15 @@ impl Forking {
     }
 
     fn fork(&self) -> Result<(&ChildProcesses, Fork)> {
-        let processes = self.processes().map_err(Error::system("watch children"))?;
+        let processes = self.processes()?;
         // Reserves the descriptor for the pidfd: without one, do not fork.
         let _reserved = processes.dev_null.reserve().map_err(Error::system("watch a child"))?;
-        let fork = fork::fork(self.permit()?).map_err(Error::system("fork"))?;
+        let permit = self.permit()?;
+        if self.despite_threads.is_none() {
+            // A child would write the parent's output again. (Another thread could hold the lock.)
+            let _ = io::stdout().flush();
+        }
+        let fork = fork::fork(permit).map_err(Error::system("fork"))?;
         Ok((processes, fork))
     }
 
@@ -137,7 +150,7 @@ impl Mixin for Forking {
     fn start(&self, _server: &BaseServer) -> Result<()> {
         prepare_thread();
         self.permit()?;
-        self.processes().map(drop).map_err(Error::system("watch children"))
+        self.processes().map(drop)
     }
 
     fn process_request(&self, server: &BaseServer, request: Request) {
@@ -163,6 +176,11 @@ impl Mixin for Forking {
 
     fn max_requests(&self) -> usize {
         self.max_children
+    }
+
+    fn descriptors_per_request(&self) -> usize {
+        // The connection and the child's pidfd.
+        2
     }
 
     fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {

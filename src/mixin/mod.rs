@@ -94,6 +94,13 @@ pub trait Mixin: Send + Sync + 'static {
         usize::MAX
     }
 
+    /// How many descriptors of this process a request takes while it runs, its connection included;
+    /// one by default. A request is accepted only when so many are free, and the default of
+    /// [`max_connections`](crate::Builder::max_connections) counts them. Zero counts as one.
+    fn descriptors_per_request(&self) -> usize {
+        1
+    }
+
     /// Waits for a request. A mixin that also has to wait for a descriptor of its own passes it to
     /// [`BaseServer::next_request_or_ready`] here. `deadline` is `None` in `serve_forever`.
     #[must_use = "dropping a request closes its connection"]
@@ -139,6 +146,10 @@ macro_rules! boxed {
 
             fn max_requests(&self) -> usize {
                 (**self).max_requests()
+            }
+
+            fn descriptors_per_request(&self) -> usize {
+                (**self).descriptors_per_request()
             }
 
             fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {

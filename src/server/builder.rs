@@ -118,10 +118,11 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self
     }
 
-    /// How many requests are served at a time; by default, as many as the process may have
-    /// descriptors, less a sixteenth (and at least 32) for everything else. Zero counts as one.
+    /// How many requests are served at a time; by default, as many as the descriptors that the
+    /// process may have are enough for, less a sixteenth (and at least 32) for everything else. A
+    /// request takes one descriptor, and two under [`Forking`](crate::Forking). Zero counts as one.
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.settings.max_connections = connections.max(1);
+        self.settings.max_connections = Some(connections.max(1));
         self
     }
 
@@ -268,6 +269,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     {
         let Builder { mixin, mut settings, actions, .. } = self;
         // The socket's own timeout is for what a connection mostly waits for, the next message.
+        settings.descriptors_per_request = mixin.descriptors_per_request().max(1);
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
         transport.prepare(&settings.transport).map_err(Error::system("set up the listener"))?;
         let local_addr = transport.local_addr().map_err(Error::system("read the address"))?;

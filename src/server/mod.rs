@@ -180,9 +180,10 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     /// [`stop_timeout`](crate::Builder::stop_timeout) is over.
     ///
     /// # Errors
-    /// [`Error::ShutDown`] when it was shut down before, [`Error::OtherThreads`] from a forking
-    /// server beside other threads, [`Error::System`] when the workers of [`Fibers`](crate::Fibers)
-    /// cannot be started. No error of a connection and no shortage of the system ends it.
+    /// [`Error::ShutDown`] when it was shut down before; from a forking server,
+    /// [`Error::OtherThreads`] beside other threads, and [`Error::System`] without `pidfd_open`;
+    /// [`Error::System`] when the workers of [`Fibers`](crate::Fibers) cannot be started. No error of
+    /// a connection and no shortage of the system ends it.
     pub fn serve_forever(self) -> Result<()> {
         self.start()?;
         self.serve()

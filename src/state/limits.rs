@@ -42,7 +42,7 @@ impl Limits {
             rate_limiter: RateLimiter::default(),
         };
         Limits {
-            max_connections: AtomicUsize::new(settings.max_connections),
+            max_connections: AtomicUsize::new(settings.max_connections()),
             is_suspended: AtomicBool::new(false),
             checks_peers: AtomicBool::new(rules.exist()),
             rules: Mutex::new(rules),

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use parking_lot::Mutex;
 use rustix::event::epoll;
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 /// The running children, each with a value that is kept until the child is reaped. As a descriptor
@@ -25,8 +26,22 @@ struct Child<T> {
     attached: T,
 }
 
+/// Fails if this system has no pidfds, or a filter of system calls forbids them
+/// ([seccomp(2)](https://man7.org/linux/man-pages/man2/seccomp.2.html)).
+pub(crate) fn probe_pidfd() -> io::Result<()> {
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    match rustix::process::waitid(WaitId::PidFd(own.as_fd()), options) {
+        // No process is its own child.
+        Ok(_) | Err(Errno::CHILD) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl<T> Children<T> {
+    /// `SIGCHLD` is not ignored from now on.
     pub(crate) fn new() -> io::Result<Children<T>> {
+        super::signals::keep_exit_statuses()?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Children { running: Mutex::default(), epoll })
     }
@@ -35,7 +50,8 @@ impl<T> Children<T> {
         self.running.lock().is_empty()
     }
 
-    /// Watches a child that was just forked. If that fails, for example for want of a descriptor,
+    /// Watches a child that was just forked, unless it has exited and something else in this process
+    /// has reaped it. If that fails, for example for want of a descriptor,
     /// the child is killed and reaped, so that it neither runs unwatched nor stays a zombie.
     pub(crate) fn add(&self, pid: Pid, attached: T) -> io::Result<()> {
         let watch = || {
@@ -50,10 +66,12 @@ impl<T> Children<T> {
                 self.running.lock().insert(pid.as_raw_nonzero().get(), child);
                 Ok(())
             }
+            // There is no such child any more, and its process id may be that of another process.
+            Err(Errno::SRCH) => Ok(()),
             Err(error) => {
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
                 let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-                Err(error)
+                Err(error.into())
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The signals of a forked child: `SIGINT` and `SIGTERM` end it gracefully.
+//! The signals of a forked child, which `SIGINT` and `SIGTERM` end gracefully, and `SIGCHLD` of its
+//! parent.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -85,6 +86,34 @@ pub(crate) fn drain_on_signals(connection: Option<BorrowedFd<'_>>) {
                 action.sa_flags = libc::SA_RESETHAND | libc::SA_RESTART;
                 libc::sigaction(signal, &action, std::ptr::null_mut());
             }
+        }
+    }
+}
+
+/// Has the kernel keep the exit status of each child until it is waited for. With `SIGCHLD` ignored,
+/// which a process inherits, or with `SA_NOCLDWAIT`, it would reap children by itself
+/// ([sigaction(2)](https://man7.org/linux/man-pages/man2/sigaction.2.html)). A handler for the signal
+/// stays installed.
+pub(crate) fn keep_exit_statuses() -> io::Result<()> {
+    // SAFETY: zeros are valid values for a `sigaction`, as above. Both calls get pointers to a local
+    // one that lives during the call. What is installed is the action that was there, or the default
+    // one.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGCHLD, std::ptr::null(), &mut action) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let is_ignored = action.sa_sigaction == libc::SIG_IGN;
+        if !is_ignored && action.sa_flags & libc::SA_NOCLDWAIT == 0 {
+            return Ok(());
+        }
+        if is_ignored {
+            action.sa_sigaction = libc::SIG_DFL;
+        }
+        action.sa_flags &= !libc::SA_NOCLDWAIT;
+        match libc::sigaction(libc::SIGCHLD, &action, std::ptr::null_mut()) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 }

@@ -14,6 +14,7 @@ mod good_clients;
 #[path = "../support/harness.rs"]
 mod harness;
 mod hostile;
+mod inheritance;
 mod scarcity;
 mod slow_clients;
 mod stopping;
@@ -35,6 +36,7 @@ const TESTS: &[&[Test]] = &[
     stopping::TESTS,
     forking::TESTS,
     children::TESTS,
+    inheritance::TESTS,
     scarcity::TESTS,
     #[cfg(feature = "fibers")]
     fiber_start::TESTS,
@@ -46,6 +48,7 @@ const TESTS: &[&[Test]] = &[
 const PARTS: &[&[Part]] = &[
     forking::PARTS,
     children::PARTS,
+    inheritance::PARTS,
     scarcity::PARTS,
     #[cfg(feature = "fibers")]
     fiber_processes::PARTS,

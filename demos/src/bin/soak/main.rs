@@ -9,11 +9,15 @@
 //! It prints its progress each second, and a table at the end. The exit status is 1, with the
 //! reason, if an answer was lost, something leaked, or a client was stuck. `--seed N` repeats the
 //! random choices of the run that has printed this seed; the timing may still differ.
+//!
+//! With `--freeze` each server runs in a process of its own, and such processes are stopped for a
+//! while now and then (`SIGSTOP`): the clients, which go on, must get the same answers.
 
 mod chat;
 mod datagrams;
 mod faults;
-mod forking;
+
+mod process;
 mod servers;
 mod streams;
 mod tally;
@@ -35,10 +39,11 @@ use tally::{Outcome, Resources};
 use target::Target;
 
 const USAGE: &str = "\
-usage: soak [--minutes N] [--seed N]
+usage: soak [--minutes N] [--seed N] [--freeze]
 
   --minutes N  how long; a fraction is allowed [default: 1]
   --seed N     for the same random choices as another time
+  --freeze     stops the processes of servers for 0.1 to 2 s now and then
   -h, --help   this text
 ";
 
@@ -49,6 +54,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 struct Soak {
     targets: Vec<Target>,
     over: Arc<AtomicBool>,
+    freezes: bool,
 }
 
 impl Soak {
@@ -79,14 +85,16 @@ fn main() -> ExitCode {
 
 /// Whether there was no failure.
 fn run() -> Result<bool, HandlerError> {
-    let (mut minutes, mut seed) = (1.0, fastrand::u64(..));
+    let (mut minutes, mut seed, mut freezes) = (1.0, fastrand::u64(..), false);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("minutes") => minutes = parser.value()?.parse()?,
             Long("seed") => seed = parser.value()?.parse()?,
-            Long(forking::FLAG) => {
-                return forking::serve(&parser.value()?.string()?).map(|()| true);
+            Long("freeze") => freezes = true,
+            Long(process::FLAG) => {
+                let (name, endpoint) = (parser.value()?.string()?, parser.value()?.string()?);
+                return process::serve(&name, &endpoint).map(|()| true);
             }
             Long("help") | Short('h') => {
                 print!("{USAGE}");
@@ -103,17 +111,22 @@ fn run() -> Result<bool, HandlerError> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, over.clone())?;
     }
-    soak(time, over, &mut Rng::with_seed(seed))
+    soak(time, over, freezes, &mut Rng::with_seed(seed))
 }
 
-fn soak(time: Duration, over: Arc<AtomicBool>, random: &mut Rng) -> Result<bool, HandlerError> {
+fn soak(
+    time: Duration,
+    over: Arc<AtomicBool>,
+    freezes: bool,
+    random: &mut Rng,
+) -> Result<bool, HandlerError> {
     let before = Resources::now();
     let dropped_before = tally::dropped_by_kernel();
     let folder = std::env::temp_dir().join(format!("socketserver-soak-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
 
-    let targets = KINDS.iter().map(|kind| Target::start(*kind, &folder));
-    let soak = Soak { targets: targets.collect::<Result<_, _>>()?, over };
+    let targets = KINDS.iter().map(|kind| Target::start(*kind, &folder, freezes));
+    let soak = Soak { targets: targets.collect::<Result<_, _>>()?, over, freezes };
     thread::scope(|scope| {
         let threads = start_threads(scope, &soak, random);
         report_progress(&soak, time);
@@ -181,6 +194,9 @@ fn start_threads<'scope, 'env>(
     let faults = |soak: &Soak, _: &Target, random: &mut Rng| faults::run(soak, random);
     threads.extend((0..20).map(|_| start("faults", faults, any)));
     threads.push(start("disturb", |soak, _, random| target::disturb(soak, random), any));
+    if soak.freezes {
+        threads.push(start("freeze", |soak, _, random| target::freeze(soak, random), any));
+    }
     threads
 }
 

@@ -18,6 +18,9 @@ use crate::{Soak, TIMEOUT};
 const MAX_PIPELINED: usize = 8;
 const MAX_LENGTH: usize = 4096;
 
+/// For one read. When it finds nothing, the server has not answered yet.
+const READ_SLICE: Duration = Duration::from_millis(20);
+
 /// Runs sessions until the end.
 pub(crate) fn run(soak: &Soak, target: &Target, random: &mut Rng) {
     while !soak.is_over() {
@@ -51,7 +54,8 @@ pub(crate) struct Session<'a> {
     received: Vec<u8>,
     /// The end of each request in `sent`, and whether the server must answer it.
     requests: Vec<(usize, bool)>,
-    /// When the last request was begun: the server has waited for the next one since then at most.
+    /// When the last request was begun, or a later time at which it had not been answered: the server
+    /// has waited for the next one since then at most.
     since: Instant,
     /// Whether the client has exceeded the limits of the server, which may have closed then.
     too_slow: bool,
@@ -63,6 +67,7 @@ impl<'a> Session<'a> {
     pub(crate) fn open(target: &'a Target) -> Option<Session<'a>> {
         let since = Instant::now();
         let (socket, stopping) = target.connect()?;
+        socket.set_read_timeout(Some(READ_SLICE)).ok()?;
         let (sent, received, requests) = Default::default();
         let (too_slow, has_ended) = (false, false);
         Some(Session {
@@ -131,16 +136,25 @@ impl<'a> Session<'a> {
 
     fn receive(&mut self) {
         let mut buffer = [0; 4096];
-        match self.socket.read(&mut buffer) {
-            Ok(0) => self.has_ended = true,
-            Ok(length) => self.received.extend(&buffer[..length]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => {
-                if error.kind() == ErrorKind::WouldBlock {
-                    self.target.record_failure(format!("nothing came for {TIMEOUT:?}"));
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let begun = Instant::now();
+            match self.socket.read(&mut buffer) {
+                Ok(0) => self.has_ended = true,
+                Ok(length) => self.received.extend(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock && begun < deadline => {
+                    self.since = begun;
+                    continue;
                 }
-                self.has_ended = true;
+                Err(error) => {
+                    if error.kind() == ErrorKind::WouldBlock {
+                        self.target.record_failure(format!("nothing came for {TIMEOUT:?}"));
+                    }
+                    self.has_ended = true;
+                }
             }
+            return;
         }
     }
 

@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -16,13 +15,16 @@ use rustix::net::SocketAddrUnix;
 use socket2::{SockAddr, Socket, Type};
 use socketserver::{Endpoint, HandlerError, RunningServer, Scheme};
 
+use crate::process::{ProcessGroup, ServerProcess};
 use crate::servers::{Concurrency, Kind, STOP_TIMEOUT};
 use crate::tally::{Count, count_event, record_failure};
-use crate::{Soak, TIMEOUT, forking};
+use crate::{Soak, TIMEOUT};
 
 pub(crate) struct Target {
     pub(crate) kind: Kind,
     pub(crate) count: Count,
+    /// Whether the server runs in a process of its own.
+    has_process: bool,
     endpoint: Endpoint,
     address: SockAddr,
     server: Mutex<Option<Running>>,
@@ -33,14 +35,42 @@ pub(crate) struct Target {
 
 enum Running {
     InProcess(RunningServer),
-    ChildProcess(Child),
+    OwnProcess(ServerProcess),
+}
+
+impl Running {
+    /// Whether the server can be, and is, set to another limit.
+    fn set_max_connections(&self, connections: usize) -> bool {
+        match self {
+            Running::InProcess(server) => server.handle().set_max_connections(connections),
+            Running::OwnProcess(server) => return server.send(&connections.to_string()),
+        }
+        true
+    }
+
+    fn suspend(&self) -> bool {
+        match self {
+            Running::InProcess(server) => server.suspend(),
+            Running::OwnProcess(server) => return server.send("suspend"),
+        }
+        true
+    }
+
+    fn resume(&self) {
+        match self {
+            Running::InProcess(server) => server.resume(),
+            Running::OwnProcess(server) => _ = server.send("resume"),
+        }
+    }
 }
 
 /// Whether a stop of one particular server has begun.
 pub(crate) type Stopping = Arc<AtomicBool>;
 
 impl Target {
-    pub(crate) fn start(kind: Kind, folder: &Path) -> Result<Target, HandlerError> {
+    /// With `freezes`, the server runs in a process of its own, whatever its kind.
+    pub(crate) fn start(kind: Kind, folder: &Path, freezes: bool) -> Result<Target, HandlerError> {
+        let has_process = freezes || kind.concurrency == Concurrency::Processes;
         let path = folder.join(kind.name.replace([',', ' '], "-"));
         // Clients connect from 127.0.0.1, so none of them can occupy the address of a server while
         // the server is restarted.
@@ -50,14 +80,14 @@ impl Target {
             Scheme::Unix | Scheme::UnixDatagram => path.as_path().try_into()?,
             scheme => unreachable!("no server of this kind: {scheme:?}"),
         };
-        let (server, endpoint) = start(&kind, &endpoint)?;
+        let (server, endpoint) = start(&kind, &endpoint, has_process)?;
         let address = match kind.scheme {
             Scheme::Tcp | Scheme::Udp => endpoint.resolve(kind.scheme)?[0].into(),
             Scheme::Unix | Scheme::UnixDatagram => SockAddr::unix(path)?,
             scheme => unreachable!("no server of this kind: {scheme:?}"),
         };
         let (server, gate) = (Mutex::new(Some(server)), RwLock::default());
-        Ok(Target { kind, count: Count::default(), endpoint, address, server, gate })
+        Ok(Target { kind, count: Count::default(), has_process, endpoint, address, server, gate })
     }
 
     /// A socket that is connected to the server; `None` between a stop and the next start.
@@ -108,8 +138,8 @@ impl Target {
                     self.record_failure(format!("a stop took {:?}", begun.elapsed()));
                 }
             }
-            Running::ChildProcess(child) => {
-                if let Err(error) = forking::stop(child) {
+            Running::OwnProcess(server) => {
+                if let Err(error) = server.stop() {
                     self.record_failure(error);
                 }
             }
@@ -117,7 +147,7 @@ impl Target {
     }
 
     fn restart(&self) {
-        match start(&self.kind, &self.endpoint) {
+        match start(&self.kind, &self.endpoint, self.has_process) {
             Ok((server, _)) => {
                 *self.server.lock() = Some(server);
                 *self.gate.write() = Stopping::default();
@@ -126,15 +156,35 @@ impl Target {
         }
     }
 
+    /// Stops all threads of the server's processes, until the group is thawed. `None`: there is no
+    /// server at present, or it runs in this process.
+    fn freeze(&self) -> Option<ProcessGroup> {
+        // Locked, so that the server does not end before it is frozen.
+        let server = self.server.lock();
+        let Some(Running::OwnProcess(server)) = &*server else { return None };
+        let group = server.group();
+        match group.freeze() {
+            Ok(()) => Some(group),
+            Err(error) => {
+                self.record_failure(format!("cannot be frozen: {error}"));
+                None
+            }
+        }
+    }
+
     pub(crate) fn record_failure(&self, what: impl Display) {
         record_failure(format!("{}: {what}", self.kind.name));
     }
 }
 
-fn start(kind: &Kind, endpoint: &Endpoint) -> Result<(Running, Endpoint), HandlerError> {
-    if kind.concurrency == Concurrency::Processes {
-        let (child, endpoint) = forking::start(endpoint)?;
-        return Ok((Running::ChildProcess(child), endpoint));
+fn start(
+    kind: &Kind,
+    endpoint: &Endpoint,
+    has_process: bool,
+) -> Result<(Running, Endpoint), HandlerError> {
+    if has_process {
+        let (server, endpoint) = ServerProcess::start(kind, endpoint)?;
+        return Ok((Running::OwnProcess(server), endpoint));
     }
     let server = kind.spawn(endpoint)?;
     let endpoint = server.local_addr().into();
@@ -150,16 +200,33 @@ pub(crate) fn disturb(soak: &Soak, random: &mut Rng) {
         if what < 2 {
             target.stop();
             target.restart();
-        } else if let Some(Running::InProcess(server)) = &*target.server.lock() {
+        } else if let Some(server) = &*target.server.lock() {
             if what == 2 {
-                server.handle().set_max_connections(random.usize(8..=40));
-                count_event("disturbances", "another limit", 1);
-            } else {
-                server.suspend();
+                let is_set = server.set_max_connections(random.usize(8..=40));
+                count_event("disturbances", "another limit", is_set.into());
+            } else if server.suspend() {
                 thread::sleep(Duration::from_millis(random.u64(..200)));
                 server.resume();
                 count_event("disturbances", "suspended", 1);
             }
         }
+    }
+}
+
+/// Freezes processes of servers until the end: one, some or all at a time, as a busy machine or
+/// Ctrl-Z does.
+pub(crate) fn freeze(soak: &Soak, random: &mut Rng) {
+    while !soak.is_over() {
+        thread::sleep(Duration::from_millis(random.u64(..1000)));
+        let chance = [0.05, 0.3, 1.0][random.usize(..3)];
+        let chosen = soak.targets.iter().filter(|_| random.f64() < chance);
+        let frozen: Vec<_> = chosen.filter_map(Target::freeze).collect();
+        thread::sleep(Duration::from_millis(random.u64(100..2000)));
+        for group in &frozen {
+            if let Err(error) = group.thaw() {
+                record_failure(format!("a frozen server cannot go on: {error}"));
+            }
+        }
+        count_event("disturbances", "frozen", frozen.len() as u64);
     }
 }
