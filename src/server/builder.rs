@@ -66,7 +66,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     }
 
     /// How many connections the kernel queues until they are accepted; 1024 by default, and never
-    /// more than the system's `net.core.somaxconn`. CPython's `request_queue_size`.
+    /// more than the system's `net.core.somaxconn`. CPython's `request_queue_size`. A listener that
+    /// was bound elsewhere keeps its own number, and datagrams wait in the socket's buffer.
     pub fn backlog(mut self, connections: u32) -> Self {
         self.settings.transport.backlog = connections;
         self

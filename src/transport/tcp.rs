@@ -14,7 +14,7 @@ use crate::config::TransportOptions;
 use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
 use crate::net::SocketStream;
-use crate::sys::socket::set_timeout;
+use crate::sys::socket::{accept_queue_length, set_timeout};
 
 /// TCP over IPv4 and IPv6 ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
 #[derive(Debug)]
@@ -76,6 +76,10 @@ impl Transport for Tcp {
             stream: Box::new(SocketStream::from(stream)),
             peer: Address::tcp(peer),
         })
+    }
+
+    fn max_queued(&self) -> Option<usize> {
+        accept_queue_length(self.as_fd()).ok()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::TransportOptions;
 use crate::datagram::DatagramSocket;
 use crate::error::Result;
 use crate::handler::DatagramRequestHandler;
-use crate::sys::socket::{receive_from, retry_interrupted};
+use crate::sys::socket::{max_queued_datagrams, receive_from, retry_interrupted};
 
 /// UDP over IPv4 and IPv6 ([udp(7)](https://man7.org/linux/man-pages/man7/udp.7.html)).
 #[derive(Debug)]
@@ -70,6 +70,10 @@ impl Transport for Udp {
             peer: Address::udp(peer),
             socket: self.socket.clone(),
         })
+    }
+
+    fn max_queued(&self) -> Option<usize> {
+        max_queued_datagrams(self.as_fd()).ok()
     }
 }
 

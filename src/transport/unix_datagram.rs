@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::socket_file::{self, SocketFile};
-use super::{IncomingDatagram, Transport};
+use super::{IncomingDatagram, Transport, sysctl};
 use crate::address::{Address, Endpoint, Scheme, UnixName};
 use crate::config::TransportOptions;
 use crate::datagram::DatagramSocket;
@@ -75,6 +75,15 @@ impl Transport for UnixDatagram {
             peer: Address::UnixDatagram(peer.map_or(UnixName::Unnamed, name_of)),
             socket: self.socket.clone(),
         })
+    }
+
+    /// The longest queue that the system allows. It does not limit the queue between sockets that are
+    /// connected to each other.
+    fn max_queued(&self) -> Option<usize> {
+        match self.socket.peer_addr() {
+            Ok(_) => None,
+            Err(_) => sysctl("net/unix/max_dgram_qlen").map(|datagrams| datagrams + 1),
+        }
     }
 }
 

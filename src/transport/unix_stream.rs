@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::socket_file::{self, SocketFile};
-use super::{IncomingStream, Transport};
+use super::{IncomingStream, Transport, sysctl};
 use crate::address::{Address, Endpoint, Scheme, UnixName};
 use crate::config::TransportOptions;
 use crate::error::{Error, Result};
@@ -21,13 +21,16 @@ use crate::net::{SocketStream, Stream};
 #[derive(Debug)]
 pub struct UnixStream {
     listener: UnixListener,
+    /// The length of its queue, as it was asked for. `u32::MAX` for a listener that was bound
+    /// elsewhere.
+    backlog: u32,
     /// `None` for an abstract name, and for a listener that was bound elsewhere.
     _file: Option<SocketFile>,
 }
 
 impl From<UnixListener> for UnixStream {
     fn from(listener: UnixListener) -> UnixStream {
-        UnixStream { listener, _file: None }
+        UnixStream { listener, backlog: u32::MAX, _file: None }
     }
 }
 
@@ -45,7 +48,7 @@ impl Transport for UnixStream {
         let listen = |name: &UnixName| listen(name, options.backlog);
         let (listener, _file) = socket_file::bind(name, listen)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
-        Ok(UnixStream { listener, _file })
+        Ok(UnixStream { listener, backlog: options.backlog, _file })
     }
 
     fn prepare(&self, _options: &TransportOptions) -> io::Result<()> {
@@ -70,6 +73,13 @@ impl Transport for UnixStream {
             stream: Box::new(stream),
             peer: Address::Unix(UnixName::from_std(&peer)),
         })
+    }
+
+    /// The longest that the queue can be, which is one more than the backlog. Only a netlink socket
+    /// tells how long it is.
+    fn max_queued(&self) -> Option<usize> {
+        let max_backlog = sysctl("net/core/somaxconn")?;
+        Some(max_backlog.min(self.backlog as usize) + 1)
     }
 }
 
