@@ -17,6 +17,15 @@ use crate::state::ServerState;
 pub trait DatagramSocket: Send + Sync + 'static {
     /// Sends one datagram, whole or not at all.
     fn send_to(&self, data: &[u8], peer: &Address) -> io::Result<()>;
+
+    /// The same from a given local address, for a socket that is bound to all addresses of the
+    /// machine: the one that the datagram was sent to which this one answers
+    /// ([`IncomingDatagram::local`](crate::transport::IncomingDatagram::local)). By default the system
+    /// chooses one.
+    fn send_from(&self, local: &Address, data: &[u8], peer: &Address) -> io::Result<()> {
+        let _ = local;
+        self.send_to(data, peer)
+    }
 }
 
 /// One datagram, to be answered or not.
@@ -28,6 +37,7 @@ pub struct DatagramRequest {
     id: u64,
     data: Vec<u8>,
     peer: Address,
+    local: Option<Address>,
     socket: Arc<dyn DatagramSocket>,
     server: ServerHandle,
     reply: Vec<u8>,
@@ -38,11 +48,12 @@ impl DatagramRequest {
         id: u64,
         data: Vec<u8>,
         peer: Address,
+        local: Option<Address>,
         socket: Arc<dyn DatagramSocket>,
         state: Arc<ServerState>,
     ) -> DatagramRequest {
         let server = ServerHandle::new(state);
-        DatagramRequest { id, data, peer, socket, server, reply: Vec::new() }
+        DatagramRequest { id, data, peer, local, socket, server, reply: Vec::new() }
     }
 
     /// This request's number, the first one being 1; no other request of this server ever has it.
@@ -60,9 +71,11 @@ impl DatagramRequest {
         &self.peer
     }
 
-    /// The address that the server receives on.
+    /// The address that it was sent to, and that a reply is sent from. Of a UDP server on all
+    /// addresses of the machine (`0.0.0.0`, `[::]`) this is one of them: for a broadcast that of the
+    /// interface. For an IPv6 multicast it is the server's, and the system chooses the reply's.
     pub fn local_addr(&self) -> &Address {
-        self.server.local_addr()
+        self.local.as_ref().unwrap_or(self.server.local_addr())
     }
 
     /// The server that this datagram came in through.
@@ -76,7 +89,10 @@ impl DatagramRequest {
     /// What the system says of the datagram or the peer. `WouldBlock` when a Unix peer's queue is
     /// full: nobody waits for a peer that does not read.
     pub fn reply(&self, data: impl AsRef<[u8]>) -> io::Result<()> {
-        self.socket.send_to(data.as_ref(), &self.peer)
+        match &self.local {
+            Some(local) => self.socket.send_from(local, data.as_ref(), &self.peer),
+            None => self.socket.send_to(data.as_ref(), &self.peer),
+        }
     }
 
     /// Sends what was collected by writing.
@@ -105,7 +121,8 @@ impl DatagramRequest {
         let sent = Arc::new(Replies::default());
         let state = ServerState::new(Settings::default(), here.clone());
         let state = Arc::new(state.expect("a pipe and an event descriptor"));
-        let request = DatagramRequest::new(state.new_id(), data.into(), here, sent.clone(), state);
+        let (id, data, socket) = (state.new_id(), data.into(), sent.clone());
+        let request = DatagramRequest::new(id, data, here, None, socket, state);
         InMemoryDatagram { request, sent }
     }
 }

@@ -73,6 +73,7 @@ impl Transport for UnixDatagram {
             data: buffer[..received].to_vec(),
             length,
             peer: Address::UnixDatagram(peer.map_or(UnixName::Unnamed, name_of)),
+            local: None,
             socket: self.socket.clone(),
         })
     }
