@@ -52,8 +52,8 @@ impl sealed::RequestHandler for dyn DatagramRequestHandler {
     ) -> Option<Box<dyn RequestTask>> {
         let IncomingDatagram { mut data, length, peer, local, socket } = incoming;
         let truncated = (length > data.len()).then(|| {
+            let limit = data.len();
             data.clear();
-            let limit = state.settings.transport.max_packet_size;
             Error::Truncated { length, limit }
         });
         let id = state.new_id();

@@ -63,6 +63,14 @@ pub(crate) fn receive_from(
     Ok((length.min(room), length, peer))
 }
 
+/// The length of the datagram that is received next, without blocking. It stays where it is
+/// ([recv(2)](https://man7.org/linux/man-pages/man2/recv.2.html), `MSG_PEEK`).
+pub(crate) fn next_length(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK | RecvFlags::TRUNC;
+    let mut nothing = [0; 0];
+    Ok(rustix::net::recv(fd, &mut nothing[..], flags)?.1)
+}
+
 /// Repeats a call as long as a signal interrupts it (`EINTR`).
 pub(crate) fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {

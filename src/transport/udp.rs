@@ -55,6 +55,9 @@ impl AsFd for Udp {
     }
 }
 
+/// More than any UDP datagram has: its header counts its bytes, and its own eight, in 16 bits.
+const MAX_LENGTH: usize = 65_535;
+
 impl Transport for Udp {
     type Handler = dyn DatagramRequestHandler;
 
@@ -71,7 +74,7 @@ impl Transport for Udp {
 
     fn accept(&self, options: &TransportOptions) -> io::Result<IncomingDatagram> {
         let mut buffer = self.buffer.lock();
-        buffer.resize(options.max_packet_size, 0);
+        buffer.resize(options.max_packet_size.unwrap_or(MAX_LENGTH).min(MAX_LENGTH), 0);
         let (length, peer, local) = match self.socket.wildcard_port {
             None => {
                 let (_, length, peer) = receive_from(self.as_fd(), &mut buffer)?;

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc;
 
 use parking_lot::Mutex;
+use socket2::SockRef;
 use socketserver::services::Echo;
 use socketserver::*;
 
@@ -81,6 +82,22 @@ fn the_largest_and_the_smallest_datagram_are_echoed() {
     assert_eq!(answer(&client), largest);
     client.send(b"").unwrap();
     assert_eq!(answer(&client), b"");
+}
+
+#[test]
+fn a_unix_datagram_of_any_length_is_received() {
+    for mixin in both_mixins() {
+        let builder = UnixDatagramServer::builder().mixin(mixin);
+        let server = serve_at(&abstract_name(), builder, commands);
+        let client = unixgram(server.local_addr());
+        SockRef::from(&client).set_send_buffer_size(1 << 20).unwrap();
+        let most = SockRef::from(&client).send_buffer_size().unwrap() - 32;
+        for length in [0, 65_536, 100_000, most] {
+            client.send(&vec![b'x'; length]).unwrap();
+            let answer = datagram_of(|buffer| client.recv(buffer));
+            assert_eq!(answer, length.to_string().as_bytes());
+        }
+    }
 }
 
 #[test]
