@@ -131,7 +131,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     /// in the backlog they would delay other clients.
     ///
     /// One peer is an IPv4 address, an IPv6 network of 64 bits, or a user of this machine on a Unix
-    /// stream socket.
+    /// stream socket. In networks that are shared, each address is a peer: link-local ones by their
+    /// interface, and those of translators from IPv4 (NAT64) by the IPv4 address in them.
     pub fn max_connections_per_peer(mut self, connections: impl Into<Option<usize>>) -> Self {
         self.settings.max_connections_per_peer = connections.into().map(|max| max.max(1));
         self
