@@ -24,14 +24,15 @@ use crate::sys::socket::{next_length, receive_from};
 /// with `WouldBlock`; it does not delay them.
 #[derive(Debug)]
 pub struct UnixDatagram {
-    socket: Arc<net::UnixDatagram>,
-    /// `None` for an abstract name, and for a socket that was bound elsewhere.
+    /// `None` for an abstract name, and for a socket that was bound elsewhere. Before the socket, so
+    /// that it is dropped first.
     _file: Option<SocketFile>,
+    socket: Arc<net::UnixDatagram>,
 }
 
 impl From<net::UnixDatagram> for UnixDatagram {
     fn from(socket: net::UnixDatagram) -> UnixDatagram {
-        UnixDatagram { socket: Arc::new(socket), _file: None }
+        UnixDatagram { _file: None, socket: Arc::new(socket) }
     }
 }
 
@@ -49,7 +50,7 @@ impl Transport for UnixDatagram {
         let bind = |name: &UnixName| net::UnixDatagram::bind_addr(&name.socket_addr()?);
         let (socket, _file) = socket_file::bind(name, bind)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
-        Ok(UnixDatagram { socket: Arc::new(socket), _file })
+        Ok(UnixDatagram { _file, socket: Arc::new(socket) })
     }
 
     /// Non-blocking, so that a reply never waits for a client whose queue is full.

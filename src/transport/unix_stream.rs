@@ -20,17 +20,18 @@ use crate::net::{SocketStream, Stream};
 /// server is dropped. The file of a listener that was bound elsewhere is left alone.
 #[derive(Debug)]
 pub struct UnixStream {
+    /// `None` for an abstract name, and for a listener that was bound elsewhere. Before the listener,
+    /// so that it is dropped first.
+    _file: Option<SocketFile>,
     listener: UnixListener,
     /// The length of its queue, as it was asked for. `u32::MAX` for a listener that was bound
     /// elsewhere.
     backlog: u32,
-    /// `None` for an abstract name, and for a listener that was bound elsewhere.
-    _file: Option<SocketFile>,
 }
 
 impl From<UnixListener> for UnixStream {
     fn from(listener: UnixListener) -> UnixStream {
-        UnixStream { listener, backlog: u32::MAX, _file: None }
+        UnixStream { _file: None, listener, backlog: u32::MAX }
     }
 }
 
@@ -48,7 +49,7 @@ impl Transport for UnixStream {
         let listen = |name: &UnixName| listen(name, options.backlog);
         let (listener, _file) = socket_file::bind(name, listen)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
-        Ok(UnixStream { listener, backlog: options.backlog, _file })
+        Ok(UnixStream { _file, listener, backlog: options.backlog })
     }
 
     fn prepare(&self, _options: &TransportOptions) -> io::Result<()> {
