@@ -20,6 +20,15 @@ pub trait DatagramSocket: Send + Sync + 'static {
     /// # Errors
     /// Those of sendto(2); `WouldBlock` when the peer's queue is full.
     fn send_to(&self, data: &[u8], peer: &Address) -> io::Result<()>;
+
+    /// The same from a given local address, for a socket that is bound to all addresses of the
+    /// machine: the one that the datagram was sent to which this one answers
+    /// ([`IncomingDatagram::local`](crate::extend::IncomingDatagram::local)). By default the system
+    /// chooses one.
+    fn send_from(&self, local: &Address, data: &[u8], peer: &Address) -> io::Result<()> {
+        let _ = local;
+        self.send_to(data, peer)
+    }
 }
 
 /// A datagram, and the means to reply to it.
@@ -31,6 +40,7 @@ pub struct DatagramRequest {
     id: ConnectionId,
     data: Vec<u8>,
     peer: Address,
+    local: Option<Address>,
     socket: Arc<dyn DatagramSocket>,
     server: ServerHandle,
     reply: Vec<u8>,
@@ -41,11 +51,12 @@ impl DatagramRequest {
         id: ConnectionId,
         data: Vec<u8>,
         peer: Address,
+        local: Option<Address>,
         socket: Arc<dyn DatagramSocket>,
         state: Arc<ServerState>,
     ) -> DatagramRequest {
         let server = ServerHandle::new(state);
-        DatagramRequest { id, data, peer, socket, server, reply: Vec::new() }
+        DatagramRequest { id, data, peer, local, socket, server, reply: Vec::new() }
     }
 
     /// The request's number, unique within its server.
@@ -63,9 +74,11 @@ impl DatagramRequest {
         &self.peer
     }
 
-    /// The address that the server receives on.
+    /// The address that it was sent to, and that a reply is sent from. Of a UDP server on all
+    /// addresses of the machine (`0.0.0.0`, `[::]`) this is one of them: for a broadcast that of the
+    /// interface. For an IPv6 multicast it is the server's, and the system chooses the reply's.
     pub fn local_addr(&self) -> &Address {
-        self.server.local_addr()
+        self.local.as_ref().unwrap_or(self.server.local_addr())
     }
 
     /// The server that received this datagram.
@@ -78,7 +91,10 @@ impl DatagramRequest {
     /// # Errors
     /// Those of sendto(2). `WouldBlock` when the queue of a peer on a Unix socket is full.
     pub fn reply(&self, data: impl AsRef<[u8]>) -> io::Result<()> {
-        self.socket.send_to(data.as_ref(), &self.peer)
+        match &self.local {
+            Some(local) => self.socket.send_from(local, data.as_ref(), &self.peer),
+            None => self.socket.send_to(data.as_ref(), &self.peer),
+        }
     }
 
     /// Sends the collected reply, if any.
@@ -107,7 +123,7 @@ impl DatagramRequest {
         let state = ServerState::new(Settings::default(), address.clone());
         let state = Arc::new(state.expect("a pipe and an eventfd"));
         let (id, replies) = (state.new_id(), Arc::new(Replies::default()));
-        let request = DatagramRequest::new(id, data.into(), address, replies.clone(), state);
+        let request = DatagramRequest::new(id, data.into(), address, None, replies.clone(), state);
         InMemoryDatagram { request, replies }
     }
 }

@@ -197,7 +197,7 @@
 //! | [`backlog`] | 1024 | the system refuses connections |
 //! | [`max_line_length`] | 64 KiB | [`Error::LineTooLong`] |
 //! | [`LengthPrefixed::max_length`] | 64 KiB | [`Error::MessageTooLong`] |
-//! | [`max_packet_size`] | 65,535 bytes | [`Error::Truncated`] |
+//! | [`max_packet_size`] | none | [`Error::Truncated`] |
 //! | [`idle_timeout`], [`read_timeout`] | none | [`Error::IdleTimeout`], [`Error::ReadTimeout`] |
 //! | [`message_timeout`] | none | [`Error::MessageTimeout`] |
 //! | [`min_rate`] | none | [`Error::TooSlow`] |

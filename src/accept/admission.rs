@@ -55,7 +55,7 @@ fn check_peer(task: &dyn RequestTask, state: &ServerState) -> Result<Option<Peer
         state.stats().denied.add_one();
         return Err(Rejected);
     }
-    let Some(peer_key) = PeerKey::of(ip, uid) else { return Ok(None) };
+    let Some(peer_key) = PeerKey::of(task.peer().socket_addr(), uid) else { return Ok(None) };
     if limits.max_per_peer().is_some_and(|max| state.registry.count(peer_key) >= max) {
         reject(task, state, "its peer has as many connections as it may");
         return Err(Rejected);

@@ -37,14 +37,16 @@ struct AcceptState {
     /// The listener is left alone until then.
     backoff_deadline: Option<Instant>,
     consecutive_failures: u32,
-    /// How many more to take during a stop: no more than the backlog can have held when it began.
-    from_backlog: u32,
+    /// During a stop: how many requests are left to take, of those that waited when it began. `None`
+    /// before that.
+    left_to_drain: Option<usize>,
 }
 
 /// A transport with its handler, of either kind.
 trait TaskSource: AsFd + Send + Sync {
     fn is_cheap_to_try(&self) -> bool;
     fn accept(&self, state: &Arc<ServerState>) -> io::Result<Option<Box<dyn RequestTask>>>;
+    fn max_queued(&self) -> Option<usize>;
     fn handler(&self) -> Box<dyn Send + Sync>;
 }
 
@@ -67,6 +69,10 @@ impl<T: Transport> TaskSource for TransportWithHandler<T> {
     fn accept(&self, state: &Arc<ServerState>) -> io::Result<Option<Box<dyn RequestTask>>> {
         let incoming = self.transport.accept(&state.settings.transport)?;
         Ok(<T::Handler as sealed::RequestHandler>::task(&self.handler, incoming, state))
+    }
+
+    fn max_queued(&self) -> Option<usize> {
+        self.transport.max_queued()
     }
 
     fn handler(&self) -> Box<dyn Send + Sync> {
@@ -101,7 +107,7 @@ impl Listener {
             backoff: Backoff::default(),
             backoff_deadline: None,
             consecutive_failures: 0,
-            from_backlog: state.settings.transport.backlog,
+            left_to_drain: None,
         };
         Listener {
             source: Box::new(TransportWithHandler { transport, handler }),
@@ -182,17 +188,25 @@ impl Listener {
         true
     }
 
-    /// During a stop: takes a request that was in the backlog.
+    /// A stop begins: requests that are queued now are taken, later ones are not, because a stream of
+    /// clients without end would keep the server from stopping. Calls after the first do nothing.
+    pub(super) fn begin_drain(&self) {
+        let mut accepting = self.accepting.lock();
+        if accepting.left_to_drain.is_none() {
+            // A user's transport may panic.
+            let max_queued = catch_unwind(AssertUnwindSafe(|| self.source.max_queued()));
+            accepting.left_to_drain = Some(max_queued.ok().flatten().unwrap_or(usize::MAX));
+        }
+    }
+
+    /// During a stop: takes a request that was in the backlog. Queues are FIFO, so that those that
+    /// were there when the stop began come first.
     pub(super) fn accept_from_backlog(&self) -> Accept {
         let mut accepting = self.accepting.lock();
-        if accepting.from_backlog == 0 {
-            return Accept::WouldBlock;
+        match accepting.left_to_drain {
+            Some(0) => Accept::WouldBlock,
+            _ => self.accept_locked(&mut accepting),
         }
-        let accept = self.accept_locked(&mut accepting);
-        if !matches!(accept, Accept::NotAccepting) {
-            accepting.from_backlog -= 1;
-        }
-        accept
     }
 
     fn accept_locked(&self, accepting: &mut AcceptState) -> Accept {
@@ -208,6 +222,9 @@ impl Listener {
             Ok(task) => {
                 accepting.backoff.after_success();
                 accepting.consecutive_failures = 0;
+                if let Some(left) = &mut accepting.left_to_drain {
+                    *left = left.saturating_sub(1);
+                }
                 let request = task.and_then(|task| admission::admit(task, &self.state));
                 return request.map_or(Accept::Rejected, Accept::Request);
             }

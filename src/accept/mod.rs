@@ -117,6 +117,10 @@ impl BaseServer {
     fn drain_backlog(&self) -> Option<NextRequest> {
         let (listener, state) = (&*self.listener, self.state());
         state.begin_stop();
+        listener.begin_drain();
+        if Instant::now() >= state.schedule().force {
+            return Some(NextRequest::ShutDown);
+        }
         while listener.has_capacity() && listener.backoff_deadline().is_none() {
             // While requests are being served, their end may free descriptors.
             let can_recover = state.registry.len() > 0;
@@ -127,7 +131,7 @@ impl BaseServer {
                 Accept::WouldBlock | Accept::NotAccepting => return Some(NextRequest::ShutDown),
             }
         }
-        (Instant::now() >= state.schedule().force).then_some(NextRequest::ShutDown)
+        None
     }
 
     /// Sleeps until there is something to do, and does it. `None`: there is no result yet.

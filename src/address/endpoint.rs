@@ -8,8 +8,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
 
-use super::UnixName;
 use super::unix_name::unescape;
+use super::{UnixName, unmapped};
 use crate::error::{Error, Result};
 
 /// An address to listen on or to connect to, as it is written in a configuration.
@@ -93,7 +93,7 @@ impl Endpoint {
     }
 
     /// The IP addresses of a `HOST:PORT`, at least one. A host name is looked up with the system's
-    /// resolver, which blocks.
+    /// resolver, which blocks. An IPv4-mapped address (`[::ffff:127.0.0.1]`) is the IPv4 address.
     ///
     /// # Errors
     /// [`Error::Resolve`] for a host name that does not resolve; [`Error::Address`] for an endpoint
@@ -104,7 +104,8 @@ impl Endpoint {
             return Err(self.not_a(scheme));
         };
         let failed = |source| Error::Resolve { host: host.clone(), source };
-        let found: Vec<_> = (host.as_str(), *port).to_socket_addrs().map_err(failed)?.collect();
+        let found = (host.as_str(), *port).to_socket_addrs().map_err(failed)?;
+        let found: Vec<_> = found.map(unmapped).collect();
         if found.is_empty() {
             return Err(failed(std::io::ErrorKind::NotFound.into()));
         }
@@ -286,6 +287,14 @@ mod tests {
         assert!(longest.parse::<Endpoint>().is_ok());
         let error = format!("{longest}x").parse::<Endpoint>().unwrap_err().to_string();
         assert!(error.contains("108 bytes, over the system's limit of 107"), "{error}");
+    }
+
+    #[test]
+    fn an_ipv4_mapped_address_is_the_ipv4_address() {
+        for text in ["[::ffff:192.0.2.1]:80", "[::ffff:c000:201]:80"] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!(endpoint.resolve(Scheme::Tcp).unwrap(), ["192.0.2.1:80".parse().unwrap()]);
+        }
     }
 
     #[test]

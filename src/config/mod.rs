@@ -27,8 +27,8 @@ pub enum Overload {
 /// TCP keepalive: how the kernel detects a peer that has vanished without closing its connection
 /// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
 ///
-/// Times are rounded down to whole seconds, from 1 to 32,767. Other values than Linux allows, zero
-/// for instance, become the nearest that it does.
+/// Times are rounded up to whole seconds, from 1 to 32,767, which is nine hours. Other values than
+/// Linux allows, zero for instance, become the nearest that it does.
 ///
 /// These are all the options that keepalive has, so that the fields can be relied on:
 /// `Keepalive { probes: 8, ..Keepalive::default() }`.
@@ -104,10 +104,12 @@ pub struct TransportOptions {
     pub nodelay: bool,
     /// TCP keepalive; [`Keepalive::default`] by default, `None`: off.
     pub keepalive: Option<Keepalive>,
-    /// The longest datagram that is accepted, in bytes; 65,535 by default.
-    pub max_packet_size: usize,
+    /// The longest datagram that is accepted, in bytes. `None`, the default: whatever the socket
+    /// receives.
+    pub max_packet_size: Option<usize>,
     /// `TCP_USER_TIMEOUT`: how long data may stay unacknowledged before the connection is reset;
-    /// two minutes by default, `None`: the system's limit.
+    /// two minutes by default, `None`: the system's limit. Rounded up to whole milliseconds, and at
+    /// most almost 25 days.
     pub user_timeout: Option<Duration>,
     /// How long a stream's read blocks, which is mostly the wait for the first byte of a message:
     /// the `idle_timeout`, or else the `read_timeout`. `None`, the default: for ever.
@@ -126,7 +128,7 @@ impl Default for TransportOptions {
             nodelay: true,
             keepalive: Some(Keepalive::default()),
             user_timeout: Some(Duration::from_secs(120)),
-            max_packet_size: 65_535,
+            max_packet_size: None,
             read_timeout: None,
             write_timeout: Some(Duration::from_secs(30)),
         }

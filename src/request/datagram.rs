@@ -22,6 +22,9 @@ pub struct IncomingDatagram {
     pub length: usize,
     /// The sender's address.
     pub peer: Address,
+    /// The address that it was sent to, for a socket that is bound to all addresses of the machine.
+    /// `None`: the address that the socket is bound to.
+    pub local: Option<Address>,
     /// The socket that a reply is sent by.
     pub socket: Arc<dyn DatagramSocket>,
 }
@@ -48,14 +51,14 @@ impl sealed::RequestHandler for dyn DatagramRequestHandler {
         incoming: IncomingDatagram,
         state: &Arc<ServerState>,
     ) -> Option<Box<dyn RequestTask>> {
-        let IncomingDatagram { mut data, length, peer, socket } = incoming;
+        let IncomingDatagram { mut data, length, peer, local, socket } = incoming;
         let truncated = (length > data.len()).then(|| {
+            let limit = data.len();
             data.clear();
-            let limit = state.settings.transport.max_packet_size;
             Error::Truncated { length, limit }
         });
         let id = state.new_id();
-        let request = DatagramRequest::new(id, data, peer, socket, state.clone());
+        let request = DatagramRequest::new(id, data, peer, local, socket, state.clone());
         let task = DatagramTask { request, handler: handler.clone() };
         match truncated {
             None => Some(Box::new(task)),

@@ -67,7 +67,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     }
 
     /// How many connections the kernel queues until they are accepted; 1024 by default, and never
-    /// more than the system's `net.core.somaxconn`. CPython's `request_queue_size`.
+    /// more than the system's `net.core.somaxconn`. CPython's `request_queue_size`. A listener that
+    /// was bound elsewhere keeps its own number, and datagrams wait in the socket's buffer.
     pub fn backlog(mut self, connections: u32) -> Self {
         self.settings.transport.backlog = connections;
         self
@@ -110,9 +111,10 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
     /// How long sent data may stay unacknowledged before the connection is reset
     /// (`TCP_USER_TIMEOUT`, [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)); two minutes
-    /// by default, in milliseconds. Keepalive finds a client that vanished while nothing was being
-    /// sent; this finds one that vanished while an answer was, or that has taken none of it for so
-    /// long. `None`: as long as the system says, a quarter of an hour and more.
+    /// by default. Keepalive finds a client that vanished while nothing was being sent; this finds one
+    /// that vanished while an answer was, or that has taken none of it for so long. It is rounded up to
+    /// whole milliseconds, and almost 25 days are the most. `None`: as long as the system says, a
+    /// quarter of an hour and more.
     pub fn user_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.transport.user_timeout = timeout.into().map(not_zero);
         self
@@ -131,7 +133,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     /// in the backlog they would delay other clients.
     ///
     /// One peer is an IPv4 address, an IPv6 network of 64 bits, or a user of this machine on a Unix
-    /// stream socket.
+    /// stream socket. In networks that are shared, each address is a peer: link-local ones by their
+    /// interface, and those of translators from IPv4 (NAT64) by the IPv4 address in them.
     pub fn max_connections_per_peer(mut self, connections: impl Into<Option<usize>>) -> Self {
         self.settings.max_connections_per_peer = connections.into().map(|max| max.max(1));
         self
@@ -222,11 +225,13 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self
     }
 
-    /// The longest datagram that is received, in bytes; 65,535 by default, which every UDP datagram
-    /// fits in. A longer one is dropped, counted, and reported to `handle_error` as
-    /// [`Error::Truncated`].
-    pub fn max_packet_size(mut self, bytes: usize) -> Self {
-        self.settings.transport.max_packet_size = bytes;
+    /// The longest datagram that is received, in bytes; any (`None`) by default. A longer one is
+    /// dropped, counted, and reported to `handle_error` as [`Error::Truncated`].
+    ///
+    /// A UDP datagram has less than 65,535 bytes, a Unix datagram at most as many as its sender's
+    /// buffer (`SO_SNDBUF`).
+    pub fn max_packet_size(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.settings.transport.max_packet_size = bytes.into();
         self
     }
 

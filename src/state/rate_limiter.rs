@@ -22,13 +22,17 @@ pub(super) struct RateLimiter {
 /// time, the rest is not limited.
 const MAX_PEERS: usize = 65_536;
 
+/// The longest interval of a rate: about thirty years, which cannot overflow the clock.
+const MAX_PER: Duration = Duration::from_secs(1_000_000_000);
+
 impl RateLimiter {
     /// Whether the peer may connect now. A connection that is not allowed is not counted.
     pub(super) fn allows(&mut self, peer: PeerKey, rate: ConnectionRate, now: Instant) -> bool {
-        let interval = rate.per / rate.connections.max(1);
+        let per = rate.per.min(MAX_PER);
+        let interval = per / rate.connections.max(1);
         let arrival =
             self.arrival_times.get(&peer).map_or(now, |arrival| (*arrival).max(now)) + interval;
-        if rate.connections == 0 || arrival.saturating_duration_since(now) > rate.per {
+        if rate.connections == 0 || arrival.saturating_duration_since(now) > per {
             return false;
         }
         if self.arrival_times.len() >= self.sweep_at
@@ -63,6 +67,8 @@ mod tests {
         assert!(limiter.allows(PeerKey::Uid(2), rate, start), "another peer");
         let never = ConnectionRate { connections: 0, per: Duration::from_secs(1) };
         assert!(!limiter.allows(PeerKey::Uid(3), never, start));
+        let once = ConnectionRate { connections: 1, per: Duration::MAX };
+        assert_eq!([(); 2].map(|()| limiter.allows(PeerKey::Uid(4), once, start)), [true, false]);
     }
 
     #[test]

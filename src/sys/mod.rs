@@ -7,6 +7,7 @@ pub(crate) mod epoll;
 #[cfg(feature = "fibers")]
 pub(crate) mod fiber;
 pub(crate) mod fork;
+pub(crate) mod pktinfo;
 pub(crate) mod poll;
 #[cfg(feature = "fibers")]
 pub(crate) mod prefetch;

@@ -63,6 +63,14 @@ pub(crate) fn receive_from(
     Ok((length.min(room), length, peer))
 }
 
+/// The length of the datagram that is received next, without blocking. It stays where it is
+/// ([recv(2)](https://man7.org/linux/man-pages/man2/recv.2.html), `MSG_PEEK`).
+pub(crate) fn next_length(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK | RecvFlags::TRUNC;
+    let mut nothing = [0; 0];
+    Ok(rustix::net::recv(fd, &mut nothing[..], flags)?.1)
+}
+
 /// Repeats a call as long as a signal interrupts it (`EINTR`).
 pub(crate) fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
@@ -101,5 +109,46 @@ pub(crate) fn unsent(fd: BorrowedFd<'_>) -> io::Result<usize> {
     match unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(bytes.try_into().unwrap_or(0)),
+    }
+}
+
+/// How many connections wait in the queue of a listening TCP socket (`TCP_INFO`, whose
+/// `tcpi_unacked` is that number for a listener).
+pub(crate) fn accept_queue_length(listener: BorrowedFd<'_>) -> io::Result<usize> {
+    // `struct tcp_info`: eight fields of a byte, and fields of four bytes. This is the fifth of those.
+    let [.., unacked] = option::<7>(listener, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    Ok(unacked as usize)
+}
+
+/// At most how many datagrams wait in the receive buffer of a UDP socket: as many as fit into the
+/// memory that it takes (`SO_MEMINFO`, [socket(7)]), each with its `struct sk_buff`.
+///
+/// [socket(7)]: https://man7.org/linux/man-pages/man7/socket.7.html
+pub(crate) fn max_queued_datagrams(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let [rmem_alloc] = option::<1>(socket, libc::SOL_SOCKET, libc::SO_MEMINFO)?;
+    Ok(rmem_alloc as usize / MIN_TRUESIZE)
+}
+
+/// Less memory than Linux counts for any datagram, on any processor.
+const MIN_TRUESIZE: usize = 256;
+
+/// The first `N` words of a socket option
+/// ([getsockopt(2)](https://man7.org/linux/man-pages/man2/getsockopt.2.html)).
+fn option<const N: usize>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+) -> io::Result<[u32; N]> {
+    let mut words = [0; N];
+    let mut length = size_of_val(&words) as libc::socklen_t;
+    // SAFETY: the descriptor is open, because it is borrowed. The kernel stores at most `length`
+    // bytes through the first pointer, which is to as many bytes of a local array, and their number
+    // through the second, which is to a local variable.
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, words.as_mut_ptr().cast(), &raw mut length)
+    };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(words),
     }
 }

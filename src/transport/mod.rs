@@ -109,4 +109,16 @@ pub trait Transport: AsFd + Send + Sync + Sized + 'static {
         &self,
         options: &TransportOptions,
     ) -> io::Result<<Self::Handler as RequestHandler>::Incoming>;
+
+    /// How many requests may be waiting to be accepted now, at most. It is asked once, when a stop
+    /// begins, which then serves so many and none that come later. `None`, the default: that is not
+    /// known, and the stop accepts requests until none is left or its time is over.
+    fn max_queued(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// A number that the system is set to, by its path below `/proc/sys`.
+fn sysctl(path: &str) -> Option<usize> {
+    std::fs::read_to_string(format!("/proc/sys/{path}")).ok()?.trim().parse().ok()
 }

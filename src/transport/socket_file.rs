@@ -2,14 +2,23 @@
 //! the end.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 
 use crate::address::UnixName;
 
 /// The file of a bound socket. When this is dropped the file is removed, unless another one has
 /// taken its place.
+///
+/// It has to be dropped before the socket is closed. The file of a closed socket is stale: another
+/// server may replace it at any moment, and the system may give the new file the old one's inode.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -38,29 +47,78 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds to a name. A stale socket file, which a killed server has left behind, is replaced.
+/// Binds to a name. A stale socket file, which a killed server has left behind, is replaced: of
+/// several servers that find it, by one.
 pub(super) fn bind<S>(
     name: &UnixName,
     bind: impl Fn(&UnixName) -> io::Result<S>,
 ) -> io::Result<(S, Option<SocketFile>)> {
-    let bound = match (bind(name), name) {
-        (Err(error), UnixName::Path(path)) if error.kind() == io::ErrorKind::AddrInUse => {
-            let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
-            if !is_socket || is_alive(name)? {
-                return Err(error);
+    bind_with(name, bind, |path| std::fs::remove_file(path))
+}
+
+fn bind_with<S>(
+    name: &UnixName,
+    bind: impl Fn(&UnixName) -> io::Result<S>,
+    remove: impl Fn(&Path) -> io::Result<()>,
+) -> io::Result<(S, Option<SocketFile>)> {
+    let UnixName::Path(path) = name else { return Ok((bind(name)?, None)) };
+    let _lock = DirectoryLock::take(path);
+    let bound = match bind(name) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            match std::fs::symlink_metadata(path) {
+                Ok(file) if !file.file_type().is_socket() || is_alive(name)? => return Err(error),
+                Ok(_) => {
+                    log::info!("replacing the stale socket {}", path.display());
+                    remove(path)?;
+                }
+                // A server has ended meanwhile, and removed its file.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
-            log::info!("replacing the stale socket {}", path.display());
-            std::fs::remove_file(path)?;
             bind(name)?
         }
-        (bound, _) => bound?,
+        bound => bound?,
     };
-    let file = match name {
-        UnixName::Path(path) => Some(SocketFile::at(path)?),
-        _ => None,
-    };
-    Ok((bound, file))
+    Ok((bound, Some(SocketFile::at(path)?)))
 }
+
+/// The lock of the directory that a socket file is in
+/// ([flock(2)](https://man7.org/linux/man-pages/man2/flock.2.html)), which a server holds while it
+/// binds. Without it two servers that find a stale file could both remove it, the second one the file
+/// that the first one has just made.
+struct DirectoryLock(OwnedFd);
+
+impl DirectoryLock {
+    /// `None` if this process may not read the directory, or another one keeps it locked. A name that
+    /// is free, or in use, needs no lock.
+    fn take(path: &Path) -> Option<DirectoryLock> {
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = directory.unwrap_or(Path::new("."));
+        let directory = rustix::fs::open(directory, flags, Mode::empty()).ok()?;
+        let deadline = Instant::now() + MAX_LOCK_WAIT;
+        loop {
+            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Some(DirectoryLock(directory)),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing does not unlock if a child that was forked meanwhile has the descriptor too.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// A server holds the lock for well under a millisecond. Any process that can read the directory may
+/// lock it, and shall not keep a server from starting.
+const MAX_LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// Whether a socket, stream or datagram, is bound to the name, going by the error of a connect. The
 /// probe is a datagram socket: to a stream socket its connect fails at once (`EPROTOTYPE`), where a
@@ -71,5 +129,90 @@ fn is_alive(name: &UnixName) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
         // Connected, or an error other than `ECONNREFUSED`: assume a live socket.
         Ok(()) | Err(_) => Ok(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::address::Endpoint;
+    use crate::transport::{self, Transport, TransportOptions};
+
+    /// An unused path for a socket, removed on drop.
+    struct TempPath(PathBuf);
+
+    impl TempPath {
+        fn new(name: &str) -> TempPath {
+            let name = format!("socketserver-test-{}-{name}", std::process::id());
+            TempPath(std::env::temp_dir().join(name))
+        }
+    }
+
+    impl Drop for TempPath {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn one_of_several_servers_that_start_at_once_replaces_a_stale_socket() {
+        let path = TempPath::new("stale");
+        drop(UnixListener::bind(&path.0).unwrap());
+        let name = UnixName::Path(path.0.clone());
+        let barrier = Barrier::new(4);
+        let listen = |name: &UnixName| UnixListener::bind_addr(&name.socket_addr()?);
+        let remove = |path: &Path| {
+            // Long enough for the others to find the stale socket.
+            thread::sleep(Duration::from_millis(200));
+            std::fs::remove_file(path)
+        };
+        let start = || {
+            barrier.wait();
+            bind_with(&name, listen, remove)
+        };
+        let bound: Vec<_> = thread::scope(|scope| {
+            let servers = [(); 4].map(|()| scope.spawn(start));
+            servers.map(|server| server.join().unwrap()).into()
+        });
+        let (won, lost): (Vec<_>, Vec<_>) = bound.into_iter().partition(Result::is_ok);
+        assert_eq!(won.len(), 1, "{won:?}");
+        for error in lost.into_iter().map(Result::unwrap_err) {
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
+        }
+        UnixStream::connect(&path.0).unwrap();
+        drop(won);
+        assert!(!path.0.exists());
+    }
+
+    /// A server ends while the next one waits to start.
+    fn succeeds<T: Transport>(path: &Path) {
+        let endpoint = Endpoint::try_from(path).unwrap();
+        let name = UnixName::Path(path.to_owned());
+        let bind = || T::bind(&endpoint, &TransportOptions::default()).unwrap();
+        let mut server = bind();
+        for _ in 0..200 {
+            server = thread::scope(|scope| {
+                let next = scope.spawn(|| {
+                    while path.exists() {
+                        // A file of a closed socket would be replaced, and might then be removed.
+                        assert!(is_alive(&name).unwrap());
+                    }
+                    bind()
+                });
+                thread::sleep(Duration::from_micros(100));
+                drop(server);
+                next.join().unwrap()
+            });
+            assert!(path.exists() && is_alive(&name).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_server_removes_its_file_before_it_closes_its_socket() {
+        succeeds::<transport::UnixStream>(&TempPath::new("stream").0);
+        succeeds::<transport::UnixDatagram>(&TempPath::new("datagram").0);
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
 use crate::net::SocketStream;
 use crate::request::IncomingStream;
-use crate::sys::socket::set_timeout;
+use crate::sys::socket::{accept_queue_length, set_timeout};
 
 /// TCP over IPv4 and IPv6 ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
 #[derive(Debug)]
@@ -55,13 +55,13 @@ impl Transport for Tcp {
         socket.set_keepalive(options.keepalive.is_some())?;
         if let Some(keepalive) = options.keepalive {
             let options = TcpKeepalive::new()
-                .with_time(keepalive.idle.clamp(MIN_KEEPALIVE, MAX_KEEPALIVE))
-                .with_interval(keepalive.interval.clamp(MIN_KEEPALIVE, MAX_KEEPALIVE))
+                .with_time(in_range(keepalive.idle, SECOND, MAX_KEEPALIVE))
+                .with_interval(in_range(keepalive.interval, SECOND, MAX_KEEPALIVE))
                 .with_retries(keepalive.probes.clamp(1, MAX_PROBES));
             socket.set_tcp_keepalive(&options)?;
         }
         let user_timeout = options.user_timeout;
-        let user_timeout = user_timeout.map(|time| time.clamp(MIN_USER_TIMEOUT, MAX_USER_TIMEOUT));
+        let user_timeout = user_timeout.map(|time| in_range(time, MILLISECOND, MAX_USER_TIMEOUT));
         socket.set_tcp_user_timeout(user_timeout)?;
         set_timeout(self.as_fd(), Timeout::Recv, options.read_timeout)?;
         set_timeout(self.as_fd(), Timeout::Send, options.write_timeout)
@@ -78,19 +78,32 @@ impl Transport for Tcp {
             peer: Address::tcp(peer),
         })
     }
+
+    fn max_queued(&self) -> Option<usize> {
+        accept_queue_length(self.as_fd()).ok()
+    }
 }
 
-/// The range of `TCP_KEEPIDLE` and `TCP_KEEPINTVL`: other values are errors (`include/net/tcp.h` of
-/// Linux, `MAX_TCP_KEEPIDLE`).
-const MIN_KEEPALIVE: Duration = Duration::from_secs(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// The most that `TCP_KEEPIDLE` and `TCP_KEEPINTVL` allow, which are whole seconds from one on: other
+/// values are errors (`include/net/tcp.h` of Linux, `MAX_TCP_KEEPIDLE`).
 const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
 /// The most probes that `TCP_KEEPCNT` allows.
 const MAX_PROBES: u32 = 127;
 
-/// The range of `TCP_USER_TIMEOUT`, a signed number of milliseconds, of which zero is no timeout.
-const MIN_USER_TIMEOUT: Duration = Duration::from_millis(1);
+/// The most that `TCP_USER_TIMEOUT` allows, a signed number of milliseconds, of which zero is no
+/// timeout: almost 25 days.
 const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+
+/// The time in whole units, rounded up: from one unit on, and at most `max`.
+fn in_range(time: Duration, unit: Duration, max: Duration) -> Duration {
+    let units = time.clamp(unit, max).as_nanos().div_ceil(unit.as_nanos());
+    // At most as many as `max` has, which is an `i32`.
+    unit * units as u32
+}
 
 /// Binds to the first address of the endpoint for which that succeeds. If all fail, the error is
 /// that of the last.
@@ -134,32 +147,45 @@ mod tests {
     use super::*;
     use crate::config::Keepalive;
 
+    /// The options of a socket that is prepared with these: keepalive's, and the user timeout.
+    fn prepared(time: Duration, probes: u32) -> (Duration, Duration, u32, Option<Duration>) {
+        let options = TransportOptions {
+            keepalive: Some(Keepalive { idle: time, interval: time, probes }),
+            user_timeout: Some(time),
+            read_timeout: Some(time),
+            write_timeout: Some(time),
+            ..TransportOptions::default()
+        };
+        let tcp = Tcp::bind(&"127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        tcp.prepare(&options).unwrap();
+        let socket = SockRef::from(&tcp.0);
+        // `None` is a time that the kernel does not count. It rounds up to its clock.
+        for timeout in [socket.read_timeout().unwrap(), socket.write_timeout().unwrap()] {
+            let timeout = timeout.unwrap_or(Duration::MAX);
+            assert!(timeout >= time && timeout - time < Duration::from_millis(100), "{timeout:?}");
+        }
+        (
+            socket.tcp_keepalive_time().unwrap(),
+            socket.tcp_keepalive_interval().unwrap(),
+            socket.tcp_keepalive_retries().unwrap(),
+            socket.tcp_user_timeout().unwrap(),
+        )
+    }
+
     #[test]
-    fn options_out_of_range_become_the_least_or_the_largest_that_linux_allows() {
-        for (time, probes, seconds, retries, user_timeout) in [
-            (Duration::ZERO, 0, MIN_KEEPALIVE, 1, MIN_USER_TIMEOUT),
-            (Duration::MAX, u32::MAX, MAX_KEEPALIVE, MAX_PROBES, MAX_USER_TIMEOUT),
+    fn options_are_rounded_up_and_become_the_least_or_the_largest_that_linux_allows() {
+        let (second, longest) = (Duration::from_secs(1), Duration::from_secs(32_767));
+        let days_24 = Duration::from_millis(2_147_483_647);
+        for (time, probes, expected) in [
+            (Duration::ZERO, 0, (second, second, 1, MILLISECOND)),
+            (Duration::from_micros(500_500), 1, (second, second, 1, Duration::from_millis(501))),
+            (Duration::from_millis(1500), 127, (2 * second, 2 * second, 127, 1500 * MILLISECOND)),
+            (12 * 3600 * second, 200, (longest, longest, 127, 12 * 3600 * second)),
+            (30 * 24 * 3600 * second, 128, (longest, longest, 127, days_24)),
+            (Duration::MAX, u32::MAX, (longest, longest, 127, days_24)),
         ] {
-            let options = TransportOptions {
-                keepalive: Some(Keepalive { idle: time, interval: time, probes }),
-                user_timeout: Some(time),
-                read_timeout: Some(time),
-                write_timeout: Some(time),
-                ..TransportOptions::default()
-            };
-            let tcp = Tcp::bind(&"127.0.0.1:0".parse().unwrap(), &options).unwrap();
-            tcp.prepare(&options).unwrap();
-            let socket = SockRef::from(&tcp.0);
-            assert_eq!(socket.tcp_keepalive_time().unwrap(), seconds);
-            assert_eq!(socket.tcp_keepalive_interval().unwrap(), seconds);
-            assert_eq!(socket.tcp_keepalive_retries().unwrap(), retries);
-            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(user_timeout));
-            if time == Duration::ZERO {
-                // The kernel rounds up to its clock.
-                let soon = Duration::from_micros(1)..Duration::from_millis(100);
-                assert!(soon.contains(&socket.read_timeout().unwrap().unwrap()));
-                assert!(soon.contains(&socket.write_timeout().unwrap().unwrap()));
-            }
+            let (idle, interval, retries, user_timeout) = prepared(time, probes);
+            assert_eq!((idle, interval, retries, user_timeout.unwrap()), expected, "{time:?}");
         }
     }
 }

@@ -16,7 +16,8 @@ use crate::datagram::DatagramSocket;
 use crate::error::Result;
 use crate::handler::DatagramRequestHandler;
 use crate::request::IncomingDatagram;
-use crate::sys::socket::{receive_from, retry_interrupted};
+use crate::sys::pktinfo::{self, Received};
+use crate::sys::socket::{max_queued_datagrams, receive_from, retry_interrupted};
 
 /// UDP over IPv4 and IPv6 ([udp(7)](https://man7.org/linux/man-pages/man7/udp.7.html)).
 #[derive(Debug)]
@@ -30,12 +31,22 @@ pub struct Udp {
 struct Socket {
     socket: UdpSocket,
     is_ipv6: bool,
+    /// The port of a socket that is bound to all addresses of the machine, which tells for each
+    /// datagram the one that it was sent to. `None`: the socket is bound to one address.
+    wildcard_port: Option<u16>,
 }
 
 impl From<UdpSocket> for Udp {
     fn from(socket: UdpSocket) -> Udp {
-        let is_ipv6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
-        Udp { socket: Arc::new(Socket { socket, is_ipv6 }), buffer: Mutex::default() }
+        let local = socket.local_addr().ok();
+        let is_ipv6 = local.is_some_and(|local| local.is_ipv6());
+        let is_wildcard = |local: &SocketAddr| local.ip().to_canonical().is_unspecified();
+        let wildcard_port = local.filter(is_wildcard).map(|local| local.port());
+        // Without these options, replies are sent from the address that the system chooses.
+        let has_pktinfo = || pktinfo::enable(socket.as_fd(), is_ipv6).is_ok();
+        let wildcard_port = wildcard_port.filter(|_| has_pktinfo());
+        let socket = Arc::new(Socket { socket, is_ipv6, wildcard_port });
+        Udp { socket, buffer: Mutex::default() }
     }
 }
 
@@ -44,6 +55,9 @@ impl AsFd for Udp {
         self.socket.socket.as_fd()
     }
 }
+
+/// More than any UDP datagram has: its header counts its bytes, and its own eight, in 16 bits.
+const MAX_LENGTH: usize = 65_535;
 
 impl Transport for Udp {
     type Handler = dyn DatagramRequestHandler;
@@ -61,26 +75,54 @@ impl Transport for Udp {
 
     fn accept(&self, options: &TransportOptions) -> io::Result<IncomingDatagram> {
         let mut buffer = self.buffer.lock();
-        buffer.resize(options.max_packet_size, 0);
-        let (received, length, peer) = receive_from(self.as_fd(), &mut buffer)?;
-        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        buffer.resize(options.max_packet_size.unwrap_or(MAX_LENGTH).min(MAX_LENGTH), 0);
+        let (length, peer, local) = match self.socket.wildcard_port {
+            None => {
+                let (_, length, peer) = receive_from(self.as_fd(), &mut buffer)?;
+                (length, peer.and_then(|peer| SocketAddr::try_from(peer).ok()), None)
+            }
+            Some(port) => {
+                let Received { length, peer, mut local } =
+                    pktinfo::receive(self.as_fd(), &mut buffer)?;
+                local.iter_mut().for_each(|local| local.set_port(port));
+                (length, peer, local)
+            }
+        };
         let peer = peer.ok_or(io::ErrorKind::InvalidData)?;
         Ok(IncomingDatagram {
-            data: buffer[..received].to_vec(),
+            data: buffer[..length.min(buffer.len())].to_vec(),
             length,
             peer: Address::udp(peer),
+            local: local.map(Address::udp),
             socket: self.socket.clone(),
         })
+    }
+
+    fn max_queued(&self) -> Option<usize> {
+        max_queued_datagrams(self.as_fd()).ok()
     }
 }
 
 impl DatagramSocket for Socket {
     /// May block until the network device takes the datagram, never for the peer.
     fn send_to(&self, data: &[u8], peer: &Address) -> io::Result<()> {
-        let Address::Udp(peer) = *peer else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a UDP address"));
-        };
-        let peer = if self.is_ipv6 { mapped(peer) } else { peer };
+        let peer = self.peer(peer)?;
         retry_interrupted(|| self.socket.send_to(data, peer)).map(drop)
+    }
+
+    fn send_from(&self, local: &Address, data: &[u8], peer: &Address) -> io::Result<()> {
+        let Some(local) = local.socket_addr() else { return self.send_to(data, peer) };
+        let peer = self.peer(peer)?;
+        retry_interrupted(|| pktinfo::send(self.socket.as_fd(), data, peer, local))
+    }
+}
+
+impl Socket {
+    /// A peer's address in the form that the socket takes.
+    fn peer(&self, peer: &Address) -> io::Result<SocketAddr> {
+        match *peer {
+            Address::Udp(peer) => Ok(if self.is_ipv6 { mapped(peer) } else { peer }),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a UDP address")),
+        }
     }
 }

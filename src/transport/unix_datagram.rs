@@ -5,17 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
-use super::Transport;
 use super::socket_file::{self, SocketFile};
+use super::{Transport, sysctl};
 use crate::address::{Address, Endpoint, Scheme, UnixName};
 use crate::config::TransportOptions;
 use crate::datagram::DatagramSocket;
 use crate::error::{Error, Result};
 use crate::handler::DatagramRequestHandler;
 use crate::request::IncomingDatagram;
-use crate::sys::socket::receive_from;
+use crate::sys::socket::{next_length, receive_from};
 
 /// Unix datagram sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
 ///
@@ -27,16 +25,15 @@ use crate::sys::socket::receive_from;
 /// with `WouldBlock`; it does not delay them.
 #[derive(Debug)]
 pub struct UnixDatagram {
-    socket: Arc<net::UnixDatagram>,
-    /// For the datagram that is received; its size is `max_packet_size`.
-    buffer: Mutex<Vec<u8>>,
-    /// `None` for an abstract name, and for a socket that was bound elsewhere.
+    /// `None` for an abstract name, and for a socket that was bound elsewhere. Before the socket, so
+    /// that it is dropped first.
     _file: Option<SocketFile>,
+    socket: Arc<net::UnixDatagram>,
 }
 
 impl From<net::UnixDatagram> for UnixDatagram {
     fn from(socket: net::UnixDatagram) -> UnixDatagram {
-        UnixDatagram { socket: Arc::new(socket), buffer: Mutex::default(), _file: None }
+        UnixDatagram { _file: None, socket: Arc::new(socket) }
     }
 }
 
@@ -54,7 +51,7 @@ impl Transport for UnixDatagram {
         let bind = |name: &UnixName| net::UnixDatagram::bind_addr(&name.socket_addr()?);
         let (socket, _file) = socket_file::bind(name, bind)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
-        Ok(UnixDatagram { socket: Arc::new(socket), buffer: Mutex::default(), _file })
+        Ok(UnixDatagram { _file, socket: Arc::new(socket) })
     }
 
     /// Non-blocking, so that a reply never waits for a client whose queue is full.
@@ -67,15 +64,27 @@ impl Transport for UnixDatagram {
     }
 
     fn accept(&self, options: &TransportOptions) -> io::Result<IncomingDatagram> {
-        let mut buffer = self.buffer.lock();
-        buffer.resize(options.max_packet_size, 0);
-        let (received, length, peer) = receive_from(self.as_fd(), &mut buffer)?;
+        let length = next_length(self.as_fd())?;
+        let mut data = vec![0; length.min(options.max_packet_size.unwrap_or(usize::MAX))];
+        let (received, length, peer) = receive_from(self.as_fd(), &mut data)?;
+        // Only where another process receives from the same socket, it is not the same datagram.
+        data.truncate(received);
         Ok(IncomingDatagram {
-            data: buffer[..received].to_vec(),
+            data,
             length,
             peer: Address::UnixDatagram(peer.map_or(UnixName::Unnamed, name_of)),
+            local: None,
             socket: self.socket.clone(),
         })
+    }
+
+    /// The longest queue that the system allows. It does not limit the queue between sockets that are
+    /// connected to each other.
+    fn max_queued(&self) -> Option<usize> {
+        match self.socket.peer_addr() {
+            Ok(_) => None,
+            Err(_) => sysctl("net/unix/max_dgram_qlen").map(|datagrams| datagrams + 1),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::Transport;
 use super::socket_file::{self, SocketFile};
+use super::sysctl;
 use crate::address::{Address, Endpoint, Scheme, UnixName};
 use crate::config::TransportOptions;
 use crate::error::{Error, Result};
@@ -21,14 +22,18 @@ use crate::request::IncomingStream;
 /// server is dropped. The file of a listener that was bound elsewhere is left alone.
 #[derive(Debug)]
 pub struct UnixStream {
-    listener: UnixListener,
-    /// `None` for an abstract name, and for a listener that was bound elsewhere.
+    /// `None` for an abstract name, and for a listener that was bound elsewhere. Before the listener,
+    /// so that it is dropped first.
     _file: Option<SocketFile>,
+    listener: UnixListener,
+    /// The length of its queue, as it was asked for. `u32::MAX` for a listener that was bound
+    /// elsewhere.
+    backlog: u32,
 }
 
 impl From<UnixListener> for UnixStream {
     fn from(listener: UnixListener) -> UnixStream {
-        UnixStream { listener, _file: None }
+        UnixStream { _file: None, listener, backlog: u32::MAX }
     }
 }
 
@@ -46,7 +51,7 @@ impl Transport for UnixStream {
         let listen = |name: &UnixName| listen(name, options.backlog);
         let (listener, _file) = socket_file::bind(name, listen)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
-        Ok(UnixStream { listener, _file })
+        Ok(UnixStream { _file, listener, backlog: options.backlog })
     }
 
     fn prepare(&self, _options: &TransportOptions) -> io::Result<()> {
@@ -71,6 +76,13 @@ impl Transport for UnixStream {
             stream: Box::new(stream),
             peer: Address::Unix(UnixName::from_std(&peer)),
         })
+    }
+
+    /// The longest that the queue can be, which is one more than the backlog. Only a netlink socket
+    /// tells how long it is.
+    fn max_queued(&self) -> Option<usize> {
+        let max_backlog = sysctl("net/core/somaxconn")?;
+        Some(max_backlog.min(self.backlog as usize) + 1)
     }
 }
 

@@ -2,7 +2,7 @@
 //! their parent. Each server is a process of its own.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::harness::{Test, tests};
 use crate::support::clients::{ask, echoes, rest_of, tcp};
 use crate::support::process::{Ended, Server, example};
 use crate::support::server_process::{Part, ServerProcess, serve};
-use crate::support::servers::flood;
+use crate::support::servers::{flood, long_queue, many_connections};
 use crate::support::system::{pid_of, status_of};
 use crate::support::{TIMEOUT, wait_until};
 
@@ -29,15 +29,24 @@ pub(crate) const TESTS: &[Test] = tests![
     a_busy_child_sees_the_stop_and_sends_its_last_line,
     a_stop_reports_which_children_drained_were_forced_or_killed,
     stuck_children_at_max_children_delay_a_stop_by_its_timeout_only,
+    a_stop_serves_all_connections_that_are_queued,
     orphans_answer_what_was_received_and_end,
     two_signals_to_the_echo_example_leave_nothing_running,
 ];
 
-pub(crate) const PARTS: &[Part] = &[("children", |max_children| {
-    let mixin = Forking::new().max_children(max_children.parse().unwrap());
-    let builder = ForkingTcpServer::builder().mixin(mixin).stop_timeout(STOP_TIMEOUT);
-    serve(builder.bind("127.0.0.1:0", Commands).unwrap());
-})];
+pub(crate) const PARTS: &[Part] = &[
+    ("children", |max_children| {
+        let mixin = Forking::new().max_children(max_children.parse().unwrap());
+        let builder = ForkingTcpServer::builder().mixin(mixin).stop_timeout(STOP_TIMEOUT);
+        serve(builder.bind("127.0.0.1:0", Commands).unwrap());
+    }),
+    ("suspended", |_| {
+        let listener = long_queue(&SocketAddr::from(([127, 0, 0, 1], 0)).into());
+        let server = ForkingTcpServer::from_listener(TcpListener::from(listener), Echo).unwrap();
+        server.handle().suspend();
+        serve(server);
+    }),
+];
 
 /// Long enough for all children that end by themselves.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -246,6 +255,17 @@ fn can_be_bound(address: &str) {
 }
 
 // By the death of their parent.
+
+fn a_stop_serves_all_connections_that_are_queued() {
+    let server = ServerProcess::start("suspended", "");
+    let clients: Vec<_> = (0..many_connections()).map(|_| server.client()).collect();
+    clients.iter().for_each(|mut client| client.write_all(b"queued\n").unwrap());
+    server.signal(Signal::TERM);
+    for client in &clients {
+        assert_eq!(rest_of(client), b"queued\n");
+    }
+    assert_eq!(server.wait().count("finished"), clients.len() as u64);
+}
 
 fn orphans_answer_what_was_received_and_end() {
     let server = ServerProcess::start("children", "40");

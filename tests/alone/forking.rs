@@ -25,6 +25,7 @@ use crate::support::{TempDir, abstract_name, wait_until};
 
 pub(crate) const TESTS: &[Test] = tests![
     four_transports_serve_three_clients_each_beside_other_children,
+    a_child_replies_from_the_address_that_the_datagram_was_sent_to,
     a_forking_server_refuses_a_process_with_threads,
     connections_over_max_children_wait_in_the_backlog,
     a_child_has_no_descriptor_but_its_own_connection,
@@ -73,6 +74,12 @@ fn four_transports_serve_three_clients_each_beside_other_children() {
         let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
     }
+}
+
+fn a_child_replies_from_the_address_that_the_datagram_was_sent_to() {
+    let server = ServerProcess::start("matrix", "udp://0.0.0.0:0");
+    let second = server.address.replace("0.0.0.0", "127.0.0.2");
+    echoes(second.parse::<Endpoint>().unwrap(), "hello");
 }
 
 fn a_forking_server_refuses_a_process_with_threads() {
@@ -309,6 +316,7 @@ fn serve_beside_threads(situation: &str) {
         }
     }
     drop(keep);
+    println!("may serve");
 }
 
 /// Shuts the server down as soon as it has started.

@@ -5,6 +5,7 @@ mod accept_errors;
 mod children;
 mod cpython;
 mod descriptors;
+mod draining;
 #[cfg(feature = "fibers")]
 mod fiber_processes;
 #[cfg(feature = "fibers")]
@@ -34,6 +35,7 @@ const TESTS: &[&[Test]] = &[
     descriptors::TESTS,
     threads::TESTS,
     stopping::TESTS,
+    draining::TESTS,
     forking::TESTS,
     children::TESTS,
     inheritance::TESTS,

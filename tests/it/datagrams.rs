@@ -1,10 +1,12 @@
 //! What a datagram handler and its client can rely on.
 
 use std::io::Write;
+use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc;
 
 use parking_lot::Mutex;
+use socket2::SockRef;
 use socketserver::services::Echo;
 use socketserver::*;
 
@@ -13,7 +15,7 @@ use crate::support::recorder::{Recorder, expect_calls, next_error};
 use crate::support::servers::{both_mixins, serve_at, serve_with};
 use crate::support::{TIMEOUT, abstract_name, next, wait_until};
 
-fn answer(client: &std::net::UdpSocket) -> Vec<u8> {
+fn answer(client: &UdpSocket) -> Vec<u8> {
     datagram_of(|buffer| client.recv(buffer))
 }
 
@@ -80,6 +82,22 @@ fn the_largest_and_the_smallest_datagram_are_echoed() {
     assert_eq!(answer(&client), largest);
     client.send(b"").unwrap();
     assert_eq!(answer(&client), b"");
+}
+
+#[test]
+fn a_unix_datagram_of_any_length_is_received() {
+    for mixin in both_mixins() {
+        let builder = UnixDatagramServer::builder().mixin(mixin);
+        let server = serve_at(&abstract_name(), builder, commands);
+        let client = unixgram(server.local_addr());
+        SockRef::from(&client).set_send_buffer_size(1 << 20).unwrap();
+        let most = SockRef::from(&client).send_buffer_size().unwrap() - 32;
+        for length in [0, 65_536, 100_000, most] {
+            client.send(&vec![b'x'; length]).unwrap();
+            let answer = datagram_of(|buffer| client.recv(buffer));
+            assert_eq!(answer, length.to_string().as_bytes());
+        }
+    }
 }
 
 #[test]
@@ -223,4 +241,69 @@ fn datagrams_that_arrived_before_a_stop_are_answered() {
         assert_eq!(answer(&client), text.as_bytes());
     }
     server.join().unwrap();
+}
+
+/// Answers with the address that the datagram was sent to.
+fn local_addr(request: &mut DatagramRequest) -> HandlerResult {
+    Ok(request.reply(request.local_addr().to_string())?)
+}
+
+#[test]
+fn a_reply_leaves_from_the_address_that_the_datagram_was_sent_to() {
+    let answers = |server: &RunningServer, hosts: &[&str]| {
+        let port = server.local_addr().port().unwrap();
+        for host in hosts {
+            // A connected socket takes no datagram from another address.
+            let client = udp((*host, port));
+            client.send(b"where?").unwrap();
+            let expected = Endpoint::from((*host, port)).to_string();
+            assert_eq!(String::from_utf8(answer(&client)).unwrap(), format!("udp://{expected}"));
+        }
+    };
+    for mixin in both_mixins() {
+        let server = serve_at("0.0.0.0:0", UdpServer::builder().mixin(mixin), local_addr);
+        answers(&server, &["127.0.0.1", "127.0.0.2", "127.1.2.3"]);
+    }
+    for mixin in both_mixins() {
+        let builder = UdpServer::builder().mixin(mixin).dual_stack(true);
+        let server = serve_at("[::]:0", builder, local_addr);
+        answers(&server, &["::1", "127.0.0.1", "127.0.0.2"]);
+    }
+    let server = serve_at("[::]:0", UdpServer::builder(), local_addr);
+    answers(&server, &["::1"]);
+    // A socket that was bound elsewhere.
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let server = ThreadingUdpServer::from_socket(socket, local_addr).unwrap().spawn().unwrap();
+    answers(&server, &["127.0.0.2"]);
+    // One that is bound to one address.
+    let server = serve_at("127.0.0.2:0", UdpServer::builder(), local_addr);
+    answers(&server, &["127.0.0.2"]);
+}
+
+#[test]
+fn a_reply_to_a_broadcast_leaves_from_the_address_of_the_interface() {
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let builder = UdpServer::builder().dual_stack(true);
+        let server = serve_at(address, builder, local_addr);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(TIMEOUT)).unwrap();
+        client.set_broadcast(true).unwrap();
+        let port = server.local_addr().port().unwrap();
+        client.send_to(b"where?", ("127.255.255.255", port)).unwrap();
+        let here = format!("udp://127.0.0.1:{port}");
+        assert_eq!(answer(&client), here.as_bytes());
+    }
+}
+
+#[test]
+fn a_datagram_that_is_too_long_for_a_server_on_all_addresses_is_reported_and_not_handled() {
+    let (handler, calls) = Recorder::new(Echo);
+    let server = serve_at("0.0.0.0:0", UdpServer::builder().max_packet_size(10), handler);
+    let client = udp(("127.0.0.2", server.local_addr().port().unwrap()));
+    client.send(b"0123456789+").unwrap();
+    assert!(next(&calls).to_string().starts_with("error: datagram of 11 bytes"));
+    for text in [&b"0123456789"[..], b""] {
+        client.send(text).unwrap();
+        assert_eq!(answer(&client), text);
+    }
 }

@@ -5,6 +5,7 @@ mod bad_input;
 mod broadcast;
 mod close_reasons;
 mod datagrams;
+mod extremes;
 #[cfg(feature = "fibers")]
 mod fibers;
 mod idle_acceptors;

@@ -67,10 +67,12 @@ matrix! {
     tcp_sequential: TcpServer, |_| "127.0.0.1:0".into();
     tcp_threading: ThreadingTcpServer, |_| "127.0.0.1:0".into();
     tcp_over_ipv6: ThreadingTcpServer, |_| "tcp://[::1]:0".into();
+    tcp_at_an_ipv4_mapped_address: TcpServer, |_| "[::ffff:127.0.0.1]:0".into();
     tcp_by_name: TcpServer, |_| "localhost:0".into();
     udp_sequential: UdpServer, |_| "udp://127.0.0.1:0".into();
     udp_threading: ThreadingUdpServer, |_| "127.0.0.1:0".into();
     udp_over_ipv6: UdpServer, |_| "[::1]:0".into();
+    udp_at_an_ipv4_mapped_address: UdpServer, |_| "[::ffff:127.0.0.1]:0".into();
     unix_stream_sequential: UnixStreamServer, in_directory;
     unix_stream_threading: ThreadingUnixStreamServer, |d| format!("unix:{}", in_directory(d));
     unix_stream_by_abstract_name: ThreadingUnixStreamServer, |_| abstract_name();

@@ -4,10 +4,12 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use socket2::{SockAddr, Socket, Type};
 use socketserver::extend::*;
 use socketserver::services::Echo;
 use socketserver::*;
 
+use super::system::raise_descriptor_limit;
 use super::{TIMEOUT, abstract_name, bound_test};
 
 /// A TCP server with a thread per connection, running, on a free port.
@@ -40,6 +42,23 @@ where
 {
     bound_test();
     builder.bind(address, handler).unwrap().spawn().unwrap()
+}
+
+/// A listener whose queue is longer than the default backlog.
+#[track_caller]
+pub(crate) fn long_queue(address: &SockAddr) -> Socket {
+    let socket = Socket::new(address.domain(), Type::STREAM, None).unwrap();
+    socket.bind(address).unwrap();
+    socket.listen(3000).unwrap();
+    socket
+}
+
+/// More connections than the default backlog, as far as the system lets them wait.
+#[track_caller]
+pub(crate) fn many_connections() -> usize {
+    raise_descriptor_limit();
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    most.trim().parse::<usize>().unwrap().min(1300)
 }
 
 /// The mixins that run beside a test: by one thread, and by a thread for each request.

@@ -7,6 +7,8 @@ mod accept_errors;
 mod cpython;
 #[path = "../alone/descriptors.rs"]
 mod descriptors;
+#[path = "../alone/draining.rs"]
+mod draining;
 #[path = "../support/harness.rs"]
 mod harness;
 #[path = "../alone/stopping.rs"]
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 use harness::Test;
 
 const TESTS: &[&[Test]] =
-    &[accept_errors::TESTS, cpython::TESTS, descriptors::TESTS, stopping::TESTS];
+    &[accept_errors::TESTS, cpython::TESTS, descriptors::TESTS, stopping::TESTS, draining::TESTS];
 
 fn main() -> ExitCode {
     harness::run_one_at_a_time(&TESTS.concat())

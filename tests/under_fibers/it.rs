@@ -8,6 +8,8 @@ mod broadcast;
 mod close_reasons;
 #[path = "../it/datagrams.rs"]
 mod datagrams;
+#[path = "../it/extremes.rs"]
+mod extremes;
 #[path = "../it/lifecycle.rs"]
 mod lifecycle;
 #[path = "../it/limits.rs"]
