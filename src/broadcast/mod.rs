@@ -120,8 +120,8 @@ impl Broadcast {
         Broadcast::with_capacity(4 * 1024 * 1024)
     }
 
-    /// Sets how many bytes of messages a member may be behind before it is disconnected. With zero,
-    /// a member must have room for every message at once.
+    /// Creates a broadcast that disconnects a member when it is behind by more than this many bytes
+    /// of messages. With zero, a member must take every message at once.
     pub fn with_capacity(bytes: usize) -> Broadcast {
         let shared = Arc::new(Shared {
             capacity: bytes,

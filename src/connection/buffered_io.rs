@@ -11,6 +11,7 @@ use crate::close_reason::CloseReason;
 use crate::net::{IoTimeout, SharedStream};
 
 impl Connection {
+    /// Sends the output buffer and then `more`.
     pub(super) fn send(&mut self, more: &[u8]) -> io::Result<()> {
         self.check_shutdown();
         let mut progress = WriteProgress::new();

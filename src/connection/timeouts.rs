@@ -21,8 +21,7 @@ pub(super) struct Timeouts {
     pub(super) write: Option<Duration>,
     pub(super) message: Option<Duration>,
     pub(super) rate: Option<MinRate>,
-    /// The number of nested [`with_message_timeout`](super::Connection::with_message_timeout)
-    /// calls.
+    /// The number of nested [`Connection::with_message_timeout`] calls.
     depth: u32,
     /// When the current message was first found to be incomplete.
     started: Option<Instant>,
