@@ -58,9 +58,10 @@ impl Default for Keepalive {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionRate {
     /// The number of connections that a peer may make in each interval of the length
-    /// [`per`](ConnectionRate::per), all at once or spread out. Zero: none.
+    /// [`per`](ConnectionRate::per), all at once or spread out. Zero
+    /// counts as one.
     pub connections: u32,
-    /// The length of the interval. Zero: the rate is not limited.
+    /// The length of the interval. Zero counts as one millisecond.
     pub per: Duration,
 }
 

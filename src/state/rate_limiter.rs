@@ -28,11 +28,11 @@ const MAX_PER: Duration = Duration::from_secs(1_000_000_000);
 impl RateLimiter {
     /// Whether the peer may connect now. A connection that is not allowed is not counted.
     pub(super) fn allows(&mut self, peer: PeerKey, rate: ConnectionRate, now: Instant) -> bool {
-        let per = rate.per.min(MAX_PER);
+        let per = rate.per.clamp(Duration::from_millis(1), MAX_PER);
         let interval = per / rate.connections.max(1);
         let arrival =
             self.arrival_times.get(&peer).map_or(now, |arrival| (*arrival).max(now)) + interval;
-        if rate.connections == 0 || arrival.saturating_duration_since(now) > per {
+        if arrival.saturating_duration_since(now) > per {
             return false;
         }
         if self.arrival_times.len() >= self.sweep_at
@@ -65,8 +65,8 @@ mod tests {
         assert_eq!([allows(0.9), allows(1.1), allows(1.2)], [false, true, false]);
         assert_eq!([(); 4].map(|()| allows(60.0)), [true, true, true, false]);
         assert!(limiter.allows(PeerKey::Uid(2), rate, start), "another peer");
-        let never = ConnectionRate { connections: 0, per: Duration::from_secs(1) };
-        assert!(!limiter.allows(PeerKey::Uid(3), never, start));
+        let zero = ConnectionRate { connections: 0, per: Duration::ZERO };
+        assert_eq!([(); 2].map(|()| limiter.allows(PeerKey::Uid(3), zero, start)), [true, false]);
         let once = ConnectionRate { connections: 1, per: Duration::MAX };
         assert_eq!([(); 2].map(|()| limiter.allows(PeerKey::Uid(4), once, start)), [true, false]);
     }
