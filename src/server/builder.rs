@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::{FdFlags, fcntl_setfd};
+
 use super::Server;
 use crate::accept::{BaseServer, Listener, ServiceActions};
 use crate::address::Endpoint;
@@ -273,7 +275,12 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         let Builder { mixin, mut settings, actions, .. } = self;
         // The socket's own timeout is for what a connection mostly waits for, the next message.
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
-        transport.prepare(&settings.transport).map_err(Error::system("set up the listener"))?;
+        // A socket that was bound elsewhere may be inheritable: a program that a handler starts would
+        // keep the address after the server's end.
+        fcntl_setfd(&transport, FdFlags::CLOEXEC)
+            .map_err(Into::into)
+            .and_then(|()| transport.prepare(&settings.transport))
+            .map_err(Error::system("set up the listener"))?;
         let local_addr = transport.local_addr().map_err(Error::system("read the address"))?;
         let state = ServerState::new(settings, local_addr).map_err(Error::system("make a pipe"))?;
         let (handler, state) = (handler.into_handler(), Arc::new(state));
@@ -284,7 +291,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
 impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
     /// Takes a listening TCP or Unix stream socket that was bound elsewhere, by an earlier process
-    /// for instance. It is made non-blocking. A Unix socket's file is not removed at the end.
+    /// for instance. It is made non-blocking, and is closed in programs that this process starts
+    /// (`FD_CLOEXEC`). A Unix socket's file is not removed at the end.
     ///
     /// # Errors
     /// [`Error::System`] when an option cannot be set on it.
@@ -297,8 +305,9 @@ impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
 }
 
 impl<T: Transport<Handler = dyn DatagramRequestHandler>, M: Mixin> Builder<T, M> {
-    /// Takes a UDP or Unix datagram socket that was bound elsewhere. It is made non-blocking. A Unix
-    /// socket's file is not removed at the end.
+    /// Takes a UDP or Unix datagram socket that was bound elsewhere. A Unix socket is made
+    /// non-blocking. It is closed in programs that this process starts (`FD_CLOEXEC`), and its file is
+    /// not removed at the end.
     ///
     /// # Errors
     /// [`Error::System`] when an option cannot be set on it.
