@@ -195,7 +195,8 @@ impl Options {
             Choice::Forking => Box::new(Forking::new()),
             _ => self.spawnable(),
         };
-        Server::<T, Sequential>::builder().mixin(mixin).stop_timeout(self.stop_timeout)
+        let builder = Server::<T, Sequential>::builder().mixin(mixin);
+        builder.stop_timeout(self.stop_timeout).raise_descriptor_limit()
     }
 
     /// The mixin for a server beside a main loop, of an example that is

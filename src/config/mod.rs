@@ -140,7 +140,8 @@ impl Default for TransportOptions {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) transport: TransportOptions,
-    pub(crate) max_connections: usize,
+    /// `None`: what [`default_max_connections`] says when the server is made.
+    pub(crate) max_connections: Option<usize>,
     pub(crate) max_connections_per_peer: Option<usize>,
     pub(crate) connection_rate: Option<ConnectionRate>,
     pub(crate) access: Access,
@@ -158,7 +159,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             transport: TransportOptions::default(),
-            max_connections: default_max_connections(),
+            max_connections: None,
             max_connections_per_peer: None,
             connection_rate: None,
             access: Access::open(),
@@ -176,7 +177,7 @@ impl Default for Settings {
 
 /// The number of descriptors that this process may open, less a sixteenth (at least 32) for
 /// everything that is not a connection; at least 1.
-fn default_max_connections() -> usize {
+pub(crate) fn default_max_connections() -> usize {
     let limit = sys::descriptors::limit();
     limit.saturating_sub((limit / 16).max(32)).max(1)
 }

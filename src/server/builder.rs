@@ -15,6 +15,7 @@ use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::mixin::Mixin;
 use crate::request::IntoHandler;
 use crate::state::ServerState;
+use crate::sys;
 use crate::transport::Transport;
 
 /// The settings of a server: start with [`Server::builder`] or [`Builder::new`], end with
@@ -122,9 +123,25 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     }
 
     /// How many requests are served at a time; by default, as many as the process may have
-    /// descriptors, less a sixteenth (and at least 32) for everything else. Zero counts as one.
+    /// descriptors, less a sixteenth (and at least 32) for everything else. Zero counts as one. The log
+    /// says when the limit is reached, and when that is over, by [`log::warn`].
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.settings.max_connections = connections.max(1);
+        self.settings.max_connections = Some(connections.max(1));
+        self
+    }
+
+    /// Raises the soft limit on open descriptors to the hard limit (`RLIMIT_NOFILE`, [getrlimit(2)]),
+    /// now, so that [`max_connections`](Builder::max_connections) is more by default. The soft limit
+    /// is often 1024. If the system refuses, that is logged, and the limit stays as it is.
+    ///
+    /// The limit is that of the whole process, and of the programs that it starts. Those that call
+    /// select(2) cannot use descriptors above 1023.
+    ///
+    /// [getrlimit(2)]: https://man7.org/linux/man-pages/man2/getrlimit.2.html
+    pub fn raise_descriptor_limit(self) -> Self {
+        if let Err(error) = sys::descriptors::raise_limit() {
+            log::warn!("cannot raise the limit on open descriptors: {error}");
+        }
         self
     }
 

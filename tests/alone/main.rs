@@ -14,6 +14,7 @@ mod good_clients;
 mod harness;
 mod hostile;
 mod scarcity;
+mod server_limits;
 mod slow_clients;
 mod stopping;
 #[path = "../support/mod.rs"]
@@ -36,6 +37,7 @@ const TESTS: &[&[Test]] = &[
     forking::TESTS,
     children::TESTS,
     scarcity::TESTS,
+    server_limits::TESTS,
     #[cfg(feature = "fibers")]
     fiber_processes::TESTS,
     hostile::TESTS,
@@ -45,6 +47,7 @@ const PARTS: &[&[Part]] = &[
     forking::PARTS,
     children::PARTS,
     scarcity::PARTS,
+    server_limits::PARTS,
     #[cfg(feature = "fibers")]
     fiber_processes::PARTS,
 ];
