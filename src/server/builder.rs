@@ -229,7 +229,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
     /// How long a stop waits for requests to end by themselves before it shuts their connections
     /// down, unless [`ServerHandle::stop`](crate::ServerHandle::stop) is given another time; 30 s by
-    /// default. Zero shuts them down at once.
+    /// default. Zero shuts them down at once. One client that does not read is enough for a stop to
+    /// take all of this time.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.settings.stop_timeout = timeout;
         self
