@@ -140,7 +140,7 @@ impl Default for TransportOptions {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) transport: TransportOptions,
-    /// `None`: what [`default_max_connections`] says when the server is made.
+    /// `None`: [`default_max_connections`].
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_connections_per_peer: Option<usize>,
     pub(crate) connection_rate: Option<ConnectionRate>,
@@ -175,9 +175,15 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    pub(crate) fn max_connections(&self) -> usize {
+        self.max_connections.unwrap_or_else(default_max_connections)
+    }
+}
+
 /// The number of descriptors that this process may open, less a sixteenth (at least 32) for
 /// everything that is not a connection; at least 1.
-pub(crate) fn default_max_connections() -> usize {
+fn default_max_connections() -> usize {
     let limit = sys::descriptors::limit();
     limit.saturating_sub((limit / 16).max(32)).max(1)
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::peer_key::PeerKey;
 use super::rate_limiter::RateLimiter;
-use crate::config::{Access, ConnectionRate, Settings, default_max_connections};
+use crate::config::{Access, ConnectionRate, Settings};
 
 #[derive(Debug)]
 pub(crate) struct Limits {
@@ -41,9 +41,8 @@ impl Limits {
             rate: settings.connection_rate,
             rate_limiter: RateLimiter::default(),
         };
-        let max_connections = settings.max_connections.unwrap_or_else(default_max_connections);
         Limits {
-            max_connections: AtomicUsize::new(max_connections),
+            max_connections: AtomicUsize::new(settings.max_connections()),
             is_suspended: AtomicBool::new(false),
             checks_peers: AtomicBool::new(rules.exist()),
             rules: Mutex::new(rules),
