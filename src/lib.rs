@@ -227,7 +227,9 @@
 //! No error of a connection ends the server, and no shortage of descriptors, threads or memory: the
 //! connection waits in the backlog or is refused, and the acceptor backs off until a request ends
 //! (or for a time that doubles from 5 ms to 80 ms). What went wrong is logged through the [`log`]
-//! crate, and counted in [`Stats`].
+//! crate, and counted in [`Stats`]. The log also says when the limit on connections is reached, and
+//! when that is over; [`raise_descriptor_limit`](Builder::raise_descriptor_limit) raises it to what
+//! the system allows.
 //!
 //! # Forking
 //!

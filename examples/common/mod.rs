@@ -216,7 +216,8 @@ impl Options {
             Choice::Forking => Box::new(Forking::new()),
             _ => self.spawnable(),
         };
-        Server::<T, Sequential>::builder().mixin(mixin).stop_timeout(self.stop_timeout)
+        let builder = Server::<T, Sequential>::builder().mixin(mixin);
+        builder.stop_timeout(self.stop_timeout).raise_descriptor_limit()
     }
 
     /// The mixin for a server that is spawned, in an example that is

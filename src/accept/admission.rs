@@ -17,6 +17,23 @@ pub(super) fn has_capacity(state: &ServerState, mixin_limit: usize) -> bool {
     }
 }
 
+/// Whether a request that is accepted now is above `max_connections`, and refused.
+pub(super) fn refuses(state: &ServerState) -> bool {
+    matches!(state.settings.overload, Overload::Refuse(_))
+        && state.registry.len() >= state.limits.max_connections()
+}
+
+/// For the log of a server that is full: which limit it has reached, and what becomes of more requests.
+pub(super) fn limit(state: &ServerState, mixin_limit: usize) -> String {
+    let max_connections = state.limits.max_connections();
+    let (limit, setting, more) = match state.settings.overload {
+        _ if mixin_limit < max_connections => (mixin_limit, "the mixin's limit", "wait"),
+        Overload::Defer => (max_connections, "max_connections", "wait"),
+        Overload::Refuse(_) => (max_connections, "max_connections", "are refused"),
+    };
+    format!("{limit} requests are being served, which is {setting}; more {more}")
+}
+
 /// Admits a request, or rejects it.
 pub(super) fn admit(task: Box<dyn RequestTask>, state: &Arc<ServerState>) -> Option<Request> {
     let peer_key = match state.limits.checks_peers() {
@@ -27,8 +44,7 @@ pub(super) fn admit(task: Box<dyn RequestTask>, state: &Arc<ServerState>) -> Opt
         false => None,
     };
     // Under `Overload::Defer`, `has_capacity` was true when this one was accepted.
-    let refuses = matches!(state.settings.overload, Overload::Refuse(_));
-    if refuses && state.registry.len() >= state.limits.max_connections() {
+    if refuses(state) {
         reject(&*task, state, "the server is full");
         return None;
     }

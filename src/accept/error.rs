@@ -64,11 +64,6 @@ impl Backoff {
     const FIRST: Duration = Duration::from_millis(5);
     const MAX: Duration = Duration::from_millis(80);
 
-    /// Whether the last accept failed.
-    pub(crate) fn is_failing(&self) -> bool {
-        self.last.is_some()
-    }
-
     pub(crate) fn after_failure(&mut self) -> Duration {
         let wait = self.last.map_or(Backoff::FIRST, |last| (2 * last).min(Backoff::MAX));
         self.last = Some(wait);
@@ -106,7 +101,6 @@ mod tests {
         let waits: Vec<_> = (0..10).map(|_| backoff.after_failure().as_millis()).collect();
         assert_eq!(waits, [5, 10, 20, 40, 80, 80, 80, 80, 80, 80]);
         backoff.after_success();
-        assert!(!backoff.is_failing());
         assert_eq!(backoff.after_failure().as_millis(), 5);
     }
 }

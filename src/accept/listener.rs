@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::admission;
+use super::episode::{Change, Episode};
 use super::error::{AcceptError, Backoff};
 use super::idle::{IdleAcceptor, IdleAcceptors};
 use crate::request::{Request, RequestHandler, RequestTask, panic_message, sealed};
@@ -37,6 +38,8 @@ struct AcceptState {
     /// The listener is left alone until then.
     backoff_deadline: Option<Instant>,
     consecutive_failures: u32,
+    /// The system fails to accept.
+    failing: Episode,
     /// During a stop: how many requests are left to take, of those that waited when it began. `None`
     /// before that.
     left_to_drain: Option<usize>,
@@ -107,6 +110,7 @@ impl Listener {
             backoff: Backoff::default(),
             backoff_deadline: None,
             consecutive_failures: 0,
+            failing: Episode::default(),
             left_to_drain: None,
         };
         Listener {
@@ -135,9 +139,23 @@ impl Listener {
         admission::has_capacity(&self.state, self.mixin_limit)
     }
 
+    /// For the log: which limit is reached if that is not so.
+    pub(super) fn limit(&self) -> String {
+        admission::limit(&self.state, self.mixin_limit)
+    }
+
     /// Until when the listener is left alone after an error of the system.
     pub(super) fn backoff_deadline(&self) -> Option<Instant> {
         self.accepting.lock().backoff_deadline
+    }
+
+    /// Says in the log when accepting works again. Returns when to look at it next.
+    pub(super) fn log_recovery(&self) -> Option<Instant> {
+        let mut accepting = self.accepting.lock();
+        if let Some(Change::Ended(time)) = accepting.failing.update(false, Instant::now) {
+            log::warn!("{}: accept works again, after {time:.1?}", self.state.local_addr);
+        }
+        accepting.failing.deadline()
     }
 
     /// Something that the system was short of may have been freed.
@@ -314,7 +332,7 @@ impl AsFd for Listener {
 impl AcceptState {
     fn back_off(&mut self, error: &io::Error, state: &ServerState) {
         state.stats().accept_errors.add_one();
-        if !self.backoff.is_failing() {
+        if let Some(Change::Began) = self.failing.update(true, Instant::now) {
             log::error!("{}: accept: {error}; trying again", state.local_addr);
         }
         // None for a time that the clock cannot express.

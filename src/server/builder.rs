@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::{FdFlags, fcntl_setfd};
+
 use super::Server;
 use crate::accept::{BaseServer, Listener, ServiceActions};
 use crate::address::Endpoint;
@@ -13,6 +15,7 @@ use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::mixin::Mixin;
 use crate::request::IntoHandler;
 use crate::state::ServerState;
+use crate::sys;
 use crate::transport::Transport;
 
 /// The settings of a server: start with [`Server::builder`] or [`Builder::new`], end with
@@ -122,9 +125,25 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
     /// How many requests are served at a time; by default, as many as the descriptors that the
     /// process may have are enough for, less a sixteenth (and at least 32) for everything else. A
-    /// request takes one descriptor, and two under [`Forking`](crate::Forking). Zero counts as one.
+    /// request takes one descriptor, and two under [`Forking`](crate::Forking). Zero counts as one. The
+    /// log says when the limit is reached, and when that is over, by [`log::warn`].
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.settings.max_connections = Some(connections.max(1));
+        self
+    }
+
+    /// Raises the soft limit on open descriptors to the hard limit (`RLIMIT_NOFILE`, [getrlimit(2)]),
+    /// now, so that [`max_connections`](Builder::max_connections) is more by default. The soft limit
+    /// is often 1024. If the system refuses, that is logged, and the limit stays as it is.
+    ///
+    /// The limit is that of the whole process, and of the programs that it starts. Those that call
+    /// select(2) cannot use descriptors above 1023.
+    ///
+    /// [getrlimit(2)]: https://man7.org/linux/man-pages/man2/getrlimit.2.html
+    pub fn raise_descriptor_limit(self) -> Self {
+        if let Err(error) = sys::descriptors::raise_limit() {
+            log::warn!("cannot raise the limit on open descriptors: {error}");
+        }
         self
     }
 
@@ -212,7 +231,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
     /// How long a stop waits for requests to end by themselves before it shuts their connections
     /// down, unless [`ServerHandle::stop`](crate::ServerHandle::stop) is given another time; 30 s by
-    /// default. Zero shuts them down at once.
+    /// default. Zero shuts them down at once. One client that does not read is enough for a stop to
+    /// take all of this time.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.settings.stop_timeout = timeout;
         self
@@ -276,7 +296,12 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         // The socket's own timeout is for what a connection mostly waits for, the next message.
         settings.descriptors_per_request = mixin.descriptors_per_request().max(1);
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
-        transport.prepare(&settings.transport).map_err(Error::system("set up the listener"))?;
+        // A socket that was bound elsewhere may be inheritable: a program that a handler starts would
+        // keep the address after the server's end.
+        fcntl_setfd(&transport, FdFlags::CLOEXEC)
+            .map_err(Into::into)
+            .and_then(|()| transport.prepare(&settings.transport))
+            .map_err(Error::system("set up the listener"))?;
         let local_addr = transport.local_addr().map_err(Error::system("read the address"))?;
         let state = ServerState::new(settings, local_addr).map_err(Error::system("make a pipe"))?;
         let (handler, state) = (handler.into_handler(), Arc::new(state));
@@ -287,7 +312,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
 impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
     /// Takes a listening TCP or Unix stream socket that was bound elsewhere, by an earlier process
-    /// for instance. It is made non-blocking. A Unix socket's file is not removed at the end.
+    /// for instance. It is made non-blocking, and is closed in programs that this process starts
+    /// (`FD_CLOEXEC`). A Unix socket's file is not removed at the end.
     ///
     /// # Errors
     /// [`Error::System`] when an option cannot be set on it.
@@ -300,8 +326,9 @@ impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
 }
 
 impl<T: Transport<Handler = dyn DatagramRequestHandler>, M: Mixin> Builder<T, M> {
-    /// Takes a UDP or Unix datagram socket that was bound elsewhere. It is made non-blocking. A Unix
-    /// socket's file is not removed at the end.
+    /// Takes a UDP or Unix datagram socket that was bound elsewhere. A Unix socket is made
+    /// non-blocking. It is closed in programs that this process starts (`FD_CLOEXEC`), and its file is
+    /// not removed at the end.
     ///
     /// # Errors
     /// [`Error::System`] when an option cannot be set on it.

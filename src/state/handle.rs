@@ -140,6 +140,12 @@ impl ServerHandle {
     /// each connection. (CPython's `shutdown()` waits too, but without a timeout.) A timeout of zero
     /// shuts all connections down at once; their handlers get a tenth of a second to end.
     ///
+    /// A client that does not take what was written to it, such as a member of a
+    /// [`Broadcast`](crate::Broadcast) that does not read, is waited for until shortly before the
+    /// end of the timeout, or for the [`write_timeout`](crate::Builder::write_timeout) if that is
+    /// shorter. One such client is enough for a stop to take all of its time; the report counts it
+    /// as [`forced`](StopReport::forced).
+    ///
     /// Called from a handler, it waits for that handler too, and so for the whole timeout; use
     /// [`shutdown`](ServerHandle::shutdown) there.
     pub fn stop(&self, timeout: Duration) -> StopReport {

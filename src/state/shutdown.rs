@@ -18,8 +18,9 @@ use crate::error::{Error, Result};
 pub struct StopReport {
     /// How many requests ended by themselves, having read and answered all that was received.
     pub drained: usize,
-    /// How many connections had to be shut down near the end of the timeout; children get `SIGTERM`
-    /// as well.
+    /// How many connections had to be shut down near the end of the timeout: those of handlers that
+    /// went on, and of clients that did not take what was written to them, for which the stop has
+    /// waited all that time. Children get `SIGTERM` as well.
     pub forced: usize,
     /// Of those, the children that did not end even then, and were killed by `SIGKILL`.
     pub killed: Vec<ConnectionInfo>,

@@ -4,6 +4,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Replaces descriptors that a forked child has inherited by `/dev/null`, in place
 /// ([dup(2)](https://man7.org/linux/man-pages/man2/dup.2.html)). The child's copy of the file is
 /// closed, while the number stays open, and valid for its owner.
@@ -35,6 +37,12 @@ impl DevNull {
 
 /// How many descriptors this process may have open (`RLIMIT_NOFILE`, the soft limit).
 pub(crate) fn limit() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let limit = getrlimit(Resource::Nofile);
     limit.current.map_or(usize::MAX, |limit| limit.try_into().unwrap_or(usize::MAX))
+}
+
+/// Raises the soft limit to the hard limit.
+pub(crate) fn raise_limit() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
 }

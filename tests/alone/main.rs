@@ -17,6 +17,7 @@ mod harness;
 mod hostile;
 mod inheritance;
 mod scarcity;
+mod server_limits;
 mod slow_clients;
 mod stopping;
 #[path = "../support/mod.rs"]
@@ -40,6 +41,7 @@ const TESTS: &[&[Test]] = &[
     children::TESTS,
     inheritance::TESTS,
     scarcity::TESTS,
+    server_limits::TESTS,
     #[cfg(feature = "fibers")]
     fiber_start::TESTS,
     #[cfg(feature = "fibers")]
@@ -52,6 +54,7 @@ const PARTS: &[&[Part]] = &[
     children::PARTS,
     inheritance::PARTS,
     scarcity::PARTS,
+    server_limits::PARTS,
     #[cfg(feature = "fibers")]
     fiber_processes::PARTS,
 ];

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::process::Signal;
-use socketserver::services::Echo;
+use socketserver::services::{Chat, Echo};
 use socketserver::*;
 
 use crate::harness::{Test, tests};
@@ -23,6 +23,7 @@ use crate::support::{TIMEOUT, next, wait_until};
 pub(crate) const TESTS: &[Test] = tests![
     a_client_that_is_still_sending_gets_its_whole_answer,
     a_stop_forces_a_client_that_does_not_read,
+    a_chat_member_that_does_not_read_takes_all_of_the_stops_time_and_is_reported,
     a_client_that_does_not_read_delays_a_stop_by_the_write_timeout,
     a_client_that_resets_does_not_delay_a_stop,
     dropping_a_server_ends_connections_of_handle_request,
@@ -93,6 +94,25 @@ fn a_stop_forces_a_client_that_does_not_read() {
     let report = server.stop(Duration::from_millis(500));
     assert_eq!((report.drained, report.forced), (0, 1), "{report:?}");
     assert!(report.stuck.is_empty(), "{report:?}");
+}
+
+fn a_chat_member_that_does_not_read_takes_all_of_the_stops_time_and_is_reported() {
+    let chat = Chat::new();
+    let room = chat.room().clone();
+    let server = serve(chat);
+    let member = slow_client(server.local_addr().socket_addr().unwrap());
+    wait_until("it is a member", || room.members() == 1);
+    // More than the system's buffers hold, and less than would disconnect the member.
+    for _ in 0..48 {
+        room.send([b'x'; 64 * 1024]);
+    }
+    let (timeout, began) = (Duration::from_secs(1), Instant::now());
+    let report = server.stop(timeout);
+    let took = began.elapsed();
+    assert_eq!((report.drained, report.forced), (0, 1), "{report:?}");
+    assert!(report.stuck.is_empty() && !report.is_clean(), "{report:?}");
+    assert!(took > timeout / 2 && took < 2 * timeout, "{took:?}");
+    drop(member);
 }
 
 fn a_client_that_does_not_read_delays_a_stop_by_the_write_timeout() {

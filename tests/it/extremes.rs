@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use socketserver::extend::*;
 use socketserver::services::Echo;
-use socketserver::transport::Transport;
 use socketserver::*;
 
 use crate::support::abstract_name;

@@ -3,9 +3,11 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::os::unix::net;
 use std::sync::mpsc;
 
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use socketserver::extend::*;
 use socketserver::services::Echo;
 use socketserver::*;
@@ -149,6 +151,26 @@ fn sockets_that_the_program_has_bound_are_served() {
     let socket = net::UnixDatagram::bind(directory.join("datagram")).unwrap();
     let server = UnixDatagramServer::from_socket(socket, Echo).unwrap().spawn().unwrap();
     echoes(server.local_addr(), "unixgram");
+}
+
+#[test]
+fn a_child_process_does_not_inherit_a_socket_that_the_program_has_bound() {
+    fn inheritable<S: AsFd>(socket: S) -> S {
+        fcntl_setfd(&socket, FdFlags::empty()).unwrap();
+        socket
+    }
+    fn is_inherited(server: impl AsFd) -> bool {
+        !fcntl_getfd(server).unwrap().contains(FdFlags::CLOEXEC)
+    }
+    let directory = TempDir::new();
+    let listener = inheritable(TcpListener::bind("127.0.0.1:0").unwrap());
+    assert!(!is_inherited(TcpServer::from_listener(listener, Echo).unwrap()));
+    let listener = inheritable(net::UnixListener::bind(directory.join("stream")).unwrap());
+    assert!(!is_inherited(UnixStreamServer::from_listener(listener, Echo).unwrap()));
+    let socket = inheritable(UdpSocket::bind("127.0.0.1:0").unwrap());
+    assert!(!is_inherited(UdpServer::from_socket(socket, Echo).unwrap()));
+    let socket = inheritable(net::UnixDatagram::bind(directory.join("datagram")).unwrap());
+    assert!(!is_inherited(UnixDatagramServer::from_socket(socket, Echo).unwrap()));
 }
 
 #[test]
