@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use crate::close_reason::CloseReason;
-use crate::net::IoTimeout;
+use crate::net::{IoTimeout, WriteProgress};
 use crate::state::ServerState;
 use crate::sys::socket::retry_interrupted;
 
@@ -86,25 +86,26 @@ impl Connection {
     fn wait_until_acked(&self) -> io::Result<()> {
         match self.stream.inner().unsent()? {
             0 => Ok(()),
-            unsent => self.poll_until_acked(unsent),
+            _ => self.poll_until_acked(),
         }
     }
 
     /// Polls, at growing intervals: there is no event for acknowledgements.
     #[inline(never)]
-    fn poll_until_acked(&self, mut unsent: usize) -> io::Result<()> {
-        let deadline = AckDeadline::new(self);
-        let mut last_progress = Instant::now();
+    fn poll_until_acked(&self) -> io::Result<()> {
+        let deadline = AckDeadline::new(self.server.state());
+        let mut progress = WriteProgress::new(self.timeouts.write, None);
         let mut interval = MIN_POLL_INTERVAL;
-        while unsent > 0 && Instant::now() < deadline.after(last_progress) {
+        while Instant::now() < deadline.get() && !self.stream.is_hung_up() {
             self.discard_input();
+            if self.stream.inner().unsent()? == 0 || progress.blocked(self.stream.inner()).is_err()
+            {
+                break;
+            }
             self.stream.sleep(interval);
             interval = (2 * interval).min(MAX_POLL_INTERVAL);
-            let still_unsent = self.stream.inner().unsent()?;
-            if still_unsent < unsent {
-                last_progress = Instant::now();
-            }
-            unsent = still_unsent;
+            // A server with one thread has no other to shut the connection down.
+            self.check_shutdown();
         }
         Ok(())
     }
@@ -123,33 +124,21 @@ impl Connection {
 /// Until when a close waits for acknowledgements.
 struct AckDeadline<'a> {
     state: &'a ServerState,
-    write_timeout: Option<Duration>,
     /// Without a stop.
     linger: Instant,
-    /// During a stop: when connections are cut off, as of the start of the wait. A forked child
-    /// does not know the parent's schedule, and would compute a later one each time.
-    force: Instant,
+    /// During a stop: its end, as of the start of the wait. A forked child does not know the parent's
+    /// schedule, and would compute a later one each time. The wait mostly ends earlier, when the
+    /// server, or the parent, shuts the connection down.
+    end: Instant,
 }
 
 impl AckDeadline<'_> {
-    fn new(connection: &Connection) -> AckDeadline<'_> {
-        let state = connection.server.state();
-        AckDeadline {
-            state,
-            write_timeout: connection.timeouts.write,
-            linger: Instant::now() + LINGER_TIMEOUT,
-            force: state.schedule().force,
-        }
+    fn new(state: &ServerState) -> AckDeadline<'_> {
+        AckDeadline { state, linger: Instant::now() + LINGER_TIMEOUT, end: state.schedule().end }
     }
 
-    /// The deadline for the next progress. A stop may have begun, or been brought forward.
-    fn after(&self, last_progress: Instant) -> Instant {
-        let close = if self.state.is_stopping() {
-            self.state.schedule().force.min(self.force)
-        } else {
-            self.linger
-        };
-        let write = self.write_timeout.and_then(|timeout| last_progress.checked_add(timeout));
-        write.map_or(close, |write| write.min(close))
+    /// A stop may have begun, or been brought forward.
+    fn get(&self) -> Instant {
+        if self.state.is_stopping() { self.state.schedule().end.min(self.end) } else { self.linger }
     }
 }

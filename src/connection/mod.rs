@@ -19,7 +19,7 @@ use crate::close_reason::CloseReason;
 use crate::config::MinRate;
 use crate::framing::LengthPrefixed;
 use crate::id::ConnectionId;
-use crate::net::{IoTimeout, SharedStream};
+use crate::net::{IoTimeout, SharedStream, WriteProgress};
 use crate::state::ServerHandle;
 use crate::state::ServerState;
 use buffer::InputBuffer;
@@ -282,15 +282,15 @@ impl Connection {
         self.timeouts.rate = rate;
     }
 
-    /// How long a write waits for the client to receive some of it before it fails with `TimedOut`
-    /// ([`Error::WriteTimeout`](crate::Error::WriteTimeout)); `None`: no limit. By default the
-    /// server's [`write_timeout`](crate::Builder::write_timeout).
+    /// How long a write waits for the client to acknowledge some bytes before it fails with
+    /// `TimedOut` ([`Error::WriteTimeout`](crate::Error::WriteTimeout)); `None`: no limit. By default
+    /// the server's [`write_timeout`](crate::Builder::write_timeout).
     ///
     /// # Errors
     /// `InvalidInput` for a timeout of zero.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.timeouts.write = not_zero(timeout)?;
-        self.stream.inner().set_write_timeout(self.timeouts.write)
+        self.stream.inner().set_write_timeout(self.timeouts.write.map(WriteProgress::slice))
     }
 
     /// Shuts the read side, the write side or both. Buffered output is sent before the write side
@@ -309,14 +309,12 @@ impl Connection {
 
     fn send(&mut self, more: &[u8]) -> io::Result<()> {
         self.check_shutdown();
-        let (mut started, mut limit) = (None, Limit::Write);
-        let timeouts = &self.timeouts;
-        let sent = self.stream.write_all([&self.output, more], |written| {
-            let timeout;
-            (timeout, limit) = timeouts.for_write(&mut started, written);
-            timeout
+        let mut progress = WriteProgress::new(self.timeouts.write, self.timeouts.rate);
+        let sent = self.stream.write_all([&self.output, more], &mut progress);
+        let sent = sent.map_err(|error| {
+            let limit = if progress.exceeds_rate() { Limit::Rate } else { Limit::Write };
+            self.timeouts.name_timeout(error, limit)
         });
-        let sent = sent.map_err(|error| timeouts.name_timeout(error, limit));
         self.is_broken |= sent.is_err();
         self.output.clear();
         self.record_failure(sent)

@@ -42,7 +42,7 @@ impl Timeouts {
         Timeouts {
             idle: settings.idle_timeout,
             read: settings.read_timeout,
-            write: settings.transport.write_timeout,
+            write: settings.write_timeout,
             message: settings.message_timeout,
             rate: settings.min_rate,
             depth: 0,
@@ -111,23 +111,6 @@ impl Timeouts {
         let message = (deadline(started, self.message), Limit::Message);
         let (deadline, limit) = earlier(earlier(message, rate), read);
         Ok((IoTimeout::Deadline(deadline), limit))
-    }
-
-    /// How long the next wait of a write may take, and the limit that says so. `started` is set by
-    /// the first call for a write, `written` counts its bytes so far.
-    #[inline(always)]
-    pub(super) fn for_write(
-        &self,
-        started: &mut Option<Instant>,
-        written: usize,
-    ) -> (IoTimeout, Limit) {
-        let Some(rate) = self.rate else { return (IoTimeout::Socket(self.write), Limit::Write) };
-        let now = Instant::now();
-        let started = *started.get_or_insert(now);
-        let rate = (deadline(started, Some(rate.time_for(written))), Limit::Rate);
-        let write = (deadline(now, self.write), Limit::Write);
-        let (deadline, limit) = earlier(rate, write);
-        (IoTimeout::Deadline(deadline), limit)
     }
 
     /// Replaces a bare `TimedOut` by the error of the limit that was exceeded. Not `ETIMEDOUT`,

@@ -77,6 +77,14 @@ pub trait Stream: Send + Sync + 'static {
         Ok(0)
     }
 
+    /// How many of the written bytes the peer has not taken yet: those that it has not acknowledged
+    /// (TCP), or not read (a Unix socket, where the pieces count that the kernel queues, of up to
+    /// 48 KiB). A write that finds no room goes on waiting as long as this falls. 0, the default, if
+    /// it is not known: then only what can be written counts.
+    fn unacknowledged(&self) -> io::Result<usize> {
+        Ok(0)
+    }
+
     /// Whether a read that does not fill its buffer has read everything that was received, so that
     /// the next one would block. `false`, the default, if that is not sure.
     fn short_read_empties(&self) -> bool {
@@ -166,10 +174,14 @@ impl Stream for SocketStream {
             // Bytes that are written to a Unix socket are in the peer's receive queue at once.
             return Ok(0);
         }
-        let unsent = socket::unsent(self.socket.as_fd())?;
+        let unsent = socket::unacknowledged(self.socket.as_fd())?;
         // After an RST Linux still counts the bytes, though they will never be sent.
         let is_reset = unsent > 0 && socket2::SockRef::from(&self.socket).peer_addr().is_err();
         Ok(if is_reset { 0 } else { unsent })
+    }
+
+    fn unacknowledged(&self) -> io::Result<usize> {
+        socket::unacknowledged(self.socket.as_fd())
     }
 
     /// Only for TCP: on a Unix socket a read also ends at bytes that carry a descriptor

@@ -11,6 +11,7 @@ use crate::config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Settin
 use crate::error::{Error, Result};
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::mixin::Mixin;
+use crate::net::WriteProgress;
 use crate::request::IntoHandler;
 use crate::state::ServerState;
 use crate::transport::Transport;
@@ -193,8 +194,12 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
     /// How long a write waits for the client to take something before it fails with `TimedOut`
     /// ([`Error::WriteTimeout`]); 30 s by default. `None`: for ever.
+    ///
+    /// Each time that the client has acknowledged some bytes (or read some, from a Unix socket) the
+    /// time begins anew, however slow the client is: [`min_rate`](Builder::min_rate) is for that. A
+    /// client that takes nothing is cut off after the timeout, or up to a quarter later.
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.settings.transport.write_timeout = timeout.into().map(not_zero);
+        self.settings.write_timeout = timeout.into().map(not_zero);
         self
     }
 
@@ -268,6 +273,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         let Builder { mixin, mut settings, actions, .. } = self;
         // The socket's own timeout is for what a connection mostly waits for, the next message.
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
+        settings.transport.write_timeout = settings.write_timeout.map(WriteProgress::slice);
         transport.prepare(&settings.transport).map_err(Error::system("set up the listener"))?;
         let local_addr = transport.local_addr().map_err(Error::system("read the address"))?;
         let state = ServerState::new(settings, local_addr).map_err(Error::system("make a pipe"))?;

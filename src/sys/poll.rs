@@ -47,6 +47,13 @@ pub(crate) fn poll_all(
     Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
+/// Whether both directions of a socket are closed (`POLLHUP`).
+pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+    // Fails for lack of memory only.
+    sleep(&mut fds, Some(Instant::now())).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+}
+
 fn poll_fd<'fd>((fd, interest): &(BorrowedFd<'fd>, Interest)) -> PollFd<'fd> {
     let flags = match interest {
         Interest::Read => PollFlags::IN,

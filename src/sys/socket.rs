@@ -91,9 +91,10 @@ pub(crate) fn peer_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(sockopt::socket_peercred(fd)?.uid.as_raw())
 }
 
-/// How many bytes of what was written to a TCP socket the peer has not acknowledged (`SIOCOUTQ`,
-/// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
-pub(crate) fn unsent(fd: BorrowedFd<'_>) -> io::Result<usize> {
+/// How many of the bytes written to a socket the peer has not acknowledged (`SIOCOUTQ`,
+/// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)), or the memory of those that it has not
+/// read from a Unix socket.
+pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is open, because it is borrowed. The request (`SIOCOUTQ` and
     // `TIOCOUTQ` are one number on Linux) stores one `int` through the pointer, which is to a

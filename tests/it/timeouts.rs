@@ -294,6 +294,42 @@ fn a_handler_may_set_its_own_minimum_rate() {
     ends(sets_rate, limits, reads_slowly, too_slow(FAST));
 }
 
+#[test]
+fn what_the_kernel_has_buffered_is_not_taken() {
+    // The send buffer would be good for half a minute.
+    let rate = MinRate { bytes_per_second: 100_000, grace: SHORT };
+    let limits = Limits { rate: Some(rate), write: Some(LONG), ..Limits::default() };
+    let does_not_read = |visit: Visit| {
+        let visit = does_not_read(visit)?;
+        assert!(visit.begin.elapsed() < Duration::from_secs(10), "{:?}", visit.begin.elapsed());
+        Some(visit)
+    };
+    ends(floods(), limits, does_not_read, too_slow(rate));
+}
+
+/// Reads for three times the timeout, much less than what wakes a blocked write: a third of the send
+/// buffer of a TCP socket, three quarters of a Unix socket's.
+fn reads_steadily(visit: Visit) -> Option<Visit> {
+    visit.send("please\n");
+    for _ in 0..30 {
+        (&visit.client).read_exact(&mut [0; 12 * 1024]).unwrap();
+        assert_eq!(visit.server.stats().finished, 0, "{:?}", visit.begin.elapsed());
+        thread::sleep(STEADY / 10);
+    }
+    visit.resets()
+}
+
+const STEADY: Duration = Duration::from_millis(600);
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_is_not_cut_off() {
+    let limits = Limits { write: Some(STEADY), ..Limits::default() };
+    ends(floods(), limits, reads_steadily, no_error(CloseReason::Reset));
+    let rate = Some(MinRate { bytes_per_second: 10_000, grace: STEADY });
+    let limits = Limits { write: Some(STEADY), rate, ..Limits::default() };
+    ends(floods(), limits, reads_steadily, no_error(CloseReason::Reset));
+}
+
 // Clients that do not read.
 
 fn does_not_read(visit: Visit) -> Option<Visit> {
