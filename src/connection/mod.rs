@@ -330,7 +330,7 @@ impl Connection {
             // A connection that waits holds no output buffer.
             OUTPUT_CACHE.with(|cache| cache.put(&mut self.output));
         }
-        let timeout = self.timeouts.for_read();
+        let timeout = self.timeouts.for_read(self.stream.inner());
         let (timeout, limit) = self.record_failure(timeout)?;
         let max_length = self.receive_limit()?;
         match read(&mut self.input, InputSource { stream: &self.stream, timeout, max_length }) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{MinRate, Settings};
 use crate::error::Error;
-use crate::net::IoTimeout;
+use crate::net::{IoTimeout, Stream};
 
 /// The limits, and the progress of the current message.
 ///
@@ -25,6 +25,9 @@ pub(super) struct Timeouts {
     started: Option<Instant>,
     /// The bytes of the current message.
     received: usize,
+    /// Once the message timeout was found to be over: how many of the bytes that had arrived by then
+    /// are not read yet. They count, and what comes after them does not.
+    unread_in_time: Option<usize>,
 }
 
 /// The limit that a wait exceeds at its deadline.
@@ -48,6 +51,7 @@ impl Timeouts {
             depth: 0,
             started: None,
             received: 0,
+            unread_in_time: None,
         }
     }
 
@@ -66,7 +70,7 @@ impl Timeouts {
     pub(super) fn end_message(&mut self) {
         self.depth -= 1;
         if self.depth == 0 {
-            self.started = None;
+            self.reset_message();
         }
     }
 
@@ -74,15 +78,22 @@ impl Timeouts {
     pub(super) fn reset_message(&mut self) {
         self.depth = 0;
         self.started = None;
+        self.unread_in_time = None;
     }
 
     pub(super) fn add_received(&mut self, length: usize) {
         self.received += length;
+        self.unread_in_time = self.unread_in_time.map(|unread| unread.saturating_sub(length));
+    }
+
+    /// How many bytes the next read may return.
+    pub(super) fn max_length(&self) -> usize {
+        self.unread_in_time.unwrap_or(usize::MAX)
     }
 
     /// How long the next read may wait, and the limit that says so.
     #[inline(always)]
-    pub(super) fn for_read(&mut self) -> io::Result<(IoTimeout, Limit)> {
+    pub(super) fn for_read(&mut self, stream: &dyn Stream) -> io::Result<(IoTimeout, Limit)> {
         if self.depth == 0 || self.received == 0 {
             let limit = if self.idle.is_some() { Limit::Idle } else { Limit::Read };
             return Ok((IoTimeout::Socket(self.socket_timeout()), limit));
@@ -90,19 +101,29 @@ impl Timeouts {
         if self.message.is_none() && self.rate.is_none() && self.read == self.socket_timeout() {
             return Ok((IoTimeout::Socket(self.read), Limit::Read));
         }
-        self.for_next_piece()
+        self.for_next_piece(stream)
     }
 
     /// How long a read may wait within a message.
     #[inline(never)]
-    fn for_next_piece(&mut self) -> io::Result<(IoTimeout, Limit)> {
+    fn for_next_piece(&mut self, stream: &dyn Stream) -> io::Result<(IoTimeout, Limit)> {
         let now = Instant::now();
         let started = *self.started.get_or_insert(now);
         if let Some(timeout) = self.message
             && now - started >= timeout
         {
-            // Checked even if input is available, or a flooding client would never hit the limit.
-            return Err(self.error(Limit::Message).into());
+            // The limit is for the client: what it has sent in time is read, though this side is late.
+            // A client that floods has no more than this either.
+            let unread = match self.unread_in_time {
+                Some(unread) => unread,
+                // Not known: none.
+                None => Some(stream.unread()?).filter(|unread| *unread < usize::MAX).unwrap_or(0),
+            };
+            self.unread_in_time = Some(unread);
+            return match unread {
+                0 => Err(self.error(Limit::Message).into()),
+                _ => Ok((IoTimeout::Deadline(now), Limit::Message)),
+            };
         }
         // Not left to the socket, whose timeout may be the idle timeout.
         let read = (deadline(now, self.read), Limit::Read);

@@ -113,7 +113,7 @@ impl Wait for FiberWait {
 /// Waits on another thread than the worker, or while a panic is on its way.
 #[cold]
 #[inline(never)]
-fn block_thread(
+pub(super) fn block_thread(
     stream: &dyn Stream,
     interest: Interest,
     deadline: Option<Instant>,
