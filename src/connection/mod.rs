@@ -49,6 +49,8 @@ pub struct Connection {
     timeouts: Timeouts,
     /// During a stop: how many of the bytes received before it are not read yet.
     drain_remaining: Option<usize>,
+    /// Something was read from the stream.
+    has_received: bool,
     /// The close reason that the last read or write implies, if any.
     io_close_reason: Option<CloseReason>,
     /// A write has failed or the connection was reset: `io_close_reason` is final.
@@ -71,6 +73,7 @@ impl Connection {
             max_line_length: state.settings.max_line_length,
             timeouts: Timeouts::new(&state.settings),
             drain_remaining: None,
+            has_received: false,
             io_close_reason: None,
             is_broken: false,
             close_reason: None,
@@ -339,6 +342,7 @@ impl Connection {
                 Ok(0)
             }
             Ok(length) => {
+                self.has_received = true;
                 self.timeouts.add_received(length);
                 self.drain_remaining = self.drain_remaining.map(|remaining| remaining - length);
                 self.record_success(None);

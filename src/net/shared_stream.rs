@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::net::{Interest, Stream, Wait, WriteProgress};
-use crate::sys::poll::{is_hung_up, poll};
+use crate::sys::poll::{has_input, is_hung_up, poll};
 #[cfg(feature = "fibers")]
 use crate::sys::prefetch::Span;
 use crate::sys::socket::retry_interrupted;
@@ -30,6 +30,8 @@ pub(crate) struct SharedStream {
     needs_poll: AtomicBool,
     /// This side has shut down the read side, so that EOF does not mean that the peer closed.
     read_shutdown: AtomicBool,
+    /// The connection is being closed and reads to the peer's EOF: a stop does not shut the read side.
+    lingers: AtomicBool,
     /// The reason for which the server, not the handler, has closed the stream.
     close_reason: OnceLock<CloseReason>,
     /// Locked during a write, so that bytes of the handler and of a broadcast are never mixed.
@@ -85,6 +87,7 @@ impl SharedStream {
             wait: OnceLock::new(),
             needs_poll: AtomicBool::new(false),
             read_shutdown: AtomicBool::new(false),
+            lingers: AtomicBool::new(false),
             close_reason: OnceLock::new(),
             output: Mutex::default(),
         }
@@ -119,8 +122,17 @@ impl SharedStream {
     /// writes. Of several reasons the first is kept.
     pub(crate) fn close(&self, how: Shutdown, reason: CloseReason) {
         let _ = self.close_reason.set(reason);
+        if how == Shutdown::Read && self.lingers.load(Ordering::SeqCst) {
+            // With both sides shut, Linux answers the next input with RST.
+            return;
+        }
         // Fails if the connection is broken.
         let _ = self.shutdown(how);
+    }
+
+    /// From now on a stop leaves the read side open, until it shuts both.
+    pub(crate) fn begin_linger(&self) {
+        self.lingers.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn close_reason(&self) -> Option<CloseReason> {
@@ -228,6 +240,11 @@ impl SharedStream {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether there is something to read: input, EOF or an error.
+    pub(crate) fn has_input(&self) -> bool {
+        self.inner.as_fd().is_some_and(has_input)
     }
 
     /// Whether both sides are shut, or the connection was reset, so that nothing more is sent.

@@ -11,6 +11,7 @@ use rustix::net::sockopt::Timeout;
 
 use crate::address::{Address, UnixName};
 pub use crate::sys::poll::Interest;
+use crate::sys::poll::has_urgent_mark;
 use crate::sys::socket::{self, Mode};
 
 /// A bidirectional byte stream, on which a [`Connection`](crate::Connection) is built.
@@ -87,6 +88,9 @@ pub trait Stream: Send + Sync + 'static {
 
     /// Whether a read that does not fill its buffer has read everything that was received, so that
     /// the next one would block. `false`, the default, if that is not sure.
+    ///
+    /// An exception is TCP's urgent mark, at which a read ends too: a [`Wait`] must return then. One
+    /// by poll(2) does; one by edge-triggered events has to ask for `EPOLLPRI`.
     fn short_read_empties(&self) -> bool {
         false
     }
@@ -166,7 +170,12 @@ impl Stream for SocketStream {
     }
 
     fn unread(&self) -> io::Result<usize> {
-        Ok(rustix::io::ioctl_fionread(&self.socket)?.try_into().unwrap_or(usize::MAX))
+        let fd = self.socket.as_fd();
+        if self.is_tcp && has_urgent_mark(fd) {
+            // `FIONREAD` stops at the mark.
+            return socket::unread_past_mark(fd);
+        }
+        socket::unread(fd)
     }
 
     fn unsent(&self) -> io::Result<usize> {

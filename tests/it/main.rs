@@ -4,6 +4,7 @@ mod auto_traits;
 mod bad_input;
 mod broadcast;
 mod close_reasons;
+mod closing;
 mod datagrams;
 #[cfg(feature = "fibers")]
 mod fibers;
@@ -17,3 +18,4 @@ mod support;
 mod tied_buffers;
 mod timeouts;
 mod transports;
+mod urgent_data;
