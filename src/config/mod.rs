@@ -8,6 +8,7 @@ mod access;
 
 use std::time::Duration;
 
+use crate::net::WriteProgress;
 use crate::sys;
 
 pub use access::{Access, Peers};
@@ -115,9 +116,14 @@ pub struct TransportOptions {
     /// How long a stream's read blocks, which is mostly the wait for the first byte of a message:
     /// the `idle_timeout`, or else the `read_timeout`. `None`, the default: for ever.
     pub read_timeout: Option<Duration>,
-    /// How long a stream's write blocks; 30 s by default, `None`: for ever.
+    /// How long a stream's write blocks for lack of room: an eighth of the server's `write_timeout`,
+    /// 3.75 s by default. Then the connection asks for the peer's progress
+    /// ([`Stream::unacknowledged`](crate::extend::Stream::unacknowledged)), and writes again.
+    /// `None`: for ever.
     pub write_timeout: Option<Duration>,
 }
+
+const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Default for TransportOptions {
     fn default() -> TransportOptions {
@@ -131,7 +137,7 @@ impl Default for TransportOptions {
             user_timeout: Some(Duration::from_secs(120)),
             max_packet_size: None,
             read_timeout: None,
-            write_timeout: Some(Duration::from_secs(30)),
+            write_timeout: Some(WriteProgress::slice(DEFAULT_WRITE_TIMEOUT)),
         }
     }
 }
@@ -154,6 +160,7 @@ pub(crate) struct Settings {
     pub(crate) max_line_length: usize,
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) write_timeout: Option<Duration>,
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) min_rate: Option<MinRate>,
 }
@@ -173,6 +180,7 @@ impl Default for Settings {
             max_line_length: 64 * 1024,
             read_timeout: None,
             idle_timeout: None,
+            write_timeout: Some(DEFAULT_WRITE_TIMEOUT),
             message_timeout: None,
             min_rate: None,
         }

@@ -5,21 +5,21 @@ use std::io::{self, BufRead, Read, Write};
 
 use super::buffer::{self, InputBuffer};
 use super::buffer_cache::BufferCache;
-use super::timeouts::WriteProgress;
+use super::timeouts::Limit;
 use super::{Connection, line};
 use crate::close_reason::CloseReason;
-use crate::net::{IoTimeout, SharedStream};
+use crate::net::{IoTimeout, SharedStream, WriteProgress};
 
 impl Connection {
     /// Sends the output buffer and then `more`.
     pub(super) fn send(&mut self, more: &[u8]) -> io::Result<()> {
         self.check_shutdown();
-        let mut progress = WriteProgress::new();
-        let timeouts = &self.timeouts;
-        let sent = self
-            .stream
-            .write_all([&self.output, more], |written| timeouts.for_write(&mut progress, written));
-        let sent = sent.map_err(|error| timeouts.name_timeout(error, progress.limit));
+        let mut progress = WriteProgress::new(self.timeouts.write, self.timeouts.rate);
+        let sent = self.stream.write_all([&self.output, more], &mut progress);
+        let sent = sent.map_err(|error| {
+            let limit = if progress.exceeds_rate() { Limit::Rate } else { Limit::Write };
+            self.timeouts.name_timeout(error, limit)
+        });
         self.is_broken |= sent.is_err();
         self.output.clear();
         self.record_failure(sent)
@@ -35,7 +35,7 @@ impl Connection {
             // A connection that waits holds no output buffer.
             OUTPUT_CACHE.with(|cache| cache.put(&mut self.output));
         }
-        let timeout = self.timeouts.for_read();
+        let timeout = self.timeouts.for_read(self.stream.inner());
         let (timeout, limit) = self.record_failure(timeout)?;
         let max_length = self.receive_limit()?;
         match read(&mut self.input, InputSource { stream: &self.stream, timeout, max_length }) {
@@ -44,6 +44,7 @@ impl Connection {
                 Ok(0)
             }
             Ok(length) => {
+                self.has_received = true;
                 self.timeouts.add_received(length);
                 self.drain_remaining = self.drain_remaining.map(|remaining| remaining - length);
                 self.record_success(None);

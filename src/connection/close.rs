@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use crate::close_reason::CloseReason;
-use crate::net::IoTimeout;
+use crate::net::{IoTimeout, WriteProgress};
 use crate::state::ServerState;
-use crate::sys::socket::retry_interrupted;
 
 /// How long a close waits for a peer that keeps sending.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -27,10 +26,16 @@ impl Connection {
     /// Sends the buffered output, and makes sure that closing the socket afterwards does not
     /// destroy it.
     ///
-    /// Closing a socket with unread input sends RST, and the peer may lose data that it has not
-    /// read yet ([RFC 9293, 3.10.4](https://www.rfc-editor.org/rfc/rfc9293#section-3.10.4)). So
-    /// with unread input the write side is shut first, and input is read and discarded until EOF,
-    /// within bounds of time and size.
+    /// Closing a socket with unread input sends RST, and so does input that arrives later; the peer
+    /// may lose data that it has not read yet
+    /// ([RFC 9293, 3.10.4](https://www.rfc-editor.org/rfc/rfc9293#section-3.10.4)). That there is no
+    /// input at the moment proves nothing about the next. So where the peer may still be sending, the
+    /// write side is shut first, and input is read and discarded until EOF, within bounds of time and
+    /// size.
+    ///
+    /// The peer may be sending unless it has shut its write side, or has never sent anything and has
+    /// acknowledged all output. Not covered are a peer that sends its first bytes after that, and one
+    /// that takes longer than the bounds.
     pub(crate) fn close(&mut self) -> io::Result<()> {
         // Not `flush`: a broadcast may have left the rest of a message.
         let flushed = self.send(&[]);
@@ -38,38 +43,34 @@ impl Connection {
             // Errors from here on lose nothing: all output has been sent.
             let _ = if self.stream.is_read_shutdown() {
                 self.wait_until_acked()
-            } else {
+            } else if self.io_close_reason != Some(CloseReason::Eof) && self.peer_may_be_sending() {
                 self.linger()
+            } else {
+                Ok(())
             };
         }
         flushed
     }
 
-    fn linger(&mut self) -> io::Result<()> {
-        if self.io_close_reason == Some(CloseReason::Eof) {
-            return Ok(());
-        }
-        // FIONREAD is cheaper than a read that would block.
-        if self.stream.inner().unread()? == 0 {
-            return Ok(());
-        }
-        let mut discarded = [0; 256];
-        let unread = retry_interrupted(|| self.stream.inner().try_read(&mut discarded));
-        match unread {
-            Ok(length @ 1..) => self.drain_input(length),
-            // EOF or an error.
-            _ => Ok(()),
-        }
+    fn peer_may_be_sending(&self) -> bool {
+        self.has_received
+            || self.stream.has_input()
+            || self.stream.inner().unsent().is_ok_and(|unsent| unsent > 0)
     }
 
     // Not inlined: the buffer would enlarge the caller's frame, which an idle connection keeps in
     // memory while its handler runs.
     #[inline(never)]
-    fn drain_input(&mut self, already_read: usize) -> io::Result<()> {
+    fn linger(&self) -> io::Result<()> {
+        self.stream.begin_linger();
+        if self.stream.is_read_shutdown() {
+            // A stop has begun just now.
+            return self.wait_until_acked();
+        }
+        self.stream.inner().shutdown(Shutdown::Write)?;
         let mut discarded = [0; 4096];
         let deadline = Instant::now() + LINGER_TIMEOUT;
-        let mut total = already_read;
-        self.stream.inner().shutdown(Shutdown::Write)?;
+        let mut total = 0;
         while total < MAX_DISCARDED && Instant::now() < deadline {
             match self.stream.read(&mut discarded, IoTimeout::Deadline(deadline))? {
                 0 => break,
@@ -86,25 +87,26 @@ impl Connection {
     fn wait_until_acked(&self) -> io::Result<()> {
         match self.stream.inner().unsent()? {
             0 => Ok(()),
-            unsent => self.poll_until_acked(unsent),
+            _ => self.poll_until_acked(),
         }
     }
 
     /// Polls, at growing intervals: there is no event for acknowledgements.
     #[inline(never)]
-    fn poll_until_acked(&self, mut unsent: usize) -> io::Result<()> {
-        let deadline = AckDeadline::new(self);
-        let mut last_progress = Instant::now();
+    fn poll_until_acked(&self) -> io::Result<()> {
+        let deadline = AckDeadline::new(self.server.state());
+        let mut progress = WriteProgress::new(self.timeouts.write, None);
         let mut interval = MIN_POLL_INTERVAL;
-        while unsent > 0 && Instant::now() < deadline.after(last_progress) {
+        while Instant::now() < deadline.get() && !self.stream.is_hung_up() {
             self.discard_input();
+            if self.stream.inner().unsent()? == 0 || progress.blocked(self.stream.inner()).is_err()
+            {
+                break;
+            }
             self.stream.sleep(interval);
             interval = (2 * interval).min(MAX_POLL_INTERVAL);
-            let still_unsent = self.stream.inner().unsent()?;
-            if still_unsent < unsent {
-                last_progress = Instant::now();
-            }
-            unsent = still_unsent;
+            // A server with one thread has no other to shut the connection down.
+            self.check_shutdown();
         }
         Ok(())
     }
@@ -123,33 +125,21 @@ impl Connection {
 /// Until when a close waits for acknowledgements.
 struct AckDeadline<'a> {
     state: &'a ServerState,
-    write_timeout: Option<Duration>,
     /// Without a stop.
     linger: Instant,
-    /// During a stop: when connections are cut off, as of the start of the wait. A forked child
-    /// does not know the parent's schedule, and would compute a later one each time.
-    force: Instant,
+    /// During a stop: its end, as of the start of the wait. A forked child does not know the parent's
+    /// schedule, and would compute a later one each time. The wait mostly ends earlier, when the
+    /// server, or the parent, shuts the connection down.
+    end: Instant,
 }
 
 impl AckDeadline<'_> {
-    fn new(connection: &Connection) -> AckDeadline<'_> {
-        let state = connection.server.state();
-        AckDeadline {
-            state,
-            write_timeout: connection.timeouts.write,
-            linger: Instant::now() + LINGER_TIMEOUT,
-            force: state.schedule().force,
-        }
+    fn new(state: &ServerState) -> AckDeadline<'_> {
+        AckDeadline { state, linger: Instant::now() + LINGER_TIMEOUT, end: state.schedule().end }
     }
 
-    /// The deadline for the next progress. A stop may have begun, or been brought forward.
-    fn after(&self, last_progress: Instant) -> Instant {
-        let close = if self.state.is_stopping() {
-            self.state.schedule().force.min(self.force)
-        } else {
-            self.linger
-        };
-        let write = self.write_timeout.and_then(|timeout| last_progress.checked_add(timeout));
-        write.map_or(close, |write| write.min(close))
+    /// A stop may have begun, or been brought forward.
+    fn get(&self) -> Instant {
+        if self.state.is_stopping() { self.state.schedule().end.min(self.end) } else { self.linger }
     }
 }

@@ -48,6 +48,8 @@ pub struct Connection {
     timeouts: Timeouts,
     /// During a stop: how many of the bytes received before it are not read yet.
     drain_remaining: Option<usize>,
+    /// Something was read from the stream.
+    has_received: bool,
     /// The close reason that the last read or write implies, if any.
     io_close_reason: Option<CloseReason>,
     /// A write has failed or the connection was reset: `io_close_reason` is final.
@@ -70,6 +72,7 @@ impl Connection {
             max_line_length: state.settings.max_line_length,
             timeouts: Timeouts::new(&state.settings),
             drain_remaining: None,
+            has_received: false,
             io_close_reason: None,
             is_broken: false,
             close_reason: None,

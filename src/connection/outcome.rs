@@ -24,7 +24,7 @@ impl Connection {
             self.check_shutdown();
             self.drain_remaining = Some(self.stream.inner().unread()?);
         }
-        Ok(self.drain_remaining.unwrap_or(usize::MAX))
+        Ok(self.drain_remaining.unwrap_or(usize::MAX).min(self.timeouts.max_length()))
     }
 
     /// Begins or enforces the stop. With one thread for everything, the accept loop cannot do that

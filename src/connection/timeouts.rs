@@ -8,7 +8,7 @@ use super::Connection;
 use crate::close_reason::CloseReason;
 use crate::config::{MinRate, Settings};
 use crate::error::Error;
-use crate::net::IoTimeout;
+use crate::net::{IoTimeout, Stream, WriteProgress};
 
 /// The limits, and the progress of the current message.
 ///
@@ -27,6 +27,9 @@ pub(super) struct Timeouts {
     started: Option<Instant>,
     /// The bytes of the current message.
     received: usize,
+    /// Once the message timeout was found to be over: how many of the bytes that had arrived by then
+    /// are not read yet. They count, and what comes after them does not.
+    unread_in_time: Option<usize>,
 }
 
 /// The limit that a wait exceeds at its deadline.
@@ -39,30 +42,18 @@ pub(super) enum Limit {
     Rate,
 }
 
-/// The progress of a write. Not a part of [`Timeouts`]: it ends with the write.
-pub(super) struct WriteProgress {
-    /// With a minimal rate: the time of the first wait.
-    started: Option<Instant>,
-    pub(super) limit: Limit,
-}
-
-impl WriteProgress {
-    pub(super) fn new() -> WriteProgress {
-        WriteProgress { started: None, limit: Limit::Write }
-    }
-}
-
 impl Timeouts {
     pub(super) fn new(settings: &Settings) -> Timeouts {
         Timeouts {
             idle: settings.idle_timeout,
             read: settings.read_timeout,
-            write: settings.transport.write_timeout,
+            write: settings.write_timeout,
             message: settings.message_timeout,
             rate: settings.min_rate,
             depth: 0,
             started: None,
             received: 0,
+            unread_in_time: None,
         }
     }
 
@@ -81,7 +72,7 @@ impl Timeouts {
     pub(super) fn end_message(&mut self) {
         self.depth -= 1;
         if self.depth == 0 {
-            self.started = None;
+            self.reset_message();
         }
     }
 
@@ -89,15 +80,22 @@ impl Timeouts {
     pub(super) fn reset_message(&mut self) {
         self.depth = 0;
         self.started = None;
+        self.unread_in_time = None;
     }
 
     pub(super) fn add_received(&mut self, length: usize) {
         self.received += length;
+        self.unread_in_time = self.unread_in_time.map(|unread| unread.saturating_sub(length));
+    }
+
+    /// How many bytes the next read may return.
+    pub(super) fn max_length(&self) -> usize {
+        self.unread_in_time.unwrap_or(usize::MAX)
     }
 
     /// How long the next read may wait, and the limit that says so.
     #[inline(always)]
-    pub(super) fn for_read(&mut self) -> io::Result<(IoTimeout, Limit)> {
+    pub(super) fn for_read(&mut self, stream: &dyn Stream) -> io::Result<(IoTimeout, Limit)> {
         if self.depth == 0 || self.received == 0 {
             let limit = if self.idle.is_some() { Limit::Idle } else { Limit::Read };
             return Ok((IoTimeout::Socket(self.socket_timeout()), limit));
@@ -105,19 +103,29 @@ impl Timeouts {
         if self.message.is_none() && self.rate.is_none() && self.read == self.socket_timeout() {
             return Ok((IoTimeout::Socket(self.read), Limit::Read));
         }
-        self.for_next_piece()
+        self.for_next_piece(stream)
     }
 
     /// How long a read may wait within a message.
     #[inline(never)]
-    fn for_next_piece(&mut self) -> io::Result<(IoTimeout, Limit)> {
+    fn for_next_piece(&mut self, stream: &dyn Stream) -> io::Result<(IoTimeout, Limit)> {
         let now = Instant::now();
         let started = *self.started.get_or_insert(now);
         if let Some(timeout) = self.message
             && now - started >= timeout
         {
-            // Checked even if input is available, or a flooding client would never hit the limit.
-            return Err(self.error(Limit::Message).into());
+            // The limit is for the client: what it has sent in time is read, though this side is late.
+            // A client that floods has no more than this either.
+            let unread = match self.unread_in_time {
+                Some(unread) => unread,
+                // Not known: none.
+                None => Some(stream.unread()?).filter(|unread| *unread < usize::MAX).unwrap_or(0),
+            };
+            self.unread_in_time = Some(unread);
+            return match unread {
+                0 => Err(self.error(Limit::Message).into()),
+                _ => Ok((IoTimeout::Deadline(now), Limit::Message)),
+            };
         }
         // Not left to the socket, whose timeout may be the idle timeout.
         let read = (deadline(now, self.read), Limit::Read);
@@ -126,30 +134,6 @@ impl Timeouts {
         let message = (deadline(started, self.message), Limit::Message);
         let (deadline, limit) = earlier(earlier(message, rate), read);
         Ok((IoTimeout::Deadline(deadline), limit))
-    }
-
-    /// How long the next wait of a write may take, whose `limit` is set to the one that says so.
-    #[inline(always)]
-    pub(super) fn for_write(&self, write: &mut WriteProgress, written: usize) -> IoTimeout {
-        match self.rate {
-            None => IoTimeout::Socket(self.write),
-            Some(rate) => self.for_next_write(rate, write, written),
-        }
-    }
-
-    #[inline(never)]
-    fn for_next_write(
-        &self,
-        rate: MinRate,
-        write: &mut WriteProgress,
-        written: usize,
-    ) -> IoTimeout {
-        let now = Instant::now();
-        let started = *write.started.get_or_insert(now);
-        let rate = (deadline(started, Some(rate.time_for(written))), Limit::Rate);
-        let (deadline, limit) = earlier(rate, (deadline(now, self.write), Limit::Write));
-        write.limit = limit;
-        IoTimeout::Deadline(deadline)
     }
 
     /// Replaces a bare `TimedOut` by the error of the limit that was exceeded. Not `ETIMEDOUT`,
@@ -230,12 +214,13 @@ impl Connection {
         self.timeouts.rate = rate.into();
     }
 
-    /// How long a write waits for the client to receive some of it before it fails with `TimedOut`
+    /// How long a write waits for the client to acknowledge some bytes before it fails with `TimedOut`
     /// ([`Error::WriteTimeout`](crate::Error::WriteTimeout)); `None`: no limit. By default the
     /// server's [`write_timeout`](crate::Builder::write_timeout).
     pub fn set_write_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
         self.timeouts.write = timeout.into().map(in_range);
-        let set = self.stream.inner().set_write_timeout(self.timeouts.write);
+        let set =
+            self.stream.inner().set_write_timeout(self.timeouts.write.map(WriteProgress::slice));
         self.close_if_refused(set);
     }
 

@@ -270,7 +270,6 @@ fn run_child(
         state.rejected.clear_in_child();
 
         let reason = task.run();
-        state.stats().ended_for(reason).add_one();
         if let Some(stream) = stream {
             let _ = stream.inner().shutdown(Shutdown::Both);
         }

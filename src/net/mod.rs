@@ -4,6 +4,8 @@
 
 mod shared_stream;
 mod stream;
+mod write_progress;
 
 pub(crate) use shared_stream::{IoTimeout, Sent, SharedStream};
 pub use stream::{Interest, SocketStream, Stream, Wait};
+pub(crate) use write_progress::WriteProgress;

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
-use crate::net::{Interest, Stream, Wait};
-use crate::sys::poll::poll;
+use crate::net::{Interest, Stream, Wait, WriteProgress};
+use crate::sys::poll::{has_input, is_hung_up, poll};
 #[cfg(feature = "fibers")]
 use crate::sys::prefetch::Span;
 use crate::sys::socket::retry_interrupted;
@@ -30,6 +30,8 @@ pub(crate) struct SharedStream {
     needs_poll: AtomicBool,
     /// This side has shut down the read side, so that EOF does not mean that the peer closed.
     read_shutdown: AtomicBool,
+    /// The connection is being closed and reads to the peer's EOF: a stop does not shut the read side.
+    lingers: AtomicBool,
     /// The reason for which the server, not the handler, has closed the stream.
     close_reason: OnceLock<CloseReason>,
     /// Locked during a write, so that bytes of the handler and of a broadcast are never mixed.
@@ -51,11 +53,10 @@ impl Output {
     }
 }
 
-/// How long a read or write may wait for the peer.
+/// How long a read may wait for the peer.
 #[derive(Clone, Copy)]
 pub(crate) enum IoTimeout {
-    /// The stream's own timeout (`SO_RCVTIMEO` or `SO_SNDTIMEO`), which is set to this; `None`: for
-    /// ever.
+    /// The stream's own timeout (`SO_RCVTIMEO`), which is set to this; `None`: for ever.
     Socket(Option<Duration>),
     /// Until this instant, whatever the stream's own timeout is.
     Deadline(Instant),
@@ -86,6 +87,7 @@ impl SharedStream {
             wait: OnceLock::new(),
             needs_poll: AtomicBool::new(false),
             read_shutdown: AtomicBool::new(false),
+            lingers: AtomicBool::new(false),
             close_reason: OnceLock::new(),
             output: Mutex::default(),
         }
@@ -120,8 +122,17 @@ impl SharedStream {
     /// writes. Of several reasons the first is kept.
     pub(crate) fn close(&self, how: Shutdown, reason: CloseReason) {
         let _ = self.close_reason.set(reason);
+        if how == Shutdown::Read && self.lingers.load(Ordering::SeqCst) {
+            // With both sides shut, Linux answers the next input with RST.
+            return;
+        }
         // Fails if the connection is broken.
         let _ = self.shutdown(how);
+    }
+
+    /// From now on a stop leaves the read side open, until it shuts both.
+    pub(crate) fn begin_linger(&self) {
+        self.lingers.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn close_reason(&self) -> Option<CloseReason> {
@@ -199,7 +210,15 @@ impl SharedStream {
             };
             match read {
                 Ok(length) => return Ok(length),
-                Err(error) => self.wait_after(error, Interest::Read, timeout)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match timeout {
+                    // The stream has blocked, and its own timeout is over.
+                    IoTimeout::Socket(_) => return Err(io::ErrorKind::TimedOut.into()),
+                    IoTimeout::Deadline(deadline) => {
+                        self.block_until_ready(Interest::Read, Some(deadline))?;
+                    }
+                },
+                Err(error) => return Err(error),
             }
         }
     }
@@ -223,6 +242,16 @@ impl SharedStream {
         }
     }
 
+    /// Whether there is something to read: input, EOF or an error.
+    pub(crate) fn has_input(&self) -> bool {
+        self.inner.as_fd().is_some_and(has_input)
+    }
+
+    /// Whether both sides are shut, or the connection was reset, so that nothing more is sent.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        self.inner.as_fd().is_some_and(is_hung_up)
+    }
+
     /// Waits for this long.
     pub(crate) fn sleep(&self, time: Duration) {
         match self.wait.get() {
@@ -231,13 +260,11 @@ impl SharedStream {
         }
     }
 
-    /// Writes all of the slices, after what a broadcast has left over. `timeout` is called before
-    /// each write with the number of bytes written so far: with a minimum rate, that decides how
-    /// long the next write may wait.
+    /// Writes all of the slices, after what a broadcast has left over.
     pub(crate) fn write_all(
         &self,
         slices: [&[u8]; 2],
-        timeout: impl FnMut(usize) -> IoTimeout,
+        progress: &mut WriteProgress,
     ) -> io::Result<()> {
         let mut output = self.output.lock();
         output.check()?;
@@ -245,7 +272,7 @@ impl SharedStream {
         // Until all of it is written: a `Stream` or a `Wait` may also panic in the middle.
         output.is_broken = true;
         let mut slices = [&pending, slices[0], slices[1]].map(IoSlice::new);
-        let written = self.write_slices(trim_empty(&mut slices), timeout);
+        let written = self.write_slices(trim_empty(&mut slices), progress);
         output.is_broken = written.is_err();
         written
     }
@@ -254,33 +281,55 @@ impl SharedStream {
     fn write_slices(
         &self,
         mut slices: &mut [IoSlice<'_>],
-        mut timeout: impl FnMut(usize) -> IoTimeout,
+        progress: &mut WriteProgress,
     ) -> io::Result<()> {
-        let mut written = 0;
         while !slices.is_empty() {
-            let timeout = timeout(written);
-            match self.write_some(slices, timeout) {
+            match self.write_some(slices, progress) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(length) => {
-                    written += length;
+                    progress.add_written(length);
                     IoSlice::advance_slices(&mut slices, length);
                 }
-                Err(error) => self.wait_after(error, Interest::Write, timeout)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait_for_room(progress)?;
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// One write. Without a [`Wait`] and a deadline the stream itself blocks.
+    /// One attempt. Without a [`Wait`] and a minimum rate the stream itself blocks.
     #[inline(always)]
-    fn write_some(&self, slices: &[IoSlice<'_>], timeout: IoTimeout) -> io::Result<usize> {
-        match (self.wait.get(), timeout) {
-            (None, IoTimeout::Socket(_)) => self.inner.write(slices),
-            (None, IoTimeout::Deadline(_)) => self.inner.try_write(slices),
-            (Some(wait), _) => {
+    fn write_some(&self, slices: &[IoSlice<'_>], progress: &WriteProgress) -> io::Result<usize> {
+        match self.wait.get() {
+            None if progress.may_block() => self.inner.write(slices),
+            None => self.inner.try_write(slices),
+            Some(wait) => {
                 wait.yield_now();
                 self.inner.try_write(slices)
             }
+        }
+    }
+
+    /// Waits for a slice after an attempt to write has found no room. The next attempt is made in any
+    /// case: there may be some room, though not as much as the kernel wakes a writer for.
+    #[cold]
+    #[inline(never)]
+    fn wait_for_room(&self, progress: &mut WriteProgress) -> io::Result<()> {
+        let deadline = progress.blocked(&*self.inner)?;
+        let waited = match (self.wait.get(), deadline) {
+            (Some(wait), _) => wait.wait(&*self.inner, Interest::Write, deadline),
+            // The stream has blocked for the slice.
+            (None, Some(_)) if progress.may_block() => return Ok(()),
+            (None, Some(_)) => self.block_until_ready(Interest::Write, deadline),
+            // It has a timeout of its own.
+            (None, None) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        match waited {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && deadline.is_some() => Ok(()),
+            waited => waited,
         }
     }
 
@@ -328,32 +377,11 @@ impl SharedStream {
         }
     }
 
-    /// Waits, after a read or write has failed, until it is to be repeated; returns the error if it
-    /// is not to be.
-    fn wait_after(
-        &self,
-        error: io::Error,
-        interest: Interest,
-        timeout: IoTimeout,
-    ) -> io::Result<()> {
-        match error.kind() {
-            io::ErrorKind::Interrupted => Ok(()),
-            io::ErrorKind::WouldBlock => self.wait_until_ready(interest, timeout),
-            _ => Err(error),
-        }
-    }
-
-    fn wait_until_ready(&self, interest: Interest, timeout: IoTimeout) -> io::Result<()> {
-        match (self.wait.get(), timeout) {
-            (Some(wait), _) => wait.wait(&*self.inner, interest, timeout.deadline()),
-            (None, IoTimeout::Deadline(deadline)) => {
-                let Some(fd) = self.inner.as_fd() else { return Ok(()) };
-                let [ready] = poll([Some((fd, interest))], [], Some(deadline))?;
-                if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
-            }
-            // The stream has blocked; `WouldBlock` means that its own timeout is over.
-            (None, IoTimeout::Socket(_)) => Err(io::ErrorKind::TimedOut.into()),
-        }
+    /// Without a [`Wait`]: blocks the thread; `TimedOut` if the stream is not ready by `deadline`.
+    fn block_until_ready(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<()> {
+        let Some(fd) = self.inner.as_fd() else { return Ok(()) };
+        let [ready] = poll([Some((fd, interest))], [], deadline)?;
+        if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
     }
 }
 

@@ -11,6 +11,7 @@ use rustix::net::sockopt::Timeout;
 
 use crate::address::{Address, UnixName};
 pub use crate::sys::poll::Interest;
+use crate::sys::poll::has_urgent_mark;
 use crate::sys::socket::{self, Mode};
 
 /// A bidirectional byte stream, on which a [`Connection`](crate::Connection) is built.
@@ -77,8 +78,19 @@ pub trait Stream: Send + Sync + 'static {
         Ok(0)
     }
 
+    /// How many of the written bytes the peer has not taken yet: those that it has not acknowledged
+    /// (TCP), or not read (a Unix socket, where the pieces count that the kernel queues, of up to
+    /// 48 KiB). A write that finds no room goes on waiting as long as this falls. 0, the default, if
+    /// it is not known: then only what can be written counts.
+    fn unacknowledged(&self) -> io::Result<usize> {
+        Ok(0)
+    }
+
     /// Whether a read that does not fill its buffer has read everything that was received, so that
     /// the next one would block. `false`, the default, if that is not sure.
+    ///
+    /// An exception is TCP's urgent mark, at which a read ends too: a [`Wait`] must return then. One
+    /// by poll(2) does; one by edge-triggered events has to ask for `EPOLLPRI`.
     fn short_read_empties(&self) -> bool {
         false
     }
@@ -158,7 +170,12 @@ impl Stream for SocketStream {
     }
 
     fn unread(&self) -> io::Result<usize> {
-        Ok(rustix::io::ioctl_fionread(&self.socket)?.try_into().unwrap_or(usize::MAX))
+        let fd = self.socket.as_fd();
+        if self.is_tcp && has_urgent_mark(fd) {
+            // `FIONREAD` stops at the mark.
+            return socket::unread_past_mark(fd);
+        }
+        socket::unread(fd)
     }
 
     fn unsent(&self) -> io::Result<usize> {
@@ -166,10 +183,14 @@ impl Stream for SocketStream {
             // Bytes that are written to a Unix socket are in the peer's receive queue at once.
             return Ok(0);
         }
-        let unsent = socket::unsent(self.socket.as_fd())?;
+        let unsent = socket::unacknowledged(self.socket.as_fd())?;
         // After an RST Linux still counts the bytes, though they will never be sent.
         let is_reset = unsent > 0 && socket2::SockRef::from(&self.socket).peer_addr().is_err();
         Ok(if is_reset { 0 } else { unsent })
+    }
+
+    fn unacknowledged(&self) -> io::Result<usize> {
+        socket::unacknowledged(self.socket.as_fd())
     }
 
     /// Only for TCP: on a Unix socket a read also ends at bytes that carry a descriptor

@@ -117,6 +117,7 @@ impl RequestTask for DatagramTask {
             |request| handler.finish(request),
         );
         outcome.report(request.peer_addr(), |error| handler.handle_error(&request, error));
+        request.server().state().stats().ended_for(outcome.reason).add_one();
         outcome.reason
     }
 }

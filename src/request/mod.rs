@@ -84,7 +84,7 @@ pub(crate) trait RequestTask: Send {
     fn shared_stream(&self) -> Option<&Arc<SharedStream>>;
     /// Asks the handler's `verify_request`.
     fn verify(&self) -> bool;
-    /// Calls `setup`, `handle` and `finish`, and closes the connection.
+    /// Calls `setup`, `handle` and `finish`, counts why they ended, and closes the connection.
     fn run(self: Box<Self>) -> CloseReason;
 }
 
@@ -138,7 +138,7 @@ impl Request {
     pub fn finish(self) -> CloseReason {
         let Request { task, registration } = self;
         let reason = task.run();
-        registration.state.stats().ended_for(reason).add_one();
+        drop(registration);
         reason
     }
 

@@ -92,7 +92,7 @@ impl RequestTask for StreamTask {
     }
 }
 
-/// Reports the errors, and closes the connection.
+/// Reports the errors, counts the reason, and closes the connection.
 // Not inlined: the caller's frame is on the stack while the handler waits, and an idle connection
 // should touch little memory.
 #[inline(never)]
@@ -102,6 +102,8 @@ fn close_after_handler(
     outcome: &Outcome,
 ) {
     outcome.report(connection.peer_addr(), |error| handler.handle_error(connection, error));
+    // Counted before the close, which the client can see.
+    connection.server().state().stats().ended_for(outcome.reason).add_one();
     let closed = connection.close();
     let peer = connection.peer_addr();
     if let Err(error) = closed {

@@ -13,6 +13,7 @@ use crate::config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Settin
 use crate::error::{Error, Result};
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::mixin::Mixin;
+use crate::net::WriteProgress;
 use crate::request::IntoHandler;
 use crate::state::ServerState;
 use crate::sys;
@@ -217,8 +218,12 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
     /// How long a write waits for the client to take something before it fails with `TimedOut`
     /// ([`Error::WriteTimeout`]); 30 s by default. `None`: for ever.
+    ///
+    /// Each time that the client has acknowledged some bytes (or read some, from a Unix socket) the
+    /// time begins anew, however slow the client is: [`min_rate`](Builder::min_rate) is for that. A
+    /// client that takes nothing is cut off after the timeout, or up to a quarter later.
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.settings.transport.write_timeout = timeout.into().map(not_zero);
+        self.settings.write_timeout = timeout.into().map(not_zero);
         self
     }
 
@@ -296,6 +301,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         // The socket's own timeout is for what a connection mostly waits for, the next message.
         settings.descriptors_per_request = mixin.descriptors_per_request().max(1);
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
+        settings.transport.write_timeout = settings.write_timeout.map(WriteProgress::slice);
         // A socket that was bound elsewhere may be inheritable: a program that a handler starts would
         // keep the address after the server's end.
         fcntl_setfd(&transport, FdFlags::CLOEXEC)

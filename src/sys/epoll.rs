@@ -25,6 +25,8 @@ pub(crate) struct Poller(OwnedFd);
 pub(crate) struct Event {
     /// There is input.
     pub(crate) readable: bool,
+    /// There is an urgent mark in the input (`EPOLLPRI`), at which a read ends though more is there.
+    pub(crate) urgent: bool,
     /// There is room for output.
     pub(crate) writable: bool,
     /// The input ends with what was received (`EPOLLRDHUP`): reads never block again.
@@ -42,7 +44,8 @@ impl Poller {
     /// Registers a stream for edge-triggered events of both directions: one for its present state,
     /// and one for each change until it is closed. Does nothing if it is registered already.
     pub(crate) fn add(&self, stream: BorrowedFd<'_>, number: u64) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let flags =
+            EventFlags::IN | EventFlags::PRI | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         self.register(stream, number, flags)
     }
 
@@ -87,6 +90,7 @@ impl Poller {
             let is = |flag| flags.intersects(flag | EventFlags::ERR | EventFlags::HUP);
             let readiness = Event {
                 readable: is(EventFlags::IN),
+                urgent: flags.contains(EventFlags::PRI),
                 writable: is(EventFlags::OUT),
                 ended: flags.intersects(EventFlags::RDHUP | EventFlags::HUP),
                 broken: flags.contains(EventFlags::HUP),

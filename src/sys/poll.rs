@@ -47,6 +47,31 @@ pub(crate) fn poll_all(
     Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
+/// Whether both directions of a socket are closed (`POLLHUP`).
+pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
+    events(fd, PollFlags::HUP).contains(PollFlags::HUP)
+}
+
+/// Whether there is TCP urgent data that was not read past (`POLLPRI`).
+pub(crate) fn has_urgent_mark(fd: BorrowedFd<'_>) -> bool {
+    events(fd, PollFlags::PRI).contains(PollFlags::PRI)
+}
+
+/// Whether there is input, an urgent byte alone included, EOF or an error.
+pub(crate) fn has_input(fd: BorrowedFd<'_>) -> bool {
+    !events(fd, PollFlags::IN | PollFlags::PRI).is_empty()
+}
+
+/// Which of these events have happened, without blocking.
+fn events(fd: BorrowedFd<'_>, flags: PollFlags) -> PollFlags {
+    let mut fds = [PollFd::from_borrowed_fd(fd, flags)];
+    // Fails for lack of memory only.
+    match rustix::event::poll(&mut fds, Some(&Timespec::default())) {
+        Ok(_) => fds[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
+}
+
 fn poll_fd<'fd>((fd, interest): &(BorrowedFd<'fd>, Interest)) -> PollFd<'fd> {
     let flags = match interest {
         Interest::Read => PollFlags::IN,

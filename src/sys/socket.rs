@@ -99,9 +99,28 @@ pub(crate) fn peer_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(sockopt::socket_peercred(fd)?.uid.as_raw())
 }
 
-/// How many bytes of what was written to a TCP socket the peer has not acknowledged (`SIOCOUTQ`,
-/// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
-pub(crate) fn unsent(fd: BorrowedFd<'_>) -> io::Result<usize> {
+/// How many bytes were received and not read (`FIONREAD`), up to the urgent mark if there is one
+/// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
+pub(crate) fn unread(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(rustix::io::ioctl_fionread(fd)?.try_into().unwrap_or(usize::MAX))
+}
+
+/// The same of a TCP socket without regard to the mark: with `SO_OOBINLINE` the urgent byte is one
+/// of the others.
+pub(crate) fn unread_past_mark(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    if sockopt::socket_oobinline(fd)? {
+        return unread(fd);
+    }
+    sockopt::set_socket_oobinline(fd, true)?;
+    let all = unread(fd);
+    sockopt::set_socket_oobinline(fd, false)?;
+    all
+}
+
+/// How many of the bytes written to a socket the peer has not acknowledged (`SIOCOUTQ`,
+/// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)), or the memory of those that it has not
+/// read from a Unix socket.
+pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is open, because it is borrowed. The request (`SIOCOUTQ` and
     // `TIOCOUTQ` are one number on Linux) stores one `int` through the pointer, which is to a

@@ -4,6 +4,7 @@ mod auto_traits;
 mod bad_input;
 mod broadcast;
 mod close_reasons;
+mod closing;
 mod datagrams;
 mod extremes;
 #[cfg(feature = "fibers")]
@@ -18,3 +19,4 @@ mod support;
 mod tied_buffers;
 mod timeouts;
 mod transports;
+mod urgent_data;

@@ -216,6 +216,40 @@ fn a_deadline_ends_with_its_message() {
     ends(reads_on, limits, sends_a_line_and_is_silent, read_timeout(3 * SHORT));
 }
 
+#[test]
+fn what_arrived_in_time_is_read_though_the_server_is_late() {
+    // More than one read returns, and no more than the client sends before it waits.
+    let rest = "x".repeat(20_000);
+    let is_late = || {
+        handler_fn(|connection| {
+            connection.with_message_timeout(|connection| {
+                // The time of a message runs from its second read on.
+                connection.read_exact(&mut [0; 600])?;
+                connection.read_exact(&mut [0; 600])?;
+                thread::sleep(3 * SHORT);
+                let mut line = Vec::new();
+                connection.read_line(&mut line)?;
+                connection.write_all(&line)
+            })?;
+            StreamRequestHandler::handle(&Echo, connection)
+        })
+    };
+    let sends_all_at_once = |visit: Visit| {
+        visit.send([&"x".repeat(1200), &*rest, "\n"].concat());
+        visit.reads(&rest);
+        visit.client.shutdown(Shutdown::Write);
+        Some(visit)
+    };
+    ends(is_late(), deadline_limits(), sends_all_at_once, no_error(CloseReason::Eof));
+    // What comes later is not.
+    let sends_the_end_too_late = |visit: Visit| {
+        visit.send(["x".repeat(1200), rest.clone()].concat());
+        let begin = Instant::now();
+        visit.ends_no_earlier(begin, SHORT)
+    };
+    ends(is_late(), deadline_limits(), sends_the_end_too_late, deadline(SHORT));
+}
+
 // Rates.
 
 #[test]
@@ -292,6 +326,51 @@ fn a_handler_may_set_its_own_minimum_rate() {
     });
     let limits = Limits { write: Some(LONG), ..Limits::default() };
     ends(sets_rate, limits, reads_slowly, too_slow(FAST));
+}
+
+#[test]
+fn what_the_kernel_has_buffered_is_not_taken() {
+    // What a Unix socket buffers would be good for ten seconds, and a TCP socket buffers more.
+    let rate = MinRate { bytes_per_second: 20_000, grace: SHORT };
+    let limits = Limits { rate: Some(rate), write: Some(LONG), ..Limits::default() };
+    let writes_once = handler_fn(|connection| {
+        connection.read_line(&mut String::new())?;
+        Ok(connection.write_all(&vec![b'x'; 8 * 1024 * 1024])?)
+    });
+    let does_not_read = |visit: Visit| {
+        let visit = does_not_read(visit)?;
+        assert!(visit.begin.elapsed() < Duration::from_secs(8), "{:?}", visit.begin.elapsed());
+        Some(visit)
+    };
+    ends(writes_once, limits, does_not_read, too_slow(rate));
+}
+
+/// Longer than a busy machine delays a client.
+const STEADY: Duration = Duration::from_millis(1500);
+
+/// Reads for twice the timeout, much less than what wakes a blocked write: a third of the send buffer
+/// of a TCP socket, three quarters of a Unix socket's.
+fn reads_steadily(visit: Visit) -> Option<Visit> {
+    visit.send("please\n");
+    for _ in 0..20 {
+        (&visit.client).read_exact(&mut [0; 12 * 1024]).unwrap();
+        assert_eq!(visit.server.stats().finished, 0, "{:?}", visit.begin.elapsed());
+        thread::sleep(STEADY / 10);
+    }
+    visit.resets()
+}
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_is_not_cut_off() {
+    let rate = MinRate { bytes_per_second: 10_000, grace: STEADY };
+    thread::scope(|scope| {
+        for rate in [None, Some(rate)] {
+            scope.spawn(move || {
+                let limits = Limits { write: Some(STEADY), rate, ..Limits::default() };
+                ends(floods(), limits, reads_steadily, no_error(CloseReason::Reset));
+            });
+        }
+    });
 }
 
 // Clients that do not read.

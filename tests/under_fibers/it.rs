@@ -6,6 +6,8 @@ mod bad_input;
 mod broadcast;
 #[path = "../it/close_reasons.rs"]
 mod close_reasons;
+#[path = "../it/closing.rs"]
+mod closing;
 #[path = "../it/datagrams.rs"]
 mod datagrams;
 #[path = "../it/extremes.rs"]
@@ -26,3 +28,5 @@ mod tied_buffers;
 mod timeouts;
 #[path = "../it/transports.rs"]
 mod transports;
+#[path = "../it/urgent_data.rs"]
+mod urgent_data;

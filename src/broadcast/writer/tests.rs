@@ -138,7 +138,10 @@ fn the_rest_of_a_partly_sent_message_is_sent_before_anything_else() {
     }
     // The handler's output does not split a message.
     member.set_room(&mut writer, 100);
-    member.stream.write_all([b"handler's.", b""], |_| crate::net::IoTimeout::Socket(None)).unwrap();
+    member
+        .stream
+        .write_all([b"handler's.", b""], &mut crate::net::WriteProgress::new(None, None))
+        .unwrap();
     writer.shared.send(b"four.", None);
     write_batch(&mut writer);
     assert_eq!(member.received(), "one.two.three.handler's.four.");

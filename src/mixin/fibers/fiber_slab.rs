@@ -65,13 +65,20 @@ impl FiberState {
     pub(super) fn take_readiness(&mut self, interest: Interest) -> bool {
         let event = &mut self.event;
         match interest {
-            Interest::Read => std::mem::take(&mut event.readable) || event.ended,
+            // An urgent mark counts as one event more: the read after the first one ends there, and
+            // there is no other event for what is behind it.
+            Interest::Read => {
+                std::mem::take(&mut event.readable)
+                    || event.ended
+                    || std::mem::take(&mut event.urgent)
+            }
             Interest::Write => std::mem::take(&mut event.writable) || event.broken,
         }
     }
 
     pub(super) fn on_event(&mut self, event: Event) {
         self.event.readable |= event.readable;
+        self.event.urgent |= event.urgent;
         self.event.writable |= event.writable;
         self.event.ended |= event.ended;
         self.event.broken |= event.broken;

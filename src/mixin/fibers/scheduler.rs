@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fiber_slab::{FiberSlab, FiberState, Key, WaitFor};
+use super::task::block_thread;
 use super::worker_shared::{WorkerShared, Workers};
 use crate::mixin::thread_pool::ThreadPool;
 use crate::net::{Interest, Stream};
@@ -323,7 +324,9 @@ impl Scheduler {
         }
         match self.park(key, WaitFor::Stream(interest), deadline) {
             true => Ok(()),
-            false => Err(io::ErrorKind::TimedOut.into()),
+            // The timer may go off before the worker has seen the event: `epoll_wait` reports 512 at
+            // a time, and none after a signal. This looks once more, without blocking.
+            false => block_thread(stream, interest, deadline),
         }
     }
 

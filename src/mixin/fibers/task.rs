@@ -114,7 +114,7 @@ impl Wait for FiberWait {
 /// Blocks the thread: one that a handler has started, or the worker while a panic unwinds.
 #[cold]
 #[inline(never)]
-fn block_thread(
+pub(super) fn block_thread(
     stream: &dyn Stream,
     interest: Interest,
     deadline: Option<Instant>,

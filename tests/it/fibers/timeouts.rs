@@ -13,6 +13,7 @@ use super::on_one_worker;
 use crate::support::clients::{ask, echoes, line_of, rest_of, tcp};
 use crate::support::close_reasons::{LONG, Limits, SHORT, Visit, is_counted};
 use crate::support::servers::{answers, serve_with};
+use crate::support::system::raise_descriptor_limit;
 use crate::support::{Gate, TIMEOUT, next, wait_until};
 
 // Timers.
@@ -257,4 +258,38 @@ fn a_stop_drains_fibers_that_read_forces_those_that_write_and_reports_the_others
     }
     gate.open();
     wait_until("all have ended", || handle.stats().active == 0);
+}
+
+// Workers that are late.
+
+#[test]
+fn lines_that_arrived_in_time_are_answered_though_the_worker_is_late() {
+    // One call of `epoll_wait` reports 512 streams.
+    const CLIENTS: usize = 700;
+    let timeout = Duration::from_secs(3);
+    raise_descriptor_limit();
+    let limits = Limits { idle: Some(timeout), ..Limits::default() };
+    let blocks = answers(move |line, connection| {
+        if line == "block" {
+            thread::sleep(timeout + timeout / 4);
+        }
+        Ok(writeln!(connection, "{line}")?)
+    });
+    let server = on_one_worker(limits, blocks);
+    let clients: Vec<_> = (0..CLIENTS).map(|_| tcp(server.local_addr())).collect();
+    clients.iter().for_each(|client| assert_eq!(ask(client, "hello"), "hello"));
+    for (mut client, line) in
+        clients.iter().zip(std::iter::once("block\n").chain(std::iter::repeat("more\n")))
+    {
+        client.write_all(line.as_bytes()).unwrap();
+        if line == "block\n" {
+            // The worker is blocked before the others send.
+            thread::sleep(SHORT);
+        }
+    }
+    assert_eq!(line_of(&clients[0]), "block");
+    clients[1..].iter().for_each(|client| assert_eq!(line_of(client), "more"));
+    assert_eq!(server.stats().idle_timeout, 0, "{:?}", server.stats());
+    drop(clients);
+    assert!(server.stop(TIMEOUT).is_clean());
 }

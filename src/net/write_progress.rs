@@ -1,0 +1,101 @@
+//! [`WriteProgress`]: whether the peer takes what is written to it, in time.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::Stream;
+use crate::config::MinRate;
+
+/// The limits of one write, and what the peer has taken since it began.
+///
+/// Progress is what the peer has acknowledged, or read from a Unix socket
+/// ([`Stream::unacknowledged`]), not what the kernel has room for: that wakes a writer only when a
+/// third of the send buffer is free, and the buffer may be megabytes. So a blocked write waits in
+/// slices, and looks at the end of each. A write that does not block makes no call for this.
+pub(crate) struct WriteProgress {
+    timeout: Option<Duration>,
+    rate: Option<(MinRate, Instant)>,
+    written: usize,
+    /// At the first blocked attempt: the bytes written before it, and those not acknowledged.
+    first: Option<(usize, usize)>,
+    stall: Option<Stall>,
+    exceeds_rate: bool,
+}
+
+/// A time in which nothing could be written.
+struct Stall {
+    /// When the peer was last found to have acknowledged something, at first when it began.
+    last_progress: Instant,
+    unacknowledged: usize,
+}
+
+impl WriteProgress {
+    pub(crate) fn new(timeout: Option<Duration>, rate: Option<MinRate>) -> WriteProgress {
+        let rate = rate.map(|rate| (rate, Instant::now()));
+        WriteProgress { timeout, rate, written: 0, first: None, stall: None, exceeds_rate: false }
+    }
+
+    /// How long one attempt of a blocked write waits: an eighth of the timeout, which is so exceeded
+    /// by a quarter at most.
+    pub(crate) fn slice(timeout: Duration) -> Duration {
+        (timeout / 8).max(Duration::from_millis(1))
+    }
+
+    /// Whether the stream itself may block in a write, for one slice (`SO_SNDTIMEO`).
+    pub(super) fn may_block(&self) -> bool {
+        self.rate.is_none()
+    }
+
+    pub(super) fn add_written(&mut self, length: usize) {
+        self.written += length;
+        self.stall = None;
+    }
+
+    /// To be called after an attempt that found no room. Returns until when to wait for some; `None`:
+    /// for ever.
+    ///
+    /// # Errors
+    /// `TimedOut` if a limit is exceeded.
+    pub(crate) fn blocked(&mut self, stream: &dyn Stream) -> io::Result<Option<Instant>> {
+        if self.timeout.is_none() && self.rate.is_none() {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let unacknowledged = stream.unacknowledged().unwrap_or(0);
+        let last_progress = match &self.stall {
+            Some(stall) if unacknowledged >= stall.unacknowledged => stall.last_progress,
+            _ => now,
+        };
+        self.stall = Some(Stall { last_progress, unacknowledged });
+
+        let write = self.timeout.map(|timeout| after(last_progress, timeout));
+        let taken = self.taken(unacknowledged);
+        let rate = self.rate.map(|(rate, started)| after(started, rate.time_for(taken)));
+        let deadline = [rate, write].into_iter().flatten().min();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            self.exceeds_rate = rate == deadline;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let slice = self.timeout.map(|timeout| after(now, WriteProgress::slice(timeout)));
+        Ok([deadline, slice].into_iter().flatten().min())
+    }
+
+    /// Of two limits, whether it was the rate that `blocked` found exceeded.
+    pub(crate) fn exceeds_rate(&self) -> bool {
+        self.exceeds_rate
+    }
+
+    /// How many bytes the peer has taken since the write began. What it took before the first blocked
+    /// attempt is not known exactly, because earlier writes may have filled the buffer.
+    fn taken(&mut self, unacknowledged: usize) -> usize {
+        let (written, at_first) = *self.first.get_or_insert((self.written, unacknowledged));
+        let before = written.saturating_sub(at_first);
+        let since = (self.written - written + at_first).saturating_sub(unacknowledged);
+        before + since
+    }
+}
+
+/// A timeout beyond the range of the clock ends in about 30 years.
+fn after(start: Instant, timeout: Duration) -> Instant {
+    start + timeout.min(Duration::from_secs(1_000_000_000))
+}
