@@ -14,6 +14,7 @@ mod harness;
 mod hostile;
 mod scarcity;
 mod slow_clients;
+mod stopped_process;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
@@ -34,6 +35,7 @@ const TESTS: &[&[Test]] = &[
     forking::TESTS,
     children::TESTS,
     scarcity::TESTS,
+    stopped_process::TESTS,
     #[cfg(feature = "fibers")]
     fiber_processes::TESTS,
     hostile::TESTS,
@@ -43,6 +45,7 @@ const PARTS: &[&[Part]] = &[
     forking::PARTS,
     children::PARTS,
     scarcity::PARTS,
+    stopped_process::PARTS,
     #[cfg(feature = "fibers")]
     fiber_processes::PARTS,
 ];
