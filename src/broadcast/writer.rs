@@ -184,9 +184,12 @@ impl Writer {
     }
 
     fn flush_all(&mut self) {
-        let log = &self.log;
+        let (log, capacity) = (&self.log, self.shared.capacity as u64);
         self.subscribers.retain(|_, subscriber| {
-            if subscriber.blocked {
+            // One that is about to be dropped is tried once more: poll(2) reports room only when a
+            // third of the send buffer is free.
+            let is_too_slow = log.end().saturating_sub(subscriber.position) > capacity;
+            if subscriber.blocked && !is_too_slow {
                 return true;
             }
             let flushed = subscriber.flush(log, log.end());

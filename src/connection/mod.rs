@@ -36,6 +36,10 @@ pub use line::Line;
 /// returns. So a handler need not flush, an answer costs one system call, and the answers to
 /// pipelined requests are sent together. [`flush`](Write::flush) sends it earlier.
 ///
+/// A client that has sent something may be sending still when the handler returns, and what arrives
+/// at a closed socket resets the connection, which may destroy the last answer. So the connection
+/// then ends its output, and is closed when the client ends its own, or after a second.
+///
 /// Lines have a maximal length ([`read_line`](Connection::read_line)) and writes a timeout. To test
 /// a handler, make a connection [in memory](Connection::in_memory).
 pub struct Connection {

@@ -67,7 +67,8 @@ pub trait Stream: Send + Sync + 'static {
     }
 
     /// How many bytes were received and not read yet; `usize::MAX`, the default, if that is not
-    /// known. A stream that is closed with unread bytes may be reset.
+    /// known. A stream that is closed with unread bytes may be reset. When a message timeout is over,
+    /// so many bytes are read yet; none if it is not known.
     fn unread(&self) -> io::Result<usize> {
         Ok(usize::MAX)
     }

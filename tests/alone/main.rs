@@ -19,6 +19,7 @@ mod inheritance;
 mod scarcity;
 mod server_limits;
 mod slow_clients;
+mod stopped_process;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
@@ -44,6 +45,7 @@ const TESTS: &[&[Test]] = &[
     server_limits::TESTS,
     #[cfg(feature = "fibers")]
     fiber_start::TESTS,
+    stopped_process::TESTS,
     #[cfg(feature = "fibers")]
     fiber_processes::TESTS,
     hostile::TESTS,
@@ -55,6 +57,7 @@ const PARTS: &[&[Part]] = &[
     inheritance::PARTS,
     scarcity::PARTS,
     server_limits::PARTS,
+    stopped_process::PARTS,
     #[cfg(feature = "fibers")]
     fiber_processes::PARTS,
 ];

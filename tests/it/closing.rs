@@ -2,16 +2,17 @@
 //! the client still sends, and without a delay where it does not.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use socketserver::*;
 
-use crate::support::clients::{Client, rest_of};
+use crate::support::clients::{Client, rest_of, tcp};
 use crate::support::recorder::{Call, Recorder};
-use crate::support::servers::on_every_stream_server;
-use crate::support::{next, wait_until};
+use crate::support::servers::{both_mixins, on_every_stream_server, serve_with};
+use crate::support::{TIMEOUT, next, wait_until};
 
 #[test]
 fn an_answer_arrives_although_the_client_sends_after_the_handler_has_returned() {
@@ -70,4 +71,32 @@ fn a_client_that_stays_connected_delays_the_next_by_a_second_at_most() {
         wait_until("both connections are closed", || server.stats().active == 0);
         assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     });
+}
+
+#[test]
+fn a_stop_lets_a_close_go_on_that_waits_for_the_client() {
+    const ANSWER: usize = 1024 * 1024;
+    let answers_one_line = handler_fn(|connection| {
+        connection.read_line(&mut String::new())?;
+        Ok(connection.write_all(&vec![b'n'; ANSWER])?)
+    });
+    let (handler, calls) = Recorder::new(answers_one_line);
+    let handler = Arc::new(handler);
+    for mixin in both_mixins() {
+        let server = serve_with(TcpServer::builder().mixin(mixin), handler.clone());
+        let client = tcp(server.local_addr());
+        (&client).write_all(b"please\n").unwrap();
+        while !matches!(next(&calls), Call::Finish(_)) {}
+        // The close has begun by then, most often.
+        thread::sleep(Duration::from_millis(5));
+        let handle = server.handle();
+        let stop = thread::spawn(move || handle.stop(TIMEOUT));
+        wait_until("the stop begins", || server.is_stopping());
+        thread::sleep(Duration::from_millis(5));
+        (&client).write_all(b"one more\n").unwrap();
+        assert_eq!(rest_of(&client).len(), ANSWER);
+        drop(client);
+        let report = stop.join().unwrap();
+        assert_eq!((report.drained, report.forced), (1, 0), "{report:?}");
+    }
 }

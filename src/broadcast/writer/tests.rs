@@ -124,6 +124,19 @@ fn write_batch(writer: &mut Writer) -> u64 {
 }
 
 #[test]
+fn a_member_with_room_that_poll_has_not_reported_is_not_dropped() {
+    let mut writer = writer(10);
+    let [reads, does_not] = [1, 2].map(|id| Member::join(&writer, id, 0));
+    for message in ["eight.", "more."] {
+        writer.shared.send(message.as_bytes(), None);
+        let slow = write_batch(&mut writer);
+        assert_eq!(slow, u64::from(message == "more."));
+        *reads.socket.room.lock() = 100;
+    }
+    assert_eq!((reads.received(), does_not.received()), ("eight.more.".into(), String::new()));
+}
+
+#[test]
 fn the_rest_of_a_partly_sent_message_is_sent_before_anything_else() {
     let mut writer = writer(1000);
     let member = Member::join(&writer, 1, 0);
