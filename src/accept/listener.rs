@@ -38,7 +38,9 @@ struct AcceptState {
     /// The listener is left alone until then.
     backoff_deadline: Option<Instant>,
     consecutive_failures: u32,
-    /// The system fails to accept.
+    /// A limit is reached.
+    full: Episode,
+    /// accept(2) fails for want of something that the system has not.
     failing: Episode,
     /// During a stop: how many requests are left to take, of those that waited when it began. `None`
     /// before that.
@@ -110,6 +112,7 @@ impl Listener {
             backoff: Backoff::default(),
             backoff_deadline: None,
             consecutive_failures: 0,
+            full: Episode::default(),
             failing: Episode::default(),
             left_to_drain: None,
         };
@@ -139,23 +142,34 @@ impl Listener {
         admission::has_capacity(&self.state, self.mixin_limit)
     }
 
-    /// For the log: which limit is reached if that is not so.
-    pub(super) fn limit(&self) -> String {
-        admission::limit(&self.state, self.mixin_limit)
-    }
-
     /// Until when the listener is left alone after an error of the system.
     pub(super) fn backoff_deadline(&self) -> Option<Instant> {
         self.accepting.lock().backoff_deadline
     }
 
-    /// Says in the log when accepting works again. Returns when to look at it next.
-    pub(super) fn log_recovery(&self) -> Option<Instant> {
+    /// Says in the log when a limit is no longer reached, and when accept works again. Returns when
+    /// to look at it next.
+    pub(super) fn log_episodes(&self, has_capacity: bool) -> Option<Instant> {
         let mut accepting = self.accepting.lock();
+        let is_full = !has_capacity || admission::refuses(&self.state);
+        self.log_limit(&mut accepting.full, is_full);
         if let Some(Change::Ended(time)) = accepting.failing.update(false, Instant::now) {
             log::warn!("{}: accept works again, after {time:.1?}", self.state.local_addr);
         }
-        accepting.failing.deadline()
+        [accepting.full.deadline(), accepting.failing.deadline()].into_iter().flatten().min()
+    }
+
+    fn log_limit(&self, full: &mut Episode, is_full: bool) {
+        let address = &self.state.local_addr;
+        match full.update(is_full, Instant::now) {
+            None => {}
+            Some(Change::Began) => {
+                log::warn!("{address}: {}", admission::limit(&self.state, self.mixin_limit));
+            }
+            Some(Change::Ended(time)) => {
+                log::warn!("{address}: below the limit again, after {time:.1?}");
+            }
+        }
     }
 
     /// Something that the system was short of may have been freed.
@@ -177,10 +191,14 @@ impl Listener {
         let mut accepting = self.accepting.lock();
         let state = &self.state;
         let is_closed = state.is_stopping() || state.limits.is_suspended();
-        let accept = if is_closed || accepting.backoff_deadline.is_some() || !self.has_capacity() {
+        let accept = if is_closed || accepting.backoff_deadline.is_some() {
             Accept::NotAccepting
         } else {
-            self.accept_locked(&mut accepting)
+            let has_capacity = self.has_capacity();
+            if !has_capacity || admission::refuses(state) {
+                self.log_limit(&mut accepting.full, true);
+            }
+            if has_capacity { self.accept_locked(&mut accepting) } else { Accept::NotAccepting }
         };
         drop(accepting);
         if matches!(accept, Accept::NotAccepting) {

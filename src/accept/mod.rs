@@ -26,7 +26,6 @@ use parking_lot::Mutex;
 use crate::request::{Request, panic_message};
 use crate::state::{ServerHandle, ServerState};
 use crate::sys::poll::{Interest, poll};
-use episode::{Change, Episode};
 use listener::Accept;
 
 pub(crate) use listener::Listener;
@@ -61,8 +60,7 @@ pub enum NextRequest {
 impl BaseServer {
     pub(crate) fn new(listener: Listener, actions: Option<ServiceActions>) -> BaseServer {
         let next_actions = actions.as_ref().and_then(|actions| after(actions.interval));
-        let full = Episode::default();
-        let acceptor = Acceptor { spin_until: None, actions, next_actions, full };
+        let acceptor = Acceptor { spin_until: None, actions, next_actions };
         BaseServer { listener: Arc::new(listener), acceptor: Mutex::new(acceptor) }
     }
 
@@ -173,19 +171,16 @@ impl BaseServer {
     /// `None` when poll(2) itself has failed.
     fn poll(
         &self,
-        acceptor: &mut Acceptor,
+        acceptor: &Acceptor,
         deadline: Option<Instant>,
         fd: Option<BorrowedFd<'_>>,
     ) -> Option<Wakeups> {
         let (listener, state) = (&*self.listener, self.state());
         let stopping = state.is_stopping();
-        let recovery = listener.log_recovery();
         let backoff = listener.backoff_deadline();
         let has_capacity = listener.has_capacity();
         let is_open = has_capacity && backoff.is_none() && !state.limits.is_suspended();
-        if !stopping {
-            acceptor.log_limit(listener, has_capacity);
-        }
+        let episode_deadline = if stopping { None } else { listener.log_episodes(has_capacity) };
         // The wake-up for a connection may have been consumed while the server did not accept: then
         // this call only looks, without sleeping.
         let look = is_open && listener.take_backlog_pending();
@@ -195,8 +190,7 @@ impl BaseServer {
             deadline,
             backoff,
             acceptor.next_actions,
-            recovery,
-            acceptor.full.deadline().filter(|_| !stopping),
+            episode_deadline,
             stopping.then(|| state.schedule().force),
             state.rejected.next_deadline(),
             look.then(Instant::now),
@@ -250,8 +244,6 @@ struct Acceptor {
     spin_until: Option<Instant>,
     actions: Option<ServiceActions>,
     next_actions: Option<Instant>,
-    /// The server is at its limit.
-    full: Episode,
 }
 
 /// For how long datagrams are taken without a poll(2) before each. A signal is noticed only by a
@@ -269,19 +261,6 @@ impl Acceptor {
             return Some(NextRequest::Request(request));
         }
         None
-    }
-
-    /// Says in the log when the limit is reached, and when that is over.
-    fn log_limit(&mut self, listener: &Listener, has_capacity: bool) {
-        let is_full = !has_capacity || admission::refuses(&listener.state);
-        let address = &listener.state.local_addr;
-        match self.full.update(is_full, Instant::now) {
-            None => {}
-            Some(Change::Began) => log::warn!("{address}: {}", listener.limit()),
-            Some(Change::Ended(time)) => {
-                log::warn!("{address}: below the limit again, after {time:.1?}");
-            }
-        }
     }
 
     fn run_service_actions(&mut self) {

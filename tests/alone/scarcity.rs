@@ -186,8 +186,8 @@ fn the_default_limits_fit_into_256_descriptors() {
         let ended = server.stop();
         let counts = ["finished", "accept_errors", "refused"].map(|name| ended.count(name));
         assert_eq!(counts, [400, 0, 0], "{mixin}");
-        assert_eq!(ended.logged("requests are being served"), 1, "{ended:?}");
-        assert_eq!(ended.logged(""), 1, "{ended:?}");
+        // The limit may have been reached, and nothing else.
+        assert_eq!(ended.logged(""), ended.logged("requests are being served"), "{ended:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use socketserver::services::Echo;
 use socketserver::*;
 
 use crate::harness::{Test, tests};
-use crate::support::clients::{ask, line_of};
+use crate::support::clients::{ask, line_of, rest_of};
 use crate::support::server_process::{Part, ServerProcess, serve};
 
 pub(crate) const TESTS: &[Test] = tests![
@@ -44,7 +44,23 @@ fn a_limit_that_is_reached_is_logged_once_and_so_is_its_end() {
         assert!(over.contains("below the limit again"), "{over}");
         assert_eq!(server.stop().logged(""), 0);
     };
+    let refuse = || {
+        let server = ServerProcess::start("threads", "refuse");
+        let clients = [(); 2].map(|()| server.client());
+        clients.iter().for_each(|client| assert_eq!(ask(client, "hello"), "hello"));
+        for _ in 0..3 {
+            assert_eq!(rest_of(server.client()), b"no room for you\r\n");
+        }
+        let reached = server.error_line();
+        assert!(reached.contains("2 requests are being served"), "{reached}");
+        assert!(reached.ends_with("more are refused"), "{reached}");
+        drop(clients);
+        let over = server.error_line();
+        assert!(over.contains("below the limit again"), "{over}");
+        assert_eq!(server.stop().logged(""), 0);
+    };
     thread::scope(|scope| {
+        scope.spawn(refuse);
         scope.spawn(|| reach("default", "threading", 224));
         scope.spawn(|| reach("default", "forking", 40));
         scope.spawn(|| reach("full", "2", 2));
