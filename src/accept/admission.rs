@@ -17,10 +17,11 @@ pub(super) fn has_capacity(state: &ServerState, mixin_limit: usize) -> bool {
     }
 }
 
-/// Whether a request that is accepted now is above `max_connections`, and refused.
+/// Whether a request that is accepted now is above `max_connections`, and refused. If so, the
+/// acceptor is woken when a request has ended, and logs that the limit is no longer reached.
 pub(super) fn refuses(state: &ServerState) -> bool {
     matches!(state.settings.overload, Overload::Refuse(_))
-        && state.registry.len() >= state.limits.max_connections()
+        && !state.has_capacity(state.limits.max_connections())
 }
 
 /// For the log of a server that is full: which limit it has reached, and what becomes of more requests.
