@@ -19,7 +19,7 @@ use crate::close_reason::CloseReason;
 use crate::config::MinRate;
 use crate::framing::LengthPrefixed;
 use crate::id::ConnectionId;
-use crate::net::{IoTimeout, SharedStream, WriteProgress};
+use crate::net::{IoTimeout, SharedStream, WriteProgress, WriteTotal};
 use crate::state::ServerHandle;
 use crate::state::ServerState;
 use buffer::InputBuffer;
@@ -49,6 +49,7 @@ pub struct Connection {
     server: ServerHandle,
     input: InputBuffer,
     output: Vec<u8>,
+    written: WriteTotal,
     max_line_length: usize,
     timeouts: Timeouts,
     /// During a stop: how many of the bytes received before it are not read yet.
@@ -74,6 +75,7 @@ impl Connection {
             stream,
             input: InputBuffer::default(),
             output: Vec::new(),
+            written: WriteTotal::default(),
             max_line_length: state.settings.max_line_length,
             timeouts: Timeouts::new(&state.settings),
             drain_remaining: None,
@@ -316,8 +318,10 @@ impl Connection {
 
     fn send(&mut self, more: &[u8]) -> io::Result<()> {
         self.check_shutdown();
-        let mut progress = WriteProgress::new(self.timeouts.write, self.timeouts.rate);
+        let mut progress =
+            WriteProgress::new(self.timeouts.write, self.timeouts.rate, self.written);
         let sent = self.stream.write_all([&self.output, more], &mut progress);
+        self.written = progress.total();
         let sent = sent.map_err(|error| {
             let limit = if progress.exceeds_rate() { Limit::Rate } else { Limit::Write };
             self.timeouts.name_timeout(error, limit)
