@@ -37,6 +37,8 @@ struct AcceptState {
     backoff: Backoff,
     /// The listener is left alone until then.
     backoff_deadline: Option<Instant>,
+    /// How many requests had ended when that was set.
+    finished_before_backoff: u64,
     consecutive_failures: u32,
     /// A limit is reached.
     full: Episode,
@@ -111,6 +113,7 @@ impl Listener {
         let accepting = AcceptState {
             backoff: Backoff::default(),
             backoff_deadline: None,
+            finished_before_backoff: 0,
             consecutive_failures: 0,
             full: Episode::default(),
             failing: Episode::default(),
@@ -172,9 +175,13 @@ impl Listener {
         }
     }
 
-    /// Something that the system was short of may have been freed.
-    pub(super) fn end_backoff(&self) {
-        self.accepting.lock().backoff_deadline = None;
+    /// Ends the back-off if a request has ended since: something that the system was short of may
+    /// have been freed.
+    pub(super) fn end_backoff_after_release(&self) {
+        let mut accepting = self.accepting.lock();
+        if accepting.finished_before_backoff != self.state.stats().finished.value() {
+            accepting.backoff_deadline = None;
+        }
     }
 
     pub(super) fn end_backoff_by(&self, now: Instant) {
@@ -353,6 +360,7 @@ impl AcceptState {
         if let Some(Change::Began) = self.failing.update(true, Instant::now) {
             log::error!("{}: accept: {error}; trying again", state.local_addr);
         }
+        self.finished_before_backoff = state.stats().finished.value();
         // None for a time that the clock cannot express.
         self.backoff_deadline = Instant::now().checked_add(self.backoff.after_failure());
         // Frees descriptors, as does the end of a request.

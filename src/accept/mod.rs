@@ -149,9 +149,8 @@ impl BaseServer {
             return None;
         }
         if wakeups.waker {
-            // A request has ended: its place and its descriptors are free.
             state.acceptor_waker().clear();
-            listener.end_backoff();
+            listener.end_backoff_after_release();
         }
         state.rejected.poll();
         if wakeups.fd {

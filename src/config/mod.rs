@@ -79,9 +79,14 @@ pub struct MinRate {
 impl MinRate {
     /// How long after the first bytes the transfer of `bytes` bytes may end.
     pub(crate) fn time_for(self, bytes: usize) -> Duration {
+        self.grace.saturating_add(self.transfer_time(bytes as u64))
+    }
+
+    /// How long a transfer of so many bytes takes at this rate.
+    pub(crate) fn transfer_time(self, bytes: u64) -> Duration {
         let seconds = bytes as f64 / f64::from(self.bytes_per_second.max(1));
         // At most 30 years, which a `Duration` can hold whatever the number of bytes.
-        self.grace.saturating_add(Duration::from_secs_f64(seconds.min(1e9)))
+        Duration::from_secs_f64(seconds.min(1e9))
     }
 }
 

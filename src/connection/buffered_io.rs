@@ -14,8 +14,10 @@ impl Connection {
     /// Sends the output buffer and then `more`.
     pub(super) fn send(&mut self, more: &[u8]) -> io::Result<()> {
         self.check_shutdown();
-        let mut progress = WriteProgress::new(self.timeouts.write, self.timeouts.rate);
+        let mut progress =
+            WriteProgress::new(self.timeouts.write, self.timeouts.rate, self.written);
         let sent = self.stream.write_all([&self.output, more], &mut progress);
+        self.written = progress.total();
         let sent = sent.map_err(|error| {
             let limit = if progress.exceeds_rate() { Limit::Rate } else { Limit::Write };
             self.timeouts.name_timeout(error, limit)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use crate::close_reason::CloseReason;
-use crate::net::{IoTimeout, WriteProgress};
+use crate::net::{IoTimeout, WriteProgress, WriteTotal};
 use crate::state::ServerState;
 
 /// How long a close waits for a peer that keeps sending.
@@ -95,7 +95,7 @@ impl Connection {
     #[inline(never)]
     fn poll_until_acked(&self) -> io::Result<()> {
         let deadline = AckDeadline::new(self.server.state());
-        let mut progress = WriteProgress::new(self.timeouts.write, None);
+        let mut progress = WriteProgress::new(self.timeouts.write, None, WriteTotal::default());
         let mut interval = MIN_POLL_INTERVAL;
         while Instant::now() < deadline.get() && !self.stream.is_hung_up() {
             self.discard_input();

@@ -18,7 +18,7 @@ use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::framing::LengthPrefixed;
 use crate::id::ConnectionId;
-use crate::net::SharedStream;
+use crate::net::{SharedStream, WriteTotal};
 use crate::state::ServerHandle;
 use crate::state::ServerState;
 use buffer::InputBuffer;
@@ -48,6 +48,7 @@ pub struct Connection {
     server: ServerHandle,
     input: InputBuffer,
     output: Vec<u8>,
+    written: WriteTotal,
     max_line_length: usize,
     timeouts: Timeouts,
     /// During a stop: how many of the bytes received before it are not read yet.
@@ -73,6 +74,7 @@ impl Connection {
             stream,
             input: InputBuffer::default(),
             output: Vec::new(),
+            written: WriteTotal::default(),
             max_line_length: state.settings.max_line_length,
             timeouts: Timeouts::new(&state.settings),
             drain_remaining: None,

@@ -8,4 +8,4 @@ mod write_progress;
 
 pub(crate) use shared_stream::{IoTimeout, Sent, SharedStream};
 pub use stream::{Interest, SocketStream, Stream, Wait};
-pub(crate) use write_progress::WriteProgress;
+pub(crate) use write_progress::{WriteProgress, WriteTotal};

@@ -15,11 +15,21 @@ use crate::config::MinRate;
 pub(crate) struct WriteProgress {
     timeout: Option<Duration>,
     rate: Option<(MinRate, Instant)>,
-    written: usize,
-    /// At the first blocked attempt: the bytes written before it, and those not acknowledged.
-    first: Option<(usize, usize)>,
+    total: WriteTotal,
     stall: Option<Stall>,
     exceeds_rate: bool,
+}
+
+/// What the peer of a connection has taken of all writes, as far as blocked writes have looked.
+///
+/// Acknowledgements come in jumps, of megabytes if the peer has a large receive buffer and reads
+/// slowly. What one brings counts for the writes after it too.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct WriteTotal {
+    written: u64,
+    acknowledged: u64,
+    /// With a rate: for how long what was acknowledged is enough.
+    enough_until: Option<Instant>,
 }
 
 /// A time in which nothing could be written.
@@ -30,9 +40,17 @@ struct Stall {
 }
 
 impl WriteProgress {
-    pub(crate) fn new(timeout: Option<Duration>, rate: Option<MinRate>) -> WriteProgress {
+    pub(crate) fn new(
+        timeout: Option<Duration>,
+        rate: Option<MinRate>,
+        total: WriteTotal,
+    ) -> WriteProgress {
         let rate = rate.map(|rate| (rate, Instant::now()));
-        WriteProgress { timeout, rate, written: 0, first: None, stall: None, exceeds_rate: false }
+        WriteProgress { timeout, rate, total, stall: None, exceeds_rate: false }
+    }
+
+    pub(crate) fn total(&self) -> WriteTotal {
+        self.total
     }
 
     /// How long one attempt of a blocked write waits: an eighth of the timeout, which is so exceeded
@@ -47,7 +65,7 @@ impl WriteProgress {
     }
 
     pub(super) fn add_written(&mut self, length: usize) {
-        self.written += length;
+        self.total.written += length as u64;
         self.stall = None;
     }
 
@@ -69,8 +87,10 @@ impl WriteProgress {
         self.stall = Some(Stall { last_progress, unacknowledged });
 
         let write = self.timeout.map(|timeout| after(last_progress, timeout));
-        let taken = self.taken(unacknowledged);
-        let rate = self.rate.map(|(rate, started)| after(started, rate.time_for(taken)));
+        let rate = self.rate.map(|(rate, started)| {
+            let enough_until = self.total.look(unacknowledged, rate, started);
+            after(enough_until, rate.grace)
+        });
         let deadline = [rate, write].into_iter().flatten().min();
         if deadline.is_some_and(|deadline| deadline <= now) {
             self.exceeds_rate = rate == deadline;
@@ -84,14 +104,20 @@ impl WriteProgress {
     pub(crate) fn exceeds_rate(&self) -> bool {
         self.exceeds_rate
     }
+}
 
-    /// How many bytes the peer has taken since the write began. What it took before the first blocked
-    /// attempt is not known exactly, because earlier writes may have filled the buffer.
-    fn taken(&mut self, unacknowledged: usize) -> usize {
-        let (written, at_first) = *self.first.get_or_insert((self.written, unacknowledged));
-        let before = written.saturating_sub(at_first);
-        let since = (self.written - written + at_first).saturating_sub(unacknowledged);
-        before + since
+impl WriteTotal {
+    /// Counts what was acknowledged since the last look, in a write that began at `started`. Returns
+    /// until when that is enough, without the grace.
+    fn look(&mut self, unacknowledged: usize, rate: MinRate, started: Instant) -> Instant {
+        // A broadcast may have written too, so that this is the least.
+        let acknowledged = self.written.saturating_sub(unacknowledged as u64);
+        let news = acknowledged.saturating_sub(self.acknowledged);
+        self.acknowledged += news;
+        let since = self.enough_until.map_or(started, |until| until.max(started));
+        let until = after(since, rate.transfer_time(news));
+        self.enough_until = Some(until);
+        until
     }
 }
 

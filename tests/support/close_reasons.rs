@@ -1,6 +1,7 @@
 //! How connections end, as a handler's hooks see it, and as the server counts it.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::sync::mpsc::TryRecvError;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -151,6 +152,11 @@ impl Visit {
     #[track_caller]
     pub(crate) fn ends_no_earlier(self, since: Instant, limit: Duration) -> Option<Visit> {
         read_until_closed(&self.client);
+        // Ends this side too, for which the server's close waits. Fails after a reset.
+        let _ = match &self.client {
+            Client::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Client::Unix(stream) => stream.shutdown(Shutdown::Write),
+        };
         assert!(since.elapsed() >= limit, "after {:?}", since.elapsed());
         Some(self)
     }

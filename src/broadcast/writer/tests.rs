@@ -153,7 +153,10 @@ fn the_rest_of_a_partly_sent_message_is_sent_before_anything_else() {
     member.set_room(&mut writer, 100);
     member
         .stream
-        .write_all([b"handler's.", b""], &mut crate::net::WriteProgress::new(None, None))
+        .write_all(
+            [b"handler's.", b""],
+            &mut crate::net::WriteProgress::new(None, None, Default::default()),
+        )
         .unwrap();
     writer.shared.send(b"four.", None);
     write_batch(&mut writer);
