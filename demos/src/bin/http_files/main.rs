@@ -68,6 +68,9 @@ impl StreamRequestHandler for Files {
         let (bytes_per_second, grace) = (self.min_rate, self.head_timeout);
         connection.set_min_rate(Some(MinRate { bytes_per_second, grace }));
         connection.set_idle_timeout(self.idle_timeout);
+        // A client's system does not acknowledge a slow reader's progress before a sixteenth of its
+        // receive buffer is free, which may be megabytes. Meanwhile `min_rate` bounds the client.
+        connection.set_write_timeout(WRITE_TIMEOUT);
         Ok(())
     }
 
@@ -204,6 +207,9 @@ fn file_response(file: File, path: &[u8], request: &Request) -> Response {
     };
     response.with("Accept-Ranges", "bytes").with("Content-Type", media_type)
 }
+
+/// Less than the server's `TCP_USER_TIMEOUT`.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(110);
 
 fn serve(options: Options) -> Outcome {
     let files = Files {
