@@ -9,8 +9,7 @@ use parking_lot::Mutex;
 use crate::address::Address;
 use crate::config::Settings;
 use crate::id::ConnectionId;
-use crate::state::ServerHandle;
-use crate::state::ServerState;
+use crate::state::{ServerHandle, ServerState};
 
 /// The sending side of a datagram transport, for the replies to an
 /// [`IncomingDatagram`](crate::extend::IncomingDatagram).

@@ -12,8 +12,7 @@ use parking_lot::Mutex;
 use super::Connection;
 use crate::address::Address;
 use crate::config::Settings;
-use crate::net::SharedStream;
-use crate::net::Stream;
+use crate::net::{SharedStream, Stream};
 use crate::state::ServerState;
 
 /// A [`Connection`] without a socket: its input is given, its output can be inspected.

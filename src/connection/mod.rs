@@ -19,8 +19,7 @@ use crate::close_reason::CloseReason;
 use crate::framing::LengthPrefixed;
 use crate::id::ConnectionId;
 use crate::net::{SharedStream, WriteTotal};
-use crate::state::ServerHandle;
-use crate::state::ServerState;
+use crate::state::{ServerHandle, ServerState};
 use buffer::InputBuffer;
 use timeouts::Timeouts;
 

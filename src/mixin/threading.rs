@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::Mixin;
 use super::thread_pool::{ThreadOptions, ThreadPool};
-use crate::accept::BaseServer;
-use crate::accept::Listener;
+use crate::accept::{BaseServer, Listener};
 use crate::error::Result;
 use crate::request::Request;
 use crate::state::ServerHandle;

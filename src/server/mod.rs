@@ -18,10 +18,10 @@ use crate::mixin::Fibers;
 use crate::mixin::{Forking, Mixin, Sequential, Spawnable, Threading};
 use crate::request::{IntoHandler, Request, panic_message};
 use crate::state::{RunningServer, ServerHandle};
-pub use builder::Builder;
-
 use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 use shutdown::shut_down;
+
+pub use builder::Builder;
 
 /// A server that listens, and can serve: where requests come from (`T`), who runs them (`M`), and
 /// the handler that answers them.
@@ -80,7 +80,8 @@ pub type FiberUnixStreamServer = Server<UnixStream, Fibers>;
 #[cfg(feature = "fibers")]
 pub type FiberUnixDatagramServer = Server<UnixDatagram, Fibers>;
 
-/// What [`Server::handle_request`] did.
+/// What [`Server::handle_request`] did. These three are all that it can do: a program may match
+/// them without a further arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Handled {

@@ -6,14 +6,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fmt, thread};
 
+use super::{ConnectionInfo, ServerState, Stats, StopReport};
 use crate::address::Address;
-use crate::config::Access;
-use crate::config::ConnectionRate;
+use crate::config::{Access, ConnectionRate};
 use crate::error::{Error, Result};
 use crate::id::ConnectionId;
-use crate::state::ConnectionInfo;
-use crate::state::Stats;
-use crate::state::{ServerState, StopReport};
 
 /// A server seen from outside: to read its counters, change its limits and stop it, from any thread,
 /// from a handler, or (only [`shutdown`](ServerHandle::shutdown)) from a signal handler.

@@ -6,11 +6,11 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::PeerKey;
 use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::id::ConnectionId;
 use crate::net::SharedStream;
-use crate::state::PeerKey;
 use crate::sync::{Condvar, Mutex};
 
 #[cfg(all(test, shuttle))]

@@ -16,8 +16,7 @@ use parking_lot::Mutex;
 
 use super::thread_pool::ThreadPool;
 use super::{Mixin, Spawnable};
-use crate::accept::Listener;
-use crate::accept::{BaseServer, NextRequest};
+use crate::accept::{BaseServer, Listener, NextRequest};
 use crate::error::{Error, Result};
 use crate::request::Request;
 use crate::state::ServerHandle;
