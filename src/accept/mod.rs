@@ -100,14 +100,16 @@ impl BaseServer {
         let Some(mut acceptor) = acceptor else { return NextRequest::TimedOut };
         loop {
             acceptor.run_service_actions();
-            let next = match self.state().is_stopping() {
+            // Read once: a stop that is asked for from here on wakes the poll(2).
+            let stopping = self.state().is_stopping();
+            let next = match stopping {
                 false => acceptor.try_again(&self.listener),
                 true => self.drain_backlog(),
             };
             if let Some(next) = next {
                 return next;
             }
-            if let Some(next) = self.wait_and_accept(&mut acceptor, deadline, fd) {
+            if let Some(next) = self.wait_and_accept(&mut acceptor, stopping, deadline, fd) {
                 return next;
             }
         }
@@ -139,11 +141,12 @@ impl BaseServer {
     fn wait_and_accept(
         &self,
         acceptor: &mut Acceptor,
+        stopping: bool,
         deadline: Option<Instant>,
         fd: Option<BorrowedFd<'_>>,
     ) -> Option<NextRequest> {
         let (listener, state) = (&*self.listener, self.state());
-        let wakeups = self.poll(acceptor, deadline, fd)?;
+        let wakeups = self.poll(acceptor, stopping, deadline, fd)?;
         if wakeups.shutdown {
             state.begin_stop();
             return None;
@@ -171,11 +174,11 @@ impl BaseServer {
     fn poll(
         &self,
         acceptor: &Acceptor,
+        stopping: bool,
         deadline: Option<Instant>,
         fd: Option<BorrowedFd<'_>>,
     ) -> Option<Wakeups> {
         let (listener, state) = (&*self.listener, self.state());
-        let stopping = state.is_stopping();
         let backoff = listener.backoff_deadline();
         let has_capacity = listener.has_capacity();
         let is_open = has_capacity && backoff.is_none() && !state.limits.is_suspended();

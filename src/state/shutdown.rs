@@ -143,6 +143,7 @@ impl ServerState {
         lifecycle.schedule = Some(schedule);
         drop(lifecycle);
         self.registry.wake();
+        self.wake_acceptor();
         schedule
     }
 }

@@ -6,19 +6,23 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use socketserver::services::Echo;
 use socketserver::transport::{Tcp, UnixStream};
 use socketserver::*;
 
 use crate::harness::{Test, tests};
-use crate::support::clients::{Client, udp, unixgram};
-use crate::support::servers::{both_mixins, long_queue, many_connections, serve_at, serve_with};
+use crate::support::clients::{Client, tcp, udp, unixgram};
+use crate::support::servers::{
+    both_mixins, flood, long_queue, many_connections, serve_at, serve_with,
+};
 use crate::support::system::raise_descriptor_limit;
-use crate::support::{TIMEOUT, TempDir, abstract_name, wait_until};
+use crate::support::{TIMEOUT, TempDir, abstract_name, next, wait_until};
 
 pub(crate) const TESTS: &[Test] = tests![
     a_stop_serves_all_connections_that_are_queued_at_a_listener_with_a_long_queue,
@@ -27,6 +31,8 @@ pub(crate) const TESTS: &[Test] = tests![
     a_stop_answers_all_datagrams_of_a_connected_peer,
     a_stop_ends_although_clients_connect_without_end,
     a_stop_ends_although_datagrams_arrive_without_end,
+    a_stop_that_coincides_with_the_start_takes_no_time,
+    a_stop_is_brought_forward_although_connections_wait_for_a_place,
 ];
 
 /// Clients that have sent a line each.
@@ -211,4 +217,34 @@ fn a_stop_ends_although_datagrams_arrive_without_end() {
     let client = unixgram(server.local_addr());
     client.set_nonblocking(true).unwrap();
     stops_soon(server, || _ = client.send(b"more"));
+}
+
+fn a_stop_that_coincides_with_the_start_takes_no_time() {
+    // The stop is asked for at any moment of the acceptor's first round.
+    for round in 0..4_000 {
+        let server = serve_with(TcpServer::builder(), Echo);
+        (0..round % 400).for_each(|_| std::hint::spin_loop());
+        let began = Instant::now();
+        server.stop(TIMEOUT);
+        let took = began.elapsed();
+        assert!(took < TIMEOUT / 2, "{took:?}");
+    }
+}
+
+fn a_stop_is_brought_forward_although_connections_wait_for_a_place() {
+    let (started, is_started) = mpsc::channel();
+    let started = Mutex::new(started);
+    let floods = handler_fn(move |connection: &mut Connection| {
+        started.lock().send(())?;
+        flood(connection)
+    });
+    let server = serve_with(ThreadingTcpServer::builder().max_connections(1), floods);
+    // Neither reads.
+    let _clients = [(); 2].map(|()| tcp(server.local_addr()));
+    next(&is_started);
+    server.shutdown();
+    // The stop has all the time that it has by default.
+    thread::sleep(Duration::from_millis(100));
+    let report = server.stop(Duration::from_millis(500));
+    assert_eq!((report.forced, report.stuck.len()), (1, 0), "{report:?}");
 }
