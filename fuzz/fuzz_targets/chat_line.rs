@@ -15,10 +15,11 @@ fuzz_target!(|data: &[u8]| {
     check_printable(data);
     let Some((&[limit, kind, length], rest)) = data.split_first_chunk() else { return };
     let (name, input) = rest.split_at(rest.len().min(usize::from(length) % 108));
-    check_chat(input, peer(kind, name), limit.into());
+    // A limit of zero counts as one.
+    check_chat(input, peer(kind, name), limit.max(1).into());
 });
 
-fn becomes_printable(line: &[u8]) {
+fn check_printable(line: &[u8]) {
     let shown = printable(line);
     assert!(!shown.contains(is_control));
     assert_eq!(printable(shown.as_bytes()), shown);
@@ -28,7 +29,7 @@ fn becomes_printable(line: &[u8]) {
     // Nothing is left out but marks and invisible characters, of runs of more than eight.
     let mut rest = shown.chars().peekable();
     let mut run = 0;
-    for c in by_hand(line).chars() {
+    for c in printable_model(line).chars() {
         run = if takes_no_place(c) { run + 1 } else { 0 };
         assert!(rest.next_if_eq(&c).is_some() || run > 8, "{c:?} is missing");
     }
@@ -42,7 +43,7 @@ fn becomes_printable(line: &[u8]) {
 }
 
 /// The line without a limit on marks.
-fn by_hand(line: &[u8]) -> String {
+fn printable_model(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r\n").or(line.strip_suffix(b"\n")).unwrap_or(line);
     let mut text = String::new();
     for chunk in line.utf8_chunks() {
@@ -77,9 +78,9 @@ fn without_blanks(text: &str) -> String {
     )
 }
 
-/// Somebody says something, and somebody else is there and sees it.
-fn is_passed_on(said: &[u8], peer: Address, limit: usize) {
-    let (sender, observed) = mpsc::channel();
+/// One client sends the input, and another member must get its lines.
+fn check_chat(input: &[u8], peer: Address, limit: usize) {
+    let (log, logged) = mpsc::channel();
     let chat = Chat::new().greeting("Hi!\r\n").on_message(move |line| {
         log.send(line.to_owned()).unwrap();
     });

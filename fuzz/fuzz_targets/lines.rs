@@ -10,6 +10,8 @@ fuzz_target!(|data: &[u8]| {
     let Some((&[limit, offset, ref steps @ ..], input)) = data.split_first_chunk::<8>() else {
         return;
     };
+    // A limit of zero counts as one.
+    let limit = limit.max(1);
     // The connection's buffer has 512 bytes at first, and the input lies across its end.
     let filler = vec![b'-'; 512 - usize::from(offset)];
     let mut connection = Connection::in_memory([&filler, input].concat());
