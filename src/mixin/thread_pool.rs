@@ -1,6 +1,5 @@
 //! [`ThreadPool`]: the threads of [`Threading`](super::Threading) and of `Fibers::offload`.
 
-use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,9 +14,10 @@ mod model;
 
 /// Worker threads that run one task after the other.
 ///
-/// A worker without a task pushes the sender of a new channel on the stack `idle` and waits at the
-/// receiver. [`execute`](ThreadPool::execute) pops a sender and sends a task; a shutdown drops all
-/// senders, which disconnects the receivers.
+/// A worker without a task pushes the sender of a new rendezvous channel on the stack `idle`, and
+/// waits at the receiver. [`execute`](ThreadPool::execute) sends a task only to a receiver that
+/// waits, so that none is lost when a worker times out. A shutdown drops all senders, which
+/// disconnects the receivers.
 #[derive(Debug)]
 pub(super) struct ThreadPool<T> {
     run: fn(T),
@@ -34,8 +34,8 @@ pub(super) struct ThreadOptions {
 
 #[derive(Debug)]
 struct PoolState<T> {
-    /// All workers that have not exited.
-    workers: HashMap<ThreadId, JoinHandle<()>>,
+    /// How many have not exited.
+    workers: usize,
     /// LIFO: reuses warm threads and lets the rest time out.
     idle: Vec<(ThreadId, Sender<T>)>,
     /// Each exiting worker joins its predecessor, so that one handle is kept.
@@ -46,12 +46,8 @@ struct PoolState<T> {
 
 impl<T: Send + 'static> ThreadPool<T> {
     pub(super) fn new(run: fn(T)) -> ThreadPool<T> {
-        let state = PoolState {
-            workers: HashMap::new(),
-            idle: Vec::new(),
-            last_exited: None,
-            is_shut_down: false,
-        };
+        let (idle, last_exited) = (Vec::new(), None);
+        let state = PoolState { workers: 0, idle, last_exited, is_shut_down: false };
         ThreadPool { run, state: Mutex::new(state), exited: Condvar::new() }
     }
 
@@ -62,68 +58,81 @@ impl<T: Send + 'static> ThreadPool<T> {
         task: T,
         options: ThreadOptions,
     ) -> Result<(), (T, io::Error)> {
-        let idle = self.state.lock().idle.pop();
-        let worker = match idle {
-            Some((_, worker)) => worker,
-            None => match self.start_worker(options) {
-                Ok(worker) => worker,
-                Err(error) => return Err((task, error)),
-            },
-        };
-        // This neither blocks nor fails: the channel is empty, and the worker waits as long as the
-        // sender exists.
-        worker.send(task).map_err(|error| (error.0, io::ErrorKind::BrokenPipe.into()))
+        self.hand_over(task).or_else(|task| self.start_worker(task, options))
     }
 
-    /// Starts a worker that waits for its first task.
-    fn start_worker(self: &Arc<Self>, options: ThreadOptions) -> io::Result<Sender<T>> {
-        let (sender, receiver) = bounded(1);
+    /// Sends the task to an idle worker, without blocking. A worker that does not wait at its
+    /// receiver yet, or no longer, is passed over.
+    fn hand_over(&self, mut task: T) -> Result<(), T> {
+        let mut state = self.state.lock();
+        for index in (0..state.idle.len()).rev() {
+            match state.idle[index].1.try_send(task) {
+                Ok(()) => {
+                    state.idle.remove(index);
+                    return Ok(());
+                }
+                Err(error) => task = error.into_inner(),
+            }
+        }
+        Err(task)
+    }
+
+    fn start_worker(
+        self: &Arc<Self>,
+        task: T,
+        options: ThreadOptions,
+    ) -> Result<(), (T, io::Error)> {
+        let (sender, first) = bounded(1);
         let pool = self.clone();
-        let thread = thread::Builder::new()
+        let spawned = thread::Builder::new()
             .name("socketserver".to_owned())
             .stack_size(options.stack_size)
-            .spawn(move || pool.work(receiver, options.idle_time))?;
+            .spawn(move || pool.work(first, options.idle_time));
+        let thread = match spawned {
+            Ok(thread) => thread,
+            Err(error) => return Err((task, error)),
+        };
         let mut state = self.state.lock();
+        state.workers += 1;
         state.is_shut_down = false;
-        state.workers.insert(thread.thread().id(), thread);
-        Ok(sender)
+        drop(state);
+        // It neither blocks nor fails: the channel is empty, and the worker waits for this.
+        sender
+            .send((task, thread))
+            .map_err(|error| (error.into_inner().0, io::ErrorKind::BrokenPipe.into()))
     }
 
-    fn work(&self, first_task: Receiver<T>, idle_time: Duration) {
-        let me = thread::current().id();
-        let mut next = first_task.recv().ok();
+    /// Runs the first task, which comes with the handle of this thread, and others after it.
+    fn work(&self, first: Receiver<(T, JoinHandle<()>)>, idle_time: Duration) {
+        let Ok((task, this_thread)) = first.recv() else { return };
+        let mut next = Some(task);
         while let Some(task) = next {
             // Handlers' panics are caught earlier; this one is of a destructor after the handler.
             let _ = catch_unwind(AssertUnwindSafe(|| (self.run)(task)));
-            next = self.next_task(me, idle_time);
+            next = self.next_task(this_thread.thread().id(), idle_time);
         }
-        self.exit(me);
+        let mut state = self.state.lock();
+        state.workers -= 1;
+        let predecessor = state.last_exited.replace(this_thread);
+        drop(state);
+        self.exited.notify_all();
+        predecessor.map(JoinHandle::join);
     }
 
     /// Waits for a task; `None` after the idle time or a shutdown.
     fn next_task(&self, me: ThreadId, idle_time: Duration) -> Option<T> {
-        let (sender, receiver) = bounded(1);
+        let (sender, receiver) = bounded(0);
         let mut state = self.state.lock();
         if state.is_shut_down || idle_time.is_zero() {
             return None;
         }
         state.idle.push((me, sender));
         drop(state);
-        receiver.recv_timeout(idle_time).ok().or_else(|| {
-            // `execute` may have popped the sender as the time ran out: its task is received here.
-            // Otherwise the sender is dropped here, and `recv` fails.
+        let task = receiver.recv_timeout(idle_time).ok();
+        if task.is_none() {
             self.state.lock().idle.retain(|(worker, _)| *worker != me);
-            receiver.recv().ok()
-        })
-    }
-
-    fn exit(&self, me: ThreadId) {
-        let mut state = self.state.lock();
-        let thread = state.workers.remove(&me);
-        let predecessor = std::mem::replace(&mut state.last_exited, thread);
-        drop(state);
-        self.exited.notify_all();
-        predecessor.map(JoinHandle::join);
+        }
+        task
     }
 
     /// Ends and joins all workers but the busy ones, of which there are `busy()`. Workers that do
@@ -132,7 +141,7 @@ impl<T: Send + 'static> ThreadPool<T> {
         let mut state = self.state.lock();
         state.is_shut_down = true;
         state.idle.clear();
-        self.exited.wait_while_for(&mut state, |state| state.workers.len() > busy(), timeout);
+        self.exited.wait_while_for(&mut state, |state| state.workers > busy(), timeout);
         let last_exited = state.last_exited.take();
         drop(state);
         last_exited.map(JoinHandle::join);
@@ -166,6 +175,6 @@ mod tests {
         pool.execute(Box::new(move || sender.send("done").unwrap()), THREAD_OPTIONS).ok().unwrap();
         assert_eq!(done.recv_timeout(TIMEOUT), Ok("done"));
         pool.shutdown(|| 0, TIMEOUT);
-        assert!(pool.state.lock().workers.is_empty(), "a worker has not exited");
+        assert!(pool.state.lock().workers == 0, "a worker has not exited");
     }
 }

@@ -133,37 +133,71 @@ impl Condvar {
     }
 }
 
-/// Stands in for `crossbeam_channel`.
+/// Channels as those of `crossbeam_channel`, for one message each.
 pub(crate) mod channel {
-    use std::sync::mpsc::RecvTimeoutError;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use shuttle::sync::mpsc::{self, RecvError, TryRecvError};
+    use crossbeam_channel::{RecvError, RecvTimeoutError, SendError, TrySendError};
+    use shuttle::sync::mpsc;
 
-    pub(crate) use mpsc::SyncSender as Sender;
+    use crate::sync::thread;
+
+    /// A channel with a capacity of zero, a rendezvous channel, is open while its receiver waits.
+    pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+        let is_open = Arc::new(AtomicBool::new(capacity > 0));
+        let (sender, receiver) = mpsc::channel();
+        (Sender { is_open: is_open.clone(), sender }, Receiver { is_open, receiver })
+    }
 
     #[derive(Debug)]
-    pub(crate) struct Receiver<T>(mpsc::Receiver<T>);
+    pub(crate) struct Sender<T> {
+        is_open: Arc<AtomicBool>,
+        sender: mpsc::Sender<T>,
+    }
 
-    pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-        let (sender, receiver) = mpsc::sync_channel(capacity);
-        (sender, Receiver(receiver))
+    impl<T> Sender<T> {
+        /// Fails where it would have to block, which no model needs.
+        pub(crate) fn send(&self, message: T) -> Result<(), SendError<T>> {
+            self.try_send(message).map_err(|error| SendError(error.into_inner()))
+        }
+
+        pub(crate) fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
+            if !self.is_open.swap(false, Ordering::SeqCst) {
+                return Err(TrySendError::Full(message));
+            }
+            self.sender.send(message).map_err(|error| TrySendError::Disconnected(error.0))
+        }
+
+        pub(crate) fn receiver_waits(&self) -> bool {
+            self.is_open.load(Ordering::SeqCst)
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Receiver<T> {
+        is_open: Arc<AtomicBool>,
+        receiver: mpsc::Receiver<T>,
     }
 
     impl<T> Receiver<T> {
         pub(crate) fn recv(&self) -> Result<T, RecvError> {
-            self.0.recv()
+            self.receiver.recv().map_err(|_| RecvError)
         }
 
-        /// Times out at the receiver's next turn, or never if `timeout` is more than a year.
         pub(crate) fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-            if timeout > super::YEAR {
-                return self.0.recv().map_err(RecvTimeoutError::from);
+            // A scheduling point: a rendezvous channel is not open yet.
+            thread::sleep(Duration::ZERO);
+            self.is_open.store(true, Ordering::SeqCst);
+            if timeout <= super::YEAR {
+                thread::yield_now();
+                if self.is_open.swap(false, Ordering::SeqCst) {
+                    return Err(RecvTimeoutError::Timeout);
+                }
             }
-            self.0.try_recv().map_err(|error| match error {
-                TryRecvError::Empty => RecvTimeoutError::Timeout,
-                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
-            })
+            // It never times out, or the sender has closed the channel and is about to send.
+            self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
         }
     }
 }
