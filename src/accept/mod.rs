@@ -125,8 +125,8 @@ impl BaseServer {
             return Some(NextRequest::ShutDown);
         }
         while listener.has_capacity() && listener.backoff_deadline().is_none() {
-            // While requests are being served, their end may free descriptors.
-            let can_recover = state.registry.len() > 0;
+            // Asked before the attempt: what is freed in between lets the attempt succeed.
+            let can_recover = state.registry.may_free_descriptors();
             match listener.accept_from_backlog() {
                 Accept::Request(request) => return Some(NextRequest::Request(request)),
                 Accept::Rejected => {}

@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::id::ConnectionId;
 use crate::net::SharedStream;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex};
 
 #[cfg(all(test, shuttle))]
@@ -32,6 +33,8 @@ pub struct ConnectionInfo {
 pub(crate) struct Registry {
     inner: Mutex<Inner>,
     became_empty: Condvar,
+    /// Connections that were removed, and whose sockets are just being closed.
+    closing: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +87,12 @@ impl Registry {
         self.inner.lock().connections.len()
     }
 
+    /// Whether a request may still give descriptors back: it is being served, or was removed, and its
+    /// socket is not closed yet.
+    pub(crate) fn may_free_descriptors(&self) -> bool {
+        self.len() > 0 || self.closing.load(Ordering::SeqCst) > 0
+    }
+
     /// How many requests of this peer are being served, of those whose key was asked for.
     pub(crate) fn count(&self, peer_key: PeerKey) -> usize {
         self.inner.lock().peer_counts.get(&peer_key).copied().unwrap_or(0)
@@ -124,9 +133,11 @@ impl Registry {
             inner.drained += 1;
         }
         let is_last = inner.connections.is_empty();
+        self.closing.fetch_add(1, Ordering::SeqCst);
         drop(inner);
         // Dropping the last `Arc` closes the socket, which is not done under the lock.
         drop(entry);
+        self.closing.fetch_sub(1, Ordering::SeqCst);
         if is_last {
             self.became_empty.notify_all();
         }

@@ -28,6 +28,15 @@ struct TestStream {
     /// Each shutdown of it.
     shut: Mutex<Vec<Shutdown>>,
     changed: Condvar,
+    closed: Arc<AtomicBool>,
+}
+
+impl Drop for TestStream {
+    fn drop(&mut self) {
+        // Other threads may take steps before the socket is closed.
+        thread::yield_now();
+        self.closed.store(true, Ordering::SeqCst);
+    }
 }
 
 impl TestConnection {
@@ -172,6 +181,21 @@ fn the_last_request_to_end_wakes_the_waiting_server() {
         assert!(registry.wait_until_empty(never));
         assert_eq!(registry.len(), 0);
         ending.join().unwrap();
+    });
+}
+
+#[test]
+fn a_server_waits_for_the_descriptors_of_a_request_until_its_socket_is_closed() {
+    check_all(|| {
+        let registry = Arc::new(Registry::default());
+        let connection = TestConnection::new(1);
+        let closed = connection.line.closed.clone();
+        connection.insert(&registry);
+        drop(connection);
+        let ending = spawn(&registry, |registry| registry.remove(1.into()));
+        assert!(registry.may_free_descriptors() || closed.load(Ordering::SeqCst));
+        ending.join().unwrap();
+        assert!(!registry.may_free_descriptors());
     });
 }
 
