@@ -100,9 +100,11 @@ impl<'a> Group<'a> {
 
     /// Whether the server may end the connections with this error. In a stop, each handler reads
     /// its input to the end, but does not wait for the other members: the first to leave misses
-    /// their last messages.
+    /// their last messages. Members that wait for messages send nothing meanwhile: if the server is
+    /// frozen before it passes those on, they are idle when it goes on.
     fn is_excused(&self, error: &io::Error) -> bool {
-        let may_end = self.stopping.load(SeqCst) || self.too_slow;
+        let are_idle = self.since.elapsed() > self.target.kind.limit();
+        let may_end = self.stopping.load(SeqCst) || self.too_slow || are_idle;
         let is_excused = may_end && error.kind() != ErrorKind::InvalidData;
         if !is_excused {
             self.target.record_failure(error);
