@@ -231,8 +231,9 @@ impl<'a> Player<'a> {
     }
 
     fn play(mut self, script: &Script) -> TestCaseResult {
-        let limit = script.max_line_length;
-        self.connection.set_max_line_length(limit);
+        self.connection.set_max_line_length(script.max_line_length);
+        // Zero counts as one.
+        let limit = script.max_line_length.max(1);
         for operation in &script.operations {
             self.wire.lock().begin(format!("{operation:?}"));
             let goes_on = match *operation {
