@@ -29,8 +29,10 @@ pub enum CloseReason {
     /// The peer received nothing of a write for the
     /// [`write_timeout`](crate::Builder::write_timeout).
     WriteTimeout,
-    /// A line or message was over its limit, or the peer was too far behind in a
-    /// [`Broadcast`](crate::Broadcast).
+    /// What ran [`within`](crate::Connection::within) a timeout would have taken longer.
+    Timeout,
+    /// A line or message was over its limit, or the peer was too far behind the messages of a
+    /// [`Broadcast`](crate::Broadcast) or a [`Sender`](crate::Sender).
     Limit,
     /// The access list or `verify_request` denied it. No other method of the handler was called.
     Denied,
@@ -54,13 +56,17 @@ impl CloseReason {
             None => {}
         }
         match error.downcast_ref().or_else(|| Error::of(error.downcast_ref()?))? {
-            Error::LineTooLong { .. } | Error::MessageTooLong { .. } => Some(CloseReason::Limit),
+            Error::LineTooLong { .. }
+            | Error::MessageTooLong { .. }
+            | Error::SlowConsumer { .. } => Some(CloseReason::Limit),
             Error::IdleTimeout { .. } => Some(CloseReason::IdleTimeout),
             Error::ReadTimeout { .. } => Some(CloseReason::ReadTimeout),
             Error::MessageTimeout { .. } => Some(CloseReason::MessageTimeout),
             Error::TooSlow { .. } => Some(CloseReason::TooSlow),
             Error::WriteTimeout { .. } => Some(CloseReason::WriteTimeout),
+            Error::Timeout { .. } => Some(CloseReason::Timeout),
             Error::Panicked { .. } => Some(CloseReason::Panicked),
+            Error::Stopped => Some(CloseReason::Stopped),
             Error::System { source, .. } | Error::Io(source) => CloseReason::of(source),
             _ => None,
         }
@@ -87,6 +93,7 @@ impl fmt::Display for CloseReason {
             CloseReason::MessageTimeout => "message timeout",
             CloseReason::TooSlow => "too slow",
             CloseReason::WriteTimeout => "write timeout",
+            CloseReason::Timeout => "timeout",
             CloseReason::Limit => "limit",
             CloseReason::Denied => "denied",
             CloseReason::Stopped => "stopped",

@@ -86,6 +86,12 @@ pub enum Error {
         /// The timeout.
         limit: Duration,
     },
+    /// A wait [`within`](crate::Connection::within) a timeout would have taken longer.
+    #[non_exhaustive]
+    Timeout {
+        /// The timeout.
+        limit: Duration,
+    },
     /// A datagram was longer than `max_packet_size`, and was dropped.
     #[non_exhaustive]
     Truncated {
@@ -107,6 +113,33 @@ pub enum Error {
         /// The number of threads besides the serving one.
         count: usize,
     },
+    /// An upstream could not be connected to: none of its addresses.
+    #[non_exhaustive]
+    Connect {
+        /// The address that failed last.
+        address: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// An upstream could not be connected to within the timeout, its name look-up included.
+    #[non_exhaustive]
+    ConnectTimeout {
+        /// The address, as it was given.
+        address: String,
+        /// The timeout.
+        limit: Duration,
+    },
+    /// A client was further behind the messages of a [`Sender`](crate::Sender) than its capacity, and
+    /// was disconnected.
+    #[non_exhaustive]
+    SlowConsumer {
+        /// The capacity, in bytes.
+        limit: usize,
+    },
+    /// The connection of a [`Sender`](crate::Sender) has ended.
+    ConnectionClosed,
+    /// A wait of a handler was ended because a stop of the server was out of time.
+    Stopped,
     /// The server has been shut down, and cannot serve again.
     ShutDown,
     /// Another system call failed.
@@ -170,6 +203,9 @@ impl Disconnect {
         if let Some(Error::System { source, .. } | Error::Io(source)) = error.downcast_ref() {
             return Disconnect::of(source);
         }
+        if let Some(Error::ConnectionClosed) = error.downcast_ref() {
+            return Some(Disconnect::Reset);
+        }
         let error: &io::Error = error.downcast_ref()?;
         if let Some(inner) = Error::of(error) {
             return Disconnect::of(inner);
@@ -198,6 +234,17 @@ impl fmt::Display for Error {
             Error::Address { text, reason } => write!(f, "bad address {text:?}: {reason}"),
             Error::Resolve { host, source } => write!(f, "cannot resolve {host}: {source}"),
             Error::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
+            Error::Connect { address, source } => {
+                write!(f, "cannot connect to {address}: {source}")
+            }
+            Error::ConnectTimeout { address, limit } => {
+                write!(f, "timed out: not connected to {address} within {limit:?}")
+            }
+            Error::SlowConsumer { limit } => {
+                write!(f, "the client is more than {limit} bytes of messages behind")
+            }
+            Error::ConnectionClosed => f.write_str("the connection has ended"),
+            Error::Stopped => f.write_str("the server stops"),
             Error::LineTooLong { limit } => write!(f, "line too long (limit {limit} bytes)"),
             Error::MessageTooLong { length, limit } => {
                 write!(f, "message of {length} bytes is too long (limit {limit} bytes)")
@@ -220,6 +267,7 @@ impl fmt::Display for Error {
             Error::WriteTimeout { limit } => {
                 write!(f, "timed out: the peer took nothing for {limit:?}")
             }
+            Error::Timeout { limit } => write!(f, "timed out: not done within {limit:?}"),
             Error::Panicked { message } => write!(f, "handler panicked: {message}"),
             Error::OtherThreads { count } => write!(
                 f,
@@ -238,6 +286,7 @@ impl std::error::Error for Error {
         match self {
             Error::Resolve { source, .. }
             | Error::Bind { source, .. }
+            | Error::Connect { source, .. }
             | Error::System { source, .. } => Some(source),
             // Displayed as the error itself.
             Error::Io(error) => error.source(),
@@ -256,16 +305,20 @@ impl From<Error> for io::Error {
         let kind = match &error {
             Error::Resolve { source, .. }
             | Error::Bind { source, .. }
+            | Error::Connect { source, .. }
             | Error::System { source, .. } => source.kind(),
             Error::Address { .. } => ErrorKind::InvalidInput,
             Error::LineTooLong { .. } | Error::MessageTooLong { .. } | Error::Truncated { .. } => {
                 ErrorKind::InvalidData
             }
-            Error::IdleTimeout { .. }
+            Error::ConnectTimeout { .. }
+            | Error::IdleTimeout { .. }
             | Error::ReadTimeout { .. }
             | Error::MessageTimeout { .. }
             | Error::TooSlow { .. }
-            | Error::WriteTimeout { .. } => ErrorKind::TimedOut,
+            | Error::WriteTimeout { .. }
+            | Error::Timeout { .. } => ErrorKind::TimedOut,
+            Error::ConnectionClosed => ErrorKind::BrokenPipe,
             _ => ErrorKind::Other,
         };
         io::Error::new(kind, error)
@@ -308,6 +361,7 @@ mod tests {
             Error::IdleTimeout { limit },
             Error::ReadTimeout { limit },
             Error::WriteTimeout { limit },
+            Error::Timeout { limit },
         ] {
             assert!(!Error::is_disconnect(&error));
             assert!(!Error::is_disconnect(&io::Error::from(error)));

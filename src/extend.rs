@@ -17,7 +17,7 @@ pub use crate::accept::{BaseServer, NextRequest};
 pub use crate::config::TransportOptions;
 pub use crate::datagram::DatagramSocket;
 pub use crate::mixin::{Mixin, Spawnable};
-pub use crate::net::{Interest, SocketStream, Stream, Wait};
+pub use crate::net::{Interest, SocketStream, Stream, Wait, WaitSource};
 pub use crate::request::{IncomingDatagram, IncomingStream, Request, RequestHandler};
 pub use crate::services::chat::{Backplane, Kind, LocalMembers, Message};
 pub use crate::transport::Transport;

@@ -49,8 +49,8 @@
 //! - [`Threading`] is for most servers.
 //! - [`Sequential`] is for short requests, and for handlers that must not run twice at a time.
 //! - [`Forking`] is for handlers that may crash or leak, and share no memory.
-//! - [`Fibers`] are for thousands of connections, and for handlers that wait for nothing but their
-//!   client.
+//! - [`Fibers`] are for thousands of connections, and for handlers that wait for nothing but
+//!   connections and each other.
 //!
 //! One handler, and one [`Connection`] type, serves TCP and Unix sockets under each of them. A
 //! program that chooses the mixin by a flag uses a `Box<dyn Mixin>` ([`Builder::new`] has an
@@ -110,7 +110,32 @@
 //! ```
 //!
 //! A unit test of a handler needs no socket: [`Connection::in_memory`]. A [`Broadcast`] sends one
-//! message to many connections, in the same order to all, without waiting for any of them.
+//! message to many connections, in the same order to all, without waiting for any of them; a
+//! [`Sender`] sends to one, from any thread. [`Connection::split`] is for two threads of which one
+//! reads and the other writes.
+//!
+//! # Other servers
+//!
+//! A handler [connects](Connection::connect) to other servers. Such an upstream is a [`Connection`]
+//! too, and belongs to the request: its reads and writes have the same limits and timeouts, under
+//! [`Fibers`] they suspend the fiber, and it is closed with the request. [`Connection::relay`]
+//! carries bytes both ways, which makes a gateway:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use socketserver::{FiberTcpServer, handler_fn};
+//!
+//! let gateway = handler_fn(|client| {
+//!     let mut upstream = client.connect("10.0.0.5:6379", Duration::from_secs(3))?;
+//!     client.relay(&mut upstream)?;
+//!     Ok(())
+//! });
+//! FiberTcpServer::bind("127.0.0.1:6380", gateway)?.serve_forever()?;
+//! # Ok::<(), socketserver::Error>(())
+//! ```
+//!
+//! What handlers share is in [`sync`]. A stop leaves upstreams and waits of a handler alone while it answers
+//! what was received. When it is nearly out of time, each of them ends by an error, [`Error::Stopped`].
 //!
 //! # Datagrams
 //!
@@ -202,9 +227,11 @@
 //! | [`message_timeout`] | none | [`Error::MessageTimeout`] |
 //! | [`min_rate`] | none | [`Error::TooSlow`] |
 //! | [`write_timeout`] | 30 s | [`Error::WriteTimeout`] |
+//! | [`Connection::within`] | none | [`Error::Timeout`] |
 //! | [`keepalive`] | about two minutes without an acknowledgement | the connection is reset |
 //! | [`user_timeout`] | two minutes with sent data unacknowledged | the connection is reset |
 //! | [`Broadcast::with_capacity`] | 4 MiB behind | the member is disconnected |
+//! | [`Connection::sender`] | none: an argument | the client is disconnected, [`Error::SlowConsumer`] |
 //! | [`stop_timeout`] | 30 s | connections are shut down |
 //!
 //! [`max_connections`]: Builder::max_connections
@@ -267,6 +294,8 @@
 //! Request::finish            setup, handle,   errors and panics to handle_error    request/lifecycle.rs
 //!                            finish
 //!                              reads, writes  tied buffers, timeouts               connection/mod.rs
+//!                              connect, relay other servers                         connection/upstream/
+//!                              locks, parks   other handlers                        sync/
 //!                              waiting        the one place where a handler blocks net/shared_stream.rs
 //!                            lingering close  so that the last answer arrives      connection/close.rs
 //!                            release          its place is free again              state/mod.rs
@@ -306,11 +335,13 @@ mod handler;
 mod id;
 mod mixin;
 mod net;
+mod primitive;
 mod request;
+mod select;
 mod server;
 pub mod services;
 mod state;
-mod sync;
+pub mod sync;
 mod sys;
 pub mod transport;
 
@@ -320,7 +351,9 @@ pub use address::{Address, Endpoint, Scheme, UnixName};
 pub use broadcast::{Broadcast, Member};
 pub use close_reason::CloseReason;
 pub use config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Peers};
-pub use connection::{Connection, InMemoryConnection, Line};
+pub use connection::{
+    Connection, InMemoryConnection, Line, Reader, RelayEnd, Relayed, Sender, Writer,
+};
 pub use datagram::{DatagramRequest, InMemoryDatagram};
 pub use error::{Error, Result};
 pub use handler::{
@@ -332,6 +365,7 @@ pub use id::{ConnectionId, MemberId};
 pub use mixin::Fibers;
 pub use mixin::{ForkDespiteThreads, Forking, Sequential, Threading};
 pub use request::IntoHandler;
+pub use select::{Select, Source};
 pub use server::Builder;
 #[cfg(feature = "fibers")]
 pub use server::{FiberTcpServer, FiberUdpServer, FiberUnixDatagramServer, FiberUnixStreamServer};
@@ -342,6 +376,7 @@ pub use server::{
     UnixStreamServer,
 };
 pub use state::{ConnectionInfo, RunningServer, ServerHandle, Stats, StopReport};
+pub use sync::Activity;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

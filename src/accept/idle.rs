@@ -4,8 +4,8 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Mutex, SleepFlag};
+use crate::primitive::atomic::{AtomicUsize, Ordering};
+use crate::primitive::{Mutex, SleepFlag};
 use crate::sys::epoll::ExclusiveWaiter;
 
 #[cfg(all(test, shuttle))]

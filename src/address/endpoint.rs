@@ -4,7 +4,7 @@ mod conversions;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
 
@@ -122,6 +122,11 @@ impl Endpoint {
             Target::Unix(name) => Ok(name),
             Target::Host(..) => Err(self.not_a(scheme)),
         }
+    }
+
+    /// Whether [`resolve`](Endpoint::resolve) has to look up a name.
+    pub(crate) fn is_host_name(&self) -> bool {
+        matches!(&self.target, Target::Host(host, _) if host.parse::<IpAddr>().is_err())
     }
 
     fn expect(&self, scheme: Scheme) -> Result<()> {

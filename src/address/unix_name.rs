@@ -1,10 +1,13 @@
 //! [`UnixName`]: the name of a Unix socket, with the escapes by which it is shown and parsed.
 
+use std::ffi::OsStr;
 use std::fmt::{self, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+
+use socket2::SockAddr;
 
 /// The name of a Unix socket: one of the three kinds of address of
 /// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html), which has no others.
@@ -32,10 +35,19 @@ impl UnixName {
         match self {
             UnixName::Path(path) => unix::net::SocketAddr::from_pathname(path),
             UnixName::Abstract(name) => unix::net::SocketAddr::from_abstract_name(name),
-            UnixName::Unnamed => Err(std::io::Error::new(
-                std::io::ErrorKind::AddrNotAvailable,
-                "the Unix socket has no name",
-            )),
+            UnixName::Unnamed => Err(no_name()),
+        }
+    }
+
+    /// The same for `socket2`.
+    pub(crate) fn to_sockaddr(&self) -> std::io::Result<SockAddr> {
+        match self {
+            UnixName::Path(path) => SockAddr::unix(path),
+            UnixName::Abstract(name) => {
+                let with_nul = [b"\0", name.as_slice()].concat();
+                SockAddr::unix(OsStr::from_bytes(&with_nul))
+            }
+            UnixName::Unnamed => Err(no_name()),
         }
     }
 
@@ -48,6 +60,10 @@ impl UnixName {
             UnixName::Unnamed
         }
     }
+}
+
+fn no_name() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "the Unix socket has no name")
 }
 
 /// The peer chooses the bytes of its name. Control characters, which could drive a terminal or

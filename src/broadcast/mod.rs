@@ -1,6 +1,5 @@
 //! One message to many connections: [`Broadcast`].
 
-mod log;
 mod writer;
 
 use std::fmt;
@@ -16,8 +15,8 @@ use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::id::MemberId;
 use crate::net::SharedStream;
+use crate::net::outbox::log::{self, Chunk};
 use crate::sys::waker::Waker;
-use log::Chunk;
 use writer::Writer;
 
 /// Sends messages to many connections without waiting for any of them.

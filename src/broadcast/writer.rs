@@ -6,27 +6,20 @@ use std::io::{self, IoSlice};
 use std::iter;
 use std::net::Shutdown;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::log::Log;
 use super::{Batch, Event, Shared};
 use crate::close_reason::CloseReason;
 use crate::id::MemberId;
+use crate::net::outbox::log::Log;
+use crate::net::outbox::{MAX_SLICES, try_send, wait_for_room};
 use crate::net::{Sent, SharedStream};
-use crate::sys::poll::{Interest, poll_all};
 
 #[cfg(all(test, not(shuttle)))]
 mod tests;
-
-/// The maximal number of slices in one write.
-const MAX_SLICES: usize = 64;
-
-/// The time until the next write to a blocked stream that cannot be polled.
-const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long a batch is delayed to collect more messages, per member: a fraction of the time of a
 /// write.
@@ -125,35 +118,12 @@ impl Writer {
     /// may be room.
     fn sleep(&mut self, deadline: Option<Instant>) {
         let Some(waker) = self.shared.waker.get() else { return };
-        let mut fds = vec![(waker.as_fd(), Interest::Read)];
-        let (mut pollable, mut not_pollable) = (Vec::new(), Vec::new());
-        for (id, subscriber) in self.subscribers.iter().filter(|(_, subscriber)| subscriber.blocked)
-        {
-            if let Some(fd) = subscriber.stream.inner().as_fd() {
-                fds.push((fd, Interest::Write));
-                pollable.push(*id);
-            } else {
-                not_pollable.push(*id);
-            }
-        }
-        let retry = Some(Instant::now() + RETRY_INTERVAL);
-        let deadline = if not_pollable.is_empty() { deadline } else { deadline.or(retry) };
-        let ready = match poll_all(&fds, deadline) {
-            Ok(ready) => ready,
-            Err(_) => {
-                // Out of memory: tries all streams again after the retry interval.
-                let _ = poll_all(&[(waker.as_fd(), Interest::Read)], retry);
-                vec![true; fds.len()]
-            }
-        };
-        let ready_ids = pollable.iter().zip(&ready[1..]).filter(|(_, ready)| **ready);
-        for id in ready_ids.map(|(id, _)| id).chain(&not_pollable) {
-            if let Some(subscriber) = self.subscribers.get_mut(id) {
-                subscriber.blocked = false;
-            }
-        }
-        if ready[0] {
-            waker.clear();
+        let mut blocked: Vec<_> =
+            self.subscribers.values_mut().filter(|subscriber| subscriber.blocked).collect();
+        let streams: Vec<_> = blocked.iter().map(|subscriber| &*subscriber.stream).collect();
+        let has_room = wait_for_room(waker, &streams, deadline);
+        for (subscriber, has_room) in blocked.iter_mut().zip(has_room) {
+            subscriber.blocked = !has_room;
         }
     }
 
@@ -267,7 +237,7 @@ impl Subscriber {
             count += 1;
         }
         let rest = |sent| log.rest_of_message(self.position_after(sent, end));
-        let Sent { bytes, blocked } = send(&self.stream, &slices[..count], rest)?;
+        let Sent { bytes, blocked } = try_send(&self.stream, &slices[..count], rest)?;
         self.position = self.position_after(bytes, end);
         (self.blocked, self.cut_short) = (blocked, blocked);
         Ok(())
@@ -298,14 +268,4 @@ impl Subscriber {
 /// Sends a pending TCP acknowledgement now. A user-defined stream may panic.
 fn acknowledge(stream: &SharedStream) {
     let _ = catch_unwind(AssertUnwindSafe(|| stream.inner().acknowledge()));
-}
-
-/// Sends without blocking. A user-defined stream may panic, which counts as an error.
-fn send<'log>(
-    stream: &SharedStream,
-    pieces: &[IoSlice<'_>],
-    rest: impl FnOnce(usize) -> &'log [u8],
-) -> io::Result<Sent> {
-    catch_unwind(AssertUnwindSafe(|| stream.try_send(pieces, rest)))
-        .unwrap_or_else(|_| Err(io::Error::other("the stream panicked")))
 }

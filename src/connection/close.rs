@@ -37,13 +37,15 @@ impl Connection {
     /// acknowledged all output. Not covered are a peer that sends its first bytes after that, and one
     /// that takes longer than the bounds.
     pub(crate) fn close(&mut self) -> io::Result<()> {
+        self.close_senders();
         // Not `flush`: a broadcast may have left the rest of a message.
-        let flushed = self.send(&[]);
+        let flushed = self.output().send(&[]);
         if flushed.is_ok() {
             // Errors from here on lose nothing: all output has been sent.
-            let _ = if self.stream.is_read_shutdown() {
+            let _ = if self.stream.is_read_shutdown() || self.stream.resets_on_close() {
                 self.wait_until_acked()
-            } else if self.io_close_reason != Some(CloseReason::Eof) && self.peer_may_be_sending() {
+            } else if self.io_close_reason() != Some(CloseReason::Eof) && self.peer_may_be_sending()
+            {
                 self.linger()
             } else {
                 Ok(())
@@ -53,7 +55,7 @@ impl Connection {
     }
 
     fn peer_may_be_sending(&self) -> bool {
-        self.has_received
+        self.input.has_received
             || self.stream.has_input()
             || self.stream.inner().unsent().is_ok_and(|unsent| unsent > 0)
     }
@@ -84,7 +86,7 @@ impl Connection {
     /// the close send RST. So the close first waits until the peer has acknowledged all output,
     /// giving up after the write timeout without progress. The write side stays open meanwhile:
     /// with both sides shut, Linux answers the next input with RST at once.
-    fn wait_until_acked(&self) -> io::Result<()> {
+    pub(super) fn wait_until_acked(&self) -> io::Result<()> {
         match self.stream.inner().unsent()? {
             0 => Ok(()),
             _ => self.poll_until_acked(),
@@ -95,7 +97,7 @@ impl Connection {
     #[inline(never)]
     fn poll_until_acked(&self) -> io::Result<()> {
         let deadline = AckDeadline::new(self.server.state());
-        let mut progress = WriteProgress::new(self.timeouts.write, None, WriteTotal::default());
+        let mut progress = WriteProgress::new(self.output.timeout, None, WriteTotal::default());
         let mut interval = MIN_POLL_INTERVAL;
         while Instant::now() < deadline.get() && !self.stream.is_hung_up() {
             self.discard_input();
@@ -106,7 +108,7 @@ impl Connection {
             self.stream.sleep(interval);
             interval = (2 * interval).min(MAX_POLL_INTERVAL);
             // A server with one thread has no other to shut the connection down.
-            self.check_shutdown();
+            self.link().check_shutdown();
         }
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! Reading lines of a bounded length.
 
-use std::io::{self, BufRead};
+use std::io;
 
 use memchr::memchr;
 
-use super::Connection;
+use super::input::InputHalf;
 use crate::error::Error;
 
-/// What [`Connection::read_line`] can append to: a `Vec<u8>` for any bytes, a `String` for UTF-8.
+/// What [`Connection::read_line`](super::Connection::read_line) can append to: a `Vec<u8>` for any bytes, a `String` for UTF-8.
 /// Sealed.
 pub trait Line: sealed::Line {}
 
@@ -15,28 +15,32 @@ impl Line for Vec<u8> {}
 impl Line for String {}
 
 mod sealed {
-    use super::{Connection, io};
+    use super::{InputHalf, io};
 
+    // `InputHalf` stays inside this crate, as the trait does.
+    #[allow(private_interfaces)]
     pub trait Line {
-        fn append_from(&mut self, connection: &mut Connection) -> io::Result<usize>;
+        fn append_from(&mut self, input: &mut InputHalf<'_>) -> io::Result<usize>;
     }
 }
 
+#[allow(private_interfaces)]
 impl sealed::Line for Vec<u8> {
-    fn append_from(&mut self, connection: &mut Connection) -> io::Result<usize> {
-        read_until(connection, b'\n', self)
+    fn append_from(&mut self, input: &mut InputHalf<'_>) -> io::Result<usize> {
+        read_until(input, b'\n', self)
     }
 }
 
+#[allow(private_interfaces)]
 impl sealed::Line for String {
-    fn append_from(&mut self, connection: &mut Connection) -> io::Result<usize> {
+    fn append_from(&mut self, input: &mut InputHalf<'_>) -> io::Result<usize> {
         let mut bytes = Vec::new();
-        let length = match read_until(connection, b'\n', &mut bytes) {
+        let length = match read_until(input, b'\n', &mut bytes) {
             Ok(length) => length,
             Err(error) => {
                 // The part read may end inside a character; the next call reads it again.
                 if !bytes.is_empty() {
-                    connection.input.put_back(bytes);
+                    input.input.buffer.put_back(bytes);
                 }
                 return Err(error);
             }
@@ -49,34 +53,30 @@ impl sealed::Line for String {
 }
 
 pub(super) fn read_until(
-    connection: &mut Connection,
+    input: &mut InputHalf<'_>,
     delimiter: u8,
     line: &mut Vec<u8>,
 ) -> io::Result<usize> {
-    connection.with_message_timeout(|connection| {
-        let read = append_until(connection, delimiter, line);
-        connection.record_failure(read)
+    input.with_message_timeout(|input| {
+        let read = append_until(input, delimiter, line);
+        input.record_failure(read)
     })
 }
 
-fn append_until(
-    connection: &mut Connection,
-    delimiter: u8,
-    line: &mut Vec<u8>,
-) -> io::Result<usize> {
-    let limit = connection.max_line_length;
+fn append_until(input: &mut InputHalf<'_>, delimiter: u8, line: &mut Vec<u8>) -> io::Result<usize> {
+    let limit = input.input.max_line_length;
     let mut length = 0;
     loop {
-        let available = connection.fill_buf()?;
+        let available = input.fill_buf()?;
         let found = memchr(delimiter, available);
         let used = found.map_or(available.len(), |index| index + 1);
         if length + used > limit {
-            connection.consume(used);
+            input.input.buffer.consume(used);
             line.truncate(line.len() - length);
             return Err(Error::LineTooLong { limit }.into());
         }
         line.extend_from_slice(&available[..used]);
-        connection.consume(used);
+        input.input.buffer.consume(used);
         length += used;
         if found.is_some() || used == 0 {
             return Ok(length);

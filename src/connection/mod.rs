@@ -5,9 +5,18 @@ mod buffer_cache;
 mod buffered_io;
 mod close;
 mod in_memory;
+mod input;
 mod line;
+mod link;
 mod outcome;
+mod output;
+mod scope;
+mod select;
+mod sender;
+mod split;
 mod timeouts;
+mod upstream;
+mod within;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -18,14 +27,18 @@ use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::framing::LengthPrefixed;
 use crate::id::ConnectionId;
-use crate::net::{SharedStream, WriteTotal};
+use crate::net::SharedStream;
 use crate::state::{ServerHandle, ServerState};
-use buffer::InputBuffer;
-use timeouts::Timeouts;
+use input::Input;
+use output::Output;
+use upstream::Upstream;
 
-pub(crate) use buffered_io::prepare_thread;
 pub use in_memory::InMemoryConnection;
 pub use line::Line;
+pub(crate) use output::prepare_thread;
+pub use sender::Sender;
+pub use split::{Reader, Writer};
+pub use upstream::{RelayEnd, Relayed};
 
 /// A client's connection, over any stream transport: a handler reads requests from it and writes
 /// answers to it.
@@ -39,27 +52,22 @@ pub use line::Line;
 /// at a closed socket resets the connection, which may destroy the last answer. So the connection
 /// then ends its output, and is closed when the client ends its own, or after a second.
 ///
+/// A handler may [`connect`](Connection::connect) to other servers. Those upstreams are `Connection`s
+/// too, and belong to the request. Other threads send to a connection by its
+/// [`sender`](Connection::sender); two threads share one by its [halves](Connection::split).
+///
 /// Lines have a maximal length ([`read_line`](Connection::read_line)) and writes a timeout. To test
 /// a handler, make a connection [in memory](Connection::in_memory).
 pub struct Connection {
     id: ConnectionId,
     stream: Arc<SharedStream>,
     server: ServerHandle,
-    input: InputBuffer,
-    output: Vec<u8>,
-    written: WriteTotal,
-    max_line_length: usize,
-    timeouts: Timeouts,
-    /// During a stop: how many of the bytes received before it are not read yet.
-    drain_remaining: Option<usize>,
-    /// Something was read from the stream.
-    has_received: bool,
-    /// The close reason that the last read or write implies, if any.
-    io_close_reason: Option<CloseReason>,
-    /// A write has failed or the connection was reset: `io_close_reason` is final.
-    is_broken: bool,
+    input: Input,
+    output: Output,
     /// `None` until `handle` has returned.
     close_reason: Option<CloseReason>,
+    /// `None` for the connection of a client.
+    upstream: Option<Upstream>,
 }
 
 impl Connection {
@@ -71,16 +79,10 @@ impl Connection {
         Connection {
             id,
             stream,
-            input: InputBuffer::default(),
-            output: Vec::new(),
-            written: WriteTotal::default(),
-            max_line_length: state.settings.max_line_length,
-            timeouts: Timeouts::new(&state.settings),
-            drain_remaining: None,
-            has_received: false,
-            io_close_reason: None,
-            is_broken: false,
+            input: Input::new(&state.settings),
+            output: Output::new(&state.settings),
             close_reason: None,
+            upstream: None,
             server: ServerHandle::new(state),
         }
     }
@@ -152,13 +154,13 @@ impl Connection {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn read_line<L: Line + ?Sized>(&mut self, line: &mut L) -> io::Result<usize> {
-        line.append_from(self)
+        line.append_from(&mut self.input())
     }
 
     /// The maximal length of a line in bytes, `\n` included; zero counts as one. By default the
     /// server's [`max_line_length`](crate::Builder::max_line_length).
     pub fn set_max_line_length(&mut self, bytes: usize) {
-        self.max_line_length = bytes.max(1);
+        self.input.max_line_length = bytes.max(1);
     }
 
     /// Reads a length-prefixed message into `message`, replacing its contents. Returns `false` at
@@ -173,7 +175,7 @@ impl Connection {
     ) -> io::Result<bool> {
         self.with_message_timeout(|connection| {
             let read = frames.read(&mut *connection, message);
-            connection.record_failure(read)
+            connection.input().record_failure(read)
         })
     }
 
@@ -230,9 +232,9 @@ impl Connection {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn with_message_timeout<R>(&mut self, read: impl FnOnce(&mut Connection) -> R) -> R {
-        self.timeouts.begin_message(self.input.available().len());
+        self.input.begin_message();
         let result = read(self);
-        self.timeouts.end_message();
+        self.input.timeouts.end_message();
         result
     }
 
@@ -248,6 +250,13 @@ impl Connection {
             self.flush()?;
         }
         self.stream.shutdown(how)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.close_senders();
+        self.close_upstream();
     }
 }
 

@@ -2,82 +2,71 @@
 
 use std::error::Error;
 use std::io;
-use std::time::Instant;
 
 use super::Connection;
+use super::link::Link;
 use crate::close_reason::CloseReason;
 
-impl Connection {
-    /// Why the connection ends. `None` until [`handle`](crate::StreamRequestHandler::handle) has
-    /// returned; set in [`finish`](crate::StreamRequestHandler::finish) and
-    /// [`handle_error`](crate::StreamRequestHandler::handle_error).
-    pub fn close_reason(&self) -> Option<CloseReason> {
-        self.close_reason
-    }
+/// What the reads, or the writes, of a connection imply.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// What the last one implies, if anything.
+    reason: Option<CloseReason>,
+    /// A write has failed, or the connection was reset: no later success changes `reason`.
+    pub(super) is_broken: bool,
+}
 
-    /// How many bytes a read may return. During a stop the input ends after the bytes that were
-    /// received when this connection first noticed the stop. Linux keeps receiving after
-    /// `shutdown(SHUT_RD)`, and a client that never stops sending would never read EOF.
-    #[inline(always)]
-    pub(super) fn receive_limit(&mut self) -> io::Result<usize> {
-        if self.drain_remaining.is_none() && self.is_stopping() {
-            self.check_shutdown();
-            self.drain_remaining = Some(self.stream.inner().unread()?);
-        }
-        Ok(self.drain_remaining.unwrap_or(usize::MAX).min(self.timeouts.max_length()))
-    }
-
-    /// Begins or enforces the stop. With one thread for everything, the accept loop cannot do that
-    /// while a handler runs.
-    #[inline(always)]
-    pub(super) fn check_shutdown(&self) {
-        if self.is_stopping() {
-            let state = self.server.state();
-            state.begin_stop();
-            if Instant::now() >= state.schedule().force {
-                state.registry.force();
-            }
-        }
-    }
-
+impl Outcome {
     /// A successful read (`None`) or EOF replaces an earlier failure, unless the connection is
     /// broken.
     pub(super) fn record_success(&mut self, reason: Option<CloseReason>) {
         if !self.is_broken {
-            self.io_close_reason = reason;
+            self.reason = reason;
         }
     }
 
-    /// Records what an error implies for the connection: the handler may ignore the error.
     #[inline(always)]
-    pub(super) fn record_failure<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+    pub(super) fn record_failure<T>(
+        &mut self,
+        result: io::Result<T>,
+        link: Link<'_>,
+    ) -> io::Result<T> {
         if let Err(error) = &result {
-            self.record_error(error);
+            self.record_error(error, link);
         }
         result
     }
 
     #[cold]
     #[inline(never)]
-    fn record_error(&mut self, error: &io::Error) {
+    fn record_error(&mut self, error: &io::Error, link: Link<'_>) {
         let Some(reason) = CloseReason::of(error) else { return };
         let is_disconnect = matches!(reason, CloseReason::Eof | CloseReason::Reset);
-        let by_server = if is_disconnect { self.closed_by_server() } else { None };
+        let by_server = if is_disconnect { link.closed_by_server() } else { None };
         self.is_broken |= reason == CloseReason::Reset;
         // `UnexpectedEof` after EOF does not change the reason.
-        self.io_close_reason = by_server.or(if reason == CloseReason::Eof {
-            self.io_close_reason
-        } else {
-            Some(reason)
-        });
+        let of_error = if reason == CloseReason::Eof { self.reason } else { Some(reason) };
+        self.reason = by_server.or(of_error);
+    }
+}
+
+impl Connection {
+    /// What its reads and writes imply. A failed write is final.
+    pub(super) fn io_close_reason(&self) -> Option<CloseReason> {
+        let (input, output) = (&self.input.outcome, &self.output.outcome);
+        output.reason.or(input.reason)
     }
 
-    /// The reason if the server has shut the connection.
-    pub(super) fn closed_by_server(&self) -> Option<CloseReason> {
-        // In a forked child it is the parent's process that shuts it, without recording a reason
-        // here.
-        let by_stop = self.stream.is_read_shutdown() && self.is_stopping();
-        self.stream.close_reason().or(by_stop.then_some(CloseReason::Stopped))
+    /// Whether a write has failed or the connection was reset.
+    pub(super) fn is_broken(&self) -> bool {
+        self.input.outcome.is_broken || self.output.outcome.is_broken
+    }
+
+    /// Why the connection ends. `None` until [`handle`](crate::StreamRequestHandler::handle) has
+    /// returned; set in [`finish`](crate::StreamRequestHandler::finish) and
+    /// [`handle_error`](crate::StreamRequestHandler::handle_error).
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.close_reason
     }
 
     /// To be called after `handle`, or after a failed `setup` or `finish`, with its error. Returns
@@ -88,7 +77,7 @@ impl Connection {
     ) -> CloseReason {
         let reason = self.classify(error.map(|error| error as _));
         // A panic may have interrupted `with_message_timeout`.
-        self.timeouts.reset_message();
+        self.input.timeouts.reset_message();
         self.close_reason.get_or_insert(reason);
         reason
     }
@@ -98,16 +87,16 @@ impl Connection {
     /// connections.
     fn classify(&self, error: Option<&(dyn Error + 'static)>) -> CloseReason {
         let Some(error) = error else {
-            return self.io_close_reason.unwrap_or(CloseReason::Completed);
+            return self.io_close_reason().unwrap_or(CloseReason::Completed);
         };
         match CloseReason::of(error) {
             // Another connection was reset, not this one.
-            Some(CloseReason::Reset) if !self.is_broken => CloseReason::Failed,
+            Some(CloseReason::Reset) if !self.is_broken() => CloseReason::Failed,
             Some(CloseReason::Eof | CloseReason::Reset) => {
-                self.io_close_reason.unwrap_or(CloseReason::Failed)
+                self.io_close_reason().unwrap_or(CloseReason::Failed)
             }
             Some(reason @ CloseReason::Panicked) => reason,
-            Some(reason) => self.io_close_reason.unwrap_or(reason),
+            Some(reason) => self.io_close_reason().unwrap_or(reason),
             None => CloseReason::Failed,
         }
     }

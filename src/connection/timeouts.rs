@@ -1,4 +1,4 @@
-//! The timeouts of a connection, and the progress of the message that is being read.
+//! The timeouts of a connection's reads, and the progress of the message that is being read.
 
 use std::io;
 use std::net::Shutdown;
@@ -9,8 +9,9 @@ use crate::close_reason::CloseReason;
 use crate::config::{MinRate, Settings};
 use crate::error::Error;
 use crate::net::{IoTimeout, Stream, WriteProgress};
+use crate::sync::TimeLimit;
 
-/// The limits, and the progress of the current message.
+/// The limits of reads, and the progress of the current message.
 ///
 /// The socket's own timeout (`SO_RCVTIMEO`) costs nothing per read. It is set to the timeout for
 /// the first byte of a message, for which a connection mostly waits. Deadlines are computed only
@@ -18,7 +19,6 @@ use crate::net::{IoTimeout, Stream, WriteProgress};
 pub(super) struct Timeouts {
     pub(super) idle: Option<Duration>,
     pub(super) read: Option<Duration>,
-    pub(super) write: Option<Duration>,
     pub(super) message: Option<Duration>,
     pub(super) rate: Option<MinRate>,
     /// The number of nested [`Connection::with_message_timeout`] calls.
@@ -30,6 +30,8 @@ pub(super) struct Timeouts {
     /// Once the message timeout was found to be over: how many of the bytes that had arrived by then
     /// are not read yet. They count, and what comes after them does not.
     unread_in_time: Option<usize>,
+    /// The same of a [time limit](TimeLimit), with its deadline.
+    pub(super) unread_within: Option<(Instant, usize)>,
 }
 
 /// The limit that a wait exceeds at its deadline.
@@ -37,9 +39,10 @@ pub(super) struct Timeouts {
 pub(super) enum Limit {
     Idle,
     Read,
-    Write,
     Message,
     Rate,
+    /// The [`TimeLimit`] of the code that runs now.
+    Within,
 }
 
 impl Timeouts {
@@ -47,13 +50,13 @@ impl Timeouts {
         Timeouts {
             idle: settings.idle_timeout,
             read: settings.read_timeout,
-            write: settings.write_timeout,
             message: settings.message_timeout,
             rate: settings.min_rate,
             depth: 0,
             started: None,
             received: 0,
             unread_in_time: None,
+            unread_within: None,
         }
     }
 
@@ -86,16 +89,31 @@ impl Timeouts {
     pub(super) fn add_received(&mut self, length: usize) {
         self.received += length;
         self.unread_in_time = self.unread_in_time.map(|unread| unread.saturating_sub(length));
+        if let Some((_, unread)) = &mut self.unread_within {
+            *unread = unread.saturating_sub(length);
+        }
     }
 
     /// How many bytes the next read may return.
-    pub(super) fn max_length(&self) -> usize {
-        self.unread_in_time.unwrap_or(usize::MAX)
+    #[inline(always)]
+    pub(super) fn max_length(&mut self) -> usize {
+        let max = self.unread_in_time.unwrap_or(usize::MAX);
+        if self.unread_within.is_none() { max } else { max.min(self.max_length_within()) }
     }
 
     /// How long the next read may wait, and the limit that says so.
     #[inline(always)]
     pub(super) fn for_read(&mut self, stream: &dyn Stream) -> io::Result<(IoTimeout, Limit)> {
+        let timeout = self.of_message(stream)?;
+        match TimeLimit::current() {
+            None => Ok(timeout),
+            Some(limit) => self.for_read_within(limit, timeout, stream),
+        }
+    }
+
+    /// The same without a [`TimeLimit`].
+    #[inline(always)]
+    fn of_message(&mut self, stream: &dyn Stream) -> io::Result<(IoTimeout, Limit)> {
         if self.depth == 0 || self.received == 0 {
             let limit = if self.idle.is_some() { Limit::Idle } else { Limit::Read };
             return Ok((IoTimeout::Socket(self.socket_timeout()), limit));
@@ -118,8 +136,7 @@ impl Timeouts {
             // A client that floods has no more than this either.
             let unread = match self.unread_in_time {
                 Some(unread) => unread,
-                // Not known: none.
-                None => Some(stream.unread()?).filter(|unread| *unread < usize::MAX).unwrap_or(0),
+                None => known_unread(stream)?,
             };
             self.unread_in_time = Some(unread);
             return match unread {
@@ -148,12 +165,15 @@ impl Timeouts {
         }
     }
 
-    fn error(&self, limit: Limit) -> Error {
+    pub(super) fn error(&self, limit: Limit) -> Error {
         match limit {
             Limit::Idle => Error::IdleTimeout { limit: self.idle.unwrap_or_default() },
             Limit::Read => Error::ReadTimeout { limit: self.read.unwrap_or_default() },
-            Limit::Write => Error::WriteTimeout { limit: self.write.unwrap_or_default() },
             Limit::Message => Error::MessageTimeout { limit: self.message.unwrap_or_default() },
+            Limit::Within => {
+                let limit = TimeLimit::current().map(|limit| limit.timeout).unwrap_or_default();
+                Error::Timeout { limit }
+            }
             Limit::Rate => Error::TooSlow {
                 bytes_per_second: self.rate.map_or(0, |rate| rate.bytes_per_second),
             },
@@ -169,8 +189,8 @@ impl Connection {
     /// Zero counts as one millisecond, here and in the setters of the other timeouts. A connection
     /// whose stream refuses the timeout is closed; sockets do not.
     pub fn set_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.timeouts.read = timeout.into().map(in_range);
-        let set = self.stream.inner().set_read_timeout(self.timeouts.socket_timeout());
+        self.input.timeouts.read = timeout.into().map(in_range);
+        let set = self.stream.inner().set_read_timeout(self.input.timeouts.socket_timeout());
         self.close_if_refused(set);
     }
 
@@ -178,8 +198,8 @@ impl Connection {
     /// ([`Error::IdleTimeout`](crate::Error::IdleTimeout)); `None`: the read timeout applies. By
     /// default the server's [`idle_timeout`](crate::Builder::idle_timeout).
     pub fn set_idle_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.timeouts.idle = timeout.into().map(in_range);
-        let set = self.stream.inner().set_read_timeout(self.timeouts.socket_timeout());
+        self.input.timeouts.idle = timeout.into().map(in_range);
+        let set = self.stream.inner().set_read_timeout(self.input.timeouts.socket_timeout());
         self.close_if_refused(set);
     }
 
@@ -187,7 +207,7 @@ impl Connection {
     /// `TimedOut` ([`Error::MessageTimeout`](crate::Error::MessageTimeout)); `None`: no limit. By
     /// default the server's [`message_timeout`](crate::Builder::message_timeout).
     pub fn set_message_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.timeouts.message = timeout.into().map(in_range);
+        self.input.timeouts.message = timeout.into().map(in_range);
     }
 
     /// The minimal rate of the client, sending a message or receiving a write; below it the read or
@@ -211,17 +231,26 @@ impl Connection {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn set_min_rate(&mut self, rate: impl Into<Option<MinRate>>) {
-        self.timeouts.rate = rate.into();
+        let rate = rate.into();
+        (self.input.timeouts.rate, self.output.rate) = (rate, rate);
     }
 
     /// How long a write waits for the client to acknowledge some bytes before it fails with `TimedOut`
     /// ([`Error::WriteTimeout`](crate::Error::WriteTimeout)); `None`: no limit. By default the
     /// server's [`write_timeout`](crate::Builder::write_timeout).
     pub fn set_write_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.timeouts.write = timeout.into().map(in_range);
+        self.output.timeout = timeout.into().map(in_range);
         let set =
-            self.stream.inner().set_write_timeout(self.timeouts.write.map(WriteProgress::slice));
+            self.stream.inner().set_write_timeout(self.output.timeout.map(WriteProgress::slice));
         self.close_if_refused(set);
+    }
+
+    /// Sets the timeouts of a stream that blocks, and does not inherit them from a listener.
+    pub(super) fn set_socket_timeouts(&mut self) {
+        if !self.stream.uses_wait() {
+            self.set_read_timeout(self.input.timeouts.read);
+            self.set_write_timeout(self.output.timeout);
+        }
     }
 
     /// Rather than leave a connection open without the timeout that its handler relies on.
@@ -249,8 +278,13 @@ fn deadline(start: Instant, timeout: Option<Duration>) -> Instant {
     start + timeout.map_or(MAX_TIMEOUT, |timeout| timeout.min(MAX_TIMEOUT))
 }
 
+/// How many bytes were received and not read; 0 if it is not known.
+pub(super) fn known_unread(stream: &dyn Stream) -> io::Result<usize> {
+    Ok(Some(stream.unread()?).filter(|unread| *unread < usize::MAX).unwrap_or(0))
+}
+
 /// The earlier deadline; `one` if they are equal.
-fn earlier(one: (Instant, Limit), other: (Instant, Limit)) -> (Instant, Limit) {
+pub(super) fn earlier(one: (Instant, Limit), other: (Instant, Limit)) -> (Instant, Limit) {
     if other.0 < one.0 { other } else { one }
 }
 

@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sync::channel::{Receiver, Sender, bounded};
-use crate::sync::thread::{self, JoinHandle, ThreadId};
-use crate::sync::{Condvar, Mutex};
+use crate::primitive::channel::{Receiver, Sender, bounded};
+use crate::primitive::thread::{self, JoinHandle, ThreadId};
+use crate::primitive::{Condvar, Mutex};
 
 #[cfg(all(test, shuttle))]
 mod model;

@@ -1,11 +1,15 @@
 //! Streams: the interface of a connected socket ([`Stream`]), how a connection waits for it
 //! ([`Wait`]), and the stream that a connection, the registry and a broadcast share
-//! ([`SharedStream`]).
+//! ([`SharedStream`]), and the messages that wait to be written to one ([`outbox`]).
 
+pub(crate) mod outbox;
 mod shared_stream;
 mod stream;
+mod tcp_options;
 mod write_progress;
 
 pub(crate) use shared_stream::{IoTimeout, Sent, SharedStream};
-pub use stream::{Interest, SocketStream, Stream, Wait};
-pub(crate) use write_progress::{WriteProgress, WriteTotal};
+pub(crate) use stream::poll_any;
+pub use stream::{Interest, SocketStream, Stream, Wait, WaitSource};
+pub(crate) use tcp_options::set_tcp_options;
+pub(crate) use write_progress::{WriteLimit, WriteProgress, WriteTotal};

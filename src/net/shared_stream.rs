@@ -5,19 +5,22 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
-use crate::net::{Interest, Stream, Wait, WriteProgress};
+use crate::net::outbox::{Outbox, WriterHandle};
+use crate::net::{Interest, Stream, Wait, WaitSource, WriteProgress, poll_any};
+use crate::sync::{Activity, ActivityCell, Input, InputKind};
 use crate::sys::poll::{has_input, is_hung_up, poll};
 #[cfg(feature = "fibers")]
 use crate::sys::prefetch::Span;
 use crate::sys::socket::retry_interrupted;
+use crate::sys::splice::SplicePipe;
 
 /// A stream and the address of its peer.
 pub(crate) struct SharedStream {
@@ -32,15 +35,22 @@ pub(crate) struct SharedStream {
     read_shutdown: AtomicBool,
     /// The connection is being closed and reads to the peer's EOF: a stop does not shut the read side.
     lingers: AtomicBool,
+    /// The close is to send RST.
+    resets: AtomicBool,
     /// The reason for which the server, not the handler, has closed the stream.
     close_reason: OnceLock<CloseReason>,
+    /// Whether it waits for its peer.
+    activity: ActivityCell,
     /// Locked during a write, so that bytes of the handler and of a broadcast are never mixed.
     output: Mutex<Output>,
+    /// The messages of the connection's senders, once there is one.
+    outbox: OnceLock<Arc<Outbox>>,
 }
 
 #[derive(Default)]
 struct Output {
-    /// The rest of a broadcast message of which only a part could be sent. It is sent first.
+    /// The rest of a message of a broadcast or a sender of which only a part could be sent. It is
+    /// sent first.
     pending: Vec<u8>,
     /// A write has failed, perhaps in the middle. All further ones fail, or the peer would miss
     /// bytes without noticing.
@@ -88,8 +98,11 @@ impl SharedStream {
             needs_poll: AtomicBool::new(false),
             read_shutdown: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
+            resets: AtomicBool::new(false),
             close_reason: OnceLock::new(),
+            activity: ActivityCell::default(),
             output: Mutex::default(),
+            outbox: OnceLock::new(),
         }
     }
 
@@ -154,6 +167,25 @@ impl SharedStream {
         [Span::of(self), Span::of(&*self.inner), wait]
     }
 
+    /// Calls `wait`, during which this is what the handler does with it.
+    #[inline(always)]
+    fn doing<R>(&self, activity: Activity, wait: impl FnOnce() -> R) -> R {
+        self.activity.set(activity);
+        let result = wait();
+        self.activity.set(Activity::Running);
+        result
+    }
+
+    /// What the handler does with it, and for how long.
+    pub(crate) fn activity(&self) -> (Activity, Duration) {
+        self.activity.load()
+    }
+
+    /// How another stream waits that the same handler uses; see [`Wait::for_upstream`].
+    pub(crate) fn wait_for_upstream(&self) -> Option<Box<dyn Wait>> {
+        self.wait.get().and_then(|wait| wait.for_upstream())
+    }
+
     /// Whether reads and writes wait through a [`Wait`].
     pub(crate) fn uses_wait(&self) -> bool {
         self.wait.get().is_some()
@@ -167,7 +199,9 @@ impl SharedStream {
     /// Waits for input if the next read has to.
     pub(crate) fn wait_for_input(&self, timeout: IoTimeout) -> io::Result<()> {
         if let (true, Some(wait)) = (self.needs_poll(), self.wait.get()) {
-            wait.wait(&*self.inner, Interest::Read, timeout.deadline())?;
+            self.doing(Activity::Reading, || {
+                wait.wait(&*self.inner, Interest::Read, timeout.deadline())
+            })?;
             self.needs_poll.store(false, Ordering::Relaxed);
         }
         Ok(())
@@ -192,7 +226,7 @@ impl SharedStream {
         timeout: IoTimeout,
     ) -> io::Result<Option<usize>> {
         match self.wait.get() {
-            None => self.read_blocking(buffer, timeout).map(Some),
+            None => self.doing(Activity::Reading, || self.read_blocking(buffer, timeout)).map(Some),
             Some(wait) => {
                 wait.yield_now();
                 self.read_ready(buffer)
@@ -242,6 +276,114 @@ impl SharedStream {
         }
     }
 
+    /// Reads without blocking, and without a yield before. `None` if there is nothing to read.
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        if self.uses_wait() {
+            return if self.needs_poll() { Ok(None) } else { self.read_ready(buffer) };
+        }
+        match retry_interrupted(|| self.inner.try_read(buffer)) {
+            Ok(length) => Ok(Some(length)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`try_read`](SharedStream::try_read), into a pipe. The socket must not block. Only a read says
+    /// for sure that there is nothing, or EOF: at an urgent mark splice(2) finds neither what is behind it
+    /// nor how to go on.
+    pub(crate) fn try_fill_pipe(&self, pipe: &mut SplicePipe, max: usize) -> io::Result<usize> {
+        let Some(fd) = self.inner.as_fd().filter(|_| !self.needs_poll()) else { return Ok(0) };
+        match retry_interrupted(|| pipe.fill(fd, max)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            filled => filled,
+        }
+    }
+
+    /// Sends what is in a pipe, or as much as there is room for: returns how many bytes. The socket must
+    /// not block.
+    pub(crate) fn try_send_pipe(&self, pipe: &mut SplicePipe) -> io::Result<usize> {
+        let Some(mut output) = self.output.try_lock() else { return Ok(0) };
+        if !self.try_send_pending(&mut output)? {
+            return Ok(0);
+        }
+        let Some(fd) = self.inner.as_fd() else { return Ok(0) };
+        match retry_interrupted(|| pipe.drain(fd)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
+        }
+    }
+
+    /// Whether reads and writes of the socket itself fail instead of blocking (`O_NONBLOCK`), which
+    /// splice(2) needs.
+    pub(crate) fn set_nonblocking(&self, yes: bool) -> io::Result<()> {
+        let fd = self.inner.as_fd();
+        fd.map_or(Ok(()), |fd| Ok(rustix::io::ioctl_fionbio(fd, yes)?))
+    }
+
+    /// Has the socket send RST when it is closed, as the peer of a relay did (`SO_LINGER` of zero,
+    /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)).
+    pub(crate) fn reset_on_close(&self) {
+        self.resets.store(true, Ordering::Relaxed);
+        if let Some(fd) = self.inner.as_fd() {
+            // Fails on a socket that is no longer connected.
+            let _ = socket2::SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Whether [`reset_on_close`](SharedStream::reset_on_close) was called.
+    pub(crate) fn resets_on_close(&self) -> bool {
+        self.resets.load(Ordering::Relaxed)
+    }
+
+    /// Lets other connections run first, where these share a thread.
+    pub(crate) fn yield_now(&self) {
+        if let Some(wait) = self.wait.get() {
+            wait.yield_now();
+        }
+    }
+
+    /// This stream as one of several to wait for.
+    pub(crate) fn source(&self, interest: Interest) -> WaitSource<'_> {
+        let number = self.wait.get().and_then(|wait| wait.number());
+        WaitSource::new(&*self.inner, number, interest)
+    }
+
+    /// Its descriptor, for a wait for several things; `None` for a stream that is always ready.
+    pub(crate) fn input(&self) -> Option<Input<'_>> {
+        let number = self.wait.get().and_then(|wait| wait.number());
+        Some(Input { fd: self.inner.as_fd()?, kind: InputKind::Stream(number) })
+    }
+
+    /// Whether a read does not block. `is_last`: there is no wait after this in which an event would come
+    /// that the worker has not seen yet.
+    pub(crate) fn is_readable(&self, is_last: bool) -> bool {
+        let Some(fd) = self.inner.as_fd() else { return true };
+        if self.needs_poll() && !is_last {
+            return false;
+        }
+        let has_input = has_input(fd);
+        // The last read may have filled its buffer just so. Input that comes from now on is an event.
+        self.needs_poll.store(self.uses_wait() && !has_input, Ordering::Relaxed);
+        has_input
+    }
+
+    /// Waits for several streams, this one among them: see [`Wait::wait_any`].
+    pub(crate) fn wait_any(
+        &self,
+        sources: &[WaitSource<'_>],
+        deadline: Option<Instant>,
+    ) -> io::Result<()> {
+        match self.wait.get() {
+            Some(wait) => wait.wait_any(sources, deadline),
+            None => poll_any(sources, None, deadline).map(drop),
+        }
+    }
+
+    /// Notes that a wait has found input.
+    pub(crate) fn set_readable(&self) {
+        self.needs_poll.store(false, Ordering::Relaxed);
+    }
+
     /// Whether there is something to read: input, EOF or an error.
     pub(crate) fn has_input(&self) -> bool {
         self.inner.as_fd().is_some_and(has_input)
@@ -260,7 +402,18 @@ impl SharedStream {
         }
     }
 
-    /// Writes all of the slices, after what a broadcast has left over.
+    /// The messages of the connection's senders; `None` if it has none.
+    pub(crate) fn outbox(&self) -> Option<&Arc<Outbox>> {
+        self.outbox.get()
+    }
+
+    /// As [`outbox`](SharedStream::outbox), which the first call makes.
+    pub(crate) fn outbox_or_new(self: &Arc<Self>, writer: WriterHandle) -> &Arc<Outbox> {
+        self.outbox.get_or_init(|| Arc::new(Outbox::new(Arc::downgrade(self), writer)))
+    }
+
+    /// Writes all of the slices, after what a broadcast has left over, and after the messages of the
+    /// connection's senders.
     pub(crate) fn write_all(
         &self,
         slices: [&[u8]; 2],
@@ -268,7 +421,10 @@ impl SharedStream {
     ) -> io::Result<()> {
         let mut output = self.output.lock();
         output.check()?;
-        let pending = std::mem::take(&mut output.pending);
+        let mut pending = std::mem::take(&mut output.pending);
+        if let Some(outbox) = self.outbox() {
+            outbox.take_into(&mut pending);
+        }
         // Until all of it is written: a `Stream` or a `Wait` may also panic in the middle.
         output.is_broken = true;
         let mut slices = [&pending, slices[0], slices[1]].map(IoSlice::new);
@@ -304,7 +460,9 @@ impl SharedStream {
     #[inline(always)]
     fn write_some(&self, slices: &[IoSlice<'_>], progress: &WriteProgress) -> io::Result<usize> {
         match self.wait.get() {
-            None if progress.may_block() => self.inner.write(slices),
+            None if progress.may_block() => {
+                self.doing(Activity::Writing, || self.inner.write(slices))
+            }
             None => self.inner.try_write(slices),
             Some(wait) => {
                 wait.yield_now();
@@ -319,14 +477,14 @@ impl SharedStream {
     #[inline(never)]
     fn wait_for_room(&self, progress: &mut WriteProgress) -> io::Result<()> {
         let deadline = progress.blocked(&*self.inner)?;
-        let waited = match (self.wait.get(), deadline) {
+        let waited = self.doing(Activity::Writing, || match (self.wait.get(), deadline) {
             (Some(wait), _) => wait.wait(&*self.inner, Interest::Write, deadline),
             // The stream has blocked for the slice.
-            (None, Some(_)) if progress.may_block() => return Ok(()),
+            (None, Some(_)) if progress.may_block() => Ok(()),
             (None, Some(_)) => self.block_until_ready(Interest::Write, deadline),
             // It has a timeout of its own.
-            (None, None) => return Err(io::ErrorKind::TimedOut.into()),
-        };
+            (None, None) => Err(io::ErrorKind::TimedOut.into()),
+        });
         match waited {
             Err(error) if error.kind() == io::ErrorKind::TimedOut && deadline.is_some() => Ok(()),
             waited => waited,
@@ -350,12 +508,8 @@ impl SharedStream {
             // The handler is writing, and may be blocked in it.
             return Ok(Sent { bytes: 0, blocked: true });
         };
-        output.check()?;
-        while !output.pending.is_empty() {
-            match self.try_write(&[IoSlice::new(&output.pending)])? {
-                Some(length) => drop(output.pending.drain(..length)),
-                None => return Ok(Sent { bytes: 0, blocked: true }),
-            }
+        if !self.try_send_pending(&mut output)? {
+            return Ok(Sent { bytes: 0, blocked: true });
         }
         let all = slices.iter().map(|slice| slice.len()).sum();
         let sent = if all == 0 { 0 } else { self.try_write(slices)?.unwrap_or(0) };
@@ -365,6 +519,18 @@ impl SharedStream {
         let rest = rest(sent);
         output.pending.extend_from_slice(rest);
         Ok(Sent { bytes: sent + rest.len(), blocked: true })
+    }
+
+    /// Sends the rest of a broadcast message, if there is one; `false` if there is no room for it.
+    fn try_send_pending(&self, output: &mut Output) -> io::Result<bool> {
+        output.check()?;
+        while !output.pending.is_empty() {
+            match self.try_write(&[IoSlice::new(&output.pending)])? {
+                Some(length) => drop(output.pending.drain(..length)),
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     /// `None` if there is no room.

@@ -1,6 +1,8 @@
 //! [`Stream`], the interface of a connected socket, with its implementation for TCP and Unix
 //! sockets ([`SocketStream`]); and [`Wait`], the way in which a connection waits for its stream.
 
+use std::cell::Cell;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +13,7 @@ use rustix::net::sockopt::Timeout;
 
 use crate::address::{Address, UnixName};
 pub use crate::sys::poll::Interest;
-use crate::sys::poll::has_urgent_mark;
+use crate::sys::poll::{has_urgent_mark, poll_each};
 use crate::sys::socket::{self, Mode};
 
 /// A bidirectional byte stream, on which a [`Connection`](crate::Connection) is built.
@@ -93,6 +95,12 @@ pub trait Stream: Send + Sync + 'static {
     /// An exception is TCP's urgent mark, at which a read ends too: a [`Wait`] must return then. One
     /// by poll(2) does; one by edge-triggered events has to ask for `EPOLLPRI`.
     fn short_read_empties(&self) -> bool {
+        false
+    }
+
+    /// Whether the bytes of this stream are those of its [descriptor](Stream::as_fd), a socket, so that
+    /// splice(2) may carry them. `false`, the default, for a stream that changes them.
+    fn can_splice(&self) -> bool {
         false
     }
 
@@ -200,6 +208,10 @@ impl Stream for SocketStream {
         self.is_tcp
     }
 
+    fn can_splice(&self) -> bool {
+        true
+    }
+
     /// `TCP_QUICKACK` ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)). A peer that
     /// sends small segments waits for the acknowledgement of one before it sends the next (Nagle's
     /// algorithm), and Linux delays the acknowledgement by 40 ms if there is no data to send.
@@ -235,6 +247,18 @@ pub trait Wait: Send + Sync + 'static {
         deadline: Option<Instant>,
     ) -> io::Result<()>;
 
+    /// Waits until one of several streams may be ready, and says so by
+    /// [`set_ready`](WaitSource::set_ready). It may return early, with none. By default the thread
+    /// blocks in [poll(2)].
+    ///
+    /// # Errors
+    /// `TimedOut` if none is ready by `deadline` (`None`: wait for ever).
+    ///
+    /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
+    fn wait_any(&self, sources: &[WaitSource<'_>], deadline: Option<Instant>) -> io::Result<()> {
+        poll_any(sources, None, deadline).map(drop)
+    }
+
     /// Called before each read and each write, so that another connection may run first. Does
     /// nothing by default.
     fn yield_now(&self) {}
@@ -243,6 +267,102 @@ pub trait Wait: Send + Sync + 'static {
     fn sleep(&self, time: Duration) {
         std::thread::sleep(time);
     }
+
+    /// How another stream waits that the same handler uses: an upstream that it connects to. `None`, the
+    /// default: its reads and writes block.
+    fn for_upstream(&self) -> Option<Box<dyn Wait>> {
+        None
+    }
+
+    /// A number by which a mixin may know the stream of this `Wait`, when it is one of several in
+    /// [`wait_any`](Wait::wait_any). `None` by default.
+    fn number(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// One of several streams that a connection waits for ([`Wait::wait_any`]).
+pub struct WaitSource<'a> {
+    stream: &'a dyn Stream,
+    number: Option<u64>,
+    interest: Interest,
+    is_ready: Cell<bool>,
+}
+
+impl<'a> WaitSource<'a> {
+    pub(crate) fn new(
+        stream: &'a dyn Stream,
+        number: Option<u64>,
+        interest: Interest,
+    ) -> WaitSource<'a> {
+        WaitSource { stream, number, interest, is_ready: Cell::new(false) }
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &'a dyn Stream {
+        self.stream
+    }
+
+    /// The [number](Wait::number) of its own `Wait`.
+    pub fn number(&self) -> Option<u64> {
+        self.number
+    }
+
+    /// What it is to be ready for.
+    pub fn interest(&self) -> Interest {
+        self.interest
+    }
+
+    /// Says whether it may be ready.
+    pub fn set_ready(&self, is_ready: bool) {
+        self.is_ready.set(is_ready);
+    }
+
+    /// What [`set_ready`](WaitSource::set_ready) has said; at first it is not.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready.get()
+    }
+}
+
+impl fmt::Debug for WaitSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitSource")
+            .field("interest", &self.interest)
+            .field("is_ready", &self.is_ready())
+            .finish_non_exhaustive()
+    }
+}
+
+/// [`Wait::wait_any`] by poll(2). A readable `other` ends the wait too; returns whether it is.
+pub(crate) fn poll_any(
+    sources: &[WaitSource<'_>],
+    other: Option<BorrowedFd<'_>>,
+    deadline: Option<Instant>,
+) -> io::Result<bool> {
+    for source in sources {
+        // One that cannot be polled is always ready.
+        source.set_ready(source.stream.as_fd().is_none());
+    }
+    let fd = |index: usize| sources.get(index).map_or(other, |source| source.stream.as_fd());
+    let Some(first) = fd(0).filter(|_| !sources.iter().any(WaitSource::is_ready)) else {
+        return Ok(false);
+    };
+    let interest =
+        |index: usize| sources.get(index).map_or(Interest::Read, |source| source.interest);
+    let (mut is_timeout, mut other_is_ready) = (true, false);
+    poll_each(
+        sources.len() + usize::from(other.is_some()),
+        |index| (fd(index).unwrap_or(first), interest(index)),
+        |index| {
+            is_timeout = false;
+            match sources.get(index) {
+                Some(source) => source.set_ready(true),
+                None => other_is_ready = true,
+            }
+        },
+        deadline,
+    )?;
+    if is_timeout { Err(io::ErrorKind::TimedOut.into()) } else { Ok(other_is_ready) }
 }
 
 #[cfg(test)]

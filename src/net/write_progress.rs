@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Stream;
 use crate::config::MinRate;
+use crate::sync::TimeLimit;
 
 /// The limits of one write, and what the peer has taken since it began.
 ///
@@ -17,7 +18,17 @@ pub(crate) struct WriteProgress {
     rate: Option<(MinRate, Instant)>,
     total: WriteTotal,
     stall: Option<Stall>,
-    exceeds_rate: bool,
+    within: Option<TimeLimit>,
+    exceeded: WriteLimit,
+}
+
+/// The limit that a blocked write has exceeded.
+#[derive(Clone, Copy)]
+pub(crate) enum WriteLimit {
+    Timeout,
+    Rate,
+    /// The [`TimeLimit`].
+    Within,
 }
 
 /// What the peer of a connection has taken of all writes, as far as blocked writes have looked.
@@ -46,7 +57,13 @@ impl WriteProgress {
         total: WriteTotal,
     ) -> WriteProgress {
         let rate = rate.map(|rate| (rate, Instant::now()));
-        WriteProgress { timeout, rate, total, stall: None, exceeds_rate: false }
+        let exceeded = WriteLimit::Timeout;
+        WriteProgress { timeout, rate, total, stall: None, within: None, exceeded }
+    }
+
+    /// The same with one more limit.
+    pub(crate) fn within(self, limit: Option<TimeLimit>) -> WriteProgress {
+        WriteProgress { within: limit, ..self }
     }
 
     pub(crate) fn total(&self) -> WriteTotal {
@@ -61,10 +78,10 @@ impl WriteProgress {
 
     /// Whether the stream itself may block in a write, for one slice (`SO_SNDTIMEO`).
     pub(super) fn may_block(&self) -> bool {
-        self.rate.is_none()
+        self.rate.is_none() && self.within.is_none()
     }
 
-    pub(super) fn add_written(&mut self, length: usize) {
+    pub(crate) fn add_written(&mut self, length: usize) {
         self.total.written += length as u64;
         self.stall = None;
     }
@@ -75,7 +92,7 @@ impl WriteProgress {
     /// # Errors
     /// `TimedOut` if a limit is exceeded.
     pub(crate) fn blocked(&mut self, stream: &dyn Stream) -> io::Result<Option<Instant>> {
-        if self.timeout.is_none() && self.rate.is_none() {
+        if self.timeout.is_none() && self.rate.is_none() && self.within.is_none() {
             return Ok(None);
         }
         let now = Instant::now();
@@ -91,18 +108,25 @@ impl WriteProgress {
             let enough_until = self.total.look(unacknowledged, rate, started);
             after(enough_until, rate.grace)
         });
-        let deadline = [rate, write].into_iter().flatten().min();
+        let within = self.within.map(|limit| limit.deadline);
+        let deadline = [rate, write, within].into_iter().flatten().min();
         if deadline.is_some_and(|deadline| deadline <= now) {
-            self.exceeds_rate = rate == deadline;
+            self.exceeded = if rate == deadline {
+                WriteLimit::Rate
+            } else if within == deadline {
+                WriteLimit::Within
+            } else {
+                WriteLimit::Timeout
+            };
             return Err(io::ErrorKind::TimedOut.into());
         }
         let slice = self.timeout.map(|timeout| after(now, WriteProgress::slice(timeout)));
         Ok([deadline, slice].into_iter().flatten().min())
     }
 
-    /// Of two limits, whether it was the rate that `blocked` found exceeded.
-    pub(crate) fn exceeds_rate(&self) -> bool {
-        self.exceeds_rate
+    /// Which limit `blocked` found exceeded.
+    pub(crate) fn exceeded(&self) -> WriteLimit {
+        self.exceeded
     }
 }
 

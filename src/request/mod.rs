@@ -15,6 +15,7 @@ use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::id::ConnectionId;
 use crate::net::{SharedStream, Wait};
 use crate::state::{PeerKey, ServerState};
+use crate::sync::Current;
 #[cfg(feature = "fibers")]
 use crate::sys::prefetch::Span;
 
@@ -95,6 +96,8 @@ pub(crate) trait RequestTask: Send {
 #[must_use = "dropping it closes the connection"]
 pub struct Request {
     task: Box<dyn RequestTask>,
+    /// As what the handler runs.
+    current: Arc<Current>,
     registration: Registration,
 }
 
@@ -106,9 +109,10 @@ impl Request {
     ) -> Request {
         let id = task.id();
         let stream = task.shared_stream().cloned();
-        state.registry.insert(id, task.peer().clone(), peer_key, stream);
+        let current = Arc::<Current>::default();
+        state.registry.insert(id, task.peer().clone(), peer_key, stream, current.clone());
         state.stats().accepted.add_one();
-        Request { task, registration: Registration { state, id } }
+        Request { task, current, registration: Registration { state, id } }
     }
 
     /// This request's number.
@@ -136,8 +140,8 @@ impl Request {
 
     /// Runs the handler, closes the connection, and frees the request's place.
     pub fn finish(self) -> CloseReason {
-        let Request { task, registration } = self;
-        let reason = task.run();
+        let Request { task, current, registration } = self;
+        let reason = current.run(|| task.run());
         drop(registration);
         reason
     }

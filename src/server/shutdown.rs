@@ -36,7 +36,9 @@ const MAX_LOGGED: usize = 20;
 
 fn log_stuck(stuck: &[ConnectionInfo]) {
     for request in stuck.iter().take(MAX_LOGGED) {
-        log::warn!("{} from {} does not end; left behind", request.id, request.peer);
+        let ConnectionInfo { id, peer, activity, activity_time, .. } = request;
+        let seconds = activity_time.as_secs_f64();
+        log::warn!("{id} from {peer} does not end; left behind: it {activity} for {seconds:.1} s");
     }
     if let more @ 1.. = stuck.len().saturating_sub(MAX_LOGGED) {
         log::warn!("nor do {more} more");

@@ -7,10 +7,12 @@ mod peer_key;
 mod rate_limiter;
 mod registry;
 mod rejected;
+mod scripted;
 mod shutdown;
 mod stats;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
@@ -18,12 +20,15 @@ use parking_lot::{Condvar, Mutex};
 use crate::address::Address;
 use crate::config::Settings;
 use crate::id::ConnectionId;
-use crate::sync::SleepFlag;
+use crate::net::outbox::OutboxWriter;
+use crate::primitive::SleepFlag;
+use crate::sync::Current;
 use crate::sys::shared::Shared;
 use crate::sys::waker::{ShutdownSignal, Waker};
 use limits::Limits;
 pub(crate) use registry::Registry;
 use rejected::LingeringRejects;
+use scripted::ScriptedUpstreams;
 use shutdown::Lifecycle;
 use stats::Counters;
 
@@ -40,6 +45,9 @@ pub(crate) struct ServerState {
     pub(crate) limits: Limits,
     pub(crate) registry: Registry,
     pub(crate) rejected: LingeringRejects,
+    pub(crate) outbox_writer: OutboxWriter,
+    /// Empty, but for a connection in memory.
+    pub(crate) scripted: ScriptedUpstreams,
     shared_with_children: Shared<SharedWithChildren>,
     next_id: AtomicU64,
     shutdown_signal: ShutdownSignal,
@@ -50,6 +58,8 @@ pub(crate) struct ServerState {
     lifecycle: Mutex<Lifecycle>,
     /// Notified when serving is over.
     stopped: Condvar,
+    /// Unparked when a stop begins.
+    stop_waiters: Mutex<Vec<Arc<Current>>>,
 }
 
 /// What a forking server shares with its children.
@@ -67,6 +77,8 @@ impl ServerState {
             local_addr,
             registry: Registry::default(),
             rejected: LingeringRejects::default(),
+            outbox_writer: OutboxWriter::default(),
+            scripted: ScriptedUpstreams::default(),
             shared_with_children: Shared::new()?,
             next_id: AtomicU64::new(1),
             shutdown_signal: ShutdownSignal::new()?,
@@ -74,6 +86,7 @@ impl ServerState {
             awaits_release: SleepFlag::default(),
             lifecycle: Mutex::default(),
             stopped: Condvar::new(),
+            stop_waiters: Mutex::default(),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, hash_map};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::iter;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,8 +12,9 @@ use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::id::ConnectionId;
 use crate::net::SharedStream;
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Condvar, Mutex};
+use crate::primitive::atomic::{AtomicUsize, Ordering};
+use crate::primitive::{Condvar, Mutex};
+use crate::sync::{Activity, Current};
 
 #[cfg(all(test, shuttle))]
 mod model;
@@ -27,6 +29,13 @@ pub struct ConnectionInfo {
     pub peer: Address,
     /// How long ago it was accepted.
     pub age: Duration,
+    /// What its handler does now.
+    pub activity: Activity,
+    /// For how long it has been doing that, to about 10 ms; at most `age`.
+    pub activity_time: Duration,
+    /// The addresses of the upstreams that its handler is
+    /// [connected](crate::Connection::connect) to, oldest first.
+    pub upstreams: Vec<Address>,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +65,37 @@ struct Entry {
     since: Instant,
     /// `None` for a datagram.
     stream: Option<Arc<SharedStream>>,
+    /// Connections to others that belong to it.
+    upstreams: Vec<Arc<SharedStream>>,
+    /// What runs its handler.
+    current: Arc<Current>,
     forced: bool,
+}
+
+impl Entry {
+    fn info(&self, id: ConnectionId) -> ConnectionInfo {
+        let age = self.since.elapsed();
+        let streams = self.stream.iter().chain(&self.upstreams).map(|stream| stream.activity());
+        // The handler waits for one thing at a time, or runs since the last wait has ended.
+        let (activity, time) = (iter::once(self.current.activity()).chain(streams))
+            .min_by_key(|(activity, time)| (*activity == Activity::Running, *time))
+            .unwrap_or_default();
+        ConnectionInfo {
+            id,
+            peer: self.peer.clone(),
+            age,
+            activity,
+            activity_time: time.min(age),
+            upstreams: self.upstreams.iter().map(|stream| stream.peer().clone()).collect(),
+        }
+    }
+
+    fn close(&self, how: Shutdown) {
+        close(self.stream.as_ref(), how);
+        if how == Shutdown::Both {
+            self.upstreams.iter().for_each(|upstream| close(Some(upstream), how));
+        }
+    }
 }
 
 /// Fibonacci hashing, for unique ids that the server assigns: it needs no resistance to collisions
@@ -104,6 +143,7 @@ impl Registry {
         peer: Address,
         peer_key: Option<PeerKey>,
         stream: Option<Arc<SharedStream>>,
+        current: Arc<Current>,
     ) {
         let mut inner = self.inner.lock();
         if inner.draining {
@@ -112,7 +152,8 @@ impl Registry {
         if let Some(peer_key) = peer_key {
             *inner.peer_counts.entry(peer_key).or_default() += 1;
         }
-        let entry = Entry { peer, peer_key, since: Instant::now(), stream, forced: false };
+        let (since, upstreams) = (Instant::now(), Vec::new());
+        let entry = Entry { peer, peer_key, since, stream, upstreams, current, forced: false };
         inner.connections.insert(id, entry);
     }
 
@@ -145,25 +186,34 @@ impl Registry {
 
     pub(crate) fn snapshot(&self) -> Vec<ConnectionInfo> {
         let inner = self.inner.lock();
-        let mut all: Vec<_> = (inner.connections.iter())
-            .map(|(id, entry)| ConnectionInfo {
-                id: *id,
-                peer: entry.peer.clone(),
-                age: entry.since.elapsed(),
-            })
-            .collect();
+        let mut all: Vec<_> =
+            (inner.connections.iter()).map(|(id, entry)| entry.info(*id)).collect();
         drop(inner);
         all.sort_unstable_by_key(|connection| connection.id);
         all
     }
 
-    /// Shuts one connection down. Whether there was a connection of this id.
+    /// Shuts one connection down, and its upstreams. Whether there was a connection of this id.
     pub(crate) fn disconnect(&self, id: ConnectionId) -> bool {
         let inner = self.inner.lock();
-        let stream = inner.connections.get(&id).and_then(|entry| entry.stream.clone());
-        drop(inner);
-        close(stream.as_ref(), Shutdown::Both);
-        stream.is_some()
+        let entry = inner.connections.get(&id).filter(|entry| entry.stream.is_some());
+        entry.inspect(|entry| entry.close(Shutdown::Both)).is_some()
+    }
+
+    /// A connection to another server that belongs to a request: it ends with the request.
+    pub(crate) fn add_upstream(&self, id: ConnectionId, upstream: Arc<SharedStream>) {
+        if let Some(entry) = self.inner.lock().connections.get_mut(&id) {
+            if entry.forced {
+                close(Some(&upstream), Shutdown::Both);
+            }
+            entry.upstreams.push(upstream);
+        }
+    }
+
+    pub(crate) fn remove_upstream(&self, id: ConnectionId, upstream: &Arc<SharedStream>) {
+        if let Some(entry) = self.inner.lock().connections.get_mut(&id) {
+            entry.upstreams.retain(|other| !Arc::ptr_eq(other, upstream));
+        }
     }
 
     /// Begins a stop: every handler reads EOF behind what was received.
@@ -171,16 +221,19 @@ impl Registry {
         let mut inner = self.inner.lock();
         if !std::mem::replace(&mut inner.draining, true) {
             for entry in inner.connections.values() {
-                close(entry.stream.as_ref(), Shutdown::Read);
+                entry.close(Shutdown::Read);
             }
         }
     }
 
-    /// Near the end of a stop: shuts down the connections that are left.
+    /// Near the end of a stop: shuts down the connections that are left, and ends all other waits of
+    /// their handlers.
     pub(crate) fn force(&self) {
         for entry in self.inner.lock().connections.values_mut() {
             entry.forced = true;
-            close(entry.stream.as_ref(), Shutdown::Both);
+            // First, so that a wait which ends by the shutdown is known to have been interrupted.
+            entry.current.interrupt();
+            entry.close(Shutdown::Both);
         }
     }
 

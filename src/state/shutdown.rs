@@ -5,11 +5,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{ConnectionInfo, ServerState};
 use crate::error::{Error, Result};
+use crate::sync::{Current, Waitable};
 
 /// What a stop did to the connections, or to the children of a forking server, that were there when
 /// it began.
@@ -167,6 +169,7 @@ impl ServerState {
         let schedule = StopSchedule::after(self.settings.stop_timeout);
         self.lifecycle.lock().schedule.get_or_insert(schedule);
         self.registry.drain();
+        self.stop_waiters.lock().iter().for_each(|waiter| waiter.unpark());
     }
 
     pub(crate) fn schedule(&self) -> StopSchedule {
@@ -194,5 +197,22 @@ impl ServerState {
         let (drained, forced) = self.registry.drained_and_forced();
         let killed = self.lifecycle.lock().killed.clone();
         StopReport { drained, forced, killed, stuck: self.registry.snapshot() }
+    }
+}
+
+/// For the stop.
+impl Waitable for ServerState {
+    fn is_ready(&self) -> bool {
+        self.is_stopping()
+    }
+
+    fn add_waiter(&self, waiter: &Arc<Current>) {
+        self.stop_waiters.lock().push(waiter.clone());
+    }
+
+    fn remove_waiter(&self, waiter: &Arc<Current>) {
+        let mut waiters = self.stop_waiters.lock();
+        let position = waiters.iter().position(|other| Arc::ptr_eq(other, waiter));
+        position.map(|position| waiters.swap_remove(position));
     }
 }

@@ -52,6 +52,8 @@ counters! {
     too_slow,
     /// Requests that ended with [`CloseReason::WriteTimeout`].
     write_timeout,
+    /// Requests that ended with [`CloseReason::Timeout`].
+    timeout,
     /// Requests that ended with [`CloseReason::Limit`].
     limit,
     /// Requests that ended with [`CloseReason::Stopped`].
@@ -69,6 +71,10 @@ counters! {
     /// Datagrams dropped because they were longer than
     /// [`max_packet_size`](crate::Builder::max_packet_size).
     truncated,
+    /// [Upstreams](crate::Connection::connect) connected to.
+    upstreams,
+    /// Upstreams that could not be connected to.
+    upstream_errors,
     /// Failures of accepting that concern the system, not one connection.
     accept_errors,
 }
@@ -104,6 +110,7 @@ reasons! {
     MessageTimeout => message_timeout,
     TooSlow => too_slow,
     WriteTimeout => write_timeout,
+    Timeout => timeout,
     Limit => limit,
     Denied => denied,
     Stopped => stopped,

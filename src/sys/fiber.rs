@@ -3,7 +3,6 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::fmt;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -11,6 +10,7 @@ use std::sync::mpsc::{self, TryRecvError};
 
 use corosensei::{Coroutine, Yielder};
 
+pub(crate) use super::job::Job;
 use super::prefetch::Span;
 use super::stack::{Bounds, Stack};
 
@@ -43,7 +43,7 @@ impl Fiber {
             let _ = catch_unwind(AssertUnwindSafe(run));
             YIELDER.set(ptr::null());
         });
-        Fiber { coroutine: ManuallyDrop::new(coroutine), top: 0, bounds }
+        Fiber { coroutine: ManuallyDrop::new(coroutine), top: bounds.base(), bounds }
     }
 
     /// Runs the fiber until it suspends itself or ends; returns whether it has ended.
@@ -97,25 +97,6 @@ pub(crate) fn suspend() {
         TOP.set(&raw const yielder as usize);
         yielder.suspend(());
         YIELDER.set(yielder);
-    }
-}
-
-/// A function to be called once, on another thread.
-pub(crate) struct Job(Box<dyn FnOnce() + Send>);
-
-impl Job {
-    pub(crate) fn new(call: impl FnOnce() + Send + 'static) -> Job {
-        Job(Box::new(call))
-    }
-
-    pub(crate) fn run(self) {
-        (self.0)();
-    }
-}
-
-impl fmt::Debug for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Job")
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
 
+use std::array;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -42,9 +43,34 @@ pub(crate) fn poll_all(
     wanted: &[(BorrowedFd<'_>, Interest)],
     deadline: Option<Instant>,
 ) -> io::Result<Vec<bool>> {
-    let mut fds: Vec<PollFd<'_>> = wanted.iter().map(poll_fd).collect();
-    sleep(&mut fds, deadline)?;
-    Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
+    let mut ready = vec![false; wanted.len()];
+    poll_each(wanted.len(), |index| wanted[index], |index| ready[index] = true, deadline)?;
+    Ok(ready)
+}
+
+/// How many descriptors [`poll_each`] waits for without allocating.
+const FEW: usize = 16;
+
+/// As [`poll`], for `count` descriptors, one at least, of which `wanted` is called with the index.
+/// `on_ready` is called with the indices of those that are ready.
+pub(crate) fn poll_each<'fd>(
+    count: usize,
+    wanted: impl Fn(usize) -> (BorrowedFd<'fd>, Interest),
+    on_ready: impl FnMut(usize),
+    deadline: Option<Instant>,
+) -> io::Result<()> {
+    let poll_fd = |index| poll_fd(&wanted(index));
+    let (mut few, mut many);
+    let fds: &mut [PollFd<'fd>] = if count <= FEW {
+        few = array::from_fn::<_, FEW, _>(|index| poll_fd(index.min(count - 1)));
+        &mut few[..count]
+    } else {
+        many = (0..count).map(poll_fd).collect::<Vec<_>>();
+        &mut many
+    };
+    sleep(fds, deadline)?;
+    (0..count).filter(|index| !fds[*index].revents().is_empty()).for_each(on_ready);
+    Ok(())
 }
 
 /// Whether both directions of a socket are closed (`POLLHUP`).

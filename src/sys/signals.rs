@@ -90,6 +90,18 @@ pub(crate) fn drain_on_signals(connection: Option<BorrowedFd<'_>>) {
     }
 }
 
+/// Whether a write to a closed pipe or socket ends this process: Rust's `main` has `SIGPIPE` ignored, the
+/// `main` of another language may not.
+pub(crate) fn sigpipe_kills() -> bool {
+    // SAFETY: zeros are valid values for a `sigaction`, as above. The call gets a pointer to a local one
+    // that lives during the call, and changes no action.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGPIPE, std::ptr::null(), &mut action);
+        action.sa_sigaction == libc::SIG_DFL
+    }
+}
+
 /// Has the kernel keep the exit status of each child until it is waited for. With `SIGCHLD` ignored,
 /// which a process inherits, or with `SA_NOCLDWAIT`, it would reap children by itself
 /// ([sigaction(2)](https://man7.org/linux/man-pages/man2/sigaction.2.html)). A handler for the signal

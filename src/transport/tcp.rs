@@ -3,17 +3,16 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
 
 use rustix::net::sockopt::Timeout;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Transport;
 use crate::address::{Address, Endpoint, Scheme};
 use crate::config::TransportOptions;
 use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
-use crate::net::SocketStream;
+use crate::net::{SocketStream, set_tcp_options};
 use crate::request::IncomingStream;
 use crate::sys::socket::{accept_queue_length, set_timeout};
 
@@ -50,19 +49,7 @@ impl Transport for Tcp {
     /// they cost no system call for each connection.
     fn prepare(&self, options: &TransportOptions) -> io::Result<()> {
         self.0.set_nonblocking(true)?;
-        let socket = SockRef::from(&self.0);
-        socket.set_tcp_nodelay(options.nodelay)?;
-        socket.set_keepalive(options.keepalive.is_some())?;
-        if let Some(keepalive) = options.keepalive {
-            let options = TcpKeepalive::new()
-                .with_time(in_range(keepalive.idle, SECOND, MAX_KEEPALIVE))
-                .with_interval(in_range(keepalive.interval, SECOND, MAX_KEEPALIVE))
-                .with_retries(keepalive.probes.clamp(1, MAX_PROBES));
-            socket.set_tcp_keepalive(&options)?;
-        }
-        let user_timeout = options.user_timeout;
-        let user_timeout = user_timeout.map(|time| in_range(time, MILLISECOND, MAX_USER_TIMEOUT));
-        socket.set_tcp_user_timeout(user_timeout)?;
+        set_tcp_options(self.as_fd(), options)?;
         set_timeout(self.as_fd(), Timeout::Recv, options.read_timeout)?;
         set_timeout(self.as_fd(), Timeout::Send, options.write_timeout)
     }
@@ -82,27 +69,6 @@ impl Transport for Tcp {
     fn max_queued(&self) -> Option<usize> {
         accept_queue_length(self.as_fd()).ok()
     }
-}
-
-const SECOND: Duration = Duration::from_secs(1);
-const MILLISECOND: Duration = Duration::from_millis(1);
-
-/// The most that `TCP_KEEPIDLE` and `TCP_KEEPINTVL` allow, which are whole seconds from one on: other
-/// values are errors (`include/net/tcp.h` of Linux, `MAX_TCP_KEEPIDLE`).
-const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
-
-/// The most probes that `TCP_KEEPCNT` allows.
-const MAX_PROBES: u32 = 127;
-
-/// The most that `TCP_USER_TIMEOUT` allows, a signed number of milliseconds, of which zero is no
-/// timeout: almost 25 days.
-const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
-
-/// The time in whole units, rounded up: from one unit on, and at most `max`.
-fn in_range(time: Duration, unit: Duration, max: Duration) -> Duration {
-    let units = time.clamp(unit, max).as_nanos().div_ceil(unit.as_nanos());
-    // At most as many as `max` has, which is an `i32`.
-    unit * units as u32
 }
 
 /// Binds to the first address of the endpoint for which that succeeds. If all fail, the error is
@@ -144,6 +110,10 @@ pub(super) fn ip_socket(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use socket2::SockRef;
+
     use super::*;
     use crate::config::Keepalive;
 
@@ -177,9 +147,13 @@ mod tests {
         let (second, longest) = (Duration::from_secs(1), Duration::from_secs(32_767));
         let days_24 = Duration::from_millis(2_147_483_647);
         for (time, probes, expected) in [
-            (Duration::ZERO, 0, (second, second, 1, MILLISECOND)),
+            (Duration::ZERO, 0, (second, second, 1, Duration::from_millis(1))),
             (Duration::from_micros(500_500), 1, (second, second, 1, Duration::from_millis(501))),
-            (Duration::from_millis(1500), 127, (2 * second, 2 * second, 127, 1500 * MILLISECOND)),
+            (
+                Duration::from_millis(1500),
+                127,
+                (2 * second, 2 * second, 127, Duration::from_millis(1500)),
+            ),
             (12 * 3600 * second, 200, (longest, longest, 127, 12 * 3600 * second)),
             (30 * 24 * 3600 * second, 128, (longest, longest, 127, days_24)),
             (Duration::MAX, u32::MAX, (longest, longest, 127, days_24)),

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use super::Transport;
 use super::socket_file::{self, SocketFile};
@@ -88,21 +88,7 @@ impl Transport for UnixStream {
 
 fn listen(name: &UnixName, backlog: u32) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    socket.bind(&to_sockaddr(name)?)?;
+    socket.bind(&name.to_sockaddr()?)?;
     socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
     Ok(socket.into())
-}
-
-fn to_sockaddr(name: &UnixName) -> io::Result<SockAddr> {
-    match name {
-        UnixName::Path(path) => SockAddr::unix(path),
-        UnixName::Abstract(name) => {
-            use std::os::unix::ffi::OsStrExt;
-            let with_nul = [b"\0", name.as_slice()].concat();
-            SockAddr::unix(std::ffi::OsStr::from_bytes(&with_nul))
-        }
-        UnixName::Unnamed => {
-            name.socket_addr().map(|_| unreachable!("an unnamed socket has no address"))
-        }
-    }
 }

@@ -26,11 +26,13 @@ pub(crate) const TESTS: &[Test] = tests![
     a_stop_ends_all_threads,
     stacks_are_given_back_after_many_connections,
     a_handler_that_blocks_its_worker_is_logged_once_and_one_that_waits_is_not,
+    the_warning_says_what_the_handler_does,
     a_fiber_has_room_for_a_panic_and_its_backtrace,
     a_fiber_that_overflows_its_stack_ends_the_process_with_a_message,
     the_stack_overflow_of_a_thread_is_reported_as_without_fibers,
     a_bad_access_ends_the_process_as_without_fibers,
     a_connection_without_memory_for_a_stack_is_refused,
+    a_part_without_memory_for_a_stack_is_an_error,
     offloaded_work_that_no_thread_can_be_started_for_runs_in_place,
     without_descriptors_connections_wait_until_some_are_free,
 ];
@@ -178,6 +180,24 @@ fn a_handler_that_blocks_its_worker_is_logged_once_and_one_that_waits_is_not() {
     assert_eq!(server.stop().logged(""), 0);
 }
 
+fn the_warning_says_what_the_handler_does() {
+    let server = ServerProcess::start("watchful", "");
+    for (command, expected) in [
+        ("compute", "computes"),
+        ("std sleep", "is in the system call clock_nanosleep"),
+        ("read a pipe", "is in the system call read"),
+        ("block", "waits for a lock or a condition variable (futex)"),
+    ] {
+        let client = server.client();
+        (&client).write_all(format!("{command}\n").as_bytes()).unwrap();
+        let warning = server.error_line();
+        assert!(warning.contains(expected), "{command}: {warning}");
+    }
+    // On the other worker, if not on both.
+    wait_until("a worker is free", || ask(&server.client(), "release") == "release");
+    assert_eq!(server.stop().logged(""), 0);
+}
+
 // Stack overflows, and other faults.
 
 fn a_fiber_has_room_for_a_panic_and_its_backtrace() {
@@ -236,6 +256,20 @@ fn a_connection_without_memory_for_a_stack_is_refused() {
     lift_limit(&server, Resource::As, own);
     assert_eq!(ask(&server.client(), "hello"), "hello");
     assert_eq!(server.stop().logged("refusing 127.0.0.1"), 5);
+}
+
+fn a_part_without_memory_for_a_stack_is_an_error() {
+    const STACK: usize = 256 * 1024 * 1024;
+    let server = ServerProcess::start("stacks", &STACK.to_string());
+    let client = server.client();
+    assert_eq!(ask(&client, "hello"), "hello");
+    let kilobytes: usize = status_of(server.pid(), "VmSize").parse().unwrap();
+    let own = set_limit(&server, Resource::As, 1024 * kilobytes + STACK / 2);
+    let answer = ask(&client, "part");
+    assert!(answer.starts_with("cannot start a part of a request"), "{answer}");
+    lift_limit(&server, Resource::As, own);
+    assert_eq!(ask(&client, "part"), "done");
+    assert_eq!(server.stop().logged(""), 0);
 }
 
 fn offloaded_work_that_no_thread_can_be_started_for_runs_in_place() {
@@ -325,10 +359,10 @@ fn commands() -> impl StreamRequestHandler {
             "add" => add(connection)?,
             "thread" => writeln!(connection, "{here:?}")?,
             "where?" => {
-                let is_here = Fibers::offload(|| thread::current().id() == here);
+                let is_here = Fibers::offload(|| thread::current().id() == here)?;
                 // The message that the work is done, if it comes late, does not end the sleep.
                 let (began, time) = (Instant::now(), Duration::from_millis(1));
-                Fibers::sleep(time);
+                Fibers::sleep(time)?;
                 assert!(began.elapsed() >= time, "{:?}", began.elapsed());
                 writeln!(connection, "{}", if is_here { "here" } else { "elsewhere" })?;
             }
@@ -337,14 +371,32 @@ fn commands() -> impl StreamRequestHandler {
                 connection.flush()?;
                 match line {
                     "block" => gate.pass(),
-                    "offload" => Fibers::offload(|| gate.pass()),
+                    "offload" => Fibers::offload(|| gate.pass())?,
                     _ => {
                         while !gate.is_open() {
-                            Fibers::sleep(Duration::from_millis(1));
+                            Fibers::sleep(Duration::from_millis(1))?;
                         }
                     }
                 }
                 writeln!(connection, "released")?;
+            }
+            "compute" => {
+                let began = Instant::now();
+                while began.elapsed() < 4 * SLOW {}
+            }
+            "std sleep" => thread::sleep(4 * SLOW),
+            "read a pipe" => {
+                let (reader, writer) = rustix::pipe::pipe()?;
+                thread::spawn(move || {
+                    thread::sleep(4 * SLOW);
+                    drop(writer);
+                });
+                rustix::io::read(reader, &mut [0])?;
+            }
+            "part" => {
+                let part = connection
+                    .scope(|scope| scope.spawn(|| "done")?.join().map_err(|_| Error::Stopped));
+                writeln!(connection, "{}", part.unwrap_or_else(|error| error.to_string().leak()))?;
             }
             "panic" => panic!("as it should"),
             "recurse" => _ = recurse(0),

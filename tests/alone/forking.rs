@@ -37,6 +37,7 @@ pub(crate) const TESTS: &[Test] = tests![
     a_request_that_verify_request_refuses_costs_no_child,
     a_big_write_is_complete_although_signals_keep_arriving,
     a_boxed_mixin_may_fork,
+    a_child_has_senders_and_halves_on_its_own_threads,
 ];
 
 pub(crate) const PARTS: &[Part] = &[
@@ -48,6 +49,7 @@ pub(crate) const PARTS: &[Part] = &[
     ("disconnect", serve_with_disconnect),
     ("boxed", serve_boxed),
     ("big-write", serve_big_write),
+    ("sender", serve_with_sender),
 ];
 
 fn four_transports_serve_three_clients_each_beside_other_children() {
@@ -276,6 +278,52 @@ fn a_boxed_mixin_may_fork() {
 }
 
 // The servers.
+
+fn a_child_has_senders_and_halves_on_its_own_threads() {
+    let server = ServerProcess::start("sender", "");
+    let clients = [(); 3].map(|()| server.client());
+    for client in &clients {
+        assert_eq!(line_of(client), "pushed");
+        assert_eq!(ask(client, "asked"), "asked");
+    }
+    for client in clients {
+        client.shutdown(Shutdown::Write).unwrap();
+        let rest = String::from_utf8(rest_of(client)).unwrap();
+        let mut expected = String::new();
+        (0..1000).for_each(|count| expected += &format!("{count} {}\n", "x".repeat(1000)));
+        assert_eq!(rest, expected);
+    }
+    assert_eq!(server.stop().count("failed"), 0);
+}
+
+/// Sends from another thread, and at the end much from its own.
+fn serve_with_sender(_: &str) {
+    let handler = handler_fn(|connection| {
+        let sender = connection.sender(4 * 1024 * 1024)?;
+        let pushing = sender.clone();
+        thread::spawn(move || pushing.send("pushed\n")).join().unwrap()?;
+        let (mut reader, mut writer) = connection.split();
+        let (lines, received) = mpsc::channel::<String>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for line in received {
+                    writer.write_all(line.as_bytes()).unwrap();
+                    writer.flush().unwrap();
+                }
+            });
+            let mut line = String::new();
+            while reader.read_line(&mut line).unwrap() > 0 {
+                lines.send(std::mem::take(&mut line)).unwrap();
+            }
+            drop(lines);
+        });
+        for count in 0..1000 {
+            sender.send(format!("{count} {}\n", "x".repeat(1000)))?;
+        }
+        Ok(())
+    });
+    serve(tcp_builder(40).bind("127.0.0.1:0", handler).unwrap());
+}
 
 fn serve_matrix(address: &str) {
     let bystanders = Bystanders::start();

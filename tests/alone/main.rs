@@ -16,6 +16,7 @@ mod good_clients;
 mod harness;
 mod hostile;
 mod inheritance;
+mod relaying;
 mod scarcity;
 mod server_limits;
 mod slow_clients;
@@ -41,6 +42,9 @@ const TESTS: &[&[Test]] = &[
     forking::TESTS,
     children::TESTS,
     inheritance::TESTS,
+    relaying::TESTS,
+    #[cfg(feature = "fibers")]
+    relaying::FIBER_TESTS,
     scarcity::TESTS,
     server_limits::TESTS,
     #[cfg(feature = "fibers")]
@@ -55,6 +59,7 @@ const PARTS: &[&[Part]] = &[
     forking::PARTS,
     children::PARTS,
     inheritance::PARTS,
+    relaying::PARTS,
     scarcity::PARTS,
     server_limits::PARTS,
     stopped_process::PARTS,

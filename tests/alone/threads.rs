@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,14 @@ use socketserver::*;
 use crate::harness::{Test, tests};
 use crate::support::clients::{ask, echoes, line_of, tcp};
 use crate::support::servers::{serve, serve_with};
-use crate::support::system::{raise_descriptor_limit, serving_threads};
-use crate::support::{TIMEOUT, wait_until};
+use crate::support::system::{raise_descriptor_limit, serving_threads, threads_named};
+use crate::support::{TIMEOUT, next, wait_until};
 
 pub(crate) const TESTS: &[Test] = tests![
     finished_threads_are_not_kept,
     an_idle_thread_serves_the_next_client_and_ends_after_its_idle_time,
     five_thousand_idle_connections_are_drained_at_once,
+    all_senders_of_a_server_share_one_thread_which_ends_with_it,
 ];
 
 fn finished_threads_are_not_kept() {
@@ -67,4 +69,26 @@ fn five_thousand_idle_connections_are_drained_at_once() {
     // It takes half a second on an idle machine, without optimization.
     assert!(took < TIMEOUT * 2 / 3, "{took:?}");
     wait_until("all threads have ended", || serving_threads() == 0);
+}
+
+fn all_senders_of_a_server_share_one_thread_which_ends_with_it() {
+    let (senders, received) = mpsc::channel();
+    let server = serve(handler_fn(move |connection| {
+        senders.send(connection.sender(1_000_000)?)?;
+        Ok(connection.read_line(&mut String::new()).map(drop)?)
+    }));
+    let clients: Vec<_> = (0..20).map(|_| tcp(server.local_addr())).collect();
+    let senders: Vec<_> = clients.iter().map(|_| next(&received)).collect();
+    for sender in &senders {
+        sender.send("hello\n").unwrap();
+    }
+    for client in &clients {
+        assert_eq!(line_of(client), "hello");
+    }
+    assert_eq!(threads_named("sender"), 1);
+    drop(clients);
+    server.stop(TIMEOUT);
+    // The senders are still there.
+    wait_until("the thread has ended", || threads_named("sender") == 0);
+    drop(senders);
 }

@@ -51,8 +51,8 @@ fn the_auto_traits_of_public_types() {
         // These hold an `io::Error`, a trait object of the program's, or a channel or lock that a
         // panic may leave in any state.
         BaseServer, Broadcast, Connection, DatagramRequest, Error, Forking, HandlerError,
-        InMemoryConnection, InMemoryDatagram, IncomingStream, Member, RunningServer, ServerHandle,
-        Server<Tcp, Threading>, Server<Udp, Sequential>, Threading: ["Send", "Sync"];
+        InMemoryConnection, InMemoryDatagram, IncomingStream, Member, Reader<'static>, RunningServer, Sender, ServerHandle,
+        Server<Tcp, Threading>, Server<Udp, Sequential>, Threading, Writer<'static>: ["Send", "Sync"];
         Builder<Tcp, Threading>, NextRequest, Request: ["Send"];
     }
     #[cfg(feature = "fibers")]

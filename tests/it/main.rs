@@ -6,17 +6,26 @@ mod broadcast;
 mod close_reasons;
 mod closing;
 mod datagrams;
+mod every_server;
 mod extremes;
 #[cfg(feature = "fibers")]
 mod fibers;
 mod idle_acceptors;
 mod lifecycle;
 mod limits;
+mod mixins;
+mod scope;
 mod scripted_stream;
+mod select;
+mod sender;
+mod split;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod sync;
 mod tied_buffers;
 mod timeouts;
 mod transports;
+mod upstream;
 mod urgent_data;
+mod within;

@@ -1,9 +1,10 @@
 //! What the example servers answer. The chats are in `chat.rs` and `named_chat.rs`.
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 
+use jiff::civil::DateTime;
 use rustix::process::Signal;
 
 use crate::examples::{MIXINS, frame, sum_frame, without_time};
@@ -25,6 +26,8 @@ pub(crate) const TESTS: &[Test] = tests![
     framed_adds_up,
     framed_refuses_frames_that_are_too_long_or_no_numbers,
     embed_reports_its_progress_and_stops,
+    ticker_pushes_the_time_and_answers_meanwhile,
+    store_answers_and_wakes_those_that_wait_for_a_key,
     many_clients_at_a_time_each_get_their_own_answers,
 ];
 
@@ -252,6 +255,59 @@ fn embed_reports_its_progress_and_stops() {
             assert_eq!(last.lines().count(), 1);
             assert!(!path.exists());
         }
+    }
+}
+
+fn ticker_pushes_the_time_and_answers_meanwhile() {
+    for mixin in ["threading", "fibers"] {
+        let server =
+            Server::start("ticker", "127.0.0.1:0", &["--mixin", mixin, "--interval", "0.02"]);
+        let clients = [(); 3].map(|()| tcp(server.endpoint()));
+        let is_tick = |line: &str| DateTime::strptime("%a %b %e %H:%M:%S %Y", line).is_ok();
+        for client in &clients {
+            (0..3).for_each(|_| assert!(is_tick(&line_of(client))));
+        }
+        let answer = |mut client: &TcpStream, line: &str| {
+            client.write_all(line.as_bytes()).unwrap();
+            std::iter::repeat_with(|| line_of(client)).find(|line| !is_tick(line)).unwrap()
+        };
+        assert_eq!(answer(&clients[0], "clients\n"), "3 clients");
+        assert_eq!(answer(&clients[1], "time\n"), "clients?");
+        let [_gone, _too, last] = clients;
+        drop((_gone, _too));
+        wait_until("the others have left", || answer(&last, "clients\n") == "1 clients");
+        server.stop();
+        rest_of(last);
+    }
+}
+
+fn store_answers_and_wakes_those_that_wait_for_a_key() {
+    for mixin in ["threading", "fibers"] {
+        let server = Server::start("store", "127.0.0.1:0", &["--mixin", mixin]);
+        let waiting = [(); 3].map(|()| tcp(server.endpoint()));
+        for mut client in &waiting {
+            client.write_all(b"WAIT colour\n").unwrap();
+        }
+        let client = tcp(server.endpoint());
+        for (line, answer) in [
+            ("GET colour", "NONE"),
+            ("SET other a b  c", "OK"),
+            ("GET other", "a b  c"),
+            ("DEL other", "OK"),
+            ("DEL other", "NONE"),
+            ("GET", "ERROR: SET KEY VALUE, GET KEY, DEL KEY or WAIT KEY"),
+            ("SET colour red", "OK"),
+            ("WAIT colour", "red"),
+        ] {
+            assert_eq!(ask(&client, line), answer, "{line}");
+        }
+        for client in &waiting {
+            assert_eq!(line_of(client), "red");
+        }
+        // A stop ends a wait for what does not come.
+        (&client).write_all(b"WAIT never\n").unwrap();
+        server.stop();
+        assert_eq!(rest_of(client), b"NONE\n");
     }
 }
 

@@ -29,7 +29,7 @@ fn help_lists_the_flags() {
         for word in ["--listen", "--mixin", "--stop-timeout", "--help", "sequential", default] {
             assert!(ended.text().contains(word), "{name}, {word}: {}", ended.text());
         }
-        let forks = !["chat", "named_chat", "embed"].contains(&name);
+        let forks = !["chat", "named_chat", "ticker", "store", "embed"].contains(&name);
         assert_eq!(ended.text().contains("forking"), forks, "{name}");
         assert_eq!(ended.text().contains("--greeting"), name == "chat", "{name}");
     }
@@ -67,7 +67,7 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
         fails(name, &["--listen", "two\nlines"], 2, &[r"two\nlines"]);
     }
     fails("chat", &["--greeting"], 2, &["--greeting"]);
-    for name in ["chat", "named_chat", "embed"] {
+    for name in ["chat", "named_chat", "ticker", "store", "embed"] {
         fails(name, &["--mixin", "forking"], 2, &["--mixin forking", "share"]);
     }
 }

@@ -5,7 +5,7 @@ use jiff::civil::DateTime;
 pub(crate) const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
 
 /// The example servers, with their default addresses.
-pub(crate) const SERVERS: [(&str, &str); 8] = [
+pub(crate) const SERVERS: [(&str, &str); 10] = [
     ("hello", "127.0.0.1:2525"),
     ("echo", "127.0.0.1:23000"),
     ("chat", "127.0.0.1:2626"),
@@ -13,6 +13,8 @@ pub(crate) const SERVERS: [(&str, &str); 8] = [
     ("greeter", "127.0.0.1:9999"),
     ("timestamp", "127.0.0.1:21568"),
     ("framed", "127.0.0.1:21569"),
+    ("ticker", "127.0.0.1:2627"),
+    ("store", "127.0.0.1:21570"),
     ("embed", "unix:@socketserver-embed"),
 ];
 

@@ -8,6 +8,7 @@ mod clients;
 mod command_line;
 mod datagram_loops;
 mod examples;
+mod gateway;
 #[path = "../support/harness.rs"]
 mod harness;
 mod members;
@@ -37,6 +38,7 @@ const TESTS: &[&[Test]] = &[
     clients::TESTS,
     terminal::TESTS,
     outside_clients::TESTS,
+    gateway::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{self, UnixDatagram, UnixStream};
 use std::time::Duration;
@@ -203,6 +204,15 @@ impl Client {
             Client::Tcp(stream) => stream.shutdown(how).unwrap(),
             Client::Unix(stream) => stream.shutdown(how).unwrap(),
         }
+    }
+
+    /// Another handle of its socket, for a thread.
+    pub(crate) fn file(&self) -> std::fs::File {
+        let socket = match self {
+            Client::Tcp(stream) => OwnedFd::from(stream.try_clone().unwrap()),
+            Client::Unix(stream) => OwnedFd::from(stream.try_clone().unwrap()),
+        };
+        socket.into()
     }
 
     /// Sends all of this.

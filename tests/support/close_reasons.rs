@@ -93,7 +93,7 @@ pub(crate) fn is_counted(server: &ServerHandle, reasons: &[CloseReason]) {
 }
 
 /// Each reason with its counter.
-pub(crate) fn by_reason(stats: &Stats) -> [(CloseReason, u64); 13] {
+pub(crate) fn by_reason(stats: &Stats) -> [(CloseReason, u64); 14] {
     [
         (CloseReason::Completed, stats.completed),
         (CloseReason::Eof, stats.eof),
@@ -103,6 +103,7 @@ pub(crate) fn by_reason(stats: &Stats) -> [(CloseReason, u64); 13] {
         (CloseReason::MessageTimeout, stats.message_timeout),
         (CloseReason::TooSlow, stats.too_slow),
         (CloseReason::WriteTimeout, stats.write_timeout),
+        (CloseReason::Timeout, stats.timeout),
         (CloseReason::Limit, stats.limit),
         (CloseReason::Denied, stats.denied),
         (CloseReason::Stopped, stats.stopped),

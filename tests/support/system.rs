@@ -10,10 +10,14 @@ use rustix::thread::{
 
 /// The number of threads of this process that serve, by their name.
 pub(crate) fn serving_threads() -> usize {
+    threads_named("socketserver")
+}
+
+pub(crate) fn threads_named(expected: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names =
         tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.filter(|name| name.trim_end() == "socketserver").count()
+    names.filter(|name| name.trim_end() == expected).count()
 }
 
 /// The number of open descriptors of this process.

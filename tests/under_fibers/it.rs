@@ -16,8 +16,14 @@ mod extremes;
 mod lifecycle;
 #[path = "../it/limits.rs"]
 mod limits;
+#[path = "../it/mixins.rs"]
+mod mixins;
+#[path = "../it/scope.rs"]
+mod scope;
 #[path = "../it/scripted_stream.rs"]
 mod scripted_stream;
+#[path = "../it/select.rs"]
+mod select;
 #[path = "../it/streams.rs"]
 mod streams;
 #[path = "../support/mod.rs"]

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::sync::atomic::AtomicBool;
-use crate::sync::model::check_all;
-use crate::sync::thread;
+use crate::primitive::atomic::AtomicBool;
+use crate::primitive::model::check_all;
+use crate::primitive::thread;
 
 /// Waiters register and unregister; the acceptor checks some times whether it can rely on them. If
 /// its last check says so, it sleeps, and must be woken.

@@ -9,6 +9,7 @@ use super::*;
 use crate::address::{Address, UnixName};
 use crate::broadcast::Broadcast;
 use crate::net::Stream;
+use crate::net::outbox::RETRY_INTERVAL;
 use crate::sys::waker::Waker;
 
 #[derive(Default)]

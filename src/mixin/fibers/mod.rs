@@ -1,7 +1,9 @@
 //! [`Fibers`]: a fiber per request, on a few worker threads.
 
-mod fiber_slab;
+mod fiber_state;
 mod scheduler;
+mod slab;
+mod stream_state;
 mod task;
 mod watchdog;
 mod worker;
@@ -20,7 +22,9 @@ use crate::accept::{BaseServer, Listener, NextRequest};
 use crate::error::{Error, Result};
 use crate::request::Request;
 use crate::state::ServerHandle;
+use crate::sync;
 use crate::sys::fiber::Job;
+use scheduler::WorkerOptions;
 use watchdog::Watchdog;
 use worker::Worker;
 use worker_shared::{Message, Workers};
@@ -43,23 +47,27 @@ use worker_shared::{Message, Workers};
 ///
 /// # What a handler must not do
 ///
-/// A worker switches fibers only where a handler waits: for its
-/// [`Connection`](crate::Connection), in [`offload`](Fibers::offload) and in
-/// [`sleep`](Fibers::sleep). So a handler must not
+/// A worker switches fibers only where a handler waits in this crate: for its
+/// [`Connection`](crate::Connection), for an upstream that it
+/// [connects](crate::Connection::connect) to, in a [`Select`](crate::Select), in a
+/// [`scope`](crate::sync::scope), in what else [`sync`](crate::sync) has, in
+/// [`offload`](Fibers::offload) and in [`sleep`](Fibers::sleep). So a handler must not
 ///
-/// - block elsewhere (on a file, a database, another socket, [`std::thread::sleep`], a channel) or
+/// - block elsewhere (on a file, a database, [`std::thread::sleep`], a lock or channel of std) or
 ///   compute for long, since all other connections of its worker wait meanwhile. Use
 ///   [`offload`](Fibers::offload) for this. A handler that blocks its worker for
 ///   [`slow_handler_warning`](Fibers::slow_handler_warning) is logged.
-/// - hold a lock while it reads or writes its connection. If another handler on the same worker
-///   waits for the lock, both wait for ever: the worker cannot resume the first one.
-/// - keep the state of a connection in thread-locals, which all fibers of a worker share. (A fiber
-///   stays on its worker.)
+/// - hold a lock of std while it waits. If another handler on the same worker waits for the lock, both
+///   wait for ever: the worker cannot resume the first one.
+/// - keep what belongs to the thread while it waits. All fibers of a worker have the same thread-locals.
+///   A reentrant lock (`std::io::stdout().lock()`, parking_lot's `ReentrantMutex`) is the thread's: another
+///   fiber of the worker enters it too. So is a span of `tracing` that is entered: the events of the
+///   others appear in it. (A fiber stays on its worker.)
 /// - recurse deeply: its stack is of a fixed [size](Fibers::stack_size).
 ///
 /// Another thread may use the connection, as within [`std::thread::scope`]; it blocks where it
-/// waits. (The scope blocks the worker until its threads have ended, unless it is offloaded.) While
-/// a panic unwinds, waiting for the connection blocks the worker.
+/// waits. (That scope blocks the worker until its threads have ended, unless it is offloaded;
+/// [`sync::scope`](crate::sync::scope) does not.) While a panic unwinds, each wait blocks the worker.
 ///
 /// # Limits
 ///
@@ -70,7 +78,7 @@ use worker_shared::{Message, Workers};
 pub struct Fibers {
     max_fibers: usize,
     worker_count: usize,
-    stack_size: usize,
+    options: WorkerOptions,
     slow_handler_warning: Duration,
     pool: Arc<ThreadPool<Job>>,
     /// `None` until they are started.
@@ -91,7 +99,7 @@ impl Fibers {
         Fibers {
             max_fibers: usize::MAX,
             worker_count: (processors - 1).max(1),
-            stack_size: 512 * 1024,
+            options: WorkerOptions { stack_size: 512 * 1024, max_offloads: 64 },
             slow_handler_warning: Duration::from_secs(1),
             pool: Arc::new(ThreadPool::new(Job::run)),
             workers: Mutex::default(),
@@ -129,43 +137,63 @@ impl Fibers {
     /// A handler that needs more overflows into a guard page below the stack. This ends the
     /// process, as on any thread, and a message on standard error names this setting.
     pub fn stack_size(mut self, bytes: usize) -> Fibers {
-        self.stack_size = bytes;
+        self.options.stack_size = bytes;
         self
     }
 
     /// For how long a handler may block its worker without a warning; 1 s by default. The warning
-    /// is logged once, within twice that time, and names the peer. [`Duration::MAX`]: never.
+    /// is logged once, within twice that time. It names the peer, and what the handler does: it computes,
+    /// it waits for a lock, or it is in a system call, as far as the system says. [`Duration::MAX`]:
+    /// never.
     pub fn slow_handler_warning(mut self, time: Duration) -> Fibers {
         self.slow_handler_warning = time.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How many [offloaded](Fibers::offload) calls of each worker run at a time, each on a thread of its
+    /// own; further ones wait for their turn. 64 by default. Zero counts as one.
+    pub fn max_offloads(mut self, calls: usize) -> Fibers {
+        self.options.max_offloads = calls.max(1);
         self
     }
 
     /// Runs a call that blocks, or takes long, on another thread, while this fiber is suspended and
     /// the worker runs others. Returns its result; a panic is resumed in the caller.
     ///
-    /// The call may borrow from the caller. Idle threads are reused for ten seconds. At most 64
-    /// calls of each worker run at a time; further ones wait. If no thread can be started, and
-    /// outside of a fiber (under another mixin), the caller runs the call itself.
+    /// The call may borrow from the caller. Idle threads are reused for ten seconds. At most
+    /// [`max_offloads`](Fibers::max_offloads) calls of each worker run at a time; further ones wait. If
+    /// no thread can be started, and outside of a fiber (under another mixin), the caller runs the call
+    /// itself.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`](crate::Error::Stopped) if a stop of the server is out of time while the call
+    /// waits for its turn, [`Error::Timeout`](crate::Error::Timeout) at the end of a
+    /// [`Connection::within`](crate::Connection::within). A call that runs is waited for.
     ///
     /// ```
     /// use socketserver::{Connection, Fibers, FiberTcpServer, HandlerResult, handler_fn};
     /// use std::io::Write;
     ///
     /// let server = FiberTcpServer::bind("127.0.0.1:0", handler_fn(|connection| {
-    ///     let message = Fibers::offload(|| std::fs::read("/etc/hostname"))?;
+    ///     let message = Fibers::offload(|| std::fs::read("/etc/hostname"))??;
     ///     connection.write_all(&message)?;
     ///     Ok(())
     /// }))?;
     /// # Ok::<(), socketserver::Error>(())
     /// ```
-    pub fn offload<T: Send>(call: impl FnOnce() -> T + Send) -> T {
+    pub fn offload<T: Send>(call: impl FnOnce() -> T + Send) -> Result<T> {
         task::offload(call)
     }
 
-    /// Suspends this fiber for some time, while the worker runs others. Outside of a fiber it is
-    /// [`std::thread::sleep`].
-    pub fn sleep(time: Duration) {
-        task::sleep(time);
+    /// Suspends this fiber for some time, while the worker runs others. Outside of a fiber it blocks
+    /// the thread.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`](crate::Error::Stopped) if a stop of the server is out of time,
+    /// [`Error::Timeout`](crate::Error::Timeout) at the end of a
+    /// [`Connection::within`](crate::Connection::within).
+    pub fn sleep(time: Duration) -> Result<()> {
+        sync::sleep(time)
     }
 
     /// Starts the workers unless they are running. They accept connections at the listener; with
@@ -192,8 +220,8 @@ impl Fibers {
         let start_worker = |number| {
             let (state, pool) = (server.state().clone(), self.pool.clone());
             let worker = Worker::new(number, workers.clone(), state, listener.clone(), pool)?;
-            let stack_size = self.stack_size;
-            let work = Job::new(move || worker.run(stack_size));
+            let options = self.options;
+            let work = Job::new(move || worker.run(options));
             self.pool.execute(work, task::THREAD_OPTIONS).map_err(|(_, error)| error)
         };
         let started = (0..self.worker_count).try_for_each(start_worker);

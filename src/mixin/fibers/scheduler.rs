@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fiber_slab::{FiberSlab, FiberState, Key, WaitFor};
-use super::task::block_thread;
+use super::fiber_state::FiberState;
+use super::slab::{Key, Slab};
+use super::stream_state::StreamState;
 use super::worker_shared::{WorkerShared, Workers};
 use crate::mixin::thread_pool::ThreadPool;
-use crate::net::{Interest, Stream};
+use crate::sync::{Current, Suspend};
 use crate::sys::epoll::{Event, Poller};
 use crate::sys::fiber::{self, Fiber, Job};
 use crate::sys::prefetch::Span;
@@ -20,6 +21,9 @@ use crate::sys::stack::{Stack, unmap_all};
 /// How many reads and writes a fiber may do before it yields to other ready fibers: a bound on
 /// how long a client that sends without pause delays the other clients of its worker.
 const IO_BUDGET: u32 = 8;
+
+/// From this number of fibers on, their memory exceeds the processor's caches.
+const PREFETCH_THRESHOLD: usize = 256;
 
 /// How many stacks are kept for new fibers, besides one for every four in use. Twice as many may
 /// be free before the rest is unmapped.
@@ -44,6 +48,41 @@ pub(super) fn consume_budget() -> bool {
     left.inspect(|left| BUDGET.set(*left)).is_some()
 }
 
+/// By which a scheduler knows a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StreamKey {
+    /// It is a part of the state of the fiber that serves the client.
+    Client(Key),
+    Upstream(Key),
+}
+
+impl StreamKey {
+    /// The numbers of keys are below 2^62.
+    const UPSTREAM: u64 = 1 << 62;
+
+    /// A number for epoll, below 2^63.
+    pub(super) fn number(self) -> u64 {
+        match self {
+            StreamKey::Client(key) => key.number(),
+            StreamKey::Upstream(key) => key.number() | StreamKey::UPSTREAM,
+        }
+    }
+
+    pub(super) fn of(number: u64) -> StreamKey {
+        match number & StreamKey::UPSTREAM {
+            0 => StreamKey::Client(Key::of(number)),
+            _ => StreamKey::Upstream(Key::of(number & !StreamKey::UPSTREAM)),
+        }
+    }
+}
+
+/// What [`Fibers`](super::Fibers) sets for its workers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WorkerOptions {
+    pub(super) stack_size: usize,
+    pub(super) max_offloads: usize,
+}
+
 /// The part of a worker that its fibers use. It never leaves the worker's thread.
 pub(super) struct Scheduler {
     pub(super) index: usize,
@@ -52,17 +91,19 @@ pub(super) struct Scheduler {
     pub(super) poller: Poller,
     stack_size: usize,
     stacks: RefCell<Vec<Stack>>,
-    fibers: RefCell<FiberSlab>,
+    fibers: RefCell<Slab<FiberState>>,
+    /// The streams besides those of the clients.
+    upstreams: RefCell<Slab<StreamState>>,
     /// The fibers to resume in the next round.
     ready: RefCell<VecDeque<Key>>,
     /// The fibers that have used up their budget: resumed after those in `ready`.
     yielded: RefCell<VecDeque<Key>>,
     timers: RefCell<BTreeSet<(Instant, Key)>>,
     running: Cell<Option<Key>>,
-    /// How many jobs the fibers have offloaded that have not ended.
+    /// How many more jobs the fibers may offload.
     pub(super) offload_slots: Cell<usize>,
-    /// The fibers that wait for an offload slot.
-    pub(super) offload_queue: RefCell<VecDeque<Key>>,
+    /// The fibers that wait for that.
+    pub(super) offload_queue: RefCell<VecDeque<Arc<Current>>>,
 }
 
 impl Scheduler {
@@ -72,7 +113,7 @@ impl Scheduler {
         workers: Arc<Workers>,
         pool: Arc<ThreadPool<Job>>,
         poller: Poller,
-        stack_size: usize,
+        options: WorkerOptions,
         work: impl FnOnce(&Scheduler),
     ) {
         let scheduler = Rc::new(Scheduler {
@@ -80,18 +121,21 @@ impl Scheduler {
             workers,
             pool,
             poller,
-            stack_size,
+            stack_size: options.stack_size,
             stacks: RefCell::default(),
             fibers: RefCell::default(),
+            upstreams: RefCell::default(),
             ready: RefCell::default(),
             yielded: RefCell::default(),
             timers: RefCell::default(),
             running: Cell::new(None),
-            offload_slots: Cell::new(0),
+            offload_slots: Cell::new(options.max_offloads),
             offload_queue: RefCell::default(),
         });
         CURRENT.set(Some(scheduler.clone()));
+        Scheduler::install(Some(scheduler.clone()));
         work(&scheduler);
+        Scheduler::install(None);
         CURRENT.set(None);
     }
 
@@ -120,13 +164,23 @@ impl Scheduler {
     ) where
         F: FnOnce() + 'static,
     {
-        let key = self.fibers.borrow_mut().insert(request);
+        let key = self.fibers.borrow_mut().insert(FiberState::new(request, None));
         let (spans, run) = prepare(key);
         let fiber = Fiber::new(stack, run);
         if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
             (fiber_state.fiber, fiber_state.spans) = (Some(fiber), spans);
         }
         self.resume(key);
+    }
+
+    /// Starts a fiber for another part of the request that the running one serves. It is resumed in the
+    /// next round: the running fiber cannot resume it.
+    pub(super) fn start_part(&self, running: Key, stack: Stack, run: impl FnOnce() + 'static) {
+        let mut fibers = self.fibers.borrow_mut();
+        let request = fibers.find(running).map_or(0, |fiber_state| fiber_state.request);
+        let fiber = Some(Fiber::new(stack, run));
+        let state = FiberState { fiber, is_part: true, ..FiberState::new(request, None) };
+        self.ready.borrow_mut().push_back(fibers.insert(state));
     }
 
     /// Resumes each ready fiber once. A fiber that becomes ready meanwhile waits for the next
@@ -152,31 +206,40 @@ impl Scheduler {
     fn next_ready(&self) -> Option<Key> {
         let mut ready = self.ready.borrow_mut();
         let next = ready.pop_front();
-        self.fibers.borrow_mut().prefetch([ready.front(), ready.get(1)]);
+        let mut fibers = self.fibers.borrow_mut();
+        if fibers.count() >= PREFETCH_THRESHOLD {
+            // Of the first of them its memory, of the second its slot, which says where that is.
+            ready.get(1).inspect(|key| fibers.prefetch(**key));
+            ready.front().and_then(|key| fibers.find(*key)).inspect(|fiber| fiber.prefetch());
+        }
         next
     }
 
     fn resume(&self, key: Key) {
         let taken = self.fibers.borrow_mut().find(key).and_then(|fiber_state| {
-            fiber_state.fiber.take().map(|fiber| (fiber, fiber_state.request))
+            let current = fiber_state.current.take();
+            fiber_state.fiber.take().map(|fiber| (fiber, fiber_state.request, current))
         });
-        let Some((mut fiber, request)) = taken else { return };
+        let Some((mut fiber, request, current)) = taken else { return };
         self.running.set(Some(key));
         BUDGET.set(IO_BUDGET);
+        Current::replace(current);
         self.shared().fiber_resumed(request);
         let has_ended = fiber.resume();
         self.shared().fiber_suspended();
+        let current = Current::replace(None);
         self.running.set(None);
         if has_ended {
             self.end(key, fiber);
         } else if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
-            fiber_state.fiber = Some(fiber);
+            (fiber_state.fiber, fiber_state.current) = (Some(fiber), current);
         }
     }
 
     fn end(&self, key: Key, fiber: Fiber) {
         let mut fibers = self.fibers.borrow_mut();
-        if let Some(timer) = fibers.remove(key).and_then(|fiber_state| fiber_state.timer) {
+        let ended = fibers.remove(key);
+        if let Some(timer) = ended.as_ref().and_then(|fiber_state| fiber_state.timer) {
             self.timers.borrow_mut().remove(&(timer, key));
         }
         let mut stacks = self.stacks.borrow_mut();
@@ -188,7 +251,9 @@ impl Scheduler {
             unmap_all(stacks.drain(..surplus));
         }
         drop((fibers, stacks));
-        self.shared().end_request();
+        if !ended.is_some_and(|fiber_state| fiber_state.is_part) {
+            self.shared().end_request();
+        }
     }
 
     /// How long the worker may wait for events: not at all if a fiber is ready, otherwise until
@@ -201,34 +266,25 @@ impl Scheduler {
         timers.first().map(|(timer, _)| timer.saturating_duration_since(Instant::now()))
     }
 
-    /// Notes an event of a fiber's stream.
-    pub(super) fn on_event(&self, key: Key, event: Event) {
-        if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
-            fiber_state.on_event(event);
-            if let WaitFor::Stream(interest) = fiber_state.waits_for
-                && fiber_state.take_readiness(interest)
-            {
-                self.make_ready(key, fiber_state);
-            }
+    /// Notes an event of a stream, and wakes the fibers that wait for it.
+    pub(super) fn on_event(&self, stream: StreamKey, event: Event) {
+        let waiters = self.with_stream(stream, |stream| stream.on_event(event));
+        for waiter in waiters.into_iter().flatten().flatten() {
+            self.wake(waiter);
         }
     }
 
-    /// The offloaded job ended; the fiber may already have been resumed.
-    pub(super) fn job_done(&self, key: Key) {
-        self.wake(key, WaitFor::Job);
-    }
-
-    /// Makes a fiber ready if this is what it waits for.
-    pub(super) fn wake(&self, key: Key, waits_for: WaitFor) {
+    /// Makes a fiber ready if it waits. It may go on to wait, if it was not for this.
+    pub(super) fn wake(&self, key: Key) {
         if let Some(fiber_state) = self.fibers.borrow_mut().find(key)
-            && fiber_state.waits_for == waits_for
+            && fiber_state.waits
         {
             self.make_ready(key, fiber_state);
         }
     }
 
     fn make_ready(&self, key: Key, fiber_state: &mut FiberState) {
-        fiber_state.waits_for = WaitFor::Turn;
+        fiber_state.waits = false;
         self.ready.borrow_mut().push_back(key);
     }
 
@@ -256,7 +312,7 @@ impl Scheduler {
     /// change of `timers`. So the fiber may be ready, or wait with a later deadline or none.
     fn on_timer(&self, key: Key, fiber_state: &mut FiberState, now: Instant) {
         fiber_state.timer = None;
-        if fiber_state.waits_for == WaitFor::Turn {
+        if !fiber_state.waits {
             return;
         }
         match fiber_state.deadline {
@@ -276,11 +332,21 @@ impl Scheduler {
         self.running.get()
     }
 
-    /// Suspends the running fiber until it gets what it waits for; `false` if the deadline passed
-    /// first (`None`: no deadline).
-    pub(super) fn park(&self, key: Key, waits_for: WaitFor, deadline: Option<Instant>) -> bool {
+    /// Suspends the running fiber until it is woken; `false` if the deadline passed first (`None`: no
+    /// deadline). It may be woken by what an earlier wait was for, and not needed any more.
+    pub(super) fn park(&self, key: Key, deadline: Option<Instant>) -> bool {
+        self.suspend(key, true, deadline)
+    }
+
+    /// Lets the other ready fibers run first.
+    pub(super) fn yield_now(&self, key: Key) {
+        self.yielded.borrow_mut().push_back(key);
+        self.suspend(key, false, None);
+    }
+
+    fn suspend(&self, key: Key, waits: bool, deadline: Option<Instant>) -> bool {
         if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
-            fiber_state.waits_for = waits_for;
+            fiber_state.waits = waits;
             fiber_state.deadline = deadline;
             if let Some(deadline) = deadline {
                 self.set_timer(key, fiber_state, deadline);
@@ -304,35 +370,25 @@ impl Scheduler {
         }
     }
 
-    /// Suspends the running fiber until its stream is ready.
-    pub(super) fn wait_for(
-        &self,
-        key: Key,
-        stream: &dyn Stream,
-        interest: Interest,
-        deadline: Option<Instant>,
-    ) -> io::Result<()> {
-        let Some(fd) = stream.as_fd() else { return Ok(()) };
-        if let Some(fiber_state) = self.fibers.borrow_mut().find(key) {
-            if fiber_state.take_readiness(interest) {
-                return Ok(());
-            }
-            if !fiber_state.is_registered {
-                self.poller.add(fd, key.number())?;
-                fiber_state.is_registered = true;
-            }
-        }
-        match self.park(key, WaitFor::Stream(interest), deadline) {
-            true => Ok(()),
-            // The timer may go off before the worker has seen the event: `epoll_wait` reports 512 at
-            // a time, and none after a signal. This looks once more, without blocking.
-            false => block_thread(stream, interest, deadline),
-        }
+    pub(super) fn add_upstream(&self) -> Key {
+        self.upstreams.borrow_mut().insert(StreamState::default())
     }
 
-    /// Lets the other ready fibers run first.
-    pub(super) fn yield_now(&self, key: Key) {
-        self.yielded.borrow_mut().push_back(key);
-        self.park(key, WaitFor::Turn, None);
+    pub(super) fn remove_upstream(&self, key: Key) {
+        self.upstreams.borrow_mut().remove(key);
+    }
+
+    /// Calls `call` with the state of a stream.
+    pub(super) fn with_stream<R>(
+        &self,
+        stream: StreamKey,
+        call: impl FnOnce(&mut StreamState) -> R,
+    ) -> Option<R> {
+        match stream {
+            StreamKey::Client(key) => {
+                self.fibers.borrow_mut().find(key).map(|fiber| call(&mut fiber.stream))
+            }
+            StreamKey::Upstream(key) => self.upstreams.borrow_mut().find(key).map(call),
+        }
     }
 }

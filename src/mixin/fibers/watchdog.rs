@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::worker_shared::{RunningFiber, Workers};
 use crate::state::ServerHandle;
+use crate::sys::thread_state::ThreadState;
 
 /// Samples which fibers run, once per threshold, while the workers have requests.
 #[derive(Debug, Default)]
@@ -52,19 +53,21 @@ impl Watchdog {
             }
             let time = now - sample.first_seen;
             if time >= threshold && !std::mem::replace(&mut sample.warned, true) {
-                warn(running.request, time, server);
+                let state = worker.thread().and_then(ThreadState::of);
+                warn(running.request, time, state, server);
             }
         }
         self.next_check = if workers.is_busy() { now.checked_add(threshold) } else { None };
     }
 }
 
-fn warn(request: u64, time: Duration, server: &ServerHandle) {
+fn warn(request: u64, time: Duration, state: Option<ThreadState>, server: &ServerHandle) {
     let connections = server.connections();
     let peer = connections.iter().find(|connection| u64::from(connection.id) == request);
     let Some(peer) = peer.map(|connection| &connection.peer) else { return };
+    let state = state.map(|state| format!(", and {state}")).unwrap_or_default();
     log::warn!(
-        "the handler of {request} from {peer} has blocked its worker for {:.1} s; use \
+        "the handler of {request} from {peer} has blocked its worker for {:.1} s{state}; use \
          Fibers::offload for what blocks or computes",
         time.as_secs_f64()
     );

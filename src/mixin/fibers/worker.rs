@@ -5,8 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 
-use super::fiber_slab::Key;
-use super::scheduler::Scheduler;
+use super::scheduler::{Scheduler, StreamKey, WorkerOptions};
 use super::task::serve;
 use super::worker_shared::{Message, Workers};
 use crate::accept::Listener;
@@ -31,12 +30,12 @@ enum Source {
     Listener,
     /// The server is stopping.
     Stop,
-    /// The stream of a fiber is ready.
-    Stream(Key),
+    /// A stream of a fiber is ready.
+    Stream(StreamKey),
 }
 
 impl Source {
-    /// The numbers of keys are below 2^63.
+    /// The numbers of streams are below 2^63.
     const WAKER: u64 = u64::MAX;
     const LISTENER: u64 = u64::MAX - 1;
     const STOP: u64 = u64::MAX - 2;
@@ -46,7 +45,7 @@ impl Source {
             Source::WAKER => Source::Waker,
             Source::LISTENER => Source::Listener,
             Source::STOP => Source::Stop,
-            key => Source::Stream(Key::of(key)),
+            stream => Source::Stream(StreamKey::of(stream)),
         }
     }
 }
@@ -78,10 +77,11 @@ impl Worker {
     }
 
     /// Runs until the workers are closed and this one has no fibers left.
-    pub(super) fn run(self, stack_size: usize) {
+    pub(super) fn run(self, options: WorkerOptions) {
         let Worker { index, workers, state, listener, pool, poller } = self;
         handle_overflow();
-        Scheduler::run(index, workers.clone(), pool, poller, stack_size, |scheduler| {
+        workers.all[index].set_thread();
+        Scheduler::run(index, workers.clone(), pool, poller, options, |scheduler| {
             let is_registered = Cell::new(false);
             let registration = ListenerRegistration { scheduler, state, listener, is_registered };
             registration.register();
@@ -97,8 +97,8 @@ impl Worker {
 /// 1. Wait for events: not at all if a fiber is ready, otherwise no longer than until the first
 ///    timer. Events of streams make fibers ready.
 /// 2. Make the fibers ready whose timers have expired.
-/// 3. Read the mailbox: start a fiber for each request, and make the fibers ready whose offloaded
-///    jobs have ended.
+/// 3. Read the mailbox: start a fiber for each request, and make the fibers ready that another thread
+///    resumes.
 /// 4. Resume each ready fiber once.
 /// 5. Accept a batch of connections, and start their fibers. This is last, and bounded, so that the
 ///    connections that are being served go first. Once the server stops, the accept loop serves the
@@ -136,7 +136,7 @@ fn wait_for_events(scheduler: &Scheduler, workers: &Workers) -> Ready {
         Source::Waker => ready.waker = true,
         Source::Listener => ready.listener = true,
         Source::Stop => ready.stop = true,
-        Source::Stream(key) => scheduler.on_event(key, event),
+        Source::Stream(stream) => scheduler.on_event(stream, event),
     });
     scheduler.shared().begin_iteration(workers.now());
     ready
@@ -152,7 +152,8 @@ fn read_mailbox(scheduler: &Scheduler, registration: &ListenerRegistration<'_>, 
                 // unregistered for lack of capacity, can accept again.
                 registration.register();
             }
-            Message::JobDone(key) => scheduler.job_done(key),
+            Message::Resume(key) => scheduler.wake(key),
+            Message::Closed(key) => scheduler.remove_upstream(key),
         }
     }
 }

@@ -2,26 +2,31 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use rustix::thread::Pid;
 
-use super::fiber_slab::Key;
+use super::scheduler;
+use super::slab::Key;
+use crate::primitive::SleepFlag;
 use crate::request::Request;
-use crate::sync::SleepFlag;
+use crate::sync::Resume;
 use crate::sys::waker::Waker;
 
 /// The workers of a server.
 #[derive(Debug)]
 pub(super) struct Workers {
-    pub(super) all: Vec<WorkerShared>,
+    pub(super) all: Vec<Arc<WorkerShared>>,
     pub(super) watchdog: WatchdogWaker,
     started: Instant,
 }
 
 impl Workers {
     pub(super) fn new(count: usize) -> io::Result<Workers> {
-        let all = (0..count).map(|_| WorkerShared::new()).collect::<io::Result<_>>()?;
+        let new = |_| WorkerShared::new().map(Arc::new);
+        let all = (0..count).map(new).collect::<io::Result<_>>()?;
         Ok(Workers { all, watchdog: WatchdogWaker::new()?, started: Instant::now() })
     }
 
@@ -51,12 +56,12 @@ impl Workers {
 
     /// How many threads have not ended a request or an offloaded job.
     pub(super) fn busy_threads(&self) -> usize {
-        self.all.iter().map(WorkerShared::busy_threads).sum()
+        self.all.iter().map(|worker| worker.busy_threads()).sum()
     }
 
     /// Says that no more requests will follow: each worker exits when its requests have ended.
     pub(super) fn close(&self) {
-        self.all.iter().for_each(WorkerShared::close);
+        self.all.iter().for_each(|worker| worker.close());
     }
 }
 
@@ -105,6 +110,8 @@ pub(super) struct WorkerShared {
     sequence: AtomicU64,
     /// The request of the running fiber.
     request: AtomicU64,
+    /// The worker's thread, once it runs.
+    thread: OnceLock<Pid>,
 }
 
 #[derive(Debug, Default)]
@@ -117,8 +124,10 @@ struct Mailbox {
 pub(super) enum Message {
     /// To be served by this worker.
     Request(Request),
-    /// The job that this fiber has offloaded has ended.
-    JobDone(Key),
+    /// What this fiber waits for may have happened.
+    Resume(Key),
+    /// This stream, which is not a client's, is closed.
+    Closed(Key),
 }
 
 /// The fiber that a worker runs, and since which switch: two are equal if there was no switch in
@@ -139,7 +148,17 @@ impl WorkerShared {
             iteration_start: AtomicU64::new(0),
             sequence: AtomicU64::new(0),
             request: AtomicU64::new(0),
+            thread: OnceLock::new(),
         })
+    }
+
+    /// Called by the worker's thread.
+    pub(super) fn set_thread(&self) {
+        let _ = self.thread.set(rustix::thread::gettid());
+    }
+
+    pub(super) fn thread(&self) -> Option<Pid> {
+        self.thread.get().copied()
     }
 
     /// How many requests it has.
@@ -163,7 +182,7 @@ impl WorkerShared {
     /// Called at the end of the job, on its thread.
     pub(super) fn end_offload(&self, fiber: Key) {
         self.offloaded.fetch_sub(1, Ordering::SeqCst);
-        self.send(Message::JobDone(fiber));
+        self.send(Message::Resume(fiber));
     }
 
     pub(super) fn send(&self, message: Message) {
@@ -231,5 +250,17 @@ impl WorkerShared {
         let sequence = self.sequence.load(Ordering::Acquire);
         let request = self.request.load(Ordering::Relaxed);
         (sequence % 2 == 1).then_some(RunningFiber { sequence, request })
+    }
+}
+
+/// Resumes a fiber, by the number of its key.
+impl Resume for WorkerShared {
+    fn resume(&self, number: u64) {
+        let key = Key::of(number);
+        match scheduler::current() {
+            // On the worker's own thread.
+            Some(scheduler) if std::ptr::eq(scheduler.shared(), self) => scheduler.wake(key),
+            _ => self.send(Message::Resume(key)),
+        }
     }
 }

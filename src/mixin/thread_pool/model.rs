@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::*;
 use crate::address::{Address, UnixName};
+use crate::primitive::model::{YEAR, check, check_all};
 use crate::state::Registry;
-use crate::sync::model::{YEAR, check, check_all};
 
 const STACK_SIZE: usize = 60 * 1024;
 /// A timeout that expires whenever the scheduler likes.
@@ -75,6 +75,7 @@ impl Server {
             Address::Unix(UnixName::Unnamed),
             None,
             None,
+            Arc::default(),
         );
         let task = Task { number, shared: self.shared.clone() };
         let options = ThreadOptions { stack_size: STACK_SIZE, idle_time };

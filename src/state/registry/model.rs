@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::address::UnixName;
 use crate::net::Stream;
-use crate::sync::model::{YEAR, check, check_all};
-use crate::sync::thread;
+use crate::primitive::model::{YEAR, check, check_all};
+use crate::primitive::thread;
 
 /// A deadline that is never reached.
 fn never() -> Instant {
@@ -47,7 +47,8 @@ impl TestConnection {
     }
 
     fn insert(&self, registry: &Registry) {
-        registry.insert(self.id, self.stream.peer().clone(), None, Some(self.stream.clone()));
+        let (peer, stream) = (self.stream.peer().clone(), Some(self.stream.clone()));
+        registry.insert(self.id, peer, None, stream, Arc::default());
     }
 
     /// Waits as a read does: until its read side is shut.

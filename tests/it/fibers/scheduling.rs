@@ -167,8 +167,8 @@ impl Drop for WaitsOnDrop<'_> {
         let mut line = String::new();
         writeln!(self.0, "goodbye").unwrap();
         self.0.read_line(&mut line).unwrap();
-        Fibers::sleep(Duration::from_millis(1));
-        let line = Fibers::offload(|| line.to_uppercase());
+        Fibers::sleep(Duration::from_millis(1)).unwrap();
+        let line = Fibers::offload(|| line.to_uppercase()).unwrap();
         self.0.write_all(line.as_bytes()).unwrap();
     }
 }
@@ -376,7 +376,7 @@ fn a_server_may_be_spawned_after_handle_request() {
 fn a_program_may_choose_fibers_by_a_flag() {
     let is_on_a_fiber = handler_fn(|connection| {
         let here = thread::current().id();
-        let is_offloaded = Fibers::offload(|| thread::current().id()) != here;
+        let is_offloaded = Fibers::offload(|| thread::current().id())? != here;
         Ok(writeln!(connection, "{is_offloaded}")?)
     });
     let mixin: Box<dyn Spawnable> = Box::new(Fibers::new().workers(1));

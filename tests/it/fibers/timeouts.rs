@@ -2,6 +2,7 @@
 //! ends all waits by its deadline.
 
 use std::io::{self, Write};
+use std::net::TcpStream;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -78,12 +79,12 @@ fn the_timeout_of_a_read_does_not_end_a_later_wait() {
             let limit = 4 * SHORT;
             let line = line_within(connection, Some(limit))?;
             let began = Instant::now();
-            Fibers::sleep(2 * limit);
+            Fibers::sleep(2 * limit)?;
             assert!(began.elapsed() >= 2 * limit, "{:?}", began.elapsed());
             let line = Fibers::offload(|| {
                 thread::sleep(2 * limit);
                 line.to_uppercase()
-            });
+            })?;
             connection.write_all(line.as_bytes())?;
             // Neither does a timeout that was reached.
             let error = line_within(connection, Some(SHORT)).unwrap_err();
@@ -197,18 +198,18 @@ fn waits(gate: Gate) -> impl StreamRequestHandler {
         match line {
             "sleep" => {
                 while !gate.is_open() {
-                    Fibers::sleep(Duration::from_millis(1));
+                    Fibers::sleep(Duration::from_millis(1))?;
                 }
             }
-            "offload" => Fibers::offload(|| gate.pass()),
+            "offload" => Fibers::offload(|| gate.pass())?,
             "sleep until the stop" => {
                 while !server.is_stopping() {
-                    Fibers::sleep(Duration::from_millis(1));
+                    Fibers::sleep(Duration::from_millis(1))?;
                 }
             }
             "offload until the stop" => Fibers::offload(|| {
                 wait_until("the stop begins", || server.is_stopping());
-            }),
+            })?,
             "write" => loop {
                 connection.write_all(&[b'x'; 64 * 1024])?;
             },
@@ -250,11 +251,15 @@ fn a_stop_drains_fibers_that_read_forces_those_that_write_and_reports_the_others
     server.join().unwrap();
     let took = began.elapsed();
     assert!(took < deadline * 3 / 2, "{took:?}");
-    assert_eq!((report.drained, report.forced, report.stuck.len()), (2, 1, 71), "{report:?}");
-    for (line, client) in &clients {
-        let peer = Address::Tcp(client.local_addr().unwrap());
-        let is_stuck = report.stuck.iter().any(|stuck| stuck.peer == peer);
-        assert_eq!(is_stuck, ["sleep", "offload"].contains(line), "{line}");
+    // The one that writes, the one that sleeps, and those that wait for their turn to offload.
+    assert_eq!((report.drained, report.forced), (2, 1 + 1 + 6), "{report:?}");
+    assert_eq!(report.stuck.len(), 64, "{report:?}");
+    for stuck in &report.stuck {
+        let is_it = |(_, client): &&(&str, TcpStream)| {
+            stuck.peer == Address::Tcp(client.local_addr().unwrap())
+        };
+        assert_eq!(clients.iter().find(is_it).unwrap().0, "offload");
+        assert_eq!(stuck.activity, Activity::Offloading);
     }
     gate.open();
     wait_until("all have ended", || handle.stats().active == 0);

@@ -40,7 +40,7 @@ fn offloaded_work_runs_on_another_thread_and_may_borrow_while_other_fibers_go_on
                     may_go.pass();
                     answer.push("is done");
                     answer.len()
-                });
+                })?;
                 assert_eq!(length, 2);
             }
             worker.send(thread::current().id())?;
@@ -66,7 +66,7 @@ fn a_panic_of_offloaded_work_continues_in_the_handler() {
         let length = Fibers::offload(|| {
             assert_ne!(line, "panic", "as it should");
             line.len()
-        });
+        })?;
         Ok(writeln!(connection, "{length}")?)
     }));
     let server = on_one_worker((), handler);
@@ -96,7 +96,7 @@ fn sixty_four_jobs_are_offloaded_at_a_time_and_the_others_wait() {
                     most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     gate.pass();
                     now.fetch_sub(1, Ordering::SeqCst);
-                });
+                })?;
             }
             Ok(writeln!(connection, "{line}")?)
         })
@@ -120,7 +120,8 @@ fn many_fibers_that_offload_again_and_again_all_come_to_an_end() {
     let server = on_one_worker(
         (),
         answers(|line, connection| {
-            let sum: u64 = (0..200).map(|number| Fibers::offload(|| number)).sum();
+            let numbers = (0..200).map(|number| Fibers::offload(|| number));
+            let sum = numbers.sum::<socketserver::Result<u64>>()?;
             Ok(writeln!(connection, "{line} {sum}")?)
         }),
     );
@@ -135,10 +136,10 @@ fn many_fibers_that_offload_again_and_again_all_come_to_an_end() {
 #[test]
 fn offload_within_offloaded_work_or_outside_of_a_fiber_is_a_plain_call() {
     let current = || thread::current().id();
-    assert_eq!(Fibers::offload(current), current());
+    assert_eq!(Fibers::offload(current).unwrap(), current());
     let offloads = handler_fn(move |connection| {
-        let threads = Fibers::offload(|| (current(), Fibers::offload(current)));
-        assert_eq!(threads.0, threads.1);
+        let threads = Fibers::offload(|| (current(), Fibers::offload(current)))?;
+        assert_eq!(threads.0, threads.1?);
         Ok(writeln!(connection, "{}", threads.0 != current())?)
     });
     let server = on_one_worker((), offloads);
@@ -161,7 +162,7 @@ fn other_fibers_go_on_while_one_sleeps() {
                 "open" => gate.open(),
                 _ => {
                     while !gate.is_open() {
-                        Fibers::sleep(Duration::from_millis(1));
+                        Fibers::sleep(Duration::from_millis(1))?;
                     }
                 }
             }
@@ -179,7 +180,7 @@ fn other_fibers_go_on_while_one_sleeps() {
 fn a_sleep_is_not_shorter_than_asked_for() {
     let sleeps = |time| {
         let began = Instant::now();
-        Fibers::sleep(time);
+        Fibers::sleep(time).unwrap();
         assert!(began.elapsed() >= time, "{:?} of {time:?}", began.elapsed());
     };
     sleeps(SHORT);
@@ -224,7 +225,8 @@ fn another_thread_may_use_the_connection_of_a_fiber() {
             let scoped = |connection: &mut Connection| {
                 thread::scope(|scope| scope.spawn(|| converse(connection)).join().unwrap())
             };
-            let offloaded = |connection: &mut Connection| Fibers::offload(|| converse(connection));
+            let offloaded =
+                |connection: &mut Connection| Fibers::offload(|| converse(connection)).unwrap();
             for converse in [scoped, offloaded, converse] {
                 let error = converse(connection);
                 assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -279,10 +281,10 @@ fn a_datagram_is_handled_while_the_handlers_of_others_wait() {
             let gate = gate.clone();
             datagram_handler_fn(move |request| {
                 match request.data() {
-                    b"offload" => Fibers::offload(|| gate.pass()),
+                    b"offload" => Fibers::offload(|| gate.pass())?,
                     b"sleep" => {
                         while !gate.is_open() {
-                            Fibers::sleep(Duration::from_millis(1));
+                            Fibers::sleep(Duration::from_millis(1))?;
                         }
                     }
                     _ => {}

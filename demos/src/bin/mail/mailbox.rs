@@ -40,7 +40,7 @@ impl Mailbox {
                 Err(TryLockError::WouldBlock) => Ok(None),
                 Err(TryLockError::Error(error)) => Err(error),
             }
-        })
+        })?
     }
 
     /// Removes the messages marked as deleted, and releases the lock.
@@ -49,13 +49,13 @@ impl Mailbox {
             let deleted = self.messages.iter().filter(|message| message.is_deleted);
             let removed: Vec<_> = deleted.map(|message| fs::remove_file(&message.path)).collect();
             removed.into_iter().collect()
-        })
+        })?
     }
 }
 
 impl Message {
     pub(crate) fn open(&self) -> io::Result<BufReader<Offloaded<File>>> {
-        let file = Fibers::offload(|| File::open(&self.path))?;
+        let file = Fibers::offload(|| File::open(&self.path))??;
         Ok(BufReader::with_capacity(BUFFER, Offloaded(file)))
     }
 }

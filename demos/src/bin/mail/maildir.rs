@@ -43,7 +43,7 @@ impl Maildir {
     pub(crate) fn spool(&self) -> io::Result<Spool> {
         let name = unique_name();
         let path = self.folder.join("tmp").join(&name);
-        let file = Fibers::offload(|| create(&path))?;
+        let file = Fibers::offload(|| create(&path))??;
         Ok(Spool { name, path, file: BufWriter::with_capacity(32 * 1024, Offloaded(file)) })
     }
 
@@ -114,7 +114,7 @@ impl Spool {
                 }
             }
             delivered
-        })
+        })?
     }
 
     fn deliver_to(&self, mailboxes: &[&Maildir], paths: &mut Vec<PathBuf>) -> io::Result<()> {

@@ -9,16 +9,16 @@ pub(crate) struct Offloaded<F>(pub(crate) F);
 
 impl<R: Read + Send> Read for Offloaded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Fibers::offload(|| self.0.read(buffer))
+        Fibers::offload(|| self.0.read(buffer))?
     }
 }
 
 impl<W: Write + Send> Write for Offloaded<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Fibers::offload(|| self.0.write(bytes))
+        Fibers::offload(|| self.0.write(bytes))?
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Fibers::offload(|| self.0.flush())
+        Fibers::offload(|| self.0.flush())?
     }
 }

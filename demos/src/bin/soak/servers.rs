@@ -15,6 +15,7 @@ use socketserver::{
     Server, ServerHandle, StopReport, StreamRequestHandler, Threading,
 };
 
+use crate::TIMEOUT;
 use crate::tally::{count_event, record_failure};
 
 /// For a stop. It is generous: no client can delay one for more than some seconds.
@@ -39,6 +40,8 @@ pub(crate) struct Kind {
     pub(crate) concurrency: Concurrency,
     /// Whether it refuses connections beyond its limit, instead of deferring them.
     pub(crate) refuses: bool,
+    /// Whether it is a gateway, which relays each connection to a server of this kind behind it.
+    pub(crate) relays: bool,
 }
 
 /// The protocol of a server.
@@ -60,7 +63,7 @@ pub(crate) enum Concurrency {
     Fibers,
 }
 
-pub(crate) const KINDS: [Kind; 23] = {
+pub(crate) const KINDS: [Kind; 27] = {
     use {Concurrency::*, Scheme::*, Service::*};
     // `Fibers` is the name of a mixin as well.
     use Concurrency::Fibers;
@@ -70,7 +73,7 @@ pub(crate) const KINDS: [Kind; 23] = {
         service: Service,
         concurrency: Concurrency,
     ) -> Kind {
-        Kind { name, scheme, service, concurrency, refuses: false }
+        Kind { name, scheme, service, concurrency, refuses: false, relays: false }
     }
     [
         kind("tcp", Tcp, Lines, Threads),
@@ -81,6 +84,10 @@ pub(crate) const KINDS: [Kind; 23] = {
         Kind { refuses: true, ..kind("tcp, refusing, fibers", Tcp, Lines, Fibers) },
         kind("tcp, frames", Tcp, Frames, Threads),
         kind("tcp, frames, fibers", Tcp, Frames, Fibers),
+        Kind { relays: true, ..kind("tcp, gateway", Tcp, Lines, Threads) },
+        Kind { relays: true, ..kind("tcp, gateway, fibers", Tcp, Lines, Fibers) },
+        Kind { relays: true, ..kind("unix, gateway", Unix, Frames, Threads) },
+        Kind { relays: true, ..kind("unix, gateway, fibers", Unix, Frames, Fibers) },
         kind("tcp, chat", Tcp, Chat, Threads),
         kind("tcp, chat, fibers", Tcp, Chat, Fibers),
         kind("unix", Unix, Lines, Threads),
@@ -103,8 +110,8 @@ impl Kind {
     /// Starts a server, which listens when this returns.
     pub(crate) fn spawn(&self, endpoint: &Endpoint) -> Result<RunningServer> {
         match self.scheme {
-            Scheme::Tcp => self.spawn_on::<Tcp>(endpoint, self.stream_handler()),
-            Scheme::Unix => self.spawn_on::<UnixStream>(endpoint, self.stream_handler()),
+            Scheme::Tcp => self.spawn_on::<Tcp>(endpoint, self.stream_handler()?),
+            Scheme::Unix => self.spawn_on::<UnixStream>(endpoint, self.stream_handler()?),
             Scheme::Udp => self.spawn_on::<Udp>(endpoint, Lines),
             Scheme::UnixDatagram => self.spawn_on::<UnixDatagram>(endpoint, Lines),
             scheme => unreachable!("no server of this kind: {scheme:?}"),
@@ -144,12 +151,13 @@ impl Kind {
         Duration::from_millis(if self.concurrency == Concurrency::OneAtATime { 100 } else { 500 })
     }
 
-    fn stream_handler(&self) -> Arc<dyn StreamRequestHandler> {
-        match self.service {
+    fn stream_handler(&self) -> Result<Arc<dyn StreamRequestHandler>> {
+        Ok(match self.service {
+            _ if self.relays => Arc::new(Gateway::before(self)?),
             Service::Lines => Arc::new(Lines),
             Service::Frames => Arc::new(Frames),
             Service::Chat => Arc::new(Chat::new()),
-        }
+        })
     }
 
     pub(crate) fn is_stream(&self) -> bool {
@@ -191,7 +199,7 @@ impl Kind {
 }
 
 /// All but [`CloseReason::Denied`], whose connections are not counted as accepted.
-const REASONS: [CloseReason; 12] = [
+const REASONS: [CloseReason; 13] = [
     CloseReason::Completed,
     CloseReason::Eof,
     CloseReason::Reset,
@@ -200,6 +208,7 @@ const REASONS: [CloseReason; 12] = [
     CloseReason::MessageTimeout,
     CloseReason::TooSlow,
     CloseReason::WriteTimeout,
+    CloseReason::Timeout,
     CloseReason::Limit,
     CloseReason::Stopped,
     CloseReason::Failed,
@@ -236,6 +245,27 @@ impl StreamRequestHandler for Frames {
             run_command(&message)?;
             connection.write_message(&FRAMES, &message)?;
         }
+        Ok(())
+    }
+}
+
+/// A handler that owns the server behind it, which ends after it.
+struct Gateway {
+    upstream: RunningServer,
+}
+
+impl Gateway {
+    fn before(kind: &Kind) -> Result<Gateway> {
+        // Its own limits are those that the clients may reach.
+        let kind = Kind { relays: false, scheme: Scheme::Tcp, ..*kind };
+        Ok(Gateway { upstream: kind.spawn(&"tcp://127.0.0.3:0".parse()?)? })
+    }
+}
+
+impl StreamRequestHandler for Gateway {
+    fn handle(&self, client: &mut Connection) -> HandlerResult {
+        let mut upstream = client.connect(self.upstream.local_addr(), TIMEOUT)?;
+        client.relay(&mut upstream)?;
         Ok(())
     }
 }

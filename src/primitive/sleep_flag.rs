@@ -31,8 +31,8 @@ mod model {
     use std::sync::Arc;
 
     use super::*;
-    use crate::sync::model::{check, check_all};
-    use crate::sync::{Condvar, Mutex, thread};
+    use crate::primitive::model::{check, check_all};
+    use crate::primitive::{Condvar, Mutex, thread};
 
     /// One thread sleeps until each of the others has made a change; each of them wakes it if the
     /// flag says so. A lost wake-up would leave it asleep, which shuttle reports as a deadlock.
@@ -58,7 +58,7 @@ mod model {
                 break;
             }
             let mut rings = alarm.0.lock();
-            alarm.1.wait_while_for(&mut rings, |rings| !*rings, crate::sync::model::YEAR * 2);
+            alarm.1.wait_while_for(&mut rings, |rings| !*rings, crate::primitive::model::YEAR * 2);
             *rings = false;
         }
         for thread in threads {

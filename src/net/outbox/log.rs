@@ -1,4 +1,4 @@
-//! The messages that some member has not received yet, stored once for all members.
+//! Messages that are not written yet, stored once for all that receive them.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use std::ops::Range;
 ///
 /// A position is an offset in the stream of all messages ever sent, so it is never reused.
 #[derive(Debug)]
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     start: u64,
     bytes: Vec<u8>,
     /// The end of each message in `bytes`.
@@ -23,7 +23,7 @@ impl Chunk {
     }
 
     /// The position of the first byte.
-    pub(super) fn start(&self) -> u64 {
+    pub(crate) fn start(&self) -> u64 {
         self.start
     }
 
@@ -54,7 +54,7 @@ impl Chunk {
 
 /// Appends a message, at the position `end`, to the last chunk or to a new one. Returns the new
 /// end.
-pub(super) fn append(chunks: &mut Vec<Chunk>, end: u64, message: &[u8]) -> u64 {
+pub(crate) fn append(chunks: &mut Vec<Chunk>, end: u64, message: &[u8]) -> u64 {
     match chunks.last_mut() {
         Some(last) if last.has_capacity(message.len()) => last.push(message),
         _ => {
@@ -68,7 +68,7 @@ pub(super) fn append(chunks: &mut Vec<Chunk>, end: u64, message: &[u8]) -> u64 {
 
 /// Consecutive chunks.
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(crate) struct Log {
     chunks: VecDeque<Chunk>,
     /// Messages before this are discarded, even if their chunk is still stored.
     start: u64,
@@ -77,22 +77,22 @@ pub(super) struct Log {
 
 impl Log {
     /// The position of the oldest message.
-    pub(super) fn start(&self) -> u64 {
+    pub(crate) fn start(&self) -> u64 {
         self.start
     }
 
     /// The position of the next message.
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
-    pub(super) fn extend(&mut self, chunks: Vec<Chunk>) {
+    pub(crate) fn extend(&mut self, chunks: Vec<Chunk>) {
         self.chunks.extend(chunks);
         self.end = self.chunks.back().map_or(self.end, Chunk::end);
     }
 
     /// The bytes of a range, one slice per chunk.
-    pub(super) fn pieces(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn pieces(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
         let first = self.chunk_at(range.start);
         self.chunks
             .range(first..)
@@ -101,13 +101,13 @@ impl Log {
     }
 
     /// The rest of the message that `position` is inside; empty between two messages.
-    pub(super) fn rest_of_message(&self, position: u64) -> &[u8] {
+    pub(crate) fn rest_of_message(&self, position: u64) -> &[u8] {
         let chunk = self.chunks.get(self.chunk_at(position));
         chunk.map_or(&[], |chunk| chunk.bytes(position..chunk.end_of_message(position)))
     }
 
     /// Discards all messages before a position.
-    pub(super) fn discard_before(&mut self, position: u64) {
+    pub(crate) fn discard_before(&mut self, position: u64) {
         self.start = self.start.max(position);
         while self.chunks.front().is_some_and(|chunk| chunk.end() <= self.start) {
             self.chunks.pop_front();
@@ -115,7 +115,7 @@ impl Log {
     }
 
     /// Discards the oldest messages until at most `capacity` bytes are left.
-    pub(super) fn shrink_to(&mut self, capacity: usize) {
+    pub(crate) fn shrink_to(&mut self, capacity: usize) {
         let start = self.end.saturating_sub(capacity as u64);
         if start > self.start {
             self.discard_before(start + self.rest_of_message(start).len() as u64);

@@ -10,15 +10,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use shuttle::rand::Rng;
 pub(crate) use shuttle::sync::atomic;
-pub(crate) use shuttle::thread;
+pub(crate) use shuttle::{thread, thread_local};
+
+pub(crate) mod queue;
 
 pub(crate) const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Runs the model in tens of thousands of random orders. Three schedulers choose them: each step at
 /// random, each order with the same probability, and orders with at most four preemptions,
 /// which are enough to show most races.
-pub(crate) fn check(model: fn()) {
+pub(crate) fn check(model: impl Fn() + Copy + Send + Sync + 'static) {
     shuttle::check_random(model, 10_000);
     shuttle::check_urw(model, 10_000);
     for turns in 1..=4 {
@@ -31,11 +34,16 @@ pub(crate) fn check_all(model: fn()) {
     shuttle::check_dfs(model, None);
 }
 
+/// Either may be true. Not for models that are run in every order.
+pub(crate) fn has_passed(_time: Duration, _since: Instant) -> bool {
+    shuttle::rand::thread_rng().gen_bool(0.5)
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
-    pub(crate) fn new(value: T) -> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Mutex<T> {
         Mutex(shuttle::sync::Mutex::new(value))
     }
 
@@ -65,6 +73,16 @@ impl<T> Deref for MutexGuard<'_, T> {
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         self.inner.as_mut().unwrap()
+    }
+}
+
+pub(crate) struct WaitTimeoutResult {
+    timed_out: bool,
+}
+
+impl WaitTimeoutResult {
+    pub(crate) fn timed_out(&self) -> bool {
+        self.timed_out
     }
 }
 
@@ -100,8 +118,17 @@ impl Condvar {
         }
     }
 
-    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, until: Instant) {
-        self.wait_for(guard, until.saturating_duration_since(Instant::now()));
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        self.wait_for(guard, 2 * YEAR);
+    }
+
+    pub(crate) fn wait_until<T>(
+        &self,
+        guard: &mut MutexGuard<'_, T>,
+        deadline: Instant,
+    ) -> WaitTimeoutResult {
+        let time = deadline.saturating_duration_since(Instant::now());
+        WaitTimeoutResult { timed_out: !self.wait_for(guard, time) }
     }
 
     pub(crate) fn wait_while_for<T>(
@@ -142,7 +169,7 @@ pub(crate) mod channel {
     use crossbeam_channel::{RecvError, RecvTimeoutError, SendError, TrySendError};
     use shuttle::sync::mpsc;
 
-    use crate::sync::thread;
+    use crate::primitive::thread;
 
     /// A channel with a capacity of zero, a rendezvous channel, is open while its receiver waits.
     pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {

@@ -1,0 +1,53 @@
+//! A TCP relay with limits: connects each client to a server behind it, and carries bytes both ways.
+//!
+//! ```sh
+//! cargo run --example gateway -- --upstream 127.0.0.1:6379 --mixin fibers
+//! redis-cli -p 6380
+//! ```
+
+mod common;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use common::{Example, usage_error};
+use socketserver::ipnet::IpNet;
+use socketserver::transport::{Tcp, UnixStream};
+use socketserver::{Access, Endpoint, handler_fn};
+
+fn main() -> ExitCode {
+    Example::new("127.0.0.1:6380", "Connects each client to the server at --upstream.")
+        .flag("upstream", "ADDRESS", "the server behind it: HOST:PORT, or unix:/path")
+        .flag("allow", "NETWORK", "serves only clients of this network; may be repeated")
+        .flag("idle", "SECONDS", "closes a pair that is silent for so long; 3600 by default")
+        .run(|options| {
+            let upstream = options.value("upstream");
+            let upstream: Endpoint =
+                upstream.ok_or_else(|| usage_error("--upstream is missing".into()))?.parse()?;
+            let idle = options.seconds("idle")?.unwrap_or(Duration::from_secs(3600));
+            let mut access = Access::open();
+            for (index, network) in options.values("allow").enumerate() {
+                let network: IpNet = network
+                    .parse()
+                    .map_err(|error| usage_error(format!("--allow {network}: {error}")))?;
+                access = if index == 0 { Access::closed() } else { access }.allow(network);
+            }
+
+            let gateway = handler_fn(move |client| {
+                client.set_idle_timeout(idle);
+                let mut server = client.connect(upstream.clone(), Duration::from_secs(5))?;
+                let relayed = client.relay(&mut server)?;
+                let (sent, received) = (relayed.sent, relayed.received);
+                log::info!("{}: {sent} bytes up, {received} down", client.peer_addr());
+                Ok(())
+            });
+            let listen = options.listen();
+            if listen.is_unix() {
+                let builder = options.builder::<UnixStream>().access(access);
+                options.run(builder.bind(listen, gateway)?)
+            } else {
+                let builder = options.builder::<Tcp>().access(access);
+                options.run(builder.bind(listen, gateway)?)
+            }
+        })
+}

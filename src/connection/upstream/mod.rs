@@ -1,0 +1,166 @@
+//! Upstreams: the connections that a handler makes to other servers.
+
+mod dial;
+mod direction;
+mod look_up;
+mod relay;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::Connection;
+use super::timeouts::in_range;
+use crate::address::Endpoint;
+use crate::error::{Error, Result};
+use crate::id::ConnectionId;
+use crate::net::SharedStream;
+use crate::state::{ServerHandle, ServerState};
+use dial::Dial;
+
+pub use relay::{RelayEnd, Relayed};
+
+impl Connection {
+    /// Connects to another server, over TCP or a Unix stream socket, within `timeout` (zero counts as one
+    /// millisecond).
+    ///
+    /// The result is a `Connection` to it, an upstream, with the buffers, timeouts and limits of the
+    /// client's. Under [`Fibers`](crate::Fibers) its waits suspend the fiber, as the look-up of the name
+    /// does. The output to the client so far is sent first.
+    ///
+    /// A host name is looked up on a thread of its own. Of several addresses each that fails is
+    /// followed by the next, and one that does not answer within a quarter of a second is joined by the
+    /// next; IPv6 and IPv4 take turns
+    /// ([RFC 8305](https://www.rfc-editor.org/rfc/rfc8305#section-5)), in the order of the system's resolver
+    /// ([RFC 6724](https://www.rfc-editor.org/rfc/rfc6724)).
+    ///
+    /// The upstream belongs to the request: [`ServerHandle::connections`] lists it with the client. A
+    /// stop leaves it open while the handler answers what was received. When the stop is nearly out of
+    /// time it is shut down with the client, and by [`ServerHandle::disconnect`]. Dropping it sends its
+    /// output and closes it. An upstream takes a descriptor, for which
+    /// [`max_connections`](crate::Builder::max_connections) reserves none.
+    ///
+    /// ```no_run
+    /// use std::io::Write;
+    /// use std::time::Duration;
+    /// use socketserver::{Connection, HandlerResult, ThreadingTcpServer};
+    ///
+    /// /// Answers each key with its value in a Redis.
+    /// fn look_up(client: &mut Connection) -> HandlerResult {
+    ///     let mut redis = client.connect("127.0.0.1:6379", Duration::from_secs(3))?;
+    ///     let (mut key, mut length, mut value) = (String::new(), String::new(), String::new());
+    ///     while client.read_line(&mut key)? > 0 {
+    ///         write!(redis, "GET {}\r\n", key.trim_end())?;
+    ///         redis.read_line(&mut length)?;
+    ///         if length != "$-1\r\n" {
+    ///             redis.read_line(&mut value)?;
+    ///         }
+    ///         client.write_all(value.as_bytes())?;
+    ///         [&mut key, &mut length, &mut value].map(String::clear);
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// ThreadingTcpServer::bind("127.0.0.1:6380", look_up)?.serve_forever()?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Address`] for an address that is none, or not of a stream; [`Error::Resolve`] for a name
+    /// that is not found; [`Error::Connect`] if all addresses fail; [`Error::ConnectTimeout`];
+    /// [`Error::Stopped`] when a stop is out of time; [`Error::Io`] if the output to the client cannot be
+    /// sent.
+    pub fn connect<A>(&mut self, address: A, timeout: Duration) -> Result<Connection>
+    where
+        A: TryInto<Endpoint>,
+        A::Error: Into<Error>,
+    {
+        let endpoint = address.try_into().map_err(Into::into)?;
+        self.flush()?;
+        let request = self.upstream.as_ref().map_or(Some(self.id), |upstream| upstream.request);
+        connect(&self.server, Some(&self.stream), request, &endpoint, timeout)
+    }
+}
+
+impl ServerHandle {
+    /// Connects to another server as [`Connection::connect`] does, for code that serves no client. The
+    /// connection belongs to no request: a stop does not know it. It blocks the thread where it waits.
+    ///
+    /// # Errors
+    /// Those of [`Connection::connect`], [`Error::Io`] aside.
+    pub fn connect<A>(&self, address: A, timeout: Duration) -> Result<Connection>
+    where
+        A: TryInto<Endpoint>,
+        A::Error: Into<Error>,
+    {
+        let endpoint = address.try_into().map_err(Into::into)?;
+        connect(self, None, None, &endpoint, timeout)
+    }
+}
+
+fn connect(
+    server: &ServerHandle,
+    client: Option<&SharedStream>,
+    request: Option<ConnectionId>,
+    endpoint: &Endpoint,
+    timeout: Duration,
+) -> Result<Connection> {
+    let state = server.state().clone();
+    let dial = Dial::new(&state, client, request, endpoint, in_range(timeout));
+    let connected = match state.scripted.connect(endpoint) {
+        None => dial.connect(),
+        Some(scripted) => dial.connect_scripted(scripted),
+    };
+    let stats = state.stats();
+    let counter = if connected.is_ok() { &stats.upstreams } else { &stats.upstream_errors };
+    counter.add_one();
+    let Registered { stream, request } = connected?;
+    Ok(Connection::new_upstream(stream, request, state))
+}
+
+/// What makes a connection an upstream.
+pub(super) struct Upstream {
+    /// The request that it belongs to.
+    pub(super) request: Option<ConnectionId>,
+}
+
+/// A stream to an upstream, as long as it is registered with its request.
+struct Registered {
+    stream: Arc<SharedStream>,
+    request: Option<ConnectionId>,
+}
+
+impl Connection {
+    /// `request`: what it belongs to, if anything.
+    pub(in crate::connection) fn new_upstream(
+        stream: Arc<SharedStream>,
+        request: Option<ConnectionId>,
+        state: Arc<ServerState>,
+    ) -> Connection {
+        let mut connection = Connection::new(state.new_id(), stream, state);
+        connection.upstream = Some(Upstream { request });
+        connection.set_socket_timeouts();
+        connection
+    }
+
+    /// Ends an upstream: sends its output, and removes it from its request.
+    pub(super) fn close_upstream(&mut self) {
+        let Some(Upstream { request }) = self.upstream.take() else { return };
+        if !thread::panicking() && !self.is_broken() {
+            // Nothing waits for the result: a handler that needs it calls `flush`.
+            let _ = self.flush();
+        }
+        if self.stream.resets_on_close() {
+            // The reset discards what is not acknowledged.
+            let _ = self.wait_until_acked();
+        }
+        deregister(self.server.state(), request, &self.stream);
+    }
+}
+
+fn deregister(state: &ServerState, request: Option<ConnectionId>, stream: &Arc<SharedStream>) {
+    if let Some(request) = request {
+        state.registry.remove_upstream(request, stream);
+    }
+}
