@@ -127,7 +127,7 @@ fn in_memory_state() -> Arc<ServerState> {
 /// The end of a pair that a test has. It does not obey the server of the other one.
 fn far_end(stream: UnixStream, state: &Arc<ServerState>) -> Connection {
     let stream = SharedStream::new(Box::new(SocketStream::from(stream)), address());
-    Connection::new_upstream(Arc::new(stream), None, state.clone())
+    Connection::new_upstream(Arc::new(stream), None, Arc::default(), state.clone())
 }
 
 impl InMemoryConnection {

@@ -90,8 +90,12 @@ impl Connection {
             return self.io_close_reason().unwrap_or(CloseReason::Completed);
         };
         match CloseReason::of(error) {
-            // Another connection was reset, not this one.
-            Some(CloseReason::Reset) if !self.is_broken() => CloseReason::Failed,
+            // An upstream that is closed with its client may notice the reset first.
+            Some(CloseReason::Reset) if !self.is_broken() => match self.stream.is_hung_up() {
+                true => CloseReason::Reset,
+                // Another connection was reset, not this one.
+                false => CloseReason::Failed,
+            },
             Some(CloseReason::Eof | CloseReason::Reset) => {
                 self.io_close_reason().unwrap_or(CloseReason::Failed)
             }

@@ -18,6 +18,8 @@ pub enum Interest {
     Read,
     /// A write does not block: there is room for output, or an error (`POLLOUT`).
     Write,
+    /// Both directions are closed, or the connection was reset (`POLLHUP`, `POLLERR`).
+    Closed,
 }
 
 /// Blocks until one of the descriptors is ready ([poll(2)]), at most until `deadline` (`None`: for
@@ -102,6 +104,8 @@ fn poll_fd<'fd>((fd, interest): &(BorrowedFd<'fd>, Interest)) -> PollFd<'fd> {
     let flags = match interest {
         Interest::Read => PollFlags::IN,
         Interest::Write => PollFlags::OUT,
+        // Both are reported without being asked for.
+        Interest::Closed => PollFlags::empty(),
     };
     PollFd::from_borrowed_fd(*fd, flags)
 }

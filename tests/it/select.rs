@@ -1,5 +1,6 @@
 //! Waiting for the first of several things ([`Select`]).
 
+use std::collections::HashMap;
 use std::io::{BufRead, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -7,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+use socketserver::sync::channel::bounded;
 use socketserver::*;
 
 use crate::mixins::{by_each_mixin, stops_cleanly};
@@ -77,6 +80,53 @@ fn the_source_that_has_input_is_ready() {
         stops_cleanly(server);
     });
     stops_cleanly(upstream);
+}
+
+#[test]
+fn a_message_in_a_channel_is_ready_and_so_is_its_end() {
+    // A channel for each client, by the number that it sends first.
+    let channels = Mutex::new(HashMap::new());
+    let channels = Arc::new(channels);
+    let handler = {
+        let channels = channels.clone();
+        handler_fn(move |client: &mut Connection| {
+            let (sender, messages) = bounded::<String>(1);
+            let mut line = String::new();
+            client.read_line(&mut line)?;
+            channels.lock().insert(line.clone(), sender);
+            writeln!(client, "ready")?;
+            let mut select = Select::new();
+            loop {
+                // The client's lines and the messages, in the order in which they come.
+                match select.wait(&[&*client, &messages], late())?.expect("in time") {
+                    0 => {
+                        line.clear();
+                        if client.read_line(&mut line)? == 0 {
+                            return Ok(());
+                        }
+                        client.write_all(line.as_bytes())?;
+                    }
+                    _ => match messages.try_recv() {
+                        Ok(message) => writeln!(client, "{message}")?,
+                        Err(_) => return Ok(client.write_all(b"no more\n")?),
+                    },
+                }
+            }
+        })
+    };
+    by_each_mixin((), handler, |mixin, server| {
+        let client = Client::of(&server);
+        assert_eq!(ask(&client, mixin), "ready");
+        let sender = channels.lock().remove(&format!("{mixin}\n")).unwrap();
+        for number in 0..50 {
+            sender.send(format!("message {number}")).unwrap();
+            assert_eq!(line_of(&client), format!("message {number}"), "{mixin}");
+            assert_eq!(ask(&client, "line"), "line", "{mixin}");
+        }
+        drop(sender);
+        assert_eq!(line_of(&client), "no more", "{mixin}");
+        stops_cleanly(server);
+    });
 }
 
 #[test]

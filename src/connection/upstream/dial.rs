@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
+use super::deregister;
 use super::look_up::look_up;
-use super::{Registered, deregister};
+use super::wait::{ClosesWith, UpstreamWait};
 use crate::address::{Address, Endpoint, Scheme};
 use crate::error::{Error, Result};
 use crate::id::ConnectionId;
@@ -30,6 +31,7 @@ pub(super) struct Dial<'a> {
     state: &'a ServerState,
     /// Waits as the upstream is to wait.
     client: Option<&'a SharedStream>,
+    closes_with: &'a ClosesWith,
     request: Option<ConnectionId>,
     endpoint: &'a Endpoint,
     timeout: Duration,
@@ -49,6 +51,7 @@ impl<'a> Dial<'a> {
     pub(super) fn new(
         state: &'a ServerState,
         client: Option<&'a SharedStream>,
+        closes_with: &'a ClosesWith,
         request: Option<ConnectionId>,
         endpoint: &'a Endpoint,
         timeout: Duration,
@@ -56,26 +59,25 @@ impl<'a> Dial<'a> {
         let (deadline, current) = (Instant::now() + timeout, Current::get());
         let within = TimeLimit::current().filter(|limit| limit.deadline < deadline);
         let deadline = within.map_or(deadline, |limit| limit.deadline);
-        Dial { state, client, request, endpoint, timeout, deadline, within, current }
+        Dial { state, client, closes_with, request, endpoint, timeout, deadline, within, current }
     }
 
-    pub(super) fn connect(&self) -> Result<Registered> {
-        let stream = self.current.doing(Activity::Connecting, || {
+    pub(super) fn connect(&self) -> Result<Arc<SharedStream>> {
+        self.current.doing(Activity::Connecting, || {
             if self.endpoint.is_unix() { self.connect_unix() } else { self.connect_tcp() }
-        })?;
-        Ok(Registered { stream, request: self.request })
+        })
     }
 
     /// For a unit test: what it has instead of a server at this address.
     pub(super) fn connect_scripted(
         &self,
         scripted: io::Result<std::os::unix::net::UnixStream>,
-    ) -> Result<Registered> {
+    ) -> Result<Arc<SharedStream>> {
         let address = self.endpoint.to_string();
         let stream = scripted.map_err(|source| Error::Connect { address, source })?;
         let peer = Address::tcp((Ipv4Addr::LOCALHOST, 0).into());
         let stream = SharedStream::new(Box::new(SocketStream::from(stream)), peer);
-        Ok(Registered { stream: Arc::new(stream), request: None })
+        Ok(Arc::new(stream))
     }
 
     fn connect_unix(&self) -> Result<Arc<SharedStream>> {
@@ -156,8 +158,9 @@ impl<'a> Dial<'a> {
             false => SocketStream::from(std::os::unix::net::UnixStream::from(socket)),
         };
         let stream = SharedStream::new(Box::new(stream), peer.clone());
-        if let Some(wait) = wait {
-            stream.wait_with(wait);
+        if wait.is_some() {
+            let closes_with = self.closes_with.clone();
+            stream.wait_with(Box::new(UpstreamWait { wait, closes_with }));
         }
         let stream = Arc::new(stream);
         if let Some(request) = self.request {

@@ -4,6 +4,7 @@ mod dial;
 mod direction;
 mod look_up;
 mod relay;
+mod wait;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::id::ConnectionId;
 use crate::net::SharedStream;
 use crate::state::{ServerHandle, ServerState};
 use dial::Dial;
+use wait::{ClosesWith, UpstreamWait};
 
 pub use relay::{RelayEnd, Relayed};
 
@@ -79,7 +81,46 @@ impl Connection {
         let endpoint = address.try_into().map_err(Into::into)?;
         self.flush()?;
         let request = self.upstream.as_ref().map_or(Some(self.id), |upstream| upstream.request);
-        connect(&self.server, Some(&self.stream), request, &endpoint, timeout)
+        let client = self.upstream.as_ref().map_or(Some(&self.stream), |up| up.client.as_ref());
+        let mut upstream = connect(&self.server, Some(&self.stream), request, &endpoint, timeout)?;
+        if let Some(upstream) = &mut upstream.upstream {
+            upstream.client = client.cloned();
+        }
+        Ok(upstream)
+    }
+
+    /// Ends the waits for this upstream, which then fail with [`Error::ConnectionClosed`], as soon as the
+    /// client of its request is gone: the connection was reset, or, of a Unix socket, closed. Without this
+    /// a handler that waits for an upstream learns of it only when it reads from the client, or writes to
+    /// it.
+    ///
+    /// A TCP client that closes without a reset looks like one that has ended its input and waits for
+    /// answers (half-close), until something is sent to it: that is no end here. A
+    /// [relay](Connection::relay) passes both on by itself. Does nothing for the connection of a client.
+    ///
+    /// ```no_run
+    /// use std::io::Write;
+    /// use std::time::Duration;
+    /// use socketserver::{Connection, HandlerResult};
+    ///
+    /// fn handle(client: &mut Connection) -> HandlerResult {
+    ///     let mut upstream = client.connect("10.0.0.5:4000", Duration::from_secs(3))?;
+    ///     upstream.close_with_client();
+    ///     upstream.write_all(b"a question that takes long\n")?;
+    ///     let mut answer = String::new();
+    ///     upstream.read_line(&mut answer)?;
+    ///     Ok(client.write_all(answer.as_bytes())?)
+    /// }
+    /// ```
+    pub fn close_with_client(&mut self) {
+        let Some(Upstream { client: Some(client), closes_with, .. }) = &self.upstream else {
+            return;
+        };
+        let _ = closes_with.set(client.clone());
+        if !self.stream.uses_wait() {
+            let closes_with = closes_with.clone();
+            self.stream.wait_with(Box::new(UpstreamWait { wait: None, closes_with }));
+        }
     }
 }
 
@@ -107,7 +148,8 @@ fn connect(
     timeout: Duration,
 ) -> Result<Connection> {
     let state = server.state().clone();
-    let dial = Dial::new(&state, client, request, endpoint, in_range(timeout));
+    let closes_with = ClosesWith::default();
+    let dial = Dial::new(&state, client, &closes_with, request, endpoint, in_range(timeout));
     let connected = match state.scripted.connect(endpoint) {
         None => dial.connect(),
         Some(scripted) => dial.connect_scripted(scripted),
@@ -115,20 +157,16 @@ fn connect(
     let stats = state.stats();
     let counter = if connected.is_ok() { &stats.upstreams } else { &stats.upstream_errors };
     counter.add_one();
-    let Registered { stream, request } = connected?;
-    Ok(Connection::new_upstream(stream, request, state))
+    Ok(Connection::new_upstream(connected?, request, closes_with, state))
 }
 
 /// What makes a connection an upstream.
 pub(super) struct Upstream {
     /// The request that it belongs to.
     pub(super) request: Option<ConnectionId>,
-}
-
-/// A stream to an upstream, as long as it is registered with its request.
-struct Registered {
-    stream: Arc<SharedStream>,
-    request: Option<ConnectionId>,
+    /// That of the request.
+    client: Option<Arc<SharedStream>>,
+    closes_with: ClosesWith,
 }
 
 impl Connection {
@@ -136,17 +174,18 @@ impl Connection {
     pub(in crate::connection) fn new_upstream(
         stream: Arc<SharedStream>,
         request: Option<ConnectionId>,
+        closes_with: ClosesWith,
         state: Arc<ServerState>,
     ) -> Connection {
         let mut connection = Connection::new(state.new_id(), stream, state);
-        connection.upstream = Some(Upstream { request });
+        connection.upstream = Some(Upstream { request, client: None, closes_with });
         connection.set_socket_timeouts();
         connection
     }
 
     /// Ends an upstream: sends its output, and removes it from its request.
     pub(super) fn close_upstream(&mut self) {
-        let Some(Upstream { request }) = self.upstream.take() else { return };
+        let Some(Upstream { request, .. }) = self.upstream.take() else { return };
         if !thread::panicking() && !self.is_broken() {
             // Nothing waits for the result: a handler that needs it calls `flush`.
             let _ = self.flush();

@@ -14,6 +14,8 @@ pub(super) struct StreamState {
     /// The fibers that wait to read and to write: one fiber for both, or two.
     reader: Option<Key>,
     writer: Option<Key>,
+    /// The fiber that waits for its end.
+    watcher: Option<Key>,
 }
 
 impl StreamState {
@@ -29,6 +31,7 @@ impl StreamState {
                     || std::mem::take(&mut event.urgent)
             }
             Interest::Write => std::mem::take(&mut event.writable) || event.broken,
+            Interest::Closed => event.broken,
         }
     }
 
@@ -36,17 +39,18 @@ impl StreamState {
         match interest {
             Interest::Read => &mut self.reader,
             Interest::Write => &mut self.writer,
+            Interest::Closed => &mut self.watcher,
         }
     }
 
     /// Notes an event. Returns the waiters whose wait it ends.
-    pub(super) fn on_event(&mut self, event: Event) -> [Option<Key>; 2] {
+    pub(super) fn on_event(&mut self, event: Event) -> [Option<Key>; 3] {
         self.event.readable |= event.readable;
         self.event.urgent |= event.urgent;
         self.event.writable |= event.writable;
         self.event.ended |= event.ended;
         self.event.broken |= event.broken;
-        [Interest::Read, Interest::Write].map(|interest| {
+        [Interest::Read, Interest::Write, Interest::Closed].map(|interest| {
             let waits = self.waiter(interest).is_some() && self.take_readiness(interest);
             if waits { self.waiter(interest).take() } else { None }
         })
@@ -84,11 +88,11 @@ mod tests {
         (*stream.waiter(Interest::Read), *stream.waiter(Interest::Write)) =
             (Some(reader), Some(writer));
         let none = Event::default();
-        assert_eq!(stream.on_event(Event { writable: true, ..none }), [None, Some(writer)]);
-        assert_eq!(stream.on_event(Event { writable: true, ..none }), [None, None]);
+        assert_eq!(stream.on_event(Event { writable: true, ..none }), [None, Some(writer), None]);
+        assert_eq!(stream.on_event(Event { writable: true, ..none }), [None; 3]);
         assert_eq!(
             stream.on_event(Event { broken: true, ended: true, ..none }),
-            [Some(reader), None]
+            [Some(reader), None, None]
         );
     }
 }

@@ -1,8 +1,8 @@
 //! Handlers that connect to other servers, and relay: under each mixin that serves beside a test, from
 //! each stream transport to each.
 
+mod close_with_client;
 mod connect;
-#[cfg(feature = "fibers")]
 mod fibers;
 mod relay;
 mod relay_bytes;
@@ -31,7 +31,6 @@ fn mixins() -> Vec<(&'static str, Box<dyn Spawnable>)> {
     vec![
         ("sequential", Box::new(Sequential) as Box<dyn Spawnable>),
         ("threading", Box::new(Threading::new())),
-        #[cfg(feature = "fibers")]
         ("fibers", Box::new(Fibers::new().workers(1))),
     ]
 }

@@ -8,6 +8,7 @@ use socketserver::extend::Transport;
 use socketserver::extend::{Mixin, Spawnable};
 use socketserver::framing::{LengthPrefixed, Prefix};
 use socketserver::services::Chat;
+use socketserver::sync::Mutex;
 use socketserver::transport::{Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
     Builder, CloseReason, Connection, DatagramRequest, DatagramRequestHandler, Endpoint, Fibers,
@@ -42,6 +43,8 @@ pub(crate) struct Kind {
     pub(crate) refuses: bool,
     /// Whether it is a gateway, which relays each connection to a server of this kind behind it.
     pub(crate) relays: bool,
+    /// Whether it answers lines by a sender, under a lock that all handlers share.
+    pub(crate) pushes: bool,
 }
 
 /// The protocol of a server.
@@ -63,7 +66,7 @@ pub(crate) enum Concurrency {
     Fibers,
 }
 
-pub(crate) const KINDS: [Kind; 27] = {
+pub(crate) const KINDS: [Kind; 30] = {
     use {Concurrency::*, Scheme::*, Service::*};
     // `Fibers` is the name of a mixin as well.
     use Concurrency::Fibers;
@@ -73,7 +76,7 @@ pub(crate) const KINDS: [Kind; 27] = {
         service: Service,
         concurrency: Concurrency,
     ) -> Kind {
-        Kind { name, scheme, service, concurrency, refuses: false, relays: false }
+        Kind { name, scheme, service, concurrency, refuses: false, relays: false, pushes: false }
     }
     [
         kind("tcp", Tcp, Lines, Threads),
@@ -88,6 +91,9 @@ pub(crate) const KINDS: [Kind; 27] = {
         Kind { relays: true, ..kind("tcp, gateway, fibers", Tcp, Lines, Fibers) },
         Kind { relays: true, ..kind("unix, gateway", Unix, Frames, Threads) },
         Kind { relays: true, ..kind("unix, gateway, fibers", Unix, Frames, Fibers) },
+        Kind { pushes: true, ..kind("tcp, pushed", Tcp, Lines, Threads) },
+        Kind { pushes: true, ..kind("tcp, pushed, fibers", Tcp, Lines, Fibers) },
+        Kind { pushes: true, ..kind("unix, pushed, fibers", Unix, Lines, Fibers) },
         kind("tcp, chat", Tcp, Chat, Threads),
         kind("tcp, chat, fibers", Tcp, Chat, Fibers),
         kind("unix", Unix, Lines, Threads),
@@ -154,6 +160,7 @@ impl Kind {
     fn stream_handler(&self) -> Result<Arc<dyn StreamRequestHandler>> {
         Ok(match self.service {
             _ if self.relays => Arc::new(Gateway::before(self)?),
+            _ if self.pushes => Arc::new(Pushed::default()),
             Service::Lines => Arc::new(Lines),
             Service::Frames => Arc::new(Frames),
             Service::Chat => Arc::new(Chat::new()),
@@ -244,6 +251,32 @@ impl StreamRequestHandler for Frames {
         while connection.read_message(&FRAMES, &mut message)? {
             run_command(&message)?;
             connection.write_message(&FRAMES, &message)?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers as another thread would: by a sender.
+#[derive(Default)]
+struct Pushed {
+    /// How many lines it has answered. Shared by all fibers of several workers, it is contended.
+    answered: Mutex<u64>,
+}
+
+/// More than any good client lets pile up.
+const SENDER_CAPACITY: usize = 1024 * 1024;
+
+impl StreamRequestHandler for Pushed {
+    fn handle(&self, connection: &mut Connection) -> HandlerResult {
+        let sender = connection.sender(SENDER_CAPACITY)?;
+        let mut line = Vec::new();
+        while connection.read_line(&mut line)? > 0 {
+            run_command(&line)?;
+            let mut answered = self.answered.lock();
+            sender.send(&line)?;
+            *answered += 1;
+            drop(answered);
+            line.clear();
         }
         Ok(())
     }
