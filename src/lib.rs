@@ -296,7 +296,7 @@
 //!                              reads, writes  tied buffers, timeouts               connection/mod.rs
 //!                              connect, relay other servers                         connection/upstream/
 //!                              locks, parks   other handlers                        sync/
-//!                              waiting        the one place where a handler blocks net/shared_stream.rs
+//!                              waiting        the one place where a handler blocks net/shared_stream/
 //!                            lingering close  so that the last answer arrives      connection/close.rs
 //!                            release          its place is free again              state/mod.rs
 //!
