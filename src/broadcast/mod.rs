@@ -7,15 +7,15 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::id::MemberId;
 use crate::net::SharedStream;
 use crate::net::outbox::log::{self, Chunk};
+use crate::sync::Current;
 use crate::sys::waker::Waker;
 use writer::Writer;
 
@@ -70,7 +70,7 @@ struct Shared {
     waker: OnceLock<Waker>,
     /// Never locked during a write to a socket.
     mailbox: Mutex<Mailbox>,
-    /// Notified when the writer has taken a batch from a full mailbox, or has written a batch.
+    /// Notified when the writer has taken a batch from a full mailbox.
     progress: Condvar,
 }
 
@@ -82,6 +82,8 @@ struct Mailbox {
     end: u64,
     batches_taken: u64,
     batches_written: u64,
+    /// Unparked when a batch is written.
+    leaving: Vec<Arc<Current>>,
     members: usize,
     last_member: u64,
     slow_members: u64,
@@ -152,7 +154,7 @@ impl Broadcast {
         let id = MemberId::from(mailbox.last_member);
         let event = Event::Join(id, stream.clone(), mailbox.end);
         self.inner.shared.push_event(&mut mailbox, event);
-        Member { inner: self.inner.clone(), stream: stream.clone(), id, has_left: false }
+        Member { inner: self.inner.clone(), id, has_left: false }
     }
 
     /// Sends a message to all members.
@@ -194,7 +196,6 @@ impl fmt::Debug for Broadcast {
 #[must_use = "dropping it leaves the broadcast"]
 pub struct Member {
     inner: Arc<Inner>,
-    stream: Arc<SharedStream>,
     id: MemberId,
     has_left: bool,
 }
@@ -218,14 +219,9 @@ impl Member {
     /// process exits, are lost.
     pub fn leave(mut self) {
         let batch = self.push_leave();
-        let mut mailbox = self.inner.shared.mailbox.lock();
-        while mailbox.batches_written < batch {
-            if self.stream.uses_wait() {
-                // A fiber must not block its worker's thread.
-                MutexGuard::unlocked(&mut mailbox, || self.stream.sleep(FIBER_POLL_INTERVAL));
-            } else {
-                self.inner.shared.progress.wait(&mut mailbox);
-            }
+        let current = Current::get();
+        while self.inner.shared.has_to_wait_for(batch, &current) {
+            current.park_uninterrupted(None);
         }
     }
 
@@ -248,9 +244,6 @@ impl Drop for Member {
         }
     }
 }
-
-/// How often a fiber looks whether the writer has written a batch.
-const FIBER_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -309,6 +302,16 @@ impl Shared {
         if writer_sleeps {
             self.wake_writer();
         }
+    }
+
+    /// Whether the batch is not written yet. If so, `current` is unparked when one is.
+    fn has_to_wait_for(&self, batch: u64, current: &Arc<Current>) -> bool {
+        let mut mailbox = self.mailbox.lock();
+        let has_to_wait = mailbox.batches_written < batch;
+        if has_to_wait {
+            mailbox.leaving.push(current.clone());
+        }
+        has_to_wait
     }
 
     fn push_event(&self, mailbox: &mut Mailbox, event: Event) {

@@ -61,8 +61,9 @@ impl Writer {
             let mut mailbox = self.shared.mailbox.lock();
             mailbox.batches_written = mailbox.batches_taken;
             mailbox.slow_members += slow;
+            let leaving = std::mem::take(&mut mailbox.leaving);
             drop(mailbox);
-            self.shared.progress.notify_all();
+            leaving.iter().for_each(|current| current.unpark());
         }
     }
 

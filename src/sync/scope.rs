@@ -54,6 +54,30 @@ use crate::sys::scope::{JobScope, run_scope};
 /// }
 /// ```
 ///
+/// A part cannot outlive what it borrows, and two parts cannot write to one thing:
+///
+/// ```compile_fail,E0373
+/// use socketserver::sync;
+///
+/// sync::scope(|scope| {
+///     let inside = String::new();
+///     scope.spawn(|| inside.len()).map(drop)
+/// })?;
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+///
+/// ```compile_fail,E0499
+/// use socketserver::{Connection, sync};
+///
+/// fn handle(client: &mut Connection) -> socketserver::Result<()> {
+///     sync::scope(|scope| {
+///         scope.spawn(|| client.read_line(&mut String::new()))?;
+///         scope.spawn(|| client.read_line(&mut String::new()))?;
+///         Ok(())
+///     })
+/// }
+/// ```
+///
 /// # Panics
 /// With the panic of `call`, or else of a part.
 pub fn scope<'env, R>(call: impl for<'scope> FnOnce(Scope<'scope, 'env>) -> R) -> R {

@@ -29,7 +29,7 @@ const SLOW: usize = 2000;
 const MAX_DELAY: Duration = Duration::from_millis(100);
 
 /// How long the good clients are measured, without slow clients and beside them.
-const WINDOW: Duration = Duration::from_secs(3);
+pub(crate) const WINDOW: Duration = Duration::from_secs(3);
 
 /// A server and its clients.
 struct Service {
@@ -153,10 +153,6 @@ struct Scene {
 
 impl Scene {
     /// Measures the good clients alone, and then beside the slow ones.
-    ///
-    /// Other programs may delay a measurement, so it is repeated until it is good enough: a server
-    /// that delays its clients does so each time, and fails three times. A measurement in which this
-    /// program itself had to wait for a processor does not count.
     fn of(service: &Service, mixin: &str) -> Scene {
         assert!(raise_descriptor_limit() >= 2 * (GOOD + SLOW), "a descriptor for each client");
         let server = Server::start(service.example, "127.0.0.1:0", &["--mixin", mixin]);
@@ -177,25 +173,40 @@ impl Scene {
             good.send_much(1, 128 * 1024, 4096);
         }
         let running = slow.start();
-        let (mut measured, mut disturbed) = (0, 0);
-        loop {
-            let before = waited_for_a_processor();
-            let beside = good.talk(service.interval, WINDOW);
-            let waited = waited_for_a_processor() - before;
-            println!(
-                "{}: 99 of 100 within {idle:?}, beside {SLOW} slow clients ({} steps) {beside:?}; \
-                 {waited:?} of {WINDOW:?} without a processor",
-                service.example,
-                running.steps()
-            );
-            if beside <= idle + MAX_DELAY {
-                break;
-            }
-            *if waited < WINDOW / 4 { &mut measured } else { &mut disturbed } += 1;
-            assert!(measured < 3, "{} delays its clients", service.example);
-            assert!(disturbed < 5, "{}: the machine is too busy to tell", service.example);
-        }
+        check_delay(&mut good, service.interval, idle, || {
+            format!("{}, {SLOW} slow clients, {} steps", service.example, running.steps())
+        });
         Scene { server, good, slow: running.pause() }
+    }
+}
+
+/// 99 of 100 lines of the good clients are answered not much later than in `idle`.
+///
+/// Other programs may delay a measurement, so it is repeated until it is good enough: a server
+/// that delays its clients does so each time, and fails three times. A measurement in which this
+/// program itself had to wait for a processor does not count.
+pub(crate) fn check_delay(
+    good: &mut GoodClients,
+    interval: Duration,
+    idle: Duration,
+    what: impl Fn() -> String,
+) {
+    let (mut measured, mut disturbed) = (0, 0);
+    loop {
+        let before = waited_for_a_processor();
+        let beside = good.talk(interval, WINDOW);
+        let waited = waited_for_a_processor() - before;
+        println!(
+            "{}: 99 of 100 within {beside:?}, alone {idle:?}; {waited:?} of {WINDOW:?} without a \
+             processor",
+            what()
+        );
+        if beside <= idle + MAX_DELAY {
+            break;
+        }
+        *if waited < WINDOW / 4 { &mut measured } else { &mut disturbed } += 1;
+        assert!(measured < 3, "{}: its clients are delayed", what());
+        assert!(disturbed < 5, "{}: the machine is too busy to tell", what());
     }
 }
 

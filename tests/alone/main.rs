@@ -2,6 +2,7 @@
 //! others are processes of their own: this program, started again.
 
 mod accept_errors;
+mod child_handlers;
 mod children;
 mod cpython;
 mod descriptors;
@@ -15,6 +16,7 @@ mod good_clients;
 #[path = "../support/harness.rs"]
 mod harness;
 mod hostile;
+mod hostile_upstreams;
 mod inheritance;
 mod relaying;
 mod scarcity;
@@ -41,6 +43,7 @@ const TESTS: &[&[Test]] = &[
     draining::TESTS,
     forking::TESTS,
     children::TESTS,
+    child_handlers::TESTS,
     inheritance::TESTS,
     relaying::TESTS,
     #[cfg(feature = "fibers")]
@@ -53,13 +56,16 @@ const TESTS: &[&[Test]] = &[
     #[cfg(feature = "fibers")]
     fiber_processes::TESTS,
     hostile::TESTS,
+    hostile_upstreams::TESTS,
 ];
 
 const PARTS: &[&[Part]] = &[
     forking::PARTS,
     children::PARTS,
+    child_handlers::PARTS,
     inheritance::PARTS,
     relaying::PARTS,
+    hostile_upstreams::PARTS,
     scarcity::PARTS,
     server_limits::PARTS,
     stopped_process::PARTS,
