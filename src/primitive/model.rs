@@ -20,12 +20,13 @@ pub(crate) const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Runs the model in tens of thousands of random orders. Three schedulers choose them: each step at
 /// random, each order with the same probability, and orders with at most four preemptions,
-/// which are enough to show most races.
+/// which are enough to show most races. `MODEL_TIMES=25` makes it a million.
 pub(crate) fn check(model: impl Fn() + Copy + Send + Sync + 'static) {
-    shuttle::check_random(model, 10_000);
-    shuttle::check_urw(model, 10_000);
+    let times = std::env::var("MODEL_TIMES").map_or(1, |times| times.parse().expect("a number"));
+    shuttle::check_random(model, 10_000 * times);
+    shuttle::check_urw(model, 10_000 * times);
     for turns in 1..=4 {
-        shuttle::check_pct(model, 5_000, turns + 1);
+        shuttle::check_pct(model, 5_000 * times, turns + 1);
     }
 }
 
