@@ -18,6 +18,7 @@ mod harness;
 mod hostile;
 mod hostile_upstreams;
 mod inheritance;
+mod look_ups;
 mod relaying;
 mod scarcity;
 mod server_limits;
@@ -45,6 +46,7 @@ const TESTS: &[&[Test]] = &[
     children::TESTS,
     child_handlers::TESTS,
     inheritance::TESTS,
+    look_ups::TESTS,
     relaying::TESTS,
     #[cfg(feature = "fibers")]
     relaying::FIBER_TESTS,
@@ -64,6 +66,7 @@ const PARTS: &[&[Part]] = &[
     children::PARTS,
     child_handlers::PARTS,
     inheritance::PARTS,
+    look_ups::PARTS,
     relaying::PARTS,
     hostile_upstreams::PARTS,
     scarcity::PARTS,
