@@ -190,8 +190,8 @@ impl Connection {
     /// whose stream refuses the timeout is closed; sockets do not.
     pub fn set_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
         self.input.timeouts.read = timeout.into().map(in_range);
-        let set = self.stream.inner().set_read_timeout(self.input.timeouts.socket_timeout());
-        self.close_if_refused(set);
+        let timeout = self.input.timeouts.socket_timeout();
+        self.set_on_stream(|stream| stream.set_read_timeout(timeout));
     }
 
     /// How long a read waits for the first byte of a message before it fails with `TimedOut`
@@ -199,8 +199,8 @@ impl Connection {
     /// default the server's [`idle_timeout`](crate::Builder::idle_timeout).
     pub fn set_idle_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
         self.input.timeouts.idle = timeout.into().map(in_range);
-        let set = self.stream.inner().set_read_timeout(self.input.timeouts.socket_timeout());
-        self.close_if_refused(set);
+        let timeout = self.input.timeouts.socket_timeout();
+        self.set_on_stream(|stream| stream.set_read_timeout(timeout));
     }
 
     /// How long a message may take from its first bytes to its end before a read of it fails with
@@ -240,22 +240,24 @@ impl Connection {
     /// server's [`write_timeout`](crate::Builder::write_timeout).
     pub fn set_write_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
         self.output.timeout = timeout.into().map(in_range);
-        let set =
-            self.stream.inner().set_write_timeout(self.output.timeout.map(WriteProgress::slice));
-        self.close_if_refused(set);
+        let timeout = self.output.timeout.map(WriteProgress::slice);
+        self.set_on_stream(|stream| stream.set_write_timeout(timeout));
     }
 
-    /// Sets the timeouts of a stream that blocks, and does not inherit them from a listener.
+    /// Sets the timeouts of a stream that does not inherit them from a listener.
     pub(super) fn set_socket_timeouts(&mut self) {
-        if !self.stream.uses_wait() {
-            self.set_read_timeout(self.input.timeouts.read);
-            self.set_write_timeout(self.output.timeout);
-        }
+        self.set_read_timeout(self.input.timeouts.read);
+        self.set_write_timeout(self.output.timeout);
     }
 
-    /// Rather than leave a connection open without the timeout that its handler relies on.
-    fn close_if_refused(&self, set: io::Result<()>) {
-        if let Err(error) = set {
+    /// A stream that is waited for by a [`Wait`](crate::extend::Wait) does not block, and so needs no
+    /// timeout of its own. One that refuses a timeout is closed, rather than left open without what its
+    /// handler relies on.
+    fn set_on_stream(&self, set: impl FnOnce(&dyn Stream) -> io::Result<()>) {
+        if self.stream.uses_wait() {
+            return;
+        }
+        if let Err(error) = set(self.stream.inner()) {
             log::error!("{}: closed, its timeout cannot be set: {error}", self.peer_addr());
             self.stream.close(Shutdown::Both, CloseReason::Failed);
         }
