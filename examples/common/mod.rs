@@ -1,26 +1,28 @@
 //! What the example servers share: the flags, the first lines of output, the stop on a signal.
 #![allow(dead_code, reason = "each example uses a part")]
 
+mod announce;
+mod flags;
+mod mixin;
+mod signals;
+
 use std::error::Error;
-use std::io::{self, Write};
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use lexopt::prelude::*;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::{flag, low_level::pipe};
-use socketserver::extend::Transport;
-use socketserver::extend::{Mixin, Spawnable};
+use socketserver::extend::{Mixin, Spawnable, Transport};
 use socketserver::transport::{Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Address, Builder, ConnectionRate, DatagramRequestHandler, Endpoint, Fibers, Forking, Scheme,
-    Sequential, Server, StreamRequestHandler, Threading,
+    Address, Builder, ConnectionRate, DatagramRequestHandler, Endpoint, Scheme, Sequential, Server,
+    StreamRequestHandler,
 };
+
+#[allow(unused_imports, reason = "each example uses a part")]
+pub(crate) use announce::{announce, try_line};
+#[allow(unused_imports, reason = "each example uses a part")]
+pub(crate) use flags::usage_error;
+use flags::{Flag, Values};
+pub(crate) use signals::on_signals;
 
 /// The example's name: this file is compiled into each of them.
 const NAME: &str = env!("CARGO_CRATE_NAME");
@@ -29,13 +31,16 @@ const NAME: &str = env!("CARGO_CRATE_NAME");
 /// other errors.
 pub(crate) type Outcome = Result<(), Box<dyn Error>>;
 
+const STOP_TIMEOUT: Flag<'static> =
+    Flag("stop-timeout", "SECONDS", "how long a stop waits for clients; 10 by default");
+
 /// An example: the text of its `--help`, and its own flags.
 pub(crate) struct Example {
     listen: &'static str,
     about: &'static str,
     try_it: &'static str,
     no_forking: Option<&'static str>,
-    flags: Vec<(&'static str, &'static str, &'static str)>,
+    flags: Vec<Flag<'static>>,
 }
 
 impl Example {
@@ -63,7 +68,7 @@ impl Example {
         value: &'static str,
         help: &'static str,
     ) -> Example {
-        self.flags.push((name, value, help));
+        self.flags.push(Flag(name, value, help));
         self
     }
 
@@ -76,7 +81,7 @@ impl Example {
     /// All of `main`: reads the flags, starts logging, serves, and reports an error.
     pub(crate) fn run(self, serve: impl FnOnce(Options) -> Outcome) -> ExitCode {
         env_logger::init_from_env(env_logger::Env::default().default_filter_or("warn"));
-        let outcome = match self.parse() {
+        let outcome = match self.options() {
             Ok(Some(options)) => serve(options),
             Ok(None) => Ok(()),
             Err(error) => Err(error),
@@ -88,86 +93,47 @@ impl Example {
     }
 
     /// `None` after `--help`.
-    fn parse(self) -> Result<Option<Options>, Box<dyn Error>> {
-        let mut listen = self.listen.to_owned();
-        let mut mixin = Choice::Threading;
-        let mut workers = None;
-        let mut stop_timeout = Duration::from_secs(10);
-        let mut values = Vec::new();
-        let mut parser = lexopt::Parser::from_env();
-        while let Some(argument) = parser.next()? {
-            match argument {
-                Long("listen") => listen = parser.value()?.string()?,
-                Long("mixin") => mixin = parser.value()?.parse()?,
-                Long("workers") => workers = Some(parser.value()?.parse()?),
-                Long("stop-timeout") => stop_timeout = parser.value()?.parse_with(seconds)?,
-                Long("help") | Short('h') => return self.help().map(|()| None),
-                Long(name) => match self.flags.iter().find(|flag| flag.0 == name) {
-                    Some(flag) => values.push((flag.0, parser.value()?.string()?)),
-                    None => return Err(argument.unexpected().into()),
-                },
-                other => return Err(other.unexpected().into()),
-            }
-        }
-        if let (Choice::Forking, Some(reason)) = (mixin, self.no_forking) {
-            return Err(usage_error(format!("--mixin forking cannot work here: {reason}")));
-        }
-        let listen = listen.parse()?;
-        Ok(Some(Options { listen, mixin, workers, stop_timeout, values, try_it: self.try_it }))
-    }
-
-    fn help(&self) -> Outcome {
-        let default = format!("where to listen; {} by default", self.listen);
-        let mixins = match self.no_forking {
-            None => "sequential, threading (the default), forking or fibers",
-            Some(_) => "sequential, threading (the default) or fibers",
-        };
-        let mut flags = vec![("listen", "ADDRESS", default.as_str()), ("mixin", "MIXIN", mixins)];
-        flags.push((
-            "workers",
-            "NUMBER",
-            "threads for fibers; by default one less than processors",
-        ));
-        flags.push(("stop-timeout", "SECONDS", "how long a stop waits for clients; 10 by default"));
+    fn options(self) -> Result<Option<Options>, Box<dyn Error>> {
+        let listen_help = format!("where to listen; {} by default", self.listen);
+        let mut flags = vec![Flag("listen", "ADDRESS", &listen_help)];
+        flags.extend(mixin::flags(self.no_forking.is_some()));
+        flags.push(STOP_TIMEOUT);
         flags.extend(&self.flags);
-        let mut out = io::stdout().lock();
-        writeln!(out, "{}\n\nUsage: {NAME} [FLAG]...\n", self.about)?;
-        for (name, value, help) in flags {
-            writeln!(out, "  {:<24} {help}", format!("--{name} {value}"))?;
-        }
-        writeln!(out, "  {:<24} this text\n", "--help")?;
-        writeln!(out, "Addresses: HOST:PORT, tcp://HOST:PORT, udp://HOST:PORT, unix:/path,")?;
-        writeln!(out, "unix:@name, unixgram:/path, as far as the example serves them.")?;
-        Ok(())
+        let Some(values) = flags::parse(&flags)? else {
+            return flags::help(self.about, &flags).map(|()| None);
+        };
+        let listen = values.last("listen").unwrap_or(self.listen).parse()?;
+        let mixin = mixin::Choice::of(&values, self.no_forking)?;
+        let stop_timeout = values.parsed("stop-timeout", flags::seconds)?;
+        let stop_timeout = stop_timeout.unwrap_or(Duration::from_secs(10));
+        Ok(Some(Options { listen, mixin, stop_timeout, values, try_it: self.try_it }))
     }
 }
 
 /// The values of the flags.
 pub(crate) struct Options {
     listen: Endpoint,
-    mixin: Choice,
-    workers: Option<usize>,
+    mixin: mixin::Choice,
     stop_timeout: Duration,
-    values: Vec<(&'static str, String)>,
+    values: Values,
     try_it: &'static str,
 }
 
 impl Options {
     /// The value of a flag of the example's own; the last one if there are several.
     pub(crate) fn value(&self, flag: &str) -> Option<&str> {
-        self.values(flag).last()
+        self.values.last(flag)
     }
 
     /// All values of a flag of the example's own.
     pub(crate) fn values(&self, flag: &str) -> impl Iterator<Item = &str> {
-        let given = self.values.iter().filter(move |(name, _)| *name == flag);
-        given.map(|(_, value)| value.as_str())
+        self.values.all(flag)
     }
 
     /// The value of a flag of the example's own, as a time above zero.
     pub(crate) fn seconds(&self, flag: &str) -> Result<Option<Duration>, lexopt::Error> {
         let Some(text) = self.value(flag) else { return Ok(None) };
-        match seconds(text) {
+        match flags::seconds(text) {
             Ok(time) if !time.is_zero() => Ok(Some(time)),
             _ => Err(format!("--{flag} {text}: not a number of seconds above zero").into()),
         }
@@ -212,28 +178,14 @@ impl Options {
     /// A builder, for an example with settings of its own. It is to be bound to
     /// [`listen`](Options::listen).
     pub(crate) fn builder<T: Transport>(&self) -> Builder<T, Box<dyn Mixin>> {
-        let mixin: Box<dyn Mixin> = match self.mixin {
-            Choice::Forking => Box::new(Forking::new()),
-            _ => self.spawnable(),
-        };
-        let builder = Server::<T, Sequential>::builder().mixin(mixin);
+        let builder = Server::<T, Sequential>::builder().mixin(self.mixin.mixin());
         builder.stop_timeout(self.stop_timeout).raise_descriptor_limit()
     }
 
     /// The mixin for a server that is spawned, in an example that is
     /// [`without_forking`](Example::without_forking).
     pub(crate) fn spawnable(&self) -> Box<dyn Spawnable> {
-        match self.mixin {
-            Choice::Sequential => Box::new(Sequential),
-            Choice::Fibers => {
-                let fibers = Fibers::new();
-                Box::new(match self.workers {
-                    Some(workers) => fibers.workers(workers),
-                    None => fibers,
-                })
-            }
-            _ => Box::new(Threading::new()),
-        }
+        self.mixin.spawnable()
     }
 
     /// The address to listen on.
@@ -260,84 +212,7 @@ impl Options {
     }
 }
 
-/// Prints the address of one of several servers, and how to try it.
-pub(crate) fn announce(address: &Address, try_it: &str) {
-    let mut out = io::stdout().lock();
-    let lines = format!("listening on {address}\ntry: {}\n", try_line(address, try_it));
-    // Standard output may be closed: the server runs all the same.
-    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
-}
-
-/// The text with `{nc}` and `{address}` replaced.
-pub(crate) fn try_line(address: &Address, try_it: &str) -> String {
-    let nc = match address {
-        Address::Tcp(ip) => host_and_port(ip),
-        Address::Udp(ip) => format!("-u {}", host_and_port(ip)),
-        Address::Unix(name) => format!("-U {name}"),
-        Address::UnixDatagram(name) => format!("-uU {name}"),
-        other => other.to_string(),
-    };
-    try_it.replace("{nc}", &nc).replace("{address}", &address.to_string())
-}
-
-fn host_and_port(address: &SocketAddr) -> String {
-    match address {
-        // The scope, which is not a part of `Ipv6Addr`.
-        SocketAddr::V6(ip) if ip.scope_id() != 0 => {
-            format!("{}%{} {}", ip.ip(), ip.scope_id(), ip.port())
-        }
-        ip => format!("{} {}", ip.ip(), ip.port()),
-    }
-}
-
-/// Writes a byte to a pipe at the first `SIGINT` or `SIGTERM`, and exits at the second. There is no
-/// thread for signals, since a forking server needs a process with one thread.
-pub(crate) fn on_signals<P: Into<OwnedFd> + 'static>(
-    pipe: impl Fn() -> Result<P, Box<dyn Error>>,
-) -> Outcome {
-    let signalled = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: at the first signal, the flag is set after it was checked.
-        flag::register_conditional_shutdown(signal, 128 + signal, signalled.clone())?;
-        flag::register(signal, signalled.clone())?;
-        pipe::register(signal, pipe()?)?;
-    }
-    Ok(())
-}
-
-/// The error for a bad value of a flag: a message in one line, and exit status 2.
-pub(crate) fn usage_error(message: String) -> Box<dyn Error> {
-    lexopt::Error::from(message).into()
-}
-
 /// The time as C's `ctime` writes it, without its newline: `Sat Nov 20 23:46:01 2026`.
 pub(crate) fn ctime() -> String {
     jiff::Zoned::now().strftime("%a %b %e %H:%M:%S %Y").to_string()
-}
-
-#[derive(Clone, Copy)]
-enum Choice {
-    Sequential,
-    Threading,
-    Forking,
-    Fibers,
-}
-
-impl FromStr for Choice {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Choice, &'static str> {
-        match text {
-            "sequential" => Ok(Choice::Sequential),
-            "threading" => Ok(Choice::Threading),
-            "forking" => Ok(Choice::Forking),
-            "fibers" => Ok(Choice::Fibers),
-            _ => Err("a mixin is sequential, threading, forking or fibers"),
-        }
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, &'static str> {
-    let number = text.parse().map_err(|_| "not a number of seconds")?;
-    Duration::try_from_secs_f64(number).map_err(|_| "not a time to wait")
 }

@@ -1,0 +1,81 @@
+//! The flags that choose the mixin.
+
+use std::str::FromStr;
+
+use socketserver::extend::{Mixin, Spawnable};
+use socketserver::{Fibers, Forking, Sequential, Threading};
+
+use super::flags::{Flag, Values};
+
+/// Those of an example, which may be one that cannot fork.
+pub(super) fn flags(no_forking: bool) -> [Flag<'static>; 2] {
+    let mixins = match no_forking {
+        false => "sequential, threading (the default), forking or fibers",
+        true => "sequential, threading (the default) or fibers",
+    };
+    [
+        Flag("mixin", "MIXIN", mixins),
+        Flag("workers", "NUMBER", "threads for fibers; by default one less than processors"),
+    ]
+}
+
+/// The mixin, and its settings.
+#[derive(Clone, Copy)]
+pub(super) struct Choice {
+    name: Name,
+    workers: Option<usize>,
+}
+
+#[derive(Clone, Copy)]
+enum Name {
+    Sequential,
+    Threading,
+    Forking,
+    Fibers,
+}
+
+impl Choice {
+    /// `no_forking`: why the example cannot fork.
+    pub(super) fn of(values: &Values, no_forking: Option<&str>) -> Result<Choice, lexopt::Error> {
+        let name = values.parsed("mixin", Name::from_str)?.unwrap_or(Name::Threading);
+        if let (Name::Forking, Some(reason)) = (name, no_forking) {
+            return Err(format!("--mixin forking cannot work here: {reason}").into());
+        }
+        Ok(Choice { name, workers: values.number("workers")? })
+    }
+
+    pub(super) fn mixin(self) -> Box<dyn Mixin> {
+        match self.name {
+            Name::Forking => Box::new(Forking::new()),
+            _ => self.spawnable(),
+        }
+    }
+
+    pub(super) fn spawnable(self) -> Box<dyn Spawnable> {
+        match self.name {
+            Name::Sequential => Box::new(Sequential),
+            Name::Fibers => {
+                let fibers = Fibers::new();
+                Box::new(match self.workers {
+                    Some(workers) => fibers.workers(workers),
+                    None => fibers,
+                })
+            }
+            _ => Box::new(Threading::new()),
+        }
+    }
+}
+
+impl FromStr for Name {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Name, &'static str> {
+        match text {
+            "sequential" => Ok(Name::Sequential),
+            "threading" => Ok(Name::Threading),
+            "forking" => Ok(Name::Forking),
+            "fibers" => Ok(Name::Fibers),
+            _ => Err("a mixin is sequential, threading, forking or fibers"),
+        }
+    }
+}

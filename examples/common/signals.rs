@@ -1,0 +1,26 @@
+//! The stop on a signal.
+
+use std::error::Error;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level::pipe};
+
+use super::Outcome;
+
+/// Writes a byte to a pipe at the first `SIGINT` or `SIGTERM`, and exits at the second. There is no
+/// thread for signals, since a forking server needs a process with one thread.
+pub(crate) fn on_signals<P: Into<OwnedFd> + 'static>(
+    pipe: impl Fn() -> Result<P, Box<dyn Error>>,
+) -> Outcome {
+    let signalled = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: at the first signal, the flag is set after it was checked.
+        flag::register_conditional_shutdown(signal, 128 + signal, signalled.clone())?;
+        flag::register(signal, signalled.clone())?;
+        pipe::register(signal, pipe()?)?;
+    }
+    Ok(())
+}
