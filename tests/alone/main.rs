@@ -4,6 +4,7 @@
 mod accept_errors;
 mod child_handlers;
 mod children;
+mod containers;
 mod cpython;
 mod descriptors;
 mod draining;
@@ -44,6 +45,7 @@ const TESTS: &[&[Test]] = &[
     draining::TESTS,
     forking::TESTS,
     children::TESTS,
+    containers::TESTS,
     child_handlers::TESTS,
     inheritance::TESTS,
     look_ups::TESTS,
@@ -65,6 +67,7 @@ const PARTS: &[&[Part]] = &[
     forking::PARTS,
     children::PARTS,
     child_handlers::PARTS,
+    containers::PARTS,
     inheritance::PARTS,
     look_ups::PARTS,
     relaying::PARTS,
