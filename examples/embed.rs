@@ -47,10 +47,8 @@ fn run(options: Options) -> Outcome {
     let (mut wake_up, waker) = UnixStream::pair()?;
     common::on_signals(|| Ok(waker.try_clone()?))?;
     let app = Arc::new(App { started: Instant::now(), ticks: AtomicU64::new(0), waker });
-    let server = UnixStreamServer::builder()
-        .mixin(options.spawnable())
-        .bind(options.listen(), app.clone())?
-        .spawn()?;
+    let builder = UnixStreamServer::builder().mixin(options.spawnable());
+    let server = options.streams(builder, app.clone())?.spawn()?;
     options.announce(server.local_addr());
 
     // The main loop counts until it reads a byte.

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use common::{Example, usage_error};
 use socketserver::ipnet::IpNet;
-use socketserver::transport::{Tcp, UnixStream};
 use socketserver::{Access, Endpoint, handler_fn};
 
 fn main() -> ExitCode {
@@ -41,13 +40,6 @@ fn main() -> ExitCode {
                 log::info!("{}: {sent} bytes up, {received} down", client.peer_addr());
                 Ok(())
             });
-            let listen = options.listen();
-            if listen.is_unix() {
-                let builder = options.builder::<UnixStream>().access(access);
-                options.run(builder.bind(listen, gateway)?)
-            } else {
-                let builder = options.builder::<Tcp>().access(access);
-                options.run(builder.bind(listen, gateway)?)
-            }
+            options.with_access(access).serve(gateway)
         })
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::address::Address;
 use crate::config::Settings;
 use crate::id::ConnectionId;
-use crate::state::{ServerHandle, ServerState};
+use crate::state::{Observed, ServerHandle, ServerState};
 
 /// The sending side of a datagram transport, for the replies to an
 /// [`IncomingDatagram`](crate::extend::IncomingDatagram).
@@ -119,7 +119,7 @@ impl DatagramRequest {
     /// When the process has no file descriptors left.
     pub fn in_memory(data: impl Into<Vec<u8>>) -> InMemoryDatagram {
         let address = Address::Udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let state = ServerState::new(Settings::default(), address.clone());
+        let state = ServerState::new(Settings::default(), Observed::default(), address.clone());
         let state = Arc::new(state.expect("a pipe and an eventfd"));
         let (id, replies) = (state.new_id(), Arc::new(Replies::default()));
         let request = DatagramRequest::new(id, data.into(), address, None, replies.clone(), state);

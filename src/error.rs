@@ -42,6 +42,15 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// A socket that the process was to be started with is not there, or no server can serve it:
+    /// [`transport::Listeners`](crate::transport::Listeners).
+    #[non_exhaustive]
+    Inherited {
+        /// Its name, or that of the variable.
+        socket: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A peer sent a line longer than `max_line_length`.
     #[non_exhaustive]
     LineTooLong {
@@ -234,6 +243,7 @@ impl fmt::Display for Error {
             Error::Address { text, reason } => write!(f, "bad address {text:?}: {reason}"),
             Error::Resolve { host, source } => write!(f, "cannot resolve {host}: {source}"),
             Error::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
+            Error::Inherited { socket, reason } => write!(f, "{socket}: {reason}"),
             Error::Connect { address, source } => {
                 write!(f, "cannot connect to {address}: {source}")
             }

@@ -375,7 +375,7 @@ pub use server::{
     ThreadingUnixDatagramServer, ThreadingUnixStreamServer, UdpServer, UnixDatagramServer,
     UnixStreamServer,
 };
-pub use state::{ConnectionInfo, RunningServer, ServerHandle, Stats, StopReport};
+pub use state::{ConnectionInfo, Observer, RunningServer, ServerHandle, Stats, StopReport};
 pub use sync::Activity;
 
 #[cfg(doctest)]

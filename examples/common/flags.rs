@@ -75,7 +75,14 @@ pub(super) fn help(about: &str, flags: &[Flag<'_>]) -> Outcome {
     }
     writeln!(out, "  {:<24} this text\n", "--help")?;
     writeln!(out, "Addresses: HOST:PORT, tcp://HOST:PORT, udp://HOST:PORT, unix:/path,")?;
-    writeln!(out, "unix:@name, unixgram:/path, as far as the example serves them.")?;
+    writeln!(
+        out,
+        "unix:@name, unixgram:/path, as far as the example serves them; or a socket that"
+    )?;
+    writeln!(
+        out,
+        "the program is started with: systemd:NAME, fd:NUMBER, and for one connection inetd."
+    )?;
     Ok(())
 }
 

@@ -3,17 +3,21 @@
 
 mod announce;
 mod flags;
+mod listen;
 mod mixin;
 mod signals;
+mod systemd;
 
 use std::error::Error;
+use std::io;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use socketserver::extend::{Mixin, Spawnable, Transport};
-use socketserver::transport::{Tcp, Udp, UnixDatagram, UnixStream};
+use socketserver::transport::{InheritedSocket, Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Address, Builder, ConnectionRate, DatagramRequestHandler, Endpoint, Scheme, Sequential, Server,
+    Access, Address, Builder, ConnectionRate, DatagramRequestHandler, Scheme, Sequential, Server,
     StreamRequestHandler,
 };
 
@@ -22,6 +26,7 @@ pub(crate) use announce::{announce, try_line};
 #[allow(unused_imports, reason = "each example uses a part")]
 pub(crate) use flags::usage_error;
 use flags::{Flag, Values};
+use listen::Listen;
 pub(crate) use signals::on_signals;
 
 /// The example's name: this file is compiled into each of them.
@@ -102,17 +107,19 @@ impl Example {
         let Some(values) = flags::parse(&flags)? else {
             return flags::help(self.about, &flags).map(|()| None);
         };
-        let listen = values.last("listen").unwrap_or(self.listen).parse()?;
+        let listen = Listen::parse(values.last("listen").unwrap_or(self.listen))?;
         let mixin = mixin::Choice::of(&values, self.no_forking)?;
         let stop_timeout = values.parsed("stop-timeout", flags::seconds)?;
         let stop_timeout = stop_timeout.unwrap_or(Duration::from_secs(10));
-        Ok(Some(Options { listen, mixin, stop_timeout, values, try_it: self.try_it }))
+        let access = Access::open();
+        Ok(Some(Options { listen, access, mixin, stop_timeout, values, try_it: self.try_it }))
     }
 }
 
 /// The values of the flags.
 pub(crate) struct Options {
-    listen: Endpoint,
+    listen: Listen,
+    access: Access,
     mixin: mixin::Choice,
     stop_timeout: Duration,
     values: Values,
@@ -139,12 +146,22 @@ impl Options {
         }
     }
 
+    /// Has only these clients served.
+    pub(crate) fn with_access(self, access: Access) -> Options {
+        Options { access, ..self }
+    }
+
     /// Serves streams: on a Unix stream socket if the address is one, else on TCP.
     pub(crate) fn serve(self, handler: impl StreamRequestHandler) -> Outcome {
-        if self.listen.is_unix() {
-            self.run(self.builder::<UnixStream>().bind(self.listen.clone(), handler)?)
-        } else {
-            self.run(self.builder::<Tcp>().bind(self.listen.clone(), handler)?)
+        if let Listen::Inetd = self.listen {
+            let connection = io::stdin().as_fd().try_clone_to_owned()?;
+            let reason = self.builder::<Tcp>().serve_connection(connection, handler)?;
+            log::info!("{reason}");
+            return Ok(());
+        }
+        match self.listen.scheme() {
+            Some(Scheme::Unix) => self.run(self.streams(self.builder::<UnixStream>(), handler)?),
+            _ => self.run(self.streams(self.builder::<Tcp>(), handler)?),
         }
     }
 
@@ -156,13 +173,27 @@ impl Options {
         match self.listen.scheme() {
             Some(Scheme::Udp) => {
                 let builder = self.builder::<Udp>().connection_rate(self.max_rate()?);
-                self.run(builder.bind(self.listen.clone(), handler)?)
+                self.run(self.listen.datagrams(builder, handler)?)
             }
             Some(Scheme::UnixDatagram) => {
-                self.run(self.builder::<UnixDatagram>().bind(self.listen.clone(), handler)?)
+                self.run(self.listen.datagrams(self.builder::<UnixDatagram>(), handler)?)
             }
             _ => self.serve(handler),
         }
+    }
+
+    /// A server on the address that was asked for, or on the socket that the program was started with,
+    /// for an example with settings of its own.
+    pub(crate) fn streams<T, M: Mixin>(
+        &self,
+        builder: Builder<T, M>,
+        handler: impl StreamRequestHandler,
+    ) -> Result<Server<T, M>, Box<dyn Error>>
+    where
+        T: Transport<Handler = dyn StreamRequestHandler>
+            + TryFrom<InheritedSocket, Error = socketserver::Error>,
+    {
+        self.listen.streams(builder, handler)
     }
 
     /// Datagrams above this rate are dropped, so that no exchange with another service, which a
@@ -175,22 +206,17 @@ impl Options {
         Ok((connections > 0).then_some(rate))
     }
 
-    /// A builder, for an example with settings of its own. It is to be bound to
-    /// [`listen`](Options::listen).
+    /// A builder with the settings of the flags.
     pub(crate) fn builder<T: Transport>(&self) -> Builder<T, Box<dyn Mixin>> {
         let builder = Server::<T, Sequential>::builder().mixin(self.mixin.mixin());
-        builder.stop_timeout(self.stop_timeout).raise_descriptor_limit()
+        let builder = builder.access(self.access.clone()).stop_timeout(self.stop_timeout);
+        systemd::notified(builder.raise_descriptor_limit())
     }
 
     /// The mixin for a server that is spawned, in an example that is
     /// [`without_forking`](Example::without_forking).
     pub(crate) fn spawnable(&self) -> Box<dyn Spawnable> {
         self.mixin.spawnable()
-    }
-
-    /// The address to listen on.
-    pub(crate) fn listen(&self) -> Endpoint {
-        self.listen.clone()
     }
 
     /// How long a stop waits for the clients.

@@ -120,6 +120,7 @@ impl BaseServer {
     fn drain_backlog(&self) -> Option<NextRequest> {
         let (listener, state) = (&*self.listener, self.state());
         state.begin_stop();
+        state.tell_stop();
         listener.begin_drain();
         if Instant::now() >= state.schedule().force {
             return Some(NextRequest::ShutDown);

@@ -75,6 +75,18 @@ impl Scheme {
     }
 }
 
+/// As in a sentence: `TCP`, `Unix datagram`.
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Scheme::Tcp => "TCP",
+            Scheme::Udp => "UDP",
+            Scheme::Unix => "Unix stream",
+            Scheme::UnixDatagram => "Unix datagram",
+        })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Target {
     Host(String, u16),

@@ -1,6 +1,7 @@
 //! [`Builder`]: every setting of a server, with its default.
 
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +10,16 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use super::Server;
 use crate::accept::{BaseServer, Listener, ServiceActions};
 use crate::address::Endpoint;
+use crate::close_reason::CloseReason;
 use crate::config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Settings};
 use crate::error::{Error, Result};
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
-use crate::mixin::Mixin;
+use crate::mixin::{Mixin, Sequential};
 use crate::net::WriteProgress;
 use crate::request::IntoHandler;
-use crate::state::ServerState;
+use crate::state::{Observed, Observer, ServerState};
 use crate::sys;
-use crate::transport::Transport;
+use crate::transport::{Connected, Transport};
 
 /// The settings of a server: start with [`Server::builder`] or [`Builder::new`], end with
 /// [`bind`](Builder::bind).
@@ -41,6 +43,7 @@ pub struct Builder<T, M> {
     mixin: M,
     settings: Settings,
     actions: Option<ServiceActions>,
+    observer: Observed,
     transport: PhantomData<fn() -> T>,
 }
 
@@ -60,14 +63,15 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     /// ```
     pub fn new(mixin: M) -> Builder<T, M> {
         let settings = Settings::default();
-        Builder { mixin, settings, actions: None, transport: PhantomData }
+        let observer = Observed::default();
+        Builder { mixin, settings, actions: None, observer, transport: PhantomData }
     }
 
     /// Who runs requests: a mixin with settings of its own, or another one than the server's name
     /// says.
     pub fn mixin<N: Mixin>(self, mixin: N) -> Builder<T, N> {
-        let Builder { settings, actions, transport, .. } = self;
-        Builder { mixin, settings, actions, transport }
+        let Builder { settings, actions, observer, transport, .. } = self;
+        Builder { mixin, settings, actions, observer, transport }
     }
 
     /// How many connections the kernel queues until they are accepted; 1024 by default, and never
@@ -273,6 +277,12 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self
     }
 
+    /// Is told what happens to the server; none by default.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Observed::by(observer);
+        self
+    }
+
     /// Binds and listens: clients can connect when this returns.
     ///
     /// The address is a text such as `127.0.0.1:2525` (see [`Endpoint`]), a
@@ -297,7 +307,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     where
         H: IntoHandler<T::Handler>,
     {
-        let Builder { mixin, mut settings, actions, .. } = self;
+        let Builder { mixin, mut settings, actions, observer, .. } = self;
         // The socket's own timeout is for what a connection mostly waits for, the next message.
         settings.descriptors_per_request = mixin.descriptors_per_request().max(1);
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
@@ -309,7 +319,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
             .and_then(|()| transport.prepare(&settings.transport))
             .map_err(Error::system("set up the listener"))?;
         let local_addr = transport.local_addr().map_err(Error::system("read the address"))?;
-        let state = ServerState::new(settings, local_addr).map_err(Error::system("make a pipe"))?;
+        let state = ServerState::new(settings, observer, local_addr)
+            .map_err(Error::system("make a pipe"))?;
         let (handler, state) = (handler.into_handler(), Arc::new(state));
         let listener = Listener::new(transport, handler, state, mixin.max_requests());
         Ok(Server::new(BaseServer::new(listener, actions), mixin))
@@ -328,6 +339,43 @@ impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
         H: IntoHandler<dyn StreamRequestHandler>,
     {
         self.with_transport(listener.into(), handler)
+    }
+
+    /// Serves one connection that another program has accepted, on this thread, until it has ended: that of
+    /// a program which is started for each client, by inetd, systemd (`Accept=yes`), `s6-tcpserver` or
+    /// `nc -e`. It mostly is standard input:
+    ///
+    /// ```no_run
+    /// use std::io;
+    /// use std::os::fd::AsFd;
+    /// use socketserver::{TcpServer, services::Echo};
+    ///
+    /// let connection = io::stdin().as_fd().try_clone_to_owned()?;
+    /// let reason = TcpServer::builder().serve_connection(connection, Echo)?;
+    /// eprintln!("{reason}");
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    ///
+    /// The settings hold as for any server's connection, whatever the mixin. Returns why it ended;
+    /// [`CloseReason::Denied`](crate::CloseReason::Denied) also for one that a limit rejects.
+    ///
+    /// # Errors
+    /// [`Error::Inherited`] if it is no connected TCP or Unix stream socket, [`Error::System`] when an
+    /// option cannot be set on it.
+    pub fn serve_connection<H>(
+        self,
+        connection: impl Into<OwnedFd>,
+        handler: H,
+    ) -> Result<CloseReason>
+    where
+        H: IntoHandler<dyn StreamRequestHandler>,
+    {
+        let transport = Connected::new(connection.into())?;
+        let Builder { settings, actions, observer, .. } = self;
+        let builder =
+            Builder { mixin: Sequential, settings, actions, observer, transport: PhantomData };
+        let server: Server<Connected, _> = builder.with_transport(transport, handler)?;
+        Ok(server.handle_one().unwrap_or(CloseReason::Denied))
     }
 }
 

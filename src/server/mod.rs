@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crate::accept::{BaseServer, NextRequest};
 use crate::address::{Address, Endpoint};
+use crate::close_reason::CloseReason;
 use crate::error::{Error, Result};
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 #[cfg(feature = "fibers")]
@@ -214,6 +215,15 @@ impl<T: Transport, M: Mixin> Server<T, M> {
             }
             NextRequest::TimedOut | NextRequest::Ready => Handled::TimedOut,
             NextRequest::ShutDown => Handled::ShutDown,
+        }
+    }
+
+    /// Handles the request that is there now, on this thread. `None` if there is none, or if it was
+    /// rejected.
+    fn handle_one(&self) -> Option<CloseReason> {
+        match self.base().next_request_or_ready(Some(Instant::now()), None) {
+            NextRequest::Request(request) => Some(request.finish()),
+            _ => None,
         }
     }
 

@@ -16,6 +16,7 @@ pub(super) fn shut_down(base: BaseServer, mixin: &impl Mixin) {
     // 1. Handlers read EOF behind what was received.
     state.shutdown();
     state.begin_stop();
+    state.tell_stop();
     // 2. Close the listener: clients that connect from now on are refused by the system.
     drop(base);
     state.rejected.clear();

@@ -3,6 +3,7 @@
 
 mod handle;
 mod limits;
+mod observer;
 mod peer_key;
 mod rate_limiter;
 mod registry;
@@ -33,6 +34,8 @@ use shutdown::Lifecycle;
 use stats::Counters;
 
 pub use handle::{RunningServer, ServerHandle};
+pub(crate) use observer::Observed;
+pub use observer::Observer;
 pub(crate) use peer_key::PeerKey;
 pub use registry::ConnectionInfo;
 pub use shutdown::StopReport;
@@ -43,6 +46,9 @@ pub(crate) struct ServerState {
     pub(crate) settings: Settings,
     pub(crate) local_addr: Address,
     pub(crate) limits: Limits,
+    observer: Observed,
+    /// The observer knows of the stop.
+    stop_was_told: AtomicBool,
     pub(crate) registry: Registry,
     pub(crate) rejected: LingeringRejects,
     pub(crate) outbox_writer: OutboxWriter,
@@ -70,10 +76,16 @@ struct SharedWithChildren {
 }
 
 impl ServerState {
-    pub(crate) fn new(settings: Settings, local_addr: Address) -> io::Result<ServerState> {
+    pub(crate) fn new(
+        settings: Settings,
+        observer: Observed,
+        local_addr: Address,
+    ) -> io::Result<ServerState> {
         Ok(ServerState {
             limits: Limits::new(&settings),
             settings,
+            observer,
+            stop_was_told: AtomicBool::new(false),
             local_addr,
             registry: Registry::default(),
             rejected: LingeringRejects::default(),

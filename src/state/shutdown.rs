@@ -159,7 +159,16 @@ impl ServerState {
             return Err(Error::ShutDown);
         }
         lifecycle.serving = Serving::Active;
+        drop(lifecycle);
+        self.observer.tell(|observer| observer.listening(&self.local_addr));
         Ok(())
+    }
+
+    /// Tells the observer that a stop has begun, once. Not called in a forked child.
+    pub(crate) fn tell_stop(&self) {
+        if !self.stop_was_told.swap(true, Ordering::SeqCst) {
+            self.observer.tell(|observer| observer.stopping());
+        }
     }
 
     /// Sets the schedule and shuts the read side of every connection. Called by each thread that
@@ -188,9 +197,10 @@ impl ServerState {
         let report = self.report();
         let mut lifecycle = self.lifecycle.lock();
         lifecycle.serving = Serving::Stopped;
-        lifecycle.report = report;
+        lifecycle.report = report.clone();
         drop(lifecycle);
         self.stopped.notify_all();
+        self.observer.tell(|observer| observer.stopped(&report));
     }
 
     fn report(&self) -> StopReport {

@@ -8,6 +8,7 @@ pub(crate) mod epoll;
 #[cfg(feature = "fibers")]
 pub(crate) mod fiber;
 pub(crate) mod fork;
+pub(crate) mod inherited;
 pub(crate) mod job;
 pub(crate) mod pktinfo;
 pub(crate) mod poll;

@@ -1,6 +1,8 @@
 //! [`Transport`], the source of a server's requests, and the four that are built in: TCP, UDP, Unix
 //! stream and Unix datagram sockets.
 
+mod connected;
+mod inherited;
 mod socket_file;
 mod tcp;
 mod udp;
@@ -15,6 +17,8 @@ use crate::config::TransportOptions;
 use crate::error::Result;
 use crate::request::RequestHandler;
 
+pub(crate) use connected::Connected;
+pub use inherited::{InheritedSocket, Listeners};
 pub use tcp::Tcp;
 pub use udp::Udp;
 pub use unix_datagram::UnixDatagram;

@@ -5,6 +5,7 @@ mod bad_input;
 mod broadcast;
 mod close_reasons;
 mod closing;
+mod connected;
 mod datagrams;
 mod every_server;
 mod extremes;

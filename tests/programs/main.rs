@@ -1,6 +1,7 @@
 //! The examples as programs, driven by the tests and by clients such as nc, telnet and Python. A test
 //! of a client that is not installed is left out.
 
+mod activation;
 mod answers;
 mod chat;
 mod chat_names;
@@ -39,6 +40,7 @@ const TESTS: &[&[Test]] = &[
     terminal::TESTS,
     outside_clients::TESTS,
     gateway::TESTS,
+    activation::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -48,8 +48,8 @@ fn run(options: Options) -> Outcome {
     let (mut signals, signal_pipe) = UnixStream::pair()?;
     common::on_signals(|| Ok(signal_pipe.try_clone()?))?;
 
-    let smtp = builder(&options, timeout, "421 too many connections\r\n")
-        .bind(options.listen(), Smtp { users: users.clone(), max_size })?;
+    let smtp = builder(&options, timeout, "421 too many connections\r\n");
+    let smtp = options.streams(smtp, Smtp { users: users.clone(), max_size })?;
     let pop3 = builder(&options, timeout, "-ERR [SYS/TEMP] too many connections\r\n")
         .bind(options.value("pop3").unwrap_or("127.0.0.1:1100"), Pop3 { users })?;
     let (smtp, pop3) = (smtp.spawn()?, pop3.spawn()?);
