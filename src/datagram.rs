@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::address::Address;
 use crate::config::Settings;
 use crate::id::ConnectionId;
-use crate::state::{Observed, ServerHandle, ServerState};
+use crate::state::{ListenerInfo, Observed, ServerHandle, ServerState};
 
 /// The sending side of a datagram transport, for the replies to an
 /// [`IncomingDatagram`](crate::extend::IncomingDatagram).
@@ -41,6 +41,7 @@ pub struct DatagramRequest {
     peer: Address,
     local: Option<Address>,
     socket: Arc<dyn DatagramSocket>,
+    listener: Arc<ListenerInfo>,
     server: ServerHandle,
     reply: Vec<u8>,
 }
@@ -52,10 +53,11 @@ impl DatagramRequest {
         peer: Address,
         local: Option<Address>,
         socket: Arc<dyn DatagramSocket>,
+        listener: Arc<ListenerInfo>,
         state: Arc<ServerState>,
     ) -> DatagramRequest {
         let server = ServerHandle::new(state);
-        DatagramRequest { id, data, peer, local, socket, server, reply: Vec::new() }
+        DatagramRequest { id, data, peer, local, socket, listener, server, reply: Vec::new() }
     }
 
     /// The request's number, unique within its server.
@@ -77,7 +79,12 @@ impl DatagramRequest {
     /// addresses of the machine (`0.0.0.0`, `[::]`) this is one of them: for a broadcast that of the
     /// interface. For an IPv6 multicast it is the server's, and the system chooses the reply's.
     pub fn local_addr(&self) -> &Address {
-        self.local.as_ref().unwrap_or(self.server.local_addr())
+        self.local.as_ref().unwrap_or(&self.listener.local_addr)
+    }
+
+    /// The listener of the server that received it.
+    pub fn listener(&self) -> &ListenerInfo {
+        &self.listener
     }
 
     /// The server that received this datagram.
@@ -121,8 +128,10 @@ impl DatagramRequest {
         let address = Address::Udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let state = ServerState::new(Settings::default(), Observed::default(), address.clone());
         let state = Arc::new(state.expect("a pipe and an eventfd"));
-        let (id, replies) = (state.new_id(), Arc::new(Replies::default()));
-        let request = DatagramRequest::new(id, data.into(), address, None, replies.clone(), state);
+        let (id, listener) = (state.new_id(), state.first_listener.clone());
+        let (data, replies) = (data.into(), Arc::new(Replies::default()));
+        let request =
+            DatagramRequest::new(id, data, address, None, replies.clone(), listener, state);
         InMemoryDatagram { request, replies }
     }
 }

@@ -1,4 +1,4 @@
-//! The numbers of connections and of broadcast members, each a type of its own.
+//! The numbers of connections, of listeners and of broadcast members, each a type of its own.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -54,6 +54,15 @@ id! {
     /// # Ok::<(), std::num::ParseIntError>(())
     /// ```
     ConnectionId
+}
+
+id! {
+    /// The number of a listener, unique within its server: 1 is the one that the server was bound
+    /// to. See [`ServerHandle::listeners`](crate::ServerHandle::listeners) and
+    /// [`ServerHandle::close_listener`](crate::ServerHandle::close_listener).
+    ///
+    /// It converts to and from `u64` and text, as a [`ConnectionId`] does.
+    ListenerId
 }
 
 id! {

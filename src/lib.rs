@@ -360,7 +360,7 @@ pub use handler::{
     DatagramRequestHandler, HandlerError, HandlerResult, StreamRequestHandler, datagram_handler_fn,
     handler_fn,
 };
-pub use id::{ConnectionId, MemberId};
+pub use id::{ConnectionId, ListenerId, MemberId};
 #[cfg(feature = "fibers")]
 pub use mixin::Fibers;
 pub use mixin::{ForkDespiteThreads, Forking, Sequential, Threading};
@@ -375,7 +375,9 @@ pub use server::{
     ThreadingUnixDatagramServer, ThreadingUnixStreamServer, UdpServer, UnixDatagramServer,
     UnixStreamServer,
 };
-pub use state::{ConnectionInfo, Observer, RunningServer, ServerHandle, Stats, StopReport};
+pub use state::{
+    ConnectionInfo, ListenerInfo, Observer, RunningServer, ServerHandle, Stats, StopReport,
+};
 pub use sync::Activity;
 
 #[cfg(doctest)]

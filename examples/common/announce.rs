@@ -13,6 +13,12 @@ pub(crate) fn announce(address: &Address, try_it: &str) {
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Prints a further address of a server.
+pub(super) fn announce_other(address: &Address) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "also listening on {address}").and_then(|()| out.flush());
+}
+
 /// The text with `{nc}` and `{address}` replaced.
 pub(crate) fn try_line(address: &Address, try_it: &str) -> String {
     let nc = match address {

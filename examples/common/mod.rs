@@ -18,9 +18,10 @@ use socketserver::extend::{Mixin, Spawnable, Transport};
 use socketserver::transport::{InheritedSocket, Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
     Access, Address, Builder, ConnectionRate, DatagramRequestHandler, Scheme, Sequential, Server,
-    StreamRequestHandler,
+    ServerHandle, StreamRequestHandler,
 };
 
+use announce::announce_other;
 #[allow(unused_imports, reason = "each example uses a part")]
 pub(crate) use announce::{announce, try_line};
 #[allow(unused_imports, reason = "each example uses a part")]
@@ -35,6 +36,8 @@ const NAME: &str = env!("CARGO_CRATE_NAME");
 /// The result of a program. The exit status is 2 for a [`usage_error`] and a bad address, and 1 for
 /// other errors.
 pub(crate) type Outcome = Result<(), Box<dyn Error>>;
+
+const ALSO: Flag<'static> = Flag("also", "ADDRESS", "listen there too; may be given several times");
 
 const STOP_TIMEOUT: Flag<'static> =
     Flag("stop-timeout", "SECONDS", "how long a stop waits for clients; 10 by default");
@@ -100,7 +103,7 @@ impl Example {
     /// `None` after `--help`.
     fn options(self) -> Result<Option<Options>, Box<dyn Error>> {
         let listen_help = format!("where to listen; {} by default", self.listen);
-        let mut flags = vec![Flag("listen", "ADDRESS", &listen_help)];
+        let mut flags = vec![Flag("listen", "ADDRESS", &listen_help), ALSO];
         flags.extend(mixin::flags(self.no_forking.is_some()));
         flags.push(STOP_TIMEOUT);
         flags.extend(&self.flags);
@@ -208,9 +211,14 @@ impl Options {
 
     /// A builder with the settings of the flags.
     pub(crate) fn builder<T: Transport>(&self) -> Builder<T, Box<dyn Mixin>> {
-        let builder = Server::<T, Sequential>::builder().mixin(self.mixin.mixin());
+        self.set_up(Server::<T, Sequential>::builder().mixin(self.mixin.mixin()))
+    }
+
+    /// The same for a builder with a mixin of the example's choice.
+    pub(crate) fn set_up<T: Transport, M: Mixin>(&self, builder: Builder<T, M>) -> Builder<T, M> {
         let builder = builder.access(self.access.clone()).stop_timeout(self.stop_timeout);
-        systemd::notified(builder.raise_descriptor_limit())
+        let builder = systemd::notified(builder.raise_descriptor_limit());
+        self.values("also").fold(builder, Builder::also)
     }
 
     /// The mixin for a server that is spawned, in an example that is
@@ -228,13 +236,19 @@ impl Options {
     pub(crate) fn run<T: Transport>(&self, server: Server<T, Box<dyn Mixin>>) -> Outcome {
         let handle = server.handle();
         on_signals(|| Ok(handle.shutdown_pipe()?))?;
-        self.announce(server.local_addr());
+        self.announce_all(&handle);
         Ok(server.serve_forever()?)
     }
 
     /// Prints the address, and the command to try it with.
     pub(crate) fn announce(&self, address: &Address) {
         announce(address, self.try_it);
+    }
+
+    /// Prints the addresses of a server, and the command to try it with.
+    pub(crate) fn announce_all(&self, server: &ServerHandle) {
+        self.announce(server.local_addr());
+        server.listeners().iter().skip(1).for_each(|other| announce_other(&other.local_addr));
     }
 }
 

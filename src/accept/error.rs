@@ -15,6 +15,8 @@ pub(crate) enum AcceptError {
     ///
     /// [accept(2)]: https://man7.org/linux/man-pages/man2/accept.2.html
     OneConnection,
+    /// The socket does not listen any more: another process that has it too has shut it down.
+    NotListening,
     /// The system is out of descriptors or memory, or the listener is broken: a retry at once would
     /// fail again.
     System,
@@ -47,6 +49,7 @@ impl AcceptError {
                 | Errno::PERM
                 | Errno::TIMEDOUT,
             ) => AcceptError::OneConnection,
+            Some(Errno::INVAL) => AcceptError::NotListening,
             _ => AcceptError::System,
         }
     }
@@ -89,9 +92,10 @@ mod tests {
         for errno in [Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::NETDOWN, Errno::PERM] {
             assert_eq!(of(errno), AcceptError::OneConnection, "{errno}");
         }
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::INVAL] {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOTSOCK] {
             assert_eq!(of(errno), AcceptError::System, "{errno}");
         }
+        assert_eq!(of(Errno::INVAL), AcceptError::NotListening);
         assert_eq!(AcceptError::of(&io::Error::other("no errno")), AcceptError::System);
     }
 

@@ -1,8 +1,7 @@
 //! [`IdleAcceptors`]: idle threads that wait for the listener beside the acceptor, so that a
 //! connection is accepted by the thread that serves it.
 
-use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::io;
 
 use crate::primitive::atomic::{AtomicUsize, Ordering};
 use crate::primitive::{Mutex, SleepFlag};
@@ -38,12 +37,10 @@ pub(super) struct IdleAcceptor {
 }
 
 impl IdleAcceptors {
-    /// `None` when there are enough of them. The timer's interval is the idle time.
+    /// `None` when there are enough of them. The interval of its timer is to be the idle time.
     pub(super) fn take(
         &self,
-        listener: BorrowedFd<'_>,
-        shutdown: BorrowedFd<'_>,
-        idle_time: Duration,
+        new: impl FnOnce() -> io::Result<ExclusiveWaiter>,
     ) -> Option<IdleAcceptor> {
         let mut unused = self.unused.lock();
         if let Some(mut acceptor) = unused.acceptors.pop() {
@@ -53,7 +50,7 @@ impl IdleAcceptors {
         if unused.created == MAX_IDLE_ACCEPTORS {
             return None;
         }
-        match ExclusiveWaiter::new(listener, shutdown, idle_time) {
+        match new() {
             Ok(waiter) => {
                 unused.created += 1;
                 Some(IdleAcceptor { waiter, idle_ticks: 0 })
@@ -134,7 +131,8 @@ impl IdleAcceptor {
 mod tests {
     use std::fs::File;
     use std::net::TcpListener;
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, BorrowedFd};
+    use std::time::Duration;
 
     use super::*;
     use crate::sys::waker::ShutdownSignal;
@@ -144,10 +142,15 @@ mod tests {
         let (idle, shutdown) = (IdleAcceptors::default(), ShutdownSignal::new().unwrap());
         // epoll(7) refuses a regular file.
         let file = File::open(std::env::current_exe().unwrap()).unwrap();
+        let waiter = |listener: BorrowedFd<'_>| {
+            let waiter = ExclusiveWaiter::new(shutdown.as_fd(), Duration::MAX)?;
+            waiter.listener_waiter().add(listener)?;
+            Ok(waiter)
+        };
         for _ in 0..2 * MAX_IDLE_ACCEPTORS {
-            assert!(idle.take(file.as_fd(), shutdown.as_fd(), Duration::MAX).is_none());
+            assert!(idle.take(|| waiter(file.as_fd())).is_none());
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(idle.take(listener.as_fd(), shutdown.as_fd(), Duration::MAX).is_some());
+        assert!(idle.take(|| waiter(listener.as_fd())).is_some());
     }
 }

@@ -1,15 +1,14 @@
-//! [`Listener`]: takes one request at a time from the transport, without waiting.
+//! [`Listener`]: takes one request at a time from its sources, without waiting.
 //!
 //! Every accept is here: the acceptor's ([`accept`](Listener::accept), and during a stop
 //! [`accept_from_backlog`](Listener::accept_from_backlog)), the workers of fibers
 //! ([`accept_each`](Listener::accept_each)) and idle threads
-//! ([`accept_idle`](Listener::accept_idle)).
+//! ([`accept_idle`](Listener::accept_idle)). Sources are added and closed in `listening.rs`.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -18,22 +17,33 @@ use super::admission;
 use super::episode::{Change, Episode};
 use super::error::{AcceptError, Backoff};
 use super::idle::{IdleAcceptor, IdleAcceptors};
-use crate::request::{Request, RequestHandler, RequestTask, panic_message, sealed};
+use super::source::{Source, catch_panic};
+use super::sources::Sources;
+use crate::address::Address;
+use crate::request::{AnyHandler, Request, RequestHandler, sealed};
 use crate::state::ServerState;
+use crate::sys::epoll::{ExclusiveWaiter, ListenerWaiter, ReadySet};
 use crate::transport::Transport;
 
 pub(crate) struct Listener {
-    source: Box<dyn TaskSource>,
+    pub(super) handler: AnyHandler,
     pub(crate) state: Arc<ServerState>,
     mixin_limit: usize,
     /// One thread at a time accepts, so that a request that was admitted still has its place.
-    accepting: Mutex<AcceptState>,
+    pub(super) accepting: Mutex<AcceptState>,
+    /// Not set as long as there is one source, and nothing outside waits for it.
+    pub(super) ready: OnceLock<ReadySet>,
+    /// The source whose descriptor was lent out, as there could be no ready set.
+    pub(super) lent: OnceLock<Arc<Source>>,
+    /// A source is being closed.
+    pub(super) has_closing: AtomicBool,
     /// A connection may be pending whose wake-up was consumed while the server did not accept.
     backlog_pending: AtomicBool,
     pub(super) idle: IdleAcceptors,
 }
 
-struct AcceptState {
+pub(super) struct AcceptState {
+    pub(super) sources: Sources,
     backoff: Backoff,
     /// The listener is left alone until then.
     backoff_deadline: Option<Instant>,
@@ -44,47 +54,6 @@ struct AcceptState {
     full: Episode,
     /// accept(2) fails for want of something that the system has not.
     failing: Episode,
-    /// During a stop: how many requests are left to take, of those that waited when it began. `None`
-    /// before that.
-    left_to_drain: Option<usize>,
-}
-
-/// A transport with its handler, of either kind.
-trait TaskSource: AsFd + Send + Sync {
-    fn is_cheap_to_try(&self) -> bool;
-    fn accept(&self, state: &Arc<ServerState>) -> io::Result<Option<Box<dyn RequestTask>>>;
-    fn max_queued(&self) -> Option<usize>;
-    fn handler(&self) -> Box<dyn Send + Sync>;
-}
-
-struct TransportWithHandler<T: Transport> {
-    transport: T,
-    handler: Arc<T::Handler>,
-}
-
-impl<T: Transport> AsFd for TransportWithHandler<T> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.transport.as_fd()
-    }
-}
-
-impl<T: Transport> TaskSource for TransportWithHandler<T> {
-    fn is_cheap_to_try(&self) -> bool {
-        <T::Handler as sealed::RequestHandler>::IS_CHEAP_TO_TRY
-    }
-
-    fn accept(&self, state: &Arc<ServerState>) -> io::Result<Option<Box<dyn RequestTask>>> {
-        let incoming = self.transport.accept(&state.settings.transport)?;
-        Ok(<T::Handler as sealed::RequestHandler>::task(&self.handler, incoming, state))
-    }
-
-    fn max_queued(&self) -> Option<usize> {
-        self.transport.max_queued()
-    }
-
-    fn handler(&self) -> Box<dyn Send + Sync> {
-        Box::new(self.handler.clone())
-    }
 }
 
 /// The result of one accept.
@@ -103,40 +72,44 @@ const MAX_CONSECUTIVE_FAILURES: u32 = 100;
 impl Listener {
     pub(crate) fn new<T: Transport>(
         transport: T,
-        handler: Arc<T::Handler>,
+        handler: &Arc<T::Handler>,
         state: Arc<ServerState>,
         mixin_limit: usize,
     ) -> Listener
     where
         T::Handler: RequestHandler,
     {
+        let first = Source::new(state.first_listener.clone(), transport, handler.clone());
         let accepting = AcceptState {
+            sources: Sources::new(first),
             backoff: Backoff::default(),
             backoff_deadline: None,
             finished_before_backoff: 0,
             consecutive_failures: 0,
             full: Episode::default(),
             failing: Episode::default(),
-            left_to_drain: None,
         };
         Listener {
-            source: Box::new(TransportWithHandler { transport, handler }),
+            handler: <T::Handler as sealed::RequestHandler>::any(handler.clone()),
             state,
             mixin_limit: mixin_limit.max(1),
             accepting: Mutex::new(accepting),
+            ready: OnceLock::new(),
+            lent: OnceLock::new(),
+            has_closing: AtomicBool::new(false),
             backlog_pending: AtomicBool::new(false),
             idle: IdleAcceptors::default(),
         }
     }
 
     /// Keeps the handler alive while it is held.
-    pub(crate) fn handler(&self) -> Box<dyn Send + Sync> {
-        self.source.handler()
+    pub(crate) fn handler(&self) -> AnyHandler {
+        self.handler.clone()
     }
 
     /// Whether an accept that finds nothing costs less than a poll(2).
     pub(super) fn is_cheap_to_try(&self) -> bool {
-        self.source.is_cheap_to_try()
+        self.handler.is_cheap_to_try()
     }
 
     /// Whether one more request may be accepted. If not, the acceptor is woken when that may have
@@ -145,9 +118,15 @@ impl Listener {
         admission::has_capacity(&self.state, self.mixin_limit)
     }
 
-    /// Until when the listener is left alone after an error of the system.
+    /// Until when the sources are left alone after an error of the system.
     pub(super) fn backoff_deadline(&self) -> Option<Instant> {
         self.accepting.lock().backoff_deadline
+    }
+
+    /// The same, and the source to wait for if it is one.
+    pub(super) fn waits_for(&self) -> (Option<Instant>, Option<Arc<Source>>) {
+        let accepting = self.accepting.lock();
+        (accepting.backoff_deadline, accepting.sources.only().cloned())
     }
 
     /// Says in the log when a limit is no longer reached, and when accept works again. Returns when
@@ -157,13 +136,13 @@ impl Listener {
         let is_full = !has_capacity || admission::refuses(&self.state);
         self.log_limit(&mut accepting.full, is_full);
         if let Some(Change::Ended(time)) = accepting.failing.update(false, Instant::now) {
-            log::warn!("{}: accept works again, after {time:.1?}", self.state.local_addr);
+            log::warn!("{}: accept works again, after {time:.1?}", self.state.local_addr());
         }
         [accepting.full.deadline(), accepting.failing.deadline()].into_iter().flatten().min()
     }
 
     fn log_limit(&self, full: &mut Episode, is_full: bool) {
-        let address = &self.state.local_addr;
+        let address = self.state.local_addr();
         match full.update(is_full, Instant::now) {
             None => {}
             Some(Change::Began) => {
@@ -190,7 +169,7 @@ impl Listener {
     }
 
     pub(super) fn back_off(&self, error: &io::Error) {
-        self.accepting.lock().back_off(error, &self.state);
+        self.accepting.lock().back_off(error, self.state.local_addr(), &self.state);
     }
 
     /// Takes a request, if the server accepts now.
@@ -205,7 +184,7 @@ impl Listener {
             if !has_capacity || admission::refuses(state) {
                 self.log_limit(&mut accepting.full, true);
             }
-            if has_capacity { self.accept_locked(&mut accepting) } else { Accept::NotAccepting }
+            if has_capacity { self.accept_ready(&mut accepting) } else { Accept::NotAccepting }
         };
         drop(accepting);
         if matches!(accept, Accept::NotAccepting) {
@@ -234,40 +213,41 @@ impl Listener {
     /// A stop begins: requests that are queued now are taken, later ones are not, because a stream of
     /// clients without end would keep the server from stopping. Calls after the first do nothing.
     pub(super) fn begin_drain(&self) {
-        let mut accepting = self.accepting.lock();
-        if accepting.left_to_drain.is_none() {
-            // A user's transport may panic.
-            let max_queued = catch_unwind(AssertUnwindSafe(|| self.source.max_queued()));
-            accepting.left_to_drain = Some(max_queued.ok().flatten().unwrap_or(usize::MAX));
-        }
+        self.accepting.lock().sources.begin_drain();
     }
 
-    /// During a stop: takes a request that was in the backlog. Queues are FIFO, so that those that
+    /// During a stop: takes a request that was in a backlog. Queues are FIFO, so that those that
     /// were there when the stop began come first.
     pub(super) fn accept_from_backlog(&self) -> Accept {
         let mut accepting = self.accepting.lock();
-        match accepting.left_to_drain {
-            Some(0) => Accept::WouldBlock,
-            _ => self.accept_locked(&mut accepting),
+        while let Some(index) = accepting.sources.next_to_drain() {
+            match self.accept_locked(&mut accepting, index) {
+                Accept::WouldBlock => accepting.sources.note_drained(index),
+                accept => return accept,
+            }
+        }
+        Accept::WouldBlock
+    }
+
+    fn accept_ready(&self, accepting: &mut AcceptState) -> Accept {
+        match accepting.sources.next_ready(&self.ready) {
+            Some(index) => self.accept_locked(accepting, index),
+            None => Accept::WouldBlock,
         }
     }
 
-    fn accept_locked(&self, accepting: &mut AcceptState) -> Accept {
-        // A user's transport may panic.
-        let accepted = catch_unwind(AssertUnwindSafe(|| {
-            let _reserved = self.reserve_descriptors()?;
-            self.source.accept(&self.state)
-        }));
-        let accepted = accepted.unwrap_or_else(|panic| {
-            Err(io::Error::other(format!("the transport panicked: {}", panic_message(&*panic))))
+    /// Accepts from the source of this index.
+    pub(super) fn accept_locked(&self, accepting: &mut AcceptState, index: usize) -> Accept {
+        let source = accepting.sources.source(index);
+        let accepted = catch_panic(|| {
+            let _reserved = self.reserve_descriptors(source)?;
+            source.accept(&self.state)
         });
         let error = match accepted {
             Ok(task) => {
                 accepting.backoff.after_success();
                 accepting.consecutive_failures = 0;
-                if let Some(left) = &mut accepting.left_to_drain {
-                    *left = left.saturating_sub(1);
-                }
+                accepting.sources.note_taken(index);
                 let request = task.and_then(|task| admission::admit(task, &self.state));
                 return request.map_or(Accept::Rejected, Accept::Request);
             }
@@ -282,17 +262,24 @@ impl Listener {
                 accepting.consecutive_failures += 1;
                 return Accept::Rejected;
             }
-            AcceptError::OneConnection | AcceptError::System => {}
+            AcceptError::NotListening if accepting.sources.only().is_none() => {
+                self.state.stats().accept_errors.add_one();
+                let broken = accepting.sources.remove(index, &self.ready);
+                log::error!("{}: accept: {error}; closed", broken.info.local_addr);
+                return Accept::Rejected;
+            }
+            AcceptError::OneConnection | AcceptError::NotListening | AcceptError::System => {}
         }
-        accepting.back_off(&error, &self.state);
+        let info = source.info.clone();
+        accepting.back_off(&error, &info.local_addr, &self.state);
         Accept::NotAccepting
     }
 
     /// Descriptors in place of those that the mixin takes for a request besides its connection: if
     /// there are none, the request stays in the backlog.
-    fn reserve_descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+    fn reserve_descriptors(&self, source: &Source) -> io::Result<Vec<OwnedFd>> {
         let others = 1..self.state.settings.descriptors_per_request;
-        others.map(|_| self.as_fd().try_clone_to_owned()).collect()
+        others.map(|_| source.as_fd().try_clone_to_owned()).collect()
     }
 
     pub(super) fn set_backlog_pending(&self) {
@@ -306,8 +293,8 @@ impl Listener {
     /// Waits for a request on an idle thread. `None` when there are enough idle acceptors, the
     /// server stops or does not accept now, or no request came for the idle time.
     pub(crate) fn accept_idle(&self, idle_time: Duration) -> Option<Request> {
-        let acceptor = self.idle.take(self.as_fd(), self.state.shutdown_signal(), idle_time)?;
-        self.register_waiter();
+        let acceptor = self.idle.take(|| self.idle_waiter(idle_time))?;
+        self.idle.register();
         let mut waiting = WaitGuard { listener: self, acceptor: Some(acceptor) };
         while waiting.acceptor.as_mut()?.wait() {
             let mut accepted = None;
@@ -319,14 +306,27 @@ impl Listener {
         None
     }
 
-    /// The calling thread waits for the listener from now on.
-    pub(crate) fn register_waiter(&self) {
-        self.idle.register();
+    fn idle_waiter(&self, idle_time: Duration) -> io::Result<ExclusiveWaiter> {
+        let waiter = ExclusiveWaiter::new(self.state.shutdown_signal(), idle_time)?;
+        self.accepting.lock().sources.add_waiter(&waiter.listener_waiter())?;
+        Ok(waiter)
     }
 
-    /// The calling thread no longer waits for the listener. If it was the last one that the acceptor
-    /// relied on, the acceptor is woken to take over.
-    pub(crate) fn unregister_waiter(&self) {
+    /// The calling thread waits for the sources from now on.
+    pub(crate) fn register_waiter(&self, waiter: &ListenerWaiter) -> io::Result<()> {
+        self.accepting.lock().sources.add_waiter(waiter)?;
+        self.idle.register();
+        Ok(())
+    }
+
+    /// The calling thread no longer waits for them.
+    pub(crate) fn unregister_waiter(&self, waiter: &ListenerWaiter) {
+        self.accepting.lock().sources.remove_waiter(waiter);
+        self.note_waiter_has_left();
+    }
+
+    /// If it was the last one that the acceptor relied on, the acceptor is woken to take over.
+    fn note_waiter_has_left(&self) {
         if self.idle.unregister() {
             self.state.wake_acceptor();
         }
@@ -343,22 +343,16 @@ impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         if let Some(acceptor) = self.acceptor.take() {
             self.listener.idle.put_back(acceptor);
-            self.listener.unregister_waiter();
+            self.listener.note_waiter_has_left();
         }
     }
 }
 
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.source.as_fd()
-    }
-}
-
 impl AcceptState {
-    fn back_off(&mut self, error: &io::Error, state: &ServerState) {
+    fn back_off(&mut self, error: &io::Error, address: &Address, state: &ServerState) {
         state.stats().accept_errors.add_one();
         if let Some(Change::Began) = self.failing.update(true, Instant::now) {
-            log::error!("{}: accept: {error}; trying again", state.local_addr);
+            log::error!("{address}: accept: {error}; trying again");
         }
         self.finished_before_backoff = state.stats().finished.value();
         // None for a time that the clock cannot express.

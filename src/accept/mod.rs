@@ -6,29 +6,36 @@
 //! Request::finish:  setup -> handle -> finish -> lingering close -> state/registry.rs
 //! ```
 //!
-//! One thread at a time is the acceptor: it waits for the listener, for a shutdown, for requests
+//! One thread at a time is the acceptor: it waits for the listeners, for a shutdown, for requests
 //! that end, and for rejected connections. Idle threads of the pool and workers of fibers may
-//! accept beside it (`idle.rs`); while they do, the acceptor leaves the listener to them.
+//! accept beside it (`idle.rs`); while they do, the acceptor leaves the listeners to them. It closes
+//! those that are closed while the server goes on (`listening.rs`).
 
 mod admission;
 mod episode;
 mod error;
 mod idle;
 mod listener;
+mod listening;
+mod source;
+mod sources;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::id::ListenerId;
 use crate::request::{Request, panic_message};
-use crate::state::{ServerHandle, ServerState};
+use crate::state::{Listening, ServerHandle, ServerState};
 use crate::sys::poll::{Interest, poll};
 use listener::Accept;
 
 pub(crate) use listener::Listener;
+pub(crate) use source::prepare;
 
 /// The listening half of a server, for a [`Mixin`](crate::extend::Mixin) to ask for requests.
 ///
@@ -61,7 +68,10 @@ impl BaseServer {
     pub(crate) fn new(listener: Listener, actions: Option<ServiceActions>) -> BaseServer {
         let next_actions = actions.as_ref().and_then(|actions| after(actions.interval));
         let acceptor = Acceptor { spin_until: None, actions, next_actions };
-        BaseServer { listener: Arc::new(listener), acceptor: Mutex::new(acceptor) }
+        let listener = Arc::new(listener);
+        let listening: Arc<dyn Listening> = listener.clone();
+        listener.state.set_listening(Arc::downgrade(&listening));
+        BaseServer { listener, acceptor: Mutex::new(acceptor) }
     }
 
     /// A handle on this server.
@@ -103,7 +113,7 @@ impl BaseServer {
             // Read once: a stop that is asked for from here on wakes the poll(2).
             let stopping = self.state().is_stopping();
             let next = match stopping {
-                false => acceptor.try_again(&self.listener),
+                false => acceptor.try_again(&self.listener).or_else(|| self.close_listeners()),
                 true => self.drain_backlog(),
             };
             if let Some(next) = next {
@@ -133,6 +143,20 @@ impl BaseServer {
                 Accept::Rejected => {}
                 Accept::NotAccepting if can_recover => break,
                 Accept::WouldBlock | Accept::NotAccepting => return Some(NextRequest::ShutDown),
+            }
+        }
+        None
+    }
+
+    /// Closes the listeners that are to be closed. Returns a request that was in the backlog of one.
+    fn close_listeners(&self) -> Option<NextRequest> {
+        let listener = &*self.listener;
+        while listener.has_closing.load(Ordering::SeqCst)
+            && listener.has_capacity()
+            && listener.backoff_deadline().is_none()
+        {
+            if let Accept::Request(request) = listener.accept_from_closing() {
+                return Some(NextRequest::Request(request));
             }
         }
         None
@@ -180,7 +204,7 @@ impl BaseServer {
         fd: Option<BorrowedFd<'_>>,
     ) -> Option<Wakeups> {
         let (listener, state) = (&*self.listener, self.state());
-        let backoff = listener.backoff_deadline();
+        let (backoff, only_source) = listener.waits_for();
         let has_capacity = listener.has_capacity();
         let is_open = has_capacity && backoff.is_none() && !state.limits.is_suspended();
         let episode_deadline = if stopping { None } else { listener.log_episodes(has_capacity) };
@@ -203,7 +227,11 @@ impl BaseServer {
                 (!stopping).then(|| state.shutdown_signal()),
                 Some(state.acceptor_waker().as_fd()),
                 fd,
-                listens.then(|| listener.as_fd()),
+                match &only_source {
+                    _ if !listens => None,
+                    Some(only) => Some(only.as_fd()),
+                    None => listener.ready.get().map(|ready| ready.as_fd()),
+                },
             ]
             .map(|fd| fd.map(|fd| (fd, Interest::Read))),
             rejected.iter().filter_map(|stream| stream.inner().as_fd()),
@@ -227,9 +255,14 @@ impl BaseServer {
         }
     }
 
-    /// The descriptors that a forked child must not hold.
-    pub(crate) fn inherited(&self) -> [BorrowedFd<'_>; 2] {
-        [self.listener.as_fd(), self.state().acceptor_waker().as_fd()]
+    /// Calls `release` with the descriptors that a forked child must not hold. `kept` is the listener
+    /// whose socket its request needs.
+    pub(crate) fn release_inherited(
+        &self,
+        kept: Option<ListenerId>,
+        release: impl FnMut(BorrowedFd<'_>),
+    ) {
+        self.listener.release_inherited(kept, release);
     }
 }
 
@@ -290,7 +323,8 @@ fn after(time: Duration) -> Option<Instant> {
 }
 
 impl AsFd for BaseServer {
-    /// The listener.
+    /// Readable when a listener has something. It stays the same descriptor while listeners come and
+    /// go.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
@@ -298,6 +332,6 @@ impl AsFd for BaseServer {
 
 impl std::fmt::Debug for BaseServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BaseServer({})", self.state().local_addr)
+        write!(f, "BaseServer({})", self.state().local_addr())
     }
 }

@@ -62,7 +62,7 @@ impl Connection {
         });
         let stream = SharedStream::new(Box::new(memory.clone()), address());
         let state = in_memory_state();
-        let connection = Connection::new(state.new_id(), Arc::new(stream), state);
+        let connection = new_connection(stream, &state);
         InMemoryConnection { connection, memory: Some(memory) }
     }
 
@@ -109,7 +109,7 @@ impl Connection {
         let (own, client) = UnixStream::pair().expect("two descriptors");
         let state = in_memory_state();
         let stream = SharedStream::new(Box::new(SocketStream::from(own)), address());
-        let mut connection = Connection::new(state.new_id(), Arc::new(stream), state.clone());
+        let mut connection = new_connection(stream, &state);
         connection.set_socket_timeouts();
         (InMemoryConnection { connection, memory: None }, far_end(client, &state))
     }
@@ -122,6 +122,11 @@ fn address() -> Address {
 fn in_memory_state() -> Arc<ServerState> {
     let state = ServerState::new(Settings::default(), Observed::default(), address());
     Arc::new(state.expect("a pipe and an eventfd"))
+}
+
+fn new_connection(stream: SharedStream, state: &Arc<ServerState>) -> Connection {
+    let (id, listener) = (state.new_id(), state.first_listener.clone());
+    Connection::new(id, Arc::new(stream), listener, state.clone())
 }
 
 /// The end of a pair that a test has. It does not obey the server of the other one.

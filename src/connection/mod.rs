@@ -28,7 +28,7 @@ use crate::close_reason::CloseReason;
 use crate::framing::LengthPrefixed;
 use crate::id::ConnectionId;
 use crate::net::SharedStream;
-use crate::state::{ServerHandle, ServerState};
+use crate::state::{ListenerInfo, ServerHandle, ServerState};
 use input::Input;
 use output::Output;
 use upstream::Upstream;
@@ -61,6 +61,7 @@ pub use upstream::{RelayEnd, Relayed};
 pub struct Connection {
     id: ConnectionId,
     stream: Arc<SharedStream>,
+    listener: Arc<ListenerInfo>,
     server: ServerHandle,
     input: Input,
     output: Output,
@@ -74,11 +75,13 @@ impl Connection {
     pub(crate) fn new(
         id: ConnectionId,
         stream: Arc<SharedStream>,
+        listener: Arc<ListenerInfo>,
         state: Arc<ServerState>,
     ) -> Connection {
         Connection {
             id,
             stream,
+            listener,
             input: Input::new(&state.settings),
             output: Output::new(&state.settings),
             close_reason: None,
@@ -116,6 +119,28 @@ impl Connection {
     /// Those of getsockname(2).
     pub fn local_addr(&self) -> io::Result<Address> {
         self.stream.inner().local_addr()
+    }
+
+    /// The listener of the server that accepted this connection: which of several addresses, also
+    /// where a client has reached it by another one. For an upstream, that of its client.
+    ///
+    /// ```no_run
+    /// use std::io::Write;
+    /// use socketserver::{Builder, Connection, ThreadingTcpServer};
+    ///
+    /// let greet = |connection: &mut Connection| {
+    ///     let is_local = connection.listener().local_addr.path().is_some();
+    ///     writeln!(connection, "{}", if is_local { "hello, operator" } else { "hello" })?;
+    ///     Ok(())
+    /// };
+    /// ThreadingTcpServer::builder()
+    ///     .also("unix:/run/greeter.sock")
+    ///     .bind("0.0.0.0:2525", greet)?
+    ///     .serve_forever()?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn listener(&self) -> &ListenerInfo {
+        &self.listener
     }
 
     /// The server that accepted this connection.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use crate::accept::{BaseServer, NextRequest};
 use crate::close_reason::CloseReason;
 use crate::connection::prepare_thread;
 use crate::error::{Error, Result};
+use crate::id::ListenerId;
 use crate::request::{Registration, Request};
 use crate::state::ServerHandle;
 use crate::sys::children::{Children, Exit, probe_pidfd};
@@ -263,7 +264,8 @@ fn run_child(
         if let Err(error) = signals::end_with_parent(parent) {
             log::warn!("a child may outlive its parent: {error}");
         }
-        release_inherited(processes, server, stream.is_some());
+        let kept = stream.is_none().then(|| task.listener().id);
+        release_inherited(processes, server, kept);
         processes.children.forget();
         let state = &registration.state;
         state.registry.retain_only(registration.id);
@@ -285,15 +287,14 @@ fn run_child(
     })
 }
 
-/// Replaces the parent's descriptors in a child, but for a datagram's socket: the reply is sent
-/// through it.
-fn release_inherited(processes: &ChildProcesses, server: &BaseServer, is_stream: bool) {
-    let [listener, waker] = server.inherited();
-    let listener = is_stream.then_some(listener);
-    let inherited = [listener, Some(waker), Some(processes.children.as_fd())];
-    for descriptor in inherited.into_iter().flatten() {
+/// Replaces the parent's descriptors in a child, but for a datagram's socket, that of the listener
+/// `kept`: the reply is sent through it.
+fn release_inherited(processes: &ChildProcesses, server: &BaseServer, kept: Option<ListenerId>) {
+    let replace = |descriptor: BorrowedFd<'_>| {
         if let Err(error) = processes.dev_null.replace(descriptor) {
             log::warn!("a child keeps a descriptor of its parent: {error}");
         }
-    }
+    };
+    replace(processes.children.as_fd());
+    server.release_inherited(kept, replace);
 }

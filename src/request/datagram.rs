@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::lifecycle::{self, DynError, catch_panic};
-use super::{RequestHandler, RequestTask, sealed};
+use super::{AnyHandler, RequestHandler, RequestTask, sealed};
 use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::datagram::{DatagramRequest, DatagramSocket};
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::handler::{DatagramRequestHandler, HandlerError};
 use crate::id::ConnectionId;
 use crate::net::SharedStream;
-use crate::state::ServerState;
+use crate::state::{ListenerInfo, ServerState};
 
 /// A datagram, fresh from a transport.
 pub struct IncomingDatagram {
@@ -44,11 +44,14 @@ impl RequestHandler for dyn DatagramRequestHandler {
 
 #[allow(private_interfaces)]
 impl sealed::RequestHandler for dyn DatagramRequestHandler {
-    const IS_CHEAP_TO_TRY: bool = true;
+    fn any(handler: Arc<Self>) -> AnyHandler {
+        AnyHandler::Datagram(handler)
+    }
 
     fn task(
         handler: &Arc<Self>,
         incoming: IncomingDatagram,
+        listener: &Arc<ListenerInfo>,
         state: &Arc<ServerState>,
     ) -> Option<Box<dyn RequestTask>> {
         let IncomingDatagram { mut data, length, peer, local, socket } = incoming;
@@ -57,8 +60,8 @@ impl sealed::RequestHandler for dyn DatagramRequestHandler {
             data.clear();
             Error::Truncated { length, limit }
         });
-        let id = state.new_id();
-        let request = DatagramRequest::new(id, data, peer, local, socket, state.clone());
+        let (id, listener) = (state.new_id(), listener.clone());
+        let request = DatagramRequest::new(id, data, peer, local, socket, listener, state.clone());
         let task = DatagramTask { request, handler: handler.clone() };
         match truncated {
             None => Some(Box::new(task)),
@@ -90,6 +93,10 @@ impl RequestTask for DatagramTask {
 
     fn peer(&self) -> &Address {
         self.request.peer_addr()
+    }
+
+    fn listener(&self) -> &ListenerInfo {
+        self.request.listener()
     }
 
     fn shared_stream(&self) -> Option<&Arc<SharedStream>> {

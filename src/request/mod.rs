@@ -14,7 +14,7 @@ use crate::close_reason::CloseReason;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::id::ConnectionId;
 use crate::net::{SharedStream, Wait};
-use crate::state::{PeerKey, ServerState};
+use crate::state::{ListenerInfo, PeerKey, ServerState};
 use crate::sync::Current;
 #[cfg(feature = "fibers")]
 use crate::sys::prefetch::Span;
@@ -57,19 +57,18 @@ impl<H: DatagramRequestHandler> IntoHandler<dyn DatagramRequestHandler> for H {
 
 /// The half of [`RequestHandler`] that is not for users.
 pub(crate) mod sealed {
-    use super::{Arc, RequestTask, ServerState};
+    use super::{AnyHandler, Arc, ListenerInfo, RequestTask, ServerState};
 
     // `RequestTask` stays inside this crate, as the trait does.
     #[allow(private_interfaces)]
     pub trait RequestHandler: Send + Sync + 'static {
-        /// Whether a transport that has nothing says so at once. A listener does not: accept(2)
-        /// makes a socket before it looks.
-        const IS_CHEAP_TO_TRY: bool;
+        fn any(handler: Arc<Self>) -> AnyHandler;
 
         /// The task of a request that has just arrived; `None` for one that is dropped instead.
         fn task(
             handler: &Arc<Self>,
             incoming: <Self as super::RequestHandler>::Incoming,
+            listener: &Arc<ListenerInfo>,
             state: &Arc<ServerState>,
         ) -> Option<Box<dyn RequestTask>>
         where
@@ -77,10 +76,27 @@ pub(crate) mod sealed {
     }
 }
 
+/// A handler of either kind.
+#[derive(Clone)]
+pub(crate) enum AnyHandler {
+    Stream(Arc<dyn StreamRequestHandler>),
+    Datagram(Arc<dyn DatagramRequestHandler>),
+}
+
+impl AnyHandler {
+    /// Whether a transport that has nothing says so at once. A listener does not: accept(2) makes a
+    /// socket before it looks.
+    pub(crate) fn is_cheap_to_try(&self) -> bool {
+        matches!(self, AnyHandler::Datagram(_))
+    }
+}
+
 /// A request together with its handler, of either kind.
 pub(crate) trait RequestTask: Send {
     fn id(&self) -> ConnectionId;
     fn peer(&self) -> &Address;
+    /// The one that it came from.
+    fn listener(&self) -> &ListenerInfo;
     /// `None` for a datagram.
     fn shared_stream(&self) -> Option<&Arc<SharedStream>>;
     /// Asks the handler's `verify_request`.

@@ -5,14 +5,14 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::lifecycle::{self, Outcome, catch_panic};
-use super::{RequestHandler, RequestTask, sealed};
+use super::{AnyHandler, RequestHandler, RequestTask, sealed};
 use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::connection::Connection;
 use crate::handler::StreamRequestHandler;
 use crate::id::ConnectionId;
 use crate::net::{SharedStream, Stream};
-use crate::state::ServerState;
+use crate::state::{ListenerInfo, ServerState};
 
 /// A connection, fresh from a transport.
 pub struct IncomingStream {
@@ -34,15 +34,19 @@ impl RequestHandler for dyn StreamRequestHandler {
 
 #[allow(private_interfaces)]
 impl sealed::RequestHandler for dyn StreamRequestHandler {
-    const IS_CHEAP_TO_TRY: bool = false;
+    fn any(handler: Arc<Self>) -> AnyHandler {
+        AnyHandler::Stream(handler)
+    }
 
     fn task(
         handler: &Arc<Self>,
         incoming: IncomingStream,
+        listener: &Arc<ListenerInfo>,
         state: &Arc<ServerState>,
     ) -> Option<Box<dyn RequestTask>> {
         let stream = SharedStream::new(incoming.stream, incoming.peer);
-        let connection = Connection::new(state.new_id(), Arc::new(stream), state.clone());
+        let (id, listener) = (state.new_id(), listener.clone());
+        let connection = Connection::new(id, Arc::new(stream), listener, state.clone());
         Some(Box::new(StreamTask { connection, handler: handler.clone() }))
     }
 }
@@ -59,6 +63,10 @@ impl RequestTask for StreamTask {
 
     fn peer(&self) -> &Address {
         self.connection.peer_addr()
+    }
+
+    fn listener(&self) -> &ListenerInfo {
+        self.connection.listener()
     }
 
     fn shared_stream(&self) -> Option<&Arc<SharedStream>> {

@@ -1,14 +1,13 @@
 //! [`Builder`]: every setting of a server, with its default.
 
+use std::io;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::{FdFlags, fcntl_setfd};
-
 use super::Server;
-use crate::accept::{BaseServer, Listener, ServiceActions};
+use crate::accept::{BaseServer, Listener, ServiceActions, prepare};
 use crate::address::Endpoint;
 use crate::close_reason::CloseReason;
 use crate::config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Settings};
@@ -17,7 +16,7 @@ use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::mixin::{Mixin, Sequential};
 use crate::net::WriteProgress;
 use crate::request::IntoHandler;
-use crate::state::{Observed, Observer, ServerState};
+use crate::state::{Listening, Observed, Observer, ServerState};
 use crate::sys;
 use crate::transport::{Connected, Transport};
 
@@ -44,6 +43,8 @@ pub struct Builder<T, M> {
     settings: Settings,
     actions: Option<ServiceActions>,
     observer: Observed,
+    /// Further addresses. The first error of one is reported by `bind`.
+    also: Vec<Result<Endpoint>>,
     transport: PhantomData<fn() -> T>,
 }
 
@@ -63,15 +64,15 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     /// ```
     pub fn new(mixin: M) -> Builder<T, M> {
         let settings = Settings::default();
-        let observer = Observed::default();
-        Builder { mixin, settings, actions: None, observer, transport: PhantomData }
+        let (observer, also) = (Observed::default(), Vec::new());
+        Builder { mixin, settings, actions: None, observer, also, transport: PhantomData }
     }
 
     /// Who runs requests: a mixin with settings of its own, or another one than the server's name
     /// says.
     pub fn mixin<N: Mixin>(self, mixin: N) -> Builder<T, N> {
-        let Builder { settings, actions, observer, transport, .. } = self;
-        Builder { mixin, settings, actions, observer, transport }
+        let Builder { settings, actions, observer, also, transport, .. } = self;
+        Builder { mixin, settings, actions, observer, also, transport }
     }
 
     /// How many connections the kernel queues until they are accepted; 1024 by default, and never
@@ -283,15 +284,53 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self
     }
 
+    /// Listens on this address too, beside that of [`bind`](Builder::bind); may be called again for
+    /// more. All listeners share one registry, the same limits and the same stop.
+    ///
+    /// A stream server takes TCP and Unix stream addresses, a datagram server UDP and Unix datagram
+    /// addresses. [`Connection::listener`](crate::Connection::listener) says which one a client has
+    /// come by, [`ServerHandle::listen`](crate::ServerHandle::listen) adds one while the server
+    /// serves. An address that is none is an error of `bind`.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::net::TcpStream;
+    /// use socketserver::{ThreadingTcpServer, services::Hello};
+    ///
+    /// let server = ThreadingTcpServer::builder()
+    ///     .also("127.0.0.1:0")
+    ///     .also("unix:@socketserver-doc-also")
+    ///     .bind("127.0.0.1:0", Hello)?
+    ///     .spawn()?;
+    /// let listeners = server.handle().listeners();
+    /// assert_eq!(listeners.len(), 3);
+    /// let second = listeners[1].local_addr.socket_addr().ok_or("not TCP")?;
+    /// let mut answer = String::new();
+    /// TcpStream::connect(second)?.read_to_string(&mut answer)?;
+    /// assert_eq!(answer, "Hello World!\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn also<A>(mut self, address: A) -> Self
+    where
+        A: TryInto<Endpoint>,
+        A::Error: Into<Error>,
+    {
+        self.also.push(address.try_into().map_err(Into::into));
+        self
+    }
+
     /// Binds and listens: clients can connect when this returns.
     ///
     /// The address is a text such as `127.0.0.1:2525` (see [`Endpoint`]), a
     /// [`SocketAddr`](std::net::SocketAddr) or a path. For port 0 the system chooses a free one,
     /// which [`local_addr`](Server::local_addr) returns.
     ///
+    /// A host name, such as `localhost`, stands for all of its IPv4 and IPv6 addresses that this
+    /// machine has: each gets a listener, and for port 0 the same port.
+    ///
     /// # Errors
     /// [`Error::Address`] and [`Error::Resolve`] for what is no address, [`Error::Bind`] when the
-    /// system refuses it.
+    /// system refuses it, or one of several. Then nothing is bound.
     pub fn bind<A, H>(self, address: A, handler: H) -> Result<Server<T, M>>
     where
         A: TryInto<Endpoint>,
@@ -299,30 +338,34 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         H: IntoHandler<T::Handler>,
     {
         let endpoint = address.try_into().map_err(Into::into)?;
-        let transport = T::bind(&endpoint, &self.settings.transport)?;
-        self.with_transport(transport, handler)
+        let mut transports = T::bind_each(&endpoint, &self.settings.transport)?.into_iter();
+        let absent = || io::ErrorKind::AddrNotAvailable.into();
+        let no_address = || Error::Bind { address: endpoint.to_string(), source: absent() };
+        let first = transports.next().ok_or_else(no_address)?;
+        self.with_transports(first, transports.collect(), handler)
     }
 
-    fn with_transport<H>(self, transport: T, handler: H) -> Result<Server<T, M>>
+    fn with_transports<H>(self, first: T, others: Vec<T>, handler: H) -> Result<Server<T, M>>
     where
         H: IntoHandler<T::Handler>,
     {
-        let Builder { mixin, mut settings, actions, observer, .. } = self;
+        let Builder { mixin, mut settings, actions, observer, also, .. } = self;
+        let also = also.into_iter().collect::<Result<Vec<_>>>()?;
         // The socket's own timeout is for what a connection mostly waits for, the next message.
         settings.descriptors_per_request = mixin.descriptors_per_request().max(1);
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
         settings.transport.write_timeout = settings.write_timeout.map(WriteProgress::slice);
-        // A socket that was bound elsewhere may be inheritable: a program that a handler starts would
-        // keep the address after the server's end.
-        fcntl_setfd(&transport, FdFlags::CLOEXEC)
-            .map_err(Into::into)
-            .and_then(|()| transport.prepare(&settings.transport))
-            .map_err(Error::system("set up the listener"))?;
-        let local_addr = transport.local_addr().map_err(Error::system("read the address"))?;
+        let local_addr = prepare(&first, &settings.transport)?;
         let state = ServerState::new(settings, observer, local_addr)
             .map_err(Error::system("make a pipe"))?;
         let (handler, state) = (handler.into_handler(), Arc::new(state));
-        let listener = Listener::new(transport, handler, state, mixin.max_requests());
+        let listener = Listener::new(first, &handler, state, mixin.max_requests());
+        if !others.is_empty() {
+            listener.add(others, &handler)?;
+        }
+        for endpoint in &also {
+            listener.listen(endpoint)?;
+        }
         Ok(Server::new(BaseServer::new(listener, actions), mixin))
     }
 }
@@ -338,7 +381,7 @@ impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
     where
         H: IntoHandler<dyn StreamRequestHandler>,
     {
-        self.with_transport(listener.into(), handler)
+        self.with_transports(listener.into(), Vec::new(), handler)
     }
 
     /// Serves one connection that another program has accepted, on this thread, until it has ended: that of
@@ -372,9 +415,10 @@ impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
     {
         let transport = Connected::new(connection.into())?;
         let Builder { settings, actions, observer, .. } = self;
-        let builder =
-            Builder { mixin: Sequential, settings, actions, observer, transport: PhantomData };
-        let server: Server<Connected, _> = builder.with_transport(transport, handler)?;
+        let (mixin, also) = (Sequential, Vec::new());
+        let builder = Builder { mixin, settings, actions, observer, also, transport: PhantomData };
+        let server: Server<Connected, _> =
+            builder.with_transports(transport, Vec::new(), handler)?;
         Ok(server.handle_one().unwrap_or(CloseReason::Denied))
     }
 }
@@ -390,7 +434,7 @@ impl<T: Transport<Handler = dyn DatagramRequestHandler>, M: Mixin> Builder<T, M>
     where
         H: IntoHandler<dyn DatagramRequestHandler>,
     {
-        self.with_transport(socket.into(), handler)
+        self.with_transports(socket.into(), Vec::new(), handler)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 #[cfg(feature = "fibers")]
 use crate::mixin::Fibers;
 use crate::mixin::{Forking, Mixin, Sequential, Spawnable, Threading};
-use crate::request::{IntoHandler, Request, panic_message};
+use crate::request::{AnyHandler, IntoHandler, Request, panic_message};
 use crate::state::{RunningServer, ServerHandle};
 use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 use shutdown::shut_down;
@@ -37,7 +37,7 @@ pub struct Server<T, M: Mixin> {
     base: Option<BaseServer>,
     mixin: M,
     /// Dropped last, so that no request waits for a handler that takes long to be dropped.
-    _handler: Box<dyn Send + Sync>,
+    _handler: AnyHandler,
     transport: PhantomData<fn() -> T>,
 }
 
@@ -168,9 +168,10 @@ impl<T: Transport, M: Mixin> Server<T, M> {
         }
     }
 
-    /// The address it listens on, with the real port where 0 was asked for.
+    /// The address that it was bound to, with the real port where 0 was asked for. It is that of its
+    /// first listener; [`ServerHandle::listeners`] has all.
     pub fn local_addr(&self) -> &Address {
-        &self.base().state().local_addr
+        self.base().state().local_addr()
     }
 
     /// A handle to stop it with from another thread, to be taken before serving.
@@ -194,7 +195,7 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     /// Waits for one request and handles it, for a program with a loop of its own. Returns whether
     /// there was one within the [`request_timeout`](crate::Builder::request_timeout).
     ///
-    /// To wait for a server and other things at the same time, poll its listener ([`AsFd`]).
+    /// To wait for a server and other things at the same time, poll it ([`AsFd`]).
     ///
     /// ```
     /// use std::time::Duration;
@@ -233,7 +234,9 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     }
 
     fn serve(self) -> Result<()> {
-        log::info!("serving on {}", self.local_addr());
+        for listener in self.handle().listeners() {
+            log::info!("serving on {}", listener.local_addr);
+        }
         while let NextRequest::Request(request) = self.mixin.next_request(self.base(), None) {
             self.process_request(request);
         }
@@ -280,8 +283,9 @@ impl<T: Transport, M: Spawnable> Server<T, M> {
 }
 
 impl<T, M: Mixin> AsFd for Server<T, M> {
-    /// The listener, to wait for together with other descriptors; readable means that
-    /// [`handle_request`](Server::handle_request) has something to do.
+    /// To wait for together with other descriptors; readable means that a listener has something,
+    /// for [`handle_request`](Server::handle_request). It is not the socket of a listener, and stays
+    /// the same while listeners come and go.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.base().as_fd()
     }
@@ -289,6 +293,6 @@ impl<T, M: Mixin> AsFd for Server<T, M> {
 
 impl<T, M: Mixin> std::fmt::Debug for Server<T, M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Server({})", self.base().state().local_addr)
+        write!(f, "Server({})", self.base().state().local_addr())
     }
 }

@@ -30,9 +30,10 @@ impl ServerHandle {
         &self.state
     }
 
-    /// The address that the server listens on, with the real port where 0 was asked for.
+    /// The address that the server was bound to, with the real port where 0 was asked for. It is
+    /// that of its first listener; [`listeners`](ServerHandle::listeners) has all.
     pub fn local_addr(&self) -> &Address {
-        &self.state.local_addr
+        self.state.local_addr()
     }
 
     /// Counters since the server was made.

@@ -3,6 +3,7 @@
 
 mod handle;
 mod limits;
+mod listeners;
 mod observer;
 mod peer_key;
 mod rate_limiter;
@@ -13,8 +14,8 @@ mod shutdown;
 mod stats;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -27,6 +28,7 @@ use crate::sync::Current;
 use crate::sys::shared::Shared;
 use crate::sys::waker::{ShutdownSignal, Waker};
 use limits::Limits;
+pub(crate) use listeners::Listening;
 pub(crate) use registry::Registry;
 use rejected::LingeringRejects;
 use scripted::ScriptedUpstreams;
@@ -34,6 +36,7 @@ use shutdown::Lifecycle;
 use stats::Counters;
 
 pub use handle::{RunningServer, ServerHandle};
+pub use listeners::ListenerInfo;
 pub(crate) use observer::Observed;
 pub use observer::Observer;
 pub(crate) use peer_key::PeerKey;
@@ -44,7 +47,10 @@ pub use stats::Stats;
 #[derive(Debug)]
 pub(crate) struct ServerState {
     pub(crate) settings: Settings,
-    pub(crate) local_addr: Address,
+    /// The one that the server was bound to.
+    pub(crate) first_listener: Arc<ListenerInfo>,
+    /// Not set for a connection in memory; dangling once the listeners are closed.
+    listening: OnceLock<Weak<dyn Listening>>,
     pub(crate) limits: Limits,
     observer: Observed,
     /// The observer knows of the stop.
@@ -86,7 +92,8 @@ impl ServerState {
             settings,
             observer,
             stop_was_told: AtomicBool::new(false),
-            local_addr,
+            first_listener: ListenerInfo::new(1, local_addr),
+            listening: OnceLock::new(),
             registry: Registry::default(),
             rejected: LingeringRejects::default(),
             outbox_writer: OutboxWriter::default(),
@@ -100,6 +107,14 @@ impl ServerState {
             stopped: Condvar::new(),
             stop_waiters: Mutex::default(),
         })
+    }
+
+    pub(crate) fn local_addr(&self) -> &Address {
+        &self.first_listener.local_addr
+    }
+
+    pub(crate) fn set_listening(&self, listening: Weak<dyn Listening>) {
+        let _ = self.listening.set(listening);
     }
 
     pub(crate) fn stats(&self) -> &Counters {

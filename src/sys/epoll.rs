@@ -1,13 +1,15 @@
 //! [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html): one thread waits for many
-//! descriptors ([`Poller`]), or many threads wait for one descriptor ([`ExclusiveWaiter`]).
+//! descriptors ([`Poller`]), or many threads wait for the same listeners ([`ExclusiveWaiter`],
+//! [`ListenerWaiter`]); and which listeners are ready ([`ReadySet`]).
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
-#[cfg(feature = "fibers")]
 use rustix::io::Errno;
 use rustix::time;
 
@@ -16,7 +18,7 @@ use super::poll::timespec;
 /// The descriptors that a worker thread waits for, each registered with a number.
 #[cfg(feature = "fibers")]
 #[derive(Debug)]
-pub(crate) struct Poller(OwnedFd);
+pub(crate) struct Poller(Arc<OwnedFd>);
 
 /// The readiness of a descriptor. For one that is registered with [`Poller::add`]: what has changed
 /// since the last event.
@@ -38,7 +40,7 @@ pub(crate) struct Event {
 #[cfg(feature = "fibers")]
 impl Poller {
     pub(crate) fn new() -> io::Result<Poller> {
-        Ok(Poller(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+        Ok(Poller(Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?)))
     }
 
     /// Registers a stream for edge-triggered events of both directions: one for its present state,
@@ -55,10 +57,9 @@ impl Poller {
         self.register(fd, number, EventFlags::IN)
     }
 
-    /// As [`add_level`](Poller::add_level), but an event wakes one of the threads that have
-    /// registered the descriptor in this way, not all of them (`EPOLLEXCLUSIVE`).
-    pub(crate) fn add_exclusive(&self, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
-        self.register(fd, number, EventFlags::IN | EventFlags::EXCLUSIVE)
+    /// To wait for listeners with this number.
+    pub(crate) fn listener_waiter(&self, number: u64) -> ListenerWaiter {
+        ListenerWaiter { epoll: self.0.clone(), number }
     }
 
     /// Unregisters an open descriptor. (A closed one is unregistered by the kernel.)
@@ -68,10 +69,7 @@ impl Poller {
     }
 
     fn register(&self, fd: BorrowedFd<'_>, number: u64, flags: EventFlags) -> io::Result<()> {
-        match epoll::add(&self.0, fd, EventData::new_u64(number), flags) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        add(&self.0, fd, number, flags)
     }
 
     /// Blocks until there are events, at most for `timeout` (`None`: for ever), and calls
@@ -104,8 +102,78 @@ impl Poller {
 #[cfg(feature = "fibers")]
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// How an idle acceptor thread waits: for a listener, a shutdown descriptor and a timer. Each
-/// thread has its own `ExclusiveWaiter`. An event of the listener wakes one of the threads
+/// Does nothing if the descriptor is registered already.
+fn add(epoll: &OwnedFd, fd: BorrowedFd<'_>, number: u64, flags: EventFlags) -> io::Result<()> {
+    match epoll::add(epoll, fd, EventData::new_u64(number), flags) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The listeners that a thread waits for, among the other descriptors of its epoll. They are added
+/// and deleted by any thread. An event of a listener wakes one of the threads that wait for it
+/// ([epoll_ctl(2)], `EPOLLEXCLUSIVE`).
+///
+/// [epoll_ctl(2)]: https://man7.org/linux/man-pages/man2/epoll_ctl.2.html
+#[derive(Clone, Debug)]
+pub(crate) struct ListenerWaiter {
+    epoll: Arc<OwnedFd>,
+    number: u64,
+}
+
+impl ListenerWaiter {
+    pub(crate) fn add(&self, listener: BorrowedFd<'_>) -> io::Result<()> {
+        add(&self.epoll, listener, self.number, EventFlags::IN | EventFlags::EXCLUSIVE)
+    }
+
+    /// A listener that another process has too stays registered when its descriptor is closed here,
+    /// so that it has to be deleted before that.
+    pub(crate) fn delete(&self, listener: BorrowedFd<'_>) {
+        // `ENOENT`: it was not added.
+        let _ = epoll::delete(&self.epoll, listener);
+    }
+}
+
+impl PartialEq for ListenerWaiter {
+    fn eq(&self, other: &ListenerWaiter) -> bool {
+        Arc::ptr_eq(&self.epoll, &other.epoll)
+    }
+}
+
+/// Which of several listeners are ready, in turn. Its descriptor is readable while one is.
+#[derive(Debug)]
+pub(crate) struct ReadySet(OwnedFd);
+
+impl ReadySet {
+    pub(crate) fn new() -> io::Result<ReadySet> {
+        Ok(ReadySet(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+    }
+
+    pub(crate) fn add(&self, listener: BorrowedFd<'_>, number: u64) -> io::Result<()> {
+        add(&self.0, listener, number, EventFlags::IN)
+    }
+
+    pub(crate) fn delete(&self, listener: BorrowedFd<'_>) {
+        let _ = epoll::delete(&self.0, listener);
+    }
+
+    /// The number of a ready listener, without blocking; `None` if there is none. The kernel moves a
+    /// listener that was returned to the end of its list, so that each has its turn.
+    pub(crate) fn next(&self) -> Option<u64> {
+        let mut events = [MaybeUninit::uninit(); 1];
+        let (ready, _) = epoll::wait(&self.0, &mut events, Some(&Timespec::default())).ok()?;
+        ready.first().map(|event| event.data.u64())
+    }
+}
+
+impl AsFd for ReadySet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// How an idle acceptor thread waits: for the listeners, a shutdown descriptor and a timer. Each
+/// thread has its own `ExclusiveWaiter`. An event of a listener wakes one of the threads
 /// ([epoll_ctl(2)], `EPOLLEXCLUSIVE`), an event of the shutdown descriptor all of them. The timer
 /// is periodic ([timerfd_create(2)]): unlike a timeout of `epoll_wait` it is not set anew for each
 /// wait, which saves the kernel that work.
@@ -114,7 +182,7 @@ const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// [timerfd_create(2)]: https://man7.org/linux/man-pages/man2/timerfd_create.2.html
 #[derive(Debug)]
 pub(crate) struct ExclusiveWaiter {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     timer: OwnedFd,
 }
 
@@ -128,13 +196,9 @@ pub(crate) struct Wakeups {
 }
 
 impl ExclusiveWaiter {
-    /// The timer expires each time that `tick` has passed. It must not be zero, which would disarm
-    /// the timer.
-    pub(crate) fn new(
-        listener: BorrowedFd<'_>,
-        shutdown: BorrowedFd<'_>,
-        tick: Duration,
-    ) -> io::Result<ExclusiveWaiter> {
+    /// Waits for no listener yet. The timer expires each time that `tick` has passed. It must not be
+    /// zero, which would disarm the timer.
+    pub(crate) fn new(shutdown: BorrowedFd<'_>, tick: Duration) -> io::Result<ExclusiveWaiter> {
         let timer = time::timerfd_create(
             time::TimerfdClockId::Monotonic,
             time::TimerfdFlags::CLOEXEC | time::TimerfdFlags::NONBLOCK,
@@ -143,14 +207,16 @@ impl ExclusiveWaiter {
         let times = time::Itimerspec { it_interval: tick, it_value: tick };
         time::timerfd_settime(&timer, time::TimerfdTimerFlags::empty(), &times)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let exclusive = EventFlags::IN | EventFlags::EXCLUSIVE;
-        epoll::add(&epoll, listener, EventData::new_u64(0), exclusive)?;
         epoll::add(&epoll, shutdown, EventData::new_u64(1), EventFlags::IN)?;
         epoll::add(&epoll, &timer, EventData::new_u64(2), EventFlags::IN)?;
-        Ok(ExclusiveWaiter { epoll, timer })
+        Ok(ExclusiveWaiter { epoll: Arc::new(epoll), timer })
     }
 
-    /// Blocks until at least one of the three is ready. After a signal it may return with none.
+    pub(crate) fn listener_waiter(&self) -> ListenerWaiter {
+        ListenerWaiter { epoll: self.epoll.clone(), number: 0 }
+    }
+
+    /// Blocks until at least one of them is ready. After a signal it may return with none.
     pub(crate) fn wait(&self) -> Wakeups {
         let mut events = [MaybeUninit::uninit(); 3];
         let mut wakeups = Wakeups::default();

@@ -2,6 +2,7 @@
 //! stream and Unix datagram sockets.
 
 mod connected;
+mod each_address;
 mod inherited;
 mod socket_file;
 mod tcp;
@@ -85,6 +86,16 @@ pub trait Transport: AsFd + Send + Sync + Sized + 'static {
     /// [`Error::Address`](crate::Error::Address) or [`Error::Resolve`](crate::Error::Resolve) for
     /// an endpoint that this transport cannot use.
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<Self>;
+
+    /// Binds to each address of the endpoint, all of them or none: what
+    /// [`Builder::bind`](crate::Builder::bind) calls. By default it is the one that
+    /// [`bind`](Transport::bind) binds to. TCP and UDP bind to all addresses of a host name.
+    ///
+    /// # Errors
+    /// Those of [`bind`](Transport::bind).
+    fn bind_each(endpoint: &Endpoint, options: &TransportOptions) -> Result<Vec<Self>> {
+        Ok(vec![Self::bind(endpoint, options)?])
+    }
 
     /// Called once before serving, also for a socket that was bound elsewhere: sets the options
     /// that accepting relies on (such as non-blocking mode) and those that connections inherit.

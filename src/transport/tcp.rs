@@ -8,6 +8,7 @@ use rustix::net::sockopt::Timeout;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Transport;
+use super::each_address::bind_each;
 use crate::address::{Address, Endpoint, Scheme};
 use crate::config::TransportOptions;
 use crate::error::{Error, Result};
@@ -36,13 +37,11 @@ impl Transport for Tcp {
     type Handler = dyn StreamRequestHandler;
 
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<Tcp> {
-        bind_any(endpoint, Scheme::Tcp, |address| {
-            let socket = ip_socket(address, Type::STREAM, Protocol::TCP, options)?;
-            // Also done by `prepare`, which a transport that wraps this one may not call.
-            socket.set_nonblocking(true)?;
-            socket.listen(options.backlog.try_into().unwrap_or(i32::MAX))?;
-            Ok(Tcp(socket.into()))
-        })
+        bind_any(endpoint, Scheme::Tcp, |address| listen(address, options))
+    }
+
+    fn bind_each(endpoint: &Endpoint, options: &TransportOptions) -> Result<Vec<Tcp>> {
+        bind_each(endpoint, Scheme::Tcp, |address| listen(address, options))
     }
 
     /// On Linux an accepted connection inherits all of these options from its listener, so that
@@ -69,6 +68,14 @@ impl Transport for Tcp {
     fn max_queued(&self) -> Option<usize> {
         accept_queue_length(self.as_fd()).ok()
     }
+}
+
+fn listen(address: SocketAddr, options: &TransportOptions) -> io::Result<Tcp> {
+    let socket = ip_socket(address, Type::STREAM, Protocol::TCP, options)?;
+    // Also done by `prepare`, which a transport that wraps this one may not call.
+    socket.set_nonblocking(true)?;
+    socket.listen(options.backlog.try_into().unwrap_or(i32::MAX))?;
+    Ok(Tcp(socket.into()))
 }
 
 /// Binds to the first address of the endpoint for which that succeeds. If all fail, the error is

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use socket2::{Protocol, Type};
 
 use super::Transport;
+use super::each_address::bind_each;
 use super::tcp::{bind_any, ip_socket};
 use crate::address::{Address, Endpoint, Scheme, mapped};
 use crate::config::TransportOptions;
@@ -67,10 +68,11 @@ impl Transport for Udp {
     type Handler = dyn DatagramRequestHandler;
 
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<Udp> {
-        bind_any(endpoint, Scheme::Udp, |address| {
-            let socket = ip_socket(address, Type::DGRAM, Protocol::UDP, options)?;
-            Ok(UdpSocket::from(socket).into())
-        })
+        bind_any(endpoint, Scheme::Udp, |address| bind(address, options))
+    }
+
+    fn bind_each(endpoint: &Endpoint, options: &TransportOptions) -> Result<Vec<Udp>> {
+        bind_each(endpoint, Scheme::Udp, |address| bind(address, options))
     }
 
     fn local_addr(&self) -> io::Result<Address> {
@@ -105,6 +107,11 @@ impl Transport for Udp {
     fn max_queued(&self) -> Option<usize> {
         max_queued_datagrams(self.as_fd()).ok()
     }
+}
+
+fn bind(address: SocketAddr, options: &TransportOptions) -> io::Result<Udp> {
+    let socket = ip_socket(address, Type::DGRAM, Protocol::UDP, options)?;
+    Ok(UdpSocket::from(socket).into())
 }
 
 impl DatagramSocket for Socket {

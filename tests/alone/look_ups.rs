@@ -13,7 +13,7 @@ use socketserver::{Builder, Error, Threading, handler_fn, transport::Tcp};
 use crate::harness::{Test, tests};
 use crate::support::TempDir;
 use crate::support::clients::{ask, line_of, rest_of};
-use crate::support::server_process::{Part, ServerProcess, serve};
+use crate::support::server_process::{Part, ServerProcess, preloadable, serve};
 
 pub(crate) const TESTS: &[Test] = tests![
     a_look_up_that_hangs_holds_up_its_handler_alone: ["cc"],
@@ -49,13 +49,8 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
 
 fn start(mixin: &str) -> ServerProcess {
     let directory = TempDir::new();
-    let (source, library) = (directory.join("resolver.c"), directory.join("resolver.so"));
-    std::fs::write(&source, RESOLVER).unwrap();
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl");
-    assert!(compiler.status().unwrap().success());
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.env("LD_PRELOAD", &library);
+    command.env("LD_PRELOAD", preloadable(&directory, RESOLVER));
     ServerProcess::start_by(command, "look-ups", mixin)
 }
 

@@ -19,6 +19,7 @@ mod harness;
 mod hostile;
 mod hostile_upstreams;
 mod inheritance;
+mod listeners;
 mod look_ups;
 mod relaying;
 mod scarcity;
@@ -40,6 +41,7 @@ const TESTS: &[&[Test]] = &[
     accept_errors::TESTS,
     cpython::TESTS,
     descriptors::TESTS,
+    listeners::TESTS,
     threads::TESTS,
     stopping::TESTS,
     draining::TESTS,
@@ -69,6 +71,7 @@ const PARTS: &[&[Part]] = &[
     child_handlers::PARTS,
     containers::PARTS,
     inheritance::PARTS,
+    listeners::PARTS,
     look_ups::PARTS,
     relaying::PARTS,
     hostile_upstreams::PARTS,

@@ -9,7 +9,7 @@ use crate::support::servers::{Settings, serve_at, serve_with};
 use crate::support::{TIMEOUT, abstract_name};
 
 /// One thread, a thread for each connection, and fibers on one worker.
-fn mixins() -> Vec<Box<dyn Spawnable>> {
+pub(crate) fn mixins() -> Vec<Box<dyn Spawnable>> {
     vec![
         Box::new(Sequential),
         Box::new(Threading::new()),

@@ -14,6 +14,7 @@ mod fibers;
 mod idle_acceptors;
 mod lifecycle;
 mod limits;
+mod listeners;
 mod mixins;
 mod scope;
 mod scripted_stream;

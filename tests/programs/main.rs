@@ -12,6 +12,7 @@ mod examples;
 mod gateway;
 #[path = "../support/harness.rs"]
 mod harness;
+mod listeners;
 mod members;
 mod named_chat;
 mod outside_clients;
@@ -41,6 +42,7 @@ const TESTS: &[&[Test]] = &[
     outside_clients::TESTS,
     gateway::TESTS,
     activation::TESTS,
+    listeners::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -191,7 +191,12 @@ pub(crate) enum Client {
 
 impl Client {
     pub(crate) fn of(server: &RunningServer) -> Client {
-        let endpoint = Endpoint::from(server.local_addr());
+        Client::at(server.local_addr())
+    }
+
+    /// Of the server at this address.
+    pub(crate) fn at(address: &Address) -> Client {
+        let endpoint = Endpoint::from(address);
         match endpoint.is_unix() {
             true => Client::Unix(unix(endpoint)),
             false => Client::Tcp(tcp(endpoint)),

@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use socketserver::extend::Mixin;
 use socketserver::extend::Transport;
 use socketserver::{Address, ConnectionInfo, Endpoint, Server, ServerHandle};
 
+use super::TempDir;
 use super::clients::tcp;
 use super::process::{self, Ended, Process};
 
@@ -47,8 +49,8 @@ fn log_to_standard_error() {
 /// Serves until SIGTERM, and prints the counters and the report of the stop.
 pub(crate) fn serve<T: Transport, M: Mixin>(server: Server<T, M>) {
     stop_on_sigterm(&server.handle());
-    announce(server.local_addr());
     let handle = server.handle();
+    handle.listeners().iter().for_each(|listener| announce(&listener.local_addr));
     server.serve_forever().unwrap();
     println!("{:?}", handle.stats());
     // The stop is over, and this returns its report.
@@ -72,6 +74,16 @@ fn stop_on_sigterm(handle: &ServerHandle) {
 
 // The side of the test.
 
+/// Compiles a library in C, by cc, for `LD_PRELOAD`.
+pub(crate) fn preloadable(directory: &TempDir, source: &str) -> PathBuf {
+    let (c, library) = (directory.join("preloaded.c"), directory.join("preloaded.so"));
+    std::fs::write(&c, source).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &c]).arg("-ldl");
+    assert!(compiler.status().unwrap().success());
+    library
+}
+
 /// A server in a process of its own, killed on drop.
 pub(crate) struct ServerProcess {
     process: Process,
@@ -92,6 +104,12 @@ impl ServerProcess {
         let process = Process::spawn(command);
         let address = process::listening_on(&process.line());
         ServerProcess { process, address }
+    }
+
+    /// The addresses of its listeners; the test has read no line before.
+    pub(crate) fn addresses(&self, count: usize) -> Vec<Endpoint> {
+        let others = (1..count).map(|_| process::listening_on(&self.line()).parse().unwrap());
+        std::iter::once(self.endpoint()).chain(others).collect()
     }
 
     /// The next line of its output is this one.

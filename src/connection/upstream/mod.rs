@@ -83,6 +83,7 @@ impl Connection {
         let request = self.upstream.as_ref().map_or(Some(self.id), |upstream| upstream.request);
         let client = self.upstream.as_ref().map_or(Some(&self.stream), |up| up.client.as_ref());
         let mut upstream = connect(&self.server, Some(&self.stream), request, &endpoint, timeout)?;
+        upstream.listener = self.listener.clone();
         if let Some(upstream) = &mut upstream.upstream {
             upstream.client = client.cloned();
         }
@@ -177,7 +178,8 @@ impl Connection {
         closes_with: ClosesWith,
         state: Arc<ServerState>,
     ) -> Connection {
-        let mut connection = Connection::new(state.new_id(), stream, state);
+        let (id, listener) = (state.new_id(), state.first_listener.clone());
+        let mut connection = Connection::new(id, stream, listener, state);
         connection.upstream = Some(Upstream { request, client: None, closes_with });
         connection.set_socket_timeouts();
         connection

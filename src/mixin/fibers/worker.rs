@@ -11,7 +11,7 @@ use super::worker_shared::{Message, Workers};
 use crate::accept::Listener;
 use crate::mixin::thread_pool::ThreadPool;
 use crate::state::ServerState;
-use crate::sys::epoll::Poller;
+use crate::sys::epoll::{ListenerWaiter, Poller};
 use crate::sys::fiber::Job;
 use crate::sys::stack::handle_overflow;
 
@@ -82,8 +82,10 @@ impl Worker {
         handle_overflow();
         workers.all[index].set_thread();
         Scheduler::run(index, workers.clone(), pool, poller, options, |scheduler| {
+            let waiter = scheduler.poller.listener_waiter(Source::LISTENER);
             let is_registered = Cell::new(false);
-            let registration = ListenerRegistration { scheduler, state, listener, is_registered };
+            let registration =
+                ListenerRegistration { scheduler, state, listener, waiter, is_registered };
             registration.register();
             while !(scheduler.shared().is_closed() && scheduler.is_empty()) {
                 run_iteration(scheduler, &registration, &workers);
@@ -158,11 +160,12 @@ fn read_mailbox(scheduler: &Scheduler, registration: &ListenerRegistration<'_>, 
     }
 }
 
-/// A worker's registration at the listener, as one of the waiters that accept connections.
+/// A worker's registration at the listeners, as one of the waiters that accept connections.
 struct ListenerRegistration<'a> {
     scheduler: &'a Scheduler,
     state: Arc<ServerState>,
     listener: Weak<Listener>,
+    waiter: ListenerWaiter,
     is_registered: Cell<bool>,
 }
 
@@ -172,11 +175,8 @@ impl ListenerRegistration<'_> {
             return;
         }
         let Some(listener) = self.listener.upgrade() else { return };
-        match self.scheduler.poller.add_exclusive(listener.as_fd(), Source::LISTENER) {
-            Ok(()) => {
-                listener.register_waiter();
-                self.is_registered.set(true);
-            }
+        match listener.register_waiter(&self.waiter) {
+            Ok(()) => self.is_registered.set(true),
             // Without waiters, the accept loop accepts.
             Err(error) => log::debug!("a worker cannot watch the listener: {error}"),
         }
@@ -185,8 +185,7 @@ impl ListenerRegistration<'_> {
     fn unregister(&self) {
         if let (true, Some(listener)) = (self.is_registered.replace(false), self.listener.upgrade())
         {
-            self.scheduler.poller.delete(listener.as_fd());
-            listener.unregister_waiter();
+            listener.unregister_waiter(&self.waiter);
         }
     }
 

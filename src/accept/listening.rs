@@ -1,0 +1,148 @@
+//! Listeners come and go: the part of [`Listener`] that a builder and a
+//! [`ServerHandle`](crate::ServerHandle) use.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::listener::{Accept, Listener};
+use super::source::{Source, prepare};
+use crate::address::Endpoint;
+use crate::error::{Error, Result};
+use crate::id::ListenerId;
+use crate::request::AnyHandler;
+use crate::state::{ListenerInfo, Listening};
+use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
+
+impl Listening for Listener {
+    fn listen(&self, endpoint: &Endpoint) -> Result<Vec<ListenerInfo>> {
+        match &self.handler {
+            AnyHandler::Stream(handler) if endpoint.is_unix() => {
+                self.bind_and_add::<UnixStream>(endpoint, handler)
+            }
+            AnyHandler::Stream(handler) => self.bind_and_add::<Tcp>(endpoint, handler),
+            AnyHandler::Datagram(handler) if endpoint.is_unix() => {
+                self.bind_and_add::<UnixDatagram>(endpoint, handler)
+            }
+            AnyHandler::Datagram(handler) => self.bind_and_add::<Udp>(endpoint, handler),
+        }
+    }
+
+    fn close_listener(&self, id: ListenerId) -> bool {
+        let is_closing = self.accepting.lock().sources.begin_closing(id, &self.ready);
+        if is_closing {
+            self.has_closing.store(true, Ordering::SeqCst);
+            self.state.wake_acceptor();
+        }
+        is_closing
+    }
+
+    fn listeners(&self) -> Vec<ListenerInfo> {
+        self.accepting.lock().sources.infos()
+    }
+}
+
+impl Listener {
+    fn bind_and_add<T: Transport>(
+        &self,
+        endpoint: &Endpoint,
+        handler: &Arc<T::Handler>,
+    ) -> Result<Vec<ListenerInfo>> {
+        self.add(T::bind_each(endpoint, &self.state.settings.transport)?, handler)
+    }
+
+    /// Takes requests from these transports too: from all of them, or from none.
+    pub(crate) fn add<T: Transport>(
+        &self,
+        transports: Vec<T>,
+        handler: &Arc<T::Handler>,
+    ) -> Result<Vec<ListenerInfo>> {
+        let mut prepared = Vec::new();
+        for transport in transports {
+            let address = prepare(&transport, &self.state.settings.transport)?;
+            prepared.push((transport, address));
+        }
+        let mut added = Vec::new();
+        let mut accepting = self.accepting.lock();
+        let sources = &mut accepting.sources;
+        if sources.is_closed {
+            return Err(Error::ShutDown);
+        }
+        for (transport, address) in prepared {
+            let info = ListenerInfo::new(sources.next_number(), address);
+            added.push(ListenerInfo::clone(&info));
+            let source = Source::new(info, transport, handler.clone());
+            if let Err(error) = sources.add(source, &self.ready) {
+                for _ in 1..added.len() {
+                    sources.remove(sources.len() - 1, &self.ready);
+                }
+                return Err(Error::system("wait for the listener")(error));
+            }
+        }
+        drop(accepting);
+        self.state.wake_acceptor();
+        Ok(added)
+    }
+
+    /// In a forked child, which is to hold the socket of no listener but the one that its request
+    /// needs: calls `release` with the descriptors, which stay open. From then on it has no listeners.
+    pub(super) fn release_inherited(
+        &self,
+        kept: Option<ListenerId>,
+        mut release: impl FnMut(BorrowedFd<'_>),
+    ) {
+        release(self.state.acceptor_waker().as_fd());
+        self.ready.get().inspect(|ready| release(ready.as_fd()));
+        // Another thread, if the program has promised that it does no harm, may have held the lock at
+        // the fork.
+        let Some(mut accepting) = self.accepting.try_lock() else {
+            log::warn!("a child keeps the listeners of its parent: a thread was using them");
+            return;
+        };
+        accepting.sources.is_closed = true;
+        accepting.sources.others(kept).for_each(|source| release(source.as_fd()));
+    }
+
+    /// Takes a request from the backlog of a listener that is being closed, and closes it when there
+    /// is none. `WouldBlock`: no listener is being closed now.
+    pub(super) fn accept_from_closing(&self) -> Accept {
+        loop {
+            let mut accepting = self.accepting.lock();
+            let Some(index) = accepting.sources.closing() else {
+                self.has_closing.store(false, Ordering::SeqCst);
+                return Accept::WouldBlock;
+            };
+            if !accepting.sources.is_drained(index) {
+                match self.accept_locked(&mut accepting, index) {
+                    Accept::WouldBlock => {}
+                    accept => return accept,
+                }
+            }
+            let closed = accepting.sources.remove(index, &self.ready);
+            // A user's transport may take its time.
+            drop(accepting);
+            log::info!("closed the listener {}", closed.info.local_addr);
+        }
+    }
+}
+
+/// Readable when a source has something. It stays the same while listeners come and go.
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        if let Some(ready) = self.ready.get() {
+            return ready.as_fd();
+        }
+        let sources = &self.accepting.lock().sources;
+        match sources.ready_set(&self.ready) {
+            Ok(ready) => ready.as_fd(),
+            // There is no descriptor left for it, or epoll(7) refuses a user's transport.
+            Err(error) => {
+                log::debug!("waiting for one listener: {error}");
+                match sources.first() {
+                    Some(first) => self.lent.get_or_init(|| first.clone()).as_fd(),
+                    None => self.state.shutdown_signal(),
+                }
+            }
+        }
+    }
+}
