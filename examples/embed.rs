@@ -48,7 +48,7 @@ fn run(options: Options) -> Outcome {
     common::on_signals(|| Ok(waker.try_clone()?))?;
     let app = Arc::new(App { started: Instant::now(), ticks: AtomicU64::new(0), waker });
     let builder = UnixStreamServer::builder().mixin(options.spawnable());
-    let server = options.streams(options.set_up(builder), app.clone())?.spawn()?;
+    let server = options.streams(builder, app.clone())?.spawn()?;
     options.announce_all(&server.handle());
 
     // The main loop counts until it reads a byte.

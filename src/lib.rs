@@ -195,7 +195,7 @@
 //! # }
 //! ```
 //!
-//! A stop serves what is in the backlog, closes the listener, and shuts the read side of each
+//! A stop serves what is in the backlog, closes the listeners, and shuts the read side of each
 //! connection: a handler that waits for its client reads EOF behind all that was received, ends by
 //! itself, and its answers are delivered. Near the end of the timeout both sides are shut. The
 //! [`StopReport`] says how many requests ended by themselves, how many connections were shut down,
@@ -207,6 +207,13 @@
 //! at once, and may be called before, during and after serving, from a handler too;
 //! [`stop`](ServerHandle::stop) waits. [`shutdown_pipe`](ServerHandle::shutdown_pipe) is for
 //! signals.
+//!
+//! # Several listeners
+//!
+//! A server listens on more than one address with [`Builder::also`], TCP beside Unix sockets for
+//! instance, and on all addresses of a host name. [`ServerHandle::listen`] and
+//! [`close_listener`](ServerHandle::close_listener) add and close listeners while it serves. Limits and
+//! the stop are those of the server. [`Connection::listener`] says which one a client has come by.
 //!
 //! # Limits
 //!
@@ -283,7 +290,7 @@
 //! two steps.
 //!
 //! ```text
-//! BaseServer::next_request   wait             listener, shutdown, a request's end  accept/mod.rs
+//! BaseServer::next_request   wait             listeners, shutdown, a request's end accept/mod.rs
 //!                            accept           Transport::accept                    transport/*.rs
 //!                                             one at a time, without waiting       accept/listener.rs
 //!                                             which errors retry or back off       accept/error.rs
@@ -304,7 +311,7 @@
 //! Threading    loop { next_request; a pooled thread: finish }                      mixin/threading.rs
 //!                an idle thread then accepts by itself: Listener::accept_idle      mixin/thread_pool.rs
 //! Forking      loop { next_request; fork; in the child: finish, _exit }            mixin/forking.rs
-//! Fibers       on a few worker threads: loop { wait for streams and the listener;  mixin/fibers/worker.rs
+//! Fibers       on a few worker threads: loop { wait for streams and listeners;     mixin/fibers/worker.rs
 //!                accept_each; resume the fibers that are ready }                   mixin/fibers/scheduler.rs
 //!                a handler that waits parks its fiber                              mixin/fibers/task.rs
 //!

@@ -110,7 +110,8 @@ impl Example {
         let Some(values) = flags::parse(&flags)? else {
             return flags::help(self.about, &flags).map(|()| None);
         };
-        let listen = Listen::parse(values.last("listen").unwrap_or(self.listen))?;
+        let listen =
+            Listen::parse(values.last("listen").unwrap_or(self.listen), values.all("also"))?;
         let mixin = mixin::Choice::of(&values, self.no_forking)?;
         let stop_timeout = values.parsed("stop-timeout", flags::seconds)?;
         let stop_timeout = stop_timeout.unwrap_or(Duration::from_secs(10));
@@ -156,7 +157,7 @@ impl Options {
 
     /// Serves streams: on a Unix stream socket if the address is one, else on TCP.
     pub(crate) fn serve(self, handler: impl StreamRequestHandler) -> Outcome {
-        if let Listen::Inetd = self.listen {
+        if self.listen.is_inetd() {
             let connection = io::stdin().as_fd().try_clone_to_owned()?;
             let reason = self.builder::<Tcp>().serve_connection(connection, handler)?;
             log::info!("{reason}");
@@ -211,14 +212,9 @@ impl Options {
 
     /// A builder with the settings of the flags.
     pub(crate) fn builder<T: Transport>(&self) -> Builder<T, Box<dyn Mixin>> {
-        self.set_up(Server::<T, Sequential>::builder().mixin(self.mixin.mixin()))
-    }
-
-    /// The same for a builder with a mixin of the example's choice.
-    pub(crate) fn set_up<T: Transport, M: Mixin>(&self, builder: Builder<T, M>) -> Builder<T, M> {
+        let builder = Server::<T, Sequential>::builder().mixin(self.mixin.mixin());
         let builder = builder.access(self.access.clone()).stop_timeout(self.stop_timeout);
-        let builder = systemd::notified(builder.raise_descriptor_limit());
-        self.values("also").fold(builder, Builder::also)
+        systemd::notified(builder.raise_descriptor_limit())
     }
 
     /// The mixin for a server that is spawned, in an example that is

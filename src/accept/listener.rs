@@ -22,7 +22,9 @@ use super::sources::Sources;
 use crate::address::Address;
 use crate::request::{AnyHandler, Request, RequestHandler, sealed};
 use crate::state::ServerState;
-use crate::sys::epoll::{ExclusiveWaiter, ListenerWaiter, ReadySet};
+#[cfg(feature = "fibers")]
+use crate::sys::epoll::ListenerWaiter;
+use crate::sys::epoll::{ExclusiveWaiter, ReadySet};
 use crate::transport::Transport;
 
 pub(crate) struct Listener {
@@ -90,7 +92,7 @@ impl Listener {
             failing: Episode::default(),
         };
         Listener {
-            handler: <T::Handler as sealed::RequestHandler>::any(handler.clone()),
+            handler: <T::Handler as sealed::RequestHandler>::into_any(handler.clone()),
             state,
             mixin_limit: mixin_limit.max(1),
             accepting: Mutex::new(accepting),
@@ -313,6 +315,7 @@ impl Listener {
     }
 
     /// The calling thread waits for the sources from now on.
+    #[cfg(feature = "fibers")]
     pub(crate) fn register_waiter(&self, waiter: &ListenerWaiter) -> io::Result<()> {
         self.accepting.lock().sources.add_waiter(waiter)?;
         self.idle.register();
@@ -320,6 +323,7 @@ impl Listener {
     }
 
     /// The calling thread no longer waits for them.
+    #[cfg(feature = "fibers")]
     pub(crate) fn unregister_waiter(&self, waiter: &ListenerWaiter) {
         self.accepting.lock().sources.remove_waiter(waiter);
         self.note_waiter_has_left();

@@ -2,7 +2,6 @@
 //! [`ServerHandle`](crate::ServerHandle) use.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::listener::{Accept, Listener};
@@ -10,21 +9,17 @@ use super::source::{Source, prepare};
 use crate::address::Endpoint;
 use crate::error::{Error, Result};
 use crate::id::ListenerId;
-use crate::request::AnyHandler;
+use crate::request::{AnyHandler, sealed};
 use crate::state::{ListenerInfo, Listening};
 use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 
 impl Listening for Listener {
     fn listen(&self, endpoint: &Endpoint) -> Result<Vec<ListenerInfo>> {
         match &self.handler {
-            AnyHandler::Stream(handler) if endpoint.is_unix() => {
-                self.bind_and_add::<UnixStream>(endpoint, handler)
-            }
-            AnyHandler::Stream(handler) => self.bind_and_add::<Tcp>(endpoint, handler),
-            AnyHandler::Datagram(handler) if endpoint.is_unix() => {
-                self.bind_and_add::<UnixDatagram>(endpoint, handler)
-            }
-            AnyHandler::Datagram(handler) => self.bind_and_add::<Udp>(endpoint, handler),
+            AnyHandler::Stream(_) if endpoint.is_unix() => self.bind::<UnixStream>(endpoint),
+            AnyHandler::Stream(_) => self.bind::<Tcp>(endpoint),
+            AnyHandler::Datagram(_) if endpoint.is_unix() => self.bind::<UnixDatagram>(endpoint),
+            AnyHandler::Datagram(_) => self.bind::<Udp>(endpoint),
         }
     }
 
@@ -43,20 +38,19 @@ impl Listening for Listener {
 }
 
 impl Listener {
-    fn bind_and_add<T: Transport>(
-        &self,
-        endpoint: &Endpoint,
-        handler: &Arc<T::Handler>,
-    ) -> Result<Vec<ListenerInfo>> {
-        self.add(T::bind_each(endpoint, &self.state.settings.transport)?, handler)
+    fn bind<T: Transport>(&self, endpoint: &Endpoint) -> Result<Vec<ListenerInfo>> {
+        self.add(T::bind_each(endpoint, &self.state.settings.transport)?)
     }
 
     /// Takes requests from these transports too: from all of them, or from none.
-    pub(crate) fn add<T: Transport>(
-        &self,
-        transports: Vec<T>,
-        handler: &Arc<T::Handler>,
-    ) -> Result<Vec<ListenerInfo>> {
+    ///
+    /// # Errors
+    /// Those of [`listen`](crate::ServerHandle::listen).
+    pub(crate) fn add<T: Transport>(&self, transports: Vec<T>) -> Result<Vec<ListenerInfo>> {
+        let Some(handler) = <T::Handler as sealed::RequestHandler>::of_any(&self.handler) else {
+            // The transports of a server have the handler's kind: types see to it.
+            return Ok(Vec::new());
+        };
         let mut prepared = Vec::new();
         for transport in transports {
             let address = prepare(&transport, &self.state.settings.transport)?;

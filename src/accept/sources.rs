@@ -185,6 +185,7 @@ impl Sources {
         Ok(())
     }
 
+    #[cfg(feature = "fibers")]
     pub(super) fn remove_waiter(&mut self, waiter: &ListenerWaiter) {
         self.waiters.retain(|other| other != waiter);
         self.delete_sources(waiter);

@@ -44,8 +44,15 @@ impl RequestHandler for dyn DatagramRequestHandler {
 
 #[allow(private_interfaces)]
 impl sealed::RequestHandler for dyn DatagramRequestHandler {
-    fn any(handler: Arc<Self>) -> AnyHandler {
+    fn into_any(handler: Arc<Self>) -> AnyHandler {
         AnyHandler::Datagram(handler)
+    }
+
+    fn of_any(handler: &AnyHandler) -> Option<&Arc<Self>> {
+        match handler {
+            AnyHandler::Datagram(handler) => Some(handler),
+            AnyHandler::Stream(_) => None,
+        }
     }
 
     fn task(

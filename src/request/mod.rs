@@ -62,7 +62,10 @@ pub(crate) mod sealed {
     // `RequestTask` stays inside this crate, as the trait does.
     #[allow(private_interfaces)]
     pub trait RequestHandler: Send + Sync + 'static {
-        fn any(handler: Arc<Self>) -> AnyHandler;
+        fn into_any(handler: Arc<Self>) -> AnyHandler;
+
+        /// `None` for a handler of the other kind.
+        fn of_any(handler: &AnyHandler) -> Option<&Arc<Self>>;
 
         /// The task of a request that has just arrived; `None` for one that is dropped instead.
         fn task(

@@ -34,8 +34,15 @@ impl RequestHandler for dyn StreamRequestHandler {
 
 #[allow(private_interfaces)]
 impl sealed::RequestHandler for dyn StreamRequestHandler {
-    fn any(handler: Arc<Self>) -> AnyHandler {
+    fn into_any(handler: Arc<Self>) -> AnyHandler {
         AnyHandler::Stream(handler)
+    }
+
+    fn of_any(handler: &AnyHandler) -> Option<&Arc<Self>> {
+        match handler {
+            AnyHandler::Stream(handler) => Some(handler),
+            AnyHandler::Datagram(_) => None,
+        }
     }
 
     fn task(

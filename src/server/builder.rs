@@ -1,27 +1,21 @@
-//! [`Builder`]: every setting of a server, with its default.
+//! [`Builder`]: every setting of a server, with its default. Its end, where the server listens, is in
+//! `bind.rs`.
 
-use std::io;
+mod bind;
+
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::Server;
-use crate::accept::{BaseServer, Listener, ServiceActions, prepare};
-use crate::address::Endpoint;
-use crate::close_reason::CloseReason;
+use crate::accept::{Listener, ServiceActions};
 use crate::config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Settings};
-use crate::error::{Error, Result};
-use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
-use crate::mixin::{Mixin, Sequential};
-use crate::net::WriteProgress;
-use crate::request::IntoHandler;
-use crate::state::{Listening, Observed, Observer, ServerState};
+use crate::error::Result;
+use crate::mixin::Mixin;
+use crate::state::{Observed, Observer};
 use crate::sys;
-use crate::transport::{Connected, Transport};
+use crate::transport::Transport;
 
-/// The settings of a server: start with [`Server::builder`] or [`Builder::new`], end with
-/// [`bind`](Builder::bind).
+/// The settings of a server: start with [`Server::builder`](crate::Server::builder) or
+/// [`Builder::new`], end with [`bind`](Builder::bind).
 ///
 /// Everywhere, `None` means no limit. A timeout of zero counts as one millisecond, which is the
 /// shortest one, and a limit of zero requests as one.
@@ -43,10 +37,12 @@ pub struct Builder<T, M> {
     settings: Settings,
     actions: Option<ServiceActions>,
     observer: Observed,
-    /// Further addresses. The first error of one is reported by `bind`.
-    also: Vec<Result<Endpoint>>,
+    /// Adds the further listeners, in their order.
+    also: Vec<AddListener>,
     transport: PhantomData<fn() -> T>,
 }
+
+type AddListener = Box<dyn FnOnce(&Listener) -> Result<()> + Send>;
 
 impl<T: Transport, M: Mixin> Builder<T, M> {
     /// The default settings, with a mixin that the program has chosen.
@@ -188,7 +184,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     }
 
     /// How long a read waits for the client before it fails with `TimedOut`
-    /// ([`Error::ReadTimeout`]); for ever (`None`) by default.
+    /// ([`Error::ReadTimeout`](crate::Error::ReadTimeout)); for ever (`None`) by default.
     pub fn read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.read_timeout = timeout.into().map(not_zero);
         self
@@ -207,7 +203,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
     /// How long a message may take to be whole, from its first bytes on; for ever (`None`) by
     /// default. It bounds a client that sends a byte now and then. A read of the message then fails
-    /// with `TimedOut` ([`Error::MessageTimeout`]).
+    /// with `TimedOut` ([`Error::MessageTimeout`](crate::Error::MessageTimeout)).
     pub fn message_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.message_timeout = timeout.into().map(not_zero);
         self
@@ -215,14 +211,14 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
     /// How fast a client must send a message once its first bytes are there, and take what is
     /// written; at any rate (`None`) by default. If it is slower, reads and writes fail with
-    /// `TimedOut` ([`Error::TooSlow`]).
+    /// `TimedOut` ([`Error::TooSlow`](crate::Error::TooSlow)).
     pub fn min_rate(mut self, rate: impl Into<Option<MinRate>>) -> Self {
         self.settings.min_rate = rate.into();
         self
     }
 
     /// How long a write waits for the client to take something before it fails with `TimedOut`
-    /// ([`Error::WriteTimeout`]); 30 s by default. `None`: for ever.
+    /// ([`Error::WriteTimeout`](crate::Error::WriteTimeout)); 30 s by default. `None`: for ever.
     ///
     /// Each time that the client has acknowledged some bytes (or read some, from a Unix socket) the
     /// time begins anew, however slow the client is: [`min_rate`](Builder::min_rate) is for that. A
@@ -232,8 +228,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self
     }
 
-    /// How long [`Server::handle_request`] waits for a request; for ever (`None`) by default. It is
-    /// the one timeout for which zero is zero: not at all. CPython's `timeout`.
+    /// How long [`Server::handle_request`](crate::Server::handle_request) waits for a request; for ever
+    /// (`None`) by default. It is the one timeout for which zero is zero: not at all. CPython's `timeout`.
     pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.request_timeout = timeout.into();
         self
@@ -256,7 +252,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     }
 
     /// The longest datagram that is received, in bytes; any (`None`) by default. A longer one is
-    /// dropped, counted, and reported to `handle_error` as [`Error::Truncated`].
+    /// dropped, counted, and reported to `handle_error` as [`Error::Truncated`](crate::Error::Truncated).
     ///
     /// A UDP datagram has less than 65,535 bytes, a Unix datagram at most as many as its sender's
     /// buffer (`SO_SNDBUF`).
@@ -282,159 +278,6 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observer = Observed::by(observer);
         self
-    }
-
-    /// Listens on this address too, beside that of [`bind`](Builder::bind); may be called again for
-    /// more. All listeners share one registry, the same limits and the same stop.
-    ///
-    /// A stream server takes TCP and Unix stream addresses, a datagram server UDP and Unix datagram
-    /// addresses. [`Connection::listener`](crate::Connection::listener) says which one a client has
-    /// come by, [`ServerHandle::listen`](crate::ServerHandle::listen) adds one while the server
-    /// serves. An address that is none is an error of `bind`.
-    ///
-    /// ```
-    /// use std::io::Read;
-    /// use std::net::TcpStream;
-    /// use socketserver::{ThreadingTcpServer, services::Hello};
-    ///
-    /// let server = ThreadingTcpServer::builder()
-    ///     .also("127.0.0.1:0")
-    ///     .also("unix:@socketserver-doc-also")
-    ///     .bind("127.0.0.1:0", Hello)?
-    ///     .spawn()?;
-    /// let listeners = server.handle().listeners();
-    /// assert_eq!(listeners.len(), 3);
-    /// let second = listeners[1].local_addr.socket_addr().ok_or("not TCP")?;
-    /// let mut answer = String::new();
-    /// TcpStream::connect(second)?.read_to_string(&mut answer)?;
-    /// assert_eq!(answer, "Hello World!\n");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn also<A>(mut self, address: A) -> Self
-    where
-        A: TryInto<Endpoint>,
-        A::Error: Into<Error>,
-    {
-        self.also.push(address.try_into().map_err(Into::into));
-        self
-    }
-
-    /// Binds and listens: clients can connect when this returns.
-    ///
-    /// The address is a text such as `127.0.0.1:2525` (see [`Endpoint`]), a
-    /// [`SocketAddr`](std::net::SocketAddr) or a path. For port 0 the system chooses a free one,
-    /// which [`local_addr`](Server::local_addr) returns.
-    ///
-    /// A host name, such as `localhost`, stands for all of its IPv4 and IPv6 addresses that this
-    /// machine has: each gets a listener, and for port 0 the same port.
-    ///
-    /// # Errors
-    /// [`Error::Address`] and [`Error::Resolve`] for what is no address, [`Error::Bind`] when the
-    /// system refuses it, or one of several. Then nothing is bound.
-    pub fn bind<A, H>(self, address: A, handler: H) -> Result<Server<T, M>>
-    where
-        A: TryInto<Endpoint>,
-        A::Error: Into<Error>,
-        H: IntoHandler<T::Handler>,
-    {
-        let endpoint = address.try_into().map_err(Into::into)?;
-        let mut transports = T::bind_each(&endpoint, &self.settings.transport)?.into_iter();
-        let absent = || io::ErrorKind::AddrNotAvailable.into();
-        let no_address = || Error::Bind { address: endpoint.to_string(), source: absent() };
-        let first = transports.next().ok_or_else(no_address)?;
-        self.with_transports(first, transports.collect(), handler)
-    }
-
-    fn with_transports<H>(self, first: T, others: Vec<T>, handler: H) -> Result<Server<T, M>>
-    where
-        H: IntoHandler<T::Handler>,
-    {
-        let Builder { mixin, mut settings, actions, observer, also, .. } = self;
-        let also = also.into_iter().collect::<Result<Vec<_>>>()?;
-        // The socket's own timeout is for what a connection mostly waits for, the next message.
-        settings.descriptors_per_request = mixin.descriptors_per_request().max(1);
-        settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
-        settings.transport.write_timeout = settings.write_timeout.map(WriteProgress::slice);
-        let local_addr = prepare(&first, &settings.transport)?;
-        let state = ServerState::new(settings, observer, local_addr)
-            .map_err(Error::system("make a pipe"))?;
-        let (handler, state) = (handler.into_handler(), Arc::new(state));
-        let listener = Listener::new(first, &handler, state, mixin.max_requests());
-        if !others.is_empty() {
-            listener.add(others, &handler)?;
-        }
-        for endpoint in &also {
-            listener.listen(endpoint)?;
-        }
-        Ok(Server::new(BaseServer::new(listener, actions), mixin))
-    }
-}
-
-impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
-    /// Takes a listening TCP or Unix stream socket that was bound elsewhere, by an earlier process
-    /// for instance. It is made non-blocking, and is closed in programs that this process starts
-    /// (`FD_CLOEXEC`). A Unix socket's file is not removed at the end.
-    ///
-    /// # Errors
-    /// [`Error::System`] when an option cannot be set on it.
-    pub fn from_listener<H>(self, listener: impl Into<T>, handler: H) -> Result<Server<T, M>>
-    where
-        H: IntoHandler<dyn StreamRequestHandler>,
-    {
-        self.with_transports(listener.into(), Vec::new(), handler)
-    }
-
-    /// Serves one connection that another program has accepted, on this thread, until it has ended: that of
-    /// a program which is started for each client, by inetd, systemd (`Accept=yes`), `s6-tcpserver` or
-    /// `nc -e`. It mostly is standard input:
-    ///
-    /// ```no_run
-    /// use std::io;
-    /// use std::os::fd::AsFd;
-    /// use socketserver::{TcpServer, services::Echo};
-    ///
-    /// let connection = io::stdin().as_fd().try_clone_to_owned()?;
-    /// let reason = TcpServer::builder().serve_connection(connection, Echo)?;
-    /// eprintln!("{reason}");
-    /// # Ok::<(), socketserver::Error>(())
-    /// ```
-    ///
-    /// The settings hold as for any server's connection, whatever the mixin. Returns why it ended;
-    /// [`CloseReason::Denied`](crate::CloseReason::Denied) also for one that a limit rejects.
-    ///
-    /// # Errors
-    /// [`Error::Inherited`] if it is no connected TCP or Unix stream socket, [`Error::System`] when an
-    /// option cannot be set on it.
-    pub fn serve_connection<H>(
-        self,
-        connection: impl Into<OwnedFd>,
-        handler: H,
-    ) -> Result<CloseReason>
-    where
-        H: IntoHandler<dyn StreamRequestHandler>,
-    {
-        let transport = Connected::new(connection.into())?;
-        let Builder { settings, actions, observer, .. } = self;
-        let (mixin, also) = (Sequential, Vec::new());
-        let builder = Builder { mixin, settings, actions, observer, also, transport: PhantomData };
-        let server: Server<Connected, _> =
-            builder.with_transports(transport, Vec::new(), handler)?;
-        Ok(server.handle_one().unwrap_or(CloseReason::Denied))
-    }
-}
-
-impl<T: Transport<Handler = dyn DatagramRequestHandler>, M: Mixin> Builder<T, M> {
-    /// Takes a UDP or Unix datagram socket that was bound elsewhere. A Unix socket is made
-    /// non-blocking. It is closed in programs that this process starts (`FD_CLOEXEC`), and its file is
-    /// not removed at the end.
-    ///
-    /// # Errors
-    /// [`Error::System`] when an option cannot be set on it.
-    pub fn from_socket<H>(self, socket: impl Into<T>, handler: H) -> Result<Server<T, M>>
-    where
-        H: IntoHandler<dyn DatagramRequestHandler>,
-    {
-        self.with_transports(socket.into(), Vec::new(), handler)
     }
 }
 

@@ -160,7 +160,7 @@ impl ServerState {
         }
         lifecycle.serving = Serving::Active;
         drop(lifecycle);
-        self.observer.tell(|observer| observer.listening(&self.local_addr));
+        self.observer.tell(|observer| observer.listening(self.local_addr()));
         Ok(())
     }
 

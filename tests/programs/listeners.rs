@@ -4,11 +4,12 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::process::Command;
 
+use rustix::process::Signal;
 use socketserver::Endpoint;
 
 use crate::examples::{MIXINS, SERVERS};
 use crate::harness::{Test, tests};
-use crate::support::clients::{line_of, tcp, unix};
+use crate::support::clients::{ask, echoes, line_of, tcp, unix};
 use crate::support::process::{Process, Server, example, run};
 use crate::support::{TempDir, abstract_name};
 
@@ -17,6 +18,7 @@ pub(crate) const TESTS: &[Test] = tests![
     clients_of_a_chat_meet_whichever_way_they_come: ["nc"],
     datagrams_are_answered_at_further_addresses: ["nc"],
     a_further_address_that_cannot_be_bound_is_one_line_and_status_1,
+    a_server_listens_on_sockets_of_systemd_beside_an_address: ["systemd-socket-activate"],
 ];
 
 /// The addresses that a server prints behind its first two lines.
@@ -99,5 +101,34 @@ fn a_further_address_that_cannot_be_bound_is_one_line_and_status_1() {
         let ended = run(command, "");
         assert_eq!((ended.status, ended.text()), (Some(status), ""), "{ended:?}");
         assert!(ended.stderr.contains(also) && ended.stderr.contains(words), "{ended:?}");
+    }
+}
+
+fn a_server_listens_on_sockets_of_systemd_beside_an_address() {
+    let directory = TempDir::new();
+    let (web, admin) = (directory.join("web"), directory.join("admin"));
+    for mixin in MIXINS {
+        let mut command = Command::new("systemd-socket-activate");
+        command.args(["--listen", web.to_str().unwrap(), "--listen", admin.to_str().unwrap()]);
+        command.args(["--fdname", "web:admin"]).arg(example("echo").get_program());
+        command.args(["--listen", "systemd:web", "--also", "systemd:admin"]);
+        command.args(["--also", "127.0.0.1:0", "--mixin", mixin]);
+        let server = Process::spawn(command);
+        server.wait_for("Listening on");
+        server.wait_for("Listening on");
+        // It is started by the first client.
+        let client = unix(web.to_str().unwrap().parse::<Endpoint>().unwrap());
+        assert_eq!(ask(&client, mixin), mixin);
+        drop(client);
+        server.wait_for("also listening on ");
+        assert_eq!(server.line(), format!("unix:{}", admin.display()));
+        echoes(format!("unix:{}", admin.display()).parse::<Endpoint>().unwrap(), "admin\n");
+        let address = server.line().strip_prefix("also listening on ").unwrap().to_owned();
+        echoes(address.parse::<Endpoint>().unwrap(), "TCP\n");
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait().status, Some(0), "{mixin}");
+        assert!(web.exists() && admin.exists());
+        std::fs::remove_file(&web).unwrap();
+        std::fs::remove_file(&admin).unwrap();
     }
 }
