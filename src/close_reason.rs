@@ -32,10 +32,14 @@ pub enum CloseReason {
     /// What ran [`within`](crate::Connection::within) a timeout would have taken longer.
     Timeout,
     /// A line or message was over its limit, or the peer was too far behind the messages of a
-    /// [`Broadcast`](crate::Broadcast) or a [`Sender`](crate::Sender).
+    /// [`Broadcast`](crate::Broadcast) or a [`Sender`](crate::Sender). Or a client behind a
+    /// [proxy](crate::Builder::proxy_protocol) was over a limit on connections.
     Limit,
     /// The access list or `verify_request` denied it. No other method of the handler was called.
     Denied,
+    /// A [trusted proxy](crate::Builder::proxy_protocol) began with something other than a header of
+    /// the PROXY protocol, or took too long. No method of the handler was called.
+    BadProxyHeader,
     /// The server ended it: by a stop, or by
     /// [`disconnect`](crate::ServerHandle::disconnect).
     Stopped,
@@ -65,6 +69,7 @@ impl CloseReason {
             Error::TooSlow { .. } => Some(CloseReason::TooSlow),
             Error::WriteTimeout { .. } => Some(CloseReason::WriteTimeout),
             Error::Timeout { .. } => Some(CloseReason::Timeout),
+            Error::ProxyHeader { .. } => Some(CloseReason::BadProxyHeader),
             Error::Panicked { .. } => Some(CloseReason::Panicked),
             Error::Stopped => Some(CloseReason::Stopped),
             Error::System { source, .. } | Error::Io(source) => CloseReason::of(source),
@@ -96,6 +101,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Timeout => "timeout",
             CloseReason::Limit => "limit",
             CloseReason::Denied => "denied",
+            CloseReason::BadProxyHeader => "bad PROXY header",
             CloseReason::Stopped => "stopped",
             CloseReason::Failed => "failed",
             CloseReason::Panicked => "panicked",

@@ -101,6 +101,19 @@ pub enum Error {
         /// The timeout.
         limit: Duration,
     },
+    /// The bytes that a proxy has sent first, or that were to be sent so, are no header of the
+    /// [PROXY protocol](crate::proxy_protocol).
+    #[non_exhaustive]
+    ProxyHeader {
+        /// What is wrong with them.
+        reason: &'static str,
+    },
+    /// A server cannot have two of its settings together.
+    #[non_exhaustive]
+    Unsupported {
+        /// Which, and why.
+        reason: &'static str,
+    },
     /// A datagram was longer than `max_packet_size`, and was dropped.
     #[non_exhaustive]
     Truncated {
@@ -262,6 +275,8 @@ impl fmt::Display for Error {
             Error::Truncated { length, limit } => {
                 write!(f, "datagram of {length} bytes is too long (limit {limit} bytes)")
             }
+            Error::ProxyHeader { reason } => write!(f, "bad PROXY header: {reason}"),
+            Error::Unsupported { reason } => f.write_str(reason),
             Error::IdleTimeout { limit } => {
                 write!(f, "timed out: the peer sent no message for {limit:?}")
             }
@@ -318,9 +333,11 @@ impl From<Error> for io::Error {
             | Error::Connect { source, .. }
             | Error::System { source, .. } => source.kind(),
             Error::Address { .. } => ErrorKind::InvalidInput,
-            Error::LineTooLong { .. } | Error::MessageTooLong { .. } | Error::Truncated { .. } => {
-                ErrorKind::InvalidData
-            }
+            Error::LineTooLong { .. }
+            | Error::MessageTooLong { .. }
+            | Error::ProxyHeader { .. }
+            | Error::Truncated { .. } => ErrorKind::InvalidData,
+            Error::Unsupported { .. } => ErrorKind::Unsupported,
             Error::ConnectTimeout { .. }
             | Error::IdleTimeout { .. }
             | Error::ReadTimeout { .. }

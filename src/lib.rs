@@ -343,6 +343,7 @@ mod id;
 mod mixin;
 mod net;
 mod primitive;
+pub mod proxy_protocol;
 mod request;
 mod select;
 mod server;
@@ -357,9 +358,9 @@ pub use ipnet;
 pub use address::{Address, Endpoint, Scheme, UnixName};
 pub use broadcast::{Broadcast, Member};
 pub use close_reason::CloseReason;
-pub use config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Peers};
+pub use config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Peers, ProxyProtocol};
 pub use connection::{
-    Connection, InMemoryConnection, Line, Reader, RelayEnd, Relayed, Sender, Writer,
+    ConnectOptions, Connection, InMemoryConnection, Line, Reader, RelayEnd, Relayed, Sender, Writer,
 };
 pub use datagram::{DatagramRequest, InMemoryDatagram};
 pub use error::{Error, Result};
@@ -371,6 +372,8 @@ pub use id::{ConnectionId, ListenerId, MemberId};
 #[cfg(feature = "fibers")]
 pub use mixin::Fibers;
 pub use mixin::{ForkDespiteThreads, Forking, Sequential, Threading};
+#[doc(no_inline)]
+pub use proxy_protocol::ProxyHeader;
 pub use request::IntoHandler;
 pub use select::{Select, Source};
 pub use server::Builder;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Overload;
 use crate::request::{Request, RequestTask};
-use crate::state::{PeerKey, ServerState};
+use crate::state::{PeerKey, Rejection, ServerState, peer_uid};
 
 /// Whether the acceptor should take another request from its listener now. If not, it is woken when
 /// a request has ended.
@@ -37,11 +37,8 @@ pub(super) fn limit(state: &ServerState, mixin_limit: usize) -> String {
 
 /// Admits a request, or rejects it.
 pub(super) fn admit(task: Box<dyn RequestTask>, state: &Arc<ServerState>) -> Option<Request> {
-    let peer_key = match state.limits.checks_peers() {
-        true => match check_peer(&*task, state) {
-            Ok(peer_key) => peer_key,
-            Err(Rejected) => return None,
-        },
+    let peer_key = match state.limits.checks_peers() && task.is_of_peer() {
+        true => check_peer(&*task, state)?,
         false => None,
     };
     // Under `Overload::Defer`, `has_capacity` was true when this one was accepted.
@@ -57,31 +54,20 @@ pub(super) fn admit(task: Box<dyn RequestTask>, state: &Arc<ServerState>) -> Opt
     Some(Request::new(task, peer_key, state.clone()))
 }
 
-struct Rejected;
-
-/// Checks what depends on who the peer is. Returns its key, if it has one.
-fn check_peer(task: &dyn RequestTask, state: &ServerState) -> Result<Option<PeerKey>, Rejected> {
-    let limits = &state.limits;
-    let ip = task.peer().ip();
-    let uid = match (ip, task.shared_stream()) {
-        (None, Some(stream)) => stream.inner().peer_uid().unwrap_or(None),
-        _ => None,
+/// Checks what depends on who the peer is. Returns its key, if it has one; `None` if it is rejected.
+fn check_peer(task: &dyn RequestTask, state: &ServerState) -> Option<Option<PeerKey>> {
+    let peer = task.peer();
+    let uid = peer_uid(peer, task.shared_stream().map(|stream| &**stream));
+    let has_place = |peer_key: Option<PeerKey>, max: Option<usize>| {
+        let limited = peer_key.zip(max);
+        limited.is_none_or(|(peer_key, max)| state.registry.count(peer_key) < max)
     };
-    if !limits.permits(ip, uid) {
-        log::debug!("the access list denies {}", task.peer());
-        state.stats().denied.add_one();
-        return Err(Rejected);
+    match state.check_peer(peer, uid, has_place) {
+        Ok(peer_key) => return Some(peer_key),
+        Err(Rejection::Denied) => state.stats().denied.add_one(),
+        Err(Rejection::Refused(why)) => reject(task, state, why),
     }
-    let Some(peer_key) = PeerKey::of(task.peer().socket_addr(), uid) else { return Ok(None) };
-    if limits.max_per_peer().is_some_and(|max| state.registry.count(peer_key) >= max) {
-        reject(task, state, "its peer has as many connections as it may");
-        return Err(Rejected);
-    }
-    if limits.exceeds_rate(peer_key) {
-        reject(task, state, "its peer connects too often");
-        return Err(Rejected);
-    }
-    Ok(Some(peer_key))
+    None
 }
 
 fn reject(task: &dyn RequestTask, state: &ServerState, why: &str) {

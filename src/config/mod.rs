@@ -5,6 +5,7 @@
 //! timeout, one second for keepalive, one for a number of requests or probes.
 
 mod access;
+mod proxy_protocol;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::net::WriteProgress;
 use crate::sys;
 
 pub use access::{Access, Peers};
+pub use proxy_protocol::ProxyProtocol;
 
 /// What a full server does with a new connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +161,7 @@ pub(crate) struct Settings {
     pub(crate) max_connections_per_peer: Option<usize>,
     pub(crate) connection_rate: Option<ConnectionRate>,
     pub(crate) access: Access,
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
     pub(crate) overload: Overload,
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) stop_timeout: Duration,
@@ -179,6 +182,7 @@ impl Default for Settings {
             max_connections_per_peer: None,
             connection_rate: None,
             access: Access::open(),
+            proxy_protocol: None,
             overload: Overload::Defer,
             request_timeout: None,
             stop_timeout: Duration::from_secs(30),
@@ -196,6 +200,11 @@ impl Settings {
     pub(crate) fn max_connections(&self) -> usize {
         let default = || default_max_connections(self.descriptors_per_request);
         self.max_connections.unwrap_or_else(default)
+    }
+
+    /// Whether the connections of one peer are counted.
+    pub(crate) fn limits_peers(&self) -> bool {
+        self.max_connections_per_peer.is_some() || self.connection_rate.is_some()
     }
 }
 

@@ -63,7 +63,7 @@ impl Connection {
     // Not inlined: the buffer would enlarge the caller's frame, which an idle connection keeps in
     // memory while its handler runs.
     #[inline(never)]
-    fn linger(&self) -> io::Result<()> {
+    pub(crate) fn linger(&self) -> io::Result<()> {
         self.stream.begin_linger();
         if self.stream.is_read_shutdown() {
             // A stop has begun just now.

@@ -10,6 +10,7 @@ mod line;
 mod link;
 mod outcome;
 mod output;
+mod proxied;
 mod scope;
 mod select;
 mod sender;
@@ -38,7 +39,7 @@ pub use line::Line;
 pub(crate) use output::prepare_thread;
 pub use sender::Sender;
 pub use split::{Reader, Writer};
-pub use upstream::{RelayEnd, Relayed};
+pub use upstream::{ConnectOptions, RelayEnd, Relayed};
 
 /// A client's connection, over any stream transport: a handler reads requests from it and writes
 /// answers to it.
@@ -99,13 +100,13 @@ impl Connection {
         self.id
     }
 
-    /// The client's address.
+    /// The client's address; behind a [proxy](crate::Builder::proxy_protocol), the one that this says.
     pub fn peer_addr(&self) -> &Address {
         self.stream.peer()
     }
 
-    /// The user ID that the client's process had when it connected (`SO_PEERCRED`); `None` if the
-    /// connection is not a Unix socket.
+    /// The user ID that the client's process, or that of a proxy before it, had when it connected
+    /// (`SO_PEERCRED`); `None` if the connection is not a Unix socket.
     ///
     /// # Errors
     /// Those of getsockopt(2), which does not fail for a connected socket.
@@ -113,7 +114,9 @@ impl Connection {
         self.stream.inner().peer_uid()
     }
 
-    /// The local address: the one that the client connected to.
+    /// The local address: the one that the client, or a proxy before it, connected to. The address that
+    /// a client behind a proxy connected to is the
+    /// [destination](crate::ProxyHeader::destination) in its header.
     ///
     /// # Errors
     /// Those of getsockname(2).

@@ -184,6 +184,10 @@ impl Mixin for Forking {
         2
     }
 
+    fn forks_requests(&self) -> bool {
+        true
+    }
+
     fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {
         loop {
             self.reap();

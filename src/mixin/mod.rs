@@ -101,6 +101,12 @@ pub trait Mixin: Send + Sync + 'static {
         1
     }
 
+    /// Whether a request runs in another process than the one that has accepted it, which then cannot
+    /// count what it learns of the client; no by default. [`Forking`] says yes.
+    fn forks_requests(&self) -> bool {
+        false
+    }
+
     /// Waits for a request. A mixin that also has to wait for a descriptor of its own passes it to
     /// [`BaseServer::next_request_or_ready`] here. `deadline` is `None` in `serve_forever`.
     #[must_use = "dropping a request closes its connection"]
@@ -150,6 +156,10 @@ macro_rules! boxed {
 
             fn descriptors_per_request(&self) -> usize {
                 (**self).descriptors_per_request()
+            }
+
+            fn forks_requests(&self) -> bool {
+                (**self).forks_requests()
             }
 
             fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {

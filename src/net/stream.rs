@@ -104,6 +104,13 @@ pub trait Stream: Send + Sync + 'static {
         false
     }
 
+    /// The stream that carries the bytes of this one, if this one changes them, as TLS does: the header of
+    /// a [proxy](crate::Builder::proxy_protocol) is read from it. `None`, the default, for one that does
+    /// not.
+    fn carrier(&self) -> Option<&dyn Stream> {
+        None
+    }
+
     /// Acknowledges what was received at once, if the protocol would otherwise delay that until
     /// there is something to send. Does nothing by default.
     fn acknowledge(&self) {}

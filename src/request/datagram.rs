@@ -110,6 +110,10 @@ impl RequestTask for DatagramTask {
         None
     }
 
+    fn is_of_peer(&self) -> bool {
+        true
+    }
+
     fn verify(&self) -> bool {
         let verify = catch_panic(|| Ok(self.handler.verify_request(&self.request)));
         verify.unwrap_or_else(|error| {

@@ -5,6 +5,7 @@
 
 mod datagram;
 mod lifecycle;
+mod opening;
 mod stream;
 
 use std::sync::Arc;
@@ -102,7 +103,9 @@ pub(crate) trait RequestTask: Send {
     fn listener(&self) -> &ListenerInfo;
     /// `None` for a datagram.
     fn shared_stream(&self) -> Option<&Arc<SharedStream>>;
-    /// Asks the handler's `verify_request`.
+    /// Whether the client is the peer, so that its address is known before the task runs.
+    fn is_of_peer(&self) -> bool;
+    /// Asks the handler's `verify_request`, if that can be asked before the task runs.
     fn verify(&self) -> bool;
     /// Calls `setup`, `handle` and `finish`, counts why they ended, and closes the connection.
     fn run(self: Box<Self>) -> CloseReason;

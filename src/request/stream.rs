@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 
-use super::lifecycle::{self, Outcome, catch_panic};
+use super::lifecycle::{self, Outcome};
+use super::opening::{self, Opening};
 use super::{AnyHandler, RequestHandler, RequestTask, sealed};
 use crate::address::Address;
 use crate::close_reason::CloseReason;
@@ -52,15 +53,18 @@ impl sealed::RequestHandler for dyn StreamRequestHandler {
         state: &Arc<ServerState>,
     ) -> Option<Box<dyn RequestTask>> {
         let stream = SharedStream::new(incoming.stream, incoming.peer);
+        let opening = Opening::of(&stream, state);
         let (id, listener) = (state.new_id(), listener.clone());
         let connection = Connection::new(id, Arc::new(stream), listener, state.clone());
-        Some(Box::new(StreamTask { connection, handler: handler.clone() }))
+        Some(Box::new(StreamTask { connection, handler: handler.clone(), opening }))
     }
 }
 
 struct StreamTask {
     connection: Connection,
     handler: Arc<dyn StreamRequestHandler>,
+    /// `None`: the handler is called at once.
+    opening: Option<Opening>,
 }
 
 impl RequestTask for StreamTask {
@@ -80,17 +84,22 @@ impl RequestTask for StreamTask {
         Some(self.connection.shared_stream())
     }
 
+    fn is_of_peer(&self) -> bool {
+        !self.opening.as_ref().is_some_and(Opening::changes_peer)
+    }
+
+    /// Behind an opening, the task asks it when it runs.
     fn verify(&self) -> bool {
-        let verify = catch_panic(|| Ok(self.handler.verify_request(&self.connection)));
-        verify.unwrap_or_else(|error| {
-            let handle_error = |error: &_| self.handler.handle_error(&self.connection, error);
-            lifecycle::report(handle_error, self.peer(), &*error);
-            false
-        })
+        self.opening.is_some() || opening::verify(&self.connection, &*self.handler)
     }
 
     fn run(self: Box<Self>) -> CloseReason {
-        let StreamTask { mut connection, handler } = unbox(self);
+        let StreamTask { mut connection, handler, opening } = unbox(self);
+        if let Some(opening) = opening
+            && let Err(reason) = opening.run(&mut connection, &*handler)
+        {
+            return reason;
+        }
         let outcome = lifecycle::run(
             &mut connection,
             |connection| handler.setup(connection),

@@ -7,8 +7,11 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::accept::{Listener, ServiceActions};
-use crate::config::{Access, ConnectionRate, Keepalive, MinRate, Overload, Settings};
+use crate::config::{
+    Access, ConnectionRate, Keepalive, MinRate, Overload, ProxyProtocol, Settings,
+};
 use crate::error::Result;
+use crate::handler::StreamRequestHandler;
 use crate::mixin::Mixin;
 use crate::state::{Observed, Observer};
 use crate::sys;
@@ -277,6 +280,42 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     /// Is told what happens to the server; none by default.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observer = Observed::by(observer);
+        self
+    }
+}
+
+impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
+    /// The peers that are proxies, and begin each connection with a header of the
+    /// [PROXY protocol](crate::proxy_protocol) (version 1 or 2), which names the client; none (`None`) by
+    /// default.
+    ///
+    /// From those peers a header is required: a connection that begins with anything else, or not
+    /// [in time](ProxyProtocol::timeout), is closed unread
+    /// ([`CloseReason::BadProxyHeader`](crate::CloseReason::BadProxyHeader)). From all others no header
+    /// is looked for: what they send is for the handler.
+    ///
+    /// [`Connection::peer_addr`](crate::Connection::peer_addr) is then the client's address, and so is
+    /// what [`access`](Builder::access), [`max_connections_per_peer`](Builder::max_connections_per_peer)
+    /// and [`connection_rate`](Builder::connection_rate) judge, after the header; they do not judge the
+    /// proxy. If the proxy has connected on its own account, or does not know its client, the connection
+    /// is that of the proxy, as if there were no header.
+    ///
+    /// The request's own thread, process or fiber reads the header, and calls `verify_request` after it.
+    /// Under [`Forking`](crate::Forking) that is the child, while the parent lists the proxy and counts
+    /// nothing of the client: there are no limits per peer.
+    ///
+    /// ```
+    /// use std::net::IpAddr;
+    /// use socketserver::{Access, ProxyProtocol, ThreadingTcpServer, services::Echo};
+    ///
+    /// let proxies = Access::closed().allow("127.0.0.1".parse::<IpAddr>()?);
+    /// let server = ThreadingTcpServer::builder()
+    ///     .proxy_protocol(ProxyProtocol::from(proxies))
+    ///     .bind("127.0.0.1:0", Echo)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn proxy_protocol(mut self, proxies: impl Into<Option<ProxyProtocol>>) -> Self {
+        self.settings.proxy_protocol = proxies.into();
         self
     }
 }

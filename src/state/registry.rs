@@ -157,6 +157,29 @@ impl Registry {
         inner.connections.insert(id, entry);
     }
 
+    /// Sets the peer of a request whose client's address was not known before: `false` if there are `max`
+    /// requests of this peer already.
+    pub(crate) fn set_peer(
+        &self,
+        id: ConnectionId,
+        peer: Address,
+        peer_key: Option<PeerKey>,
+        max: Option<usize>,
+    ) -> bool {
+        let mut inner = self.inner.lock();
+        let Inner { connections, peer_counts, .. } = &mut *inner;
+        let Some(entry) = connections.get_mut(&id) else { return true };
+        if let Some(peer_key) = peer_key {
+            let count = peer_counts.get(&peer_key).copied().unwrap_or(0);
+            if max.is_some_and(|max| count >= max) {
+                return false;
+            }
+            peer_counts.insert(peer_key, count + 1);
+        }
+        (entry.peer, entry.peer_key) = (peer, peer_key);
+        true
+    }
+
     pub(crate) fn remove(&self, id: ConnectionId) {
         let mut inner = self.inner.lock();
         let Some(entry) = inner.connections.remove(&id) else { return };

@@ -24,16 +24,23 @@ impl ServerState {
     /// Counts a request as refused. Where the overload policy has a message, its client is sent
     /// the message without blocking, and the connection lingers; the acceptor polls it.
     pub(crate) fn reject(&self, stream: Option<&Arc<SharedStream>>) {
+        if let (true, Some(stream)) = (self.send_refusal(stream), stream) {
+            self.rejected.push(stream);
+            self.wake_acceptor();
+        }
+    }
+
+    /// Counts a request as refused, and sends its client the message. Returns whether there is one: then
+    /// the connection is to linger.
+    pub(crate) fn send_refusal(&self, stream: Option<&Arc<SharedStream>>) -> bool {
         self.stats().refused.add_one();
-        let Some(stream) = stream else { return };
-        match &self.settings.overload {
-            Overload::Refuse(message) if !message.is_empty() => {
+        match (&self.settings.overload, stream) {
+            (Overload::Refuse(message), Some(stream)) if !message.is_empty() => {
                 // A client whose socket does not take even this is closed without it.
                 let _ = stream.try_send(&[IoSlice::new(message)], |sent| &message[sent..]);
-                self.rejected.push(stream);
-                self.wake_acceptor();
+                true
             }
-            _ => {}
+            _ => false,
         }
     }
 }

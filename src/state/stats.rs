@@ -65,6 +65,8 @@ counters! {
     panicked,
     /// Requests that the access list or `verify_request` denied ([`CloseReason::Denied`]).
     denied,
+    /// Requests that ended with [`CloseReason::BadProxyHeader`].
+    bad_proxy_header,
     /// Requests refused because of a limit on connections, or for lack of a thread, process or
     /// fiber.
     refused,
@@ -113,6 +115,7 @@ reasons! {
     Timeout => timeout,
     Limit => limit,
     Denied => denied,
+    BadProxyHeader => bad_proxy_header,
     Stopped => stopped,
     Failed => failed,
     Panicked => panicked,

@@ -16,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod listeners;
 mod mixins;
+mod proxy_protocol;
 mod scope;
 mod scripted_stream;
 mod select;

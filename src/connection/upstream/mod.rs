@@ -3,16 +3,15 @@
 mod dial;
 mod direction;
 mod look_up;
+mod options;
 mod relay;
 mod wait;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use super::Connection;
-use super::timeouts::in_range;
 use crate::address::Endpoint;
 use crate::error::{Error, Result};
 use crate::id::ConnectionId;
@@ -21,11 +20,12 @@ use crate::state::{ServerHandle, ServerState};
 use dial::Dial;
 use wait::{ClosesWith, UpstreamWait};
 
+pub use options::ConnectOptions;
 pub use relay::{RelayEnd, Relayed};
 
 impl Connection {
-    /// Connects to another server, over TCP or a Unix stream socket, within `timeout` (zero counts as one
-    /// millisecond).
+    /// Connects to another server, over TCP or a Unix stream socket. `options` are a timeout, or
+    /// [`ConnectOptions`].
     ///
     /// The result is a `Connection` to it, an upstream, with the buffers, timeouts and limits of the
     /// client's. Under [`Fibers`](crate::Fibers) its waits suspend the fiber, as the look-up of the name
@@ -73,7 +73,11 @@ impl Connection {
     /// that is not found; [`Error::Connect`] if all addresses fail; [`Error::ConnectTimeout`];
     /// [`Error::Stopped`] when a stop is out of time; [`Error::Io`] if the output to the client cannot be
     /// sent.
-    pub fn connect<A>(&mut self, address: A, timeout: Duration) -> Result<Connection>
+    pub fn connect<A>(
+        &mut self,
+        address: A,
+        options: impl Into<ConnectOptions>,
+    ) -> Result<Connection>
     where
         A: TryInto<Endpoint>,
         A::Error: Into<Error>,
@@ -82,7 +86,8 @@ impl Connection {
         self.flush()?;
         let request = self.upstream.as_ref().map_or(Some(self.id), |upstream| upstream.request);
         let client = self.upstream.as_ref().map_or(Some(&self.stream), |up| up.client.as_ref());
-        let mut upstream = connect(&self.server, Some(&self.stream), request, &endpoint, timeout)?;
+        let options = options.into();
+        let mut upstream = connect(&self.server, Some(&self.stream), request, &endpoint, &options)?;
         upstream.listener = self.listener.clone();
         if let Some(upstream) = &mut upstream.upstream {
             upstream.client = client.cloned();
@@ -131,13 +136,13 @@ impl ServerHandle {
     ///
     /// # Errors
     /// Those of [`Connection::connect`], [`Error::Io`] aside.
-    pub fn connect<A>(&self, address: A, timeout: Duration) -> Result<Connection>
+    pub fn connect<A>(&self, address: A, options: impl Into<ConnectOptions>) -> Result<Connection>
     where
         A: TryInto<Endpoint>,
         A::Error: Into<Error>,
     {
         let endpoint = address.try_into().map_err(Into::into)?;
-        connect(self, None, None, &endpoint, timeout)
+        connect(self, None, None, &endpoint, &options.into())
     }
 }
 
@@ -146,19 +151,27 @@ fn connect(
     client: Option<&SharedStream>,
     request: Option<ConnectionId>,
     endpoint: &Endpoint,
-    timeout: Duration,
+    options: &ConnectOptions,
 ) -> Result<Connection> {
     let state = server.state().clone();
     let closes_with = ClosesWith::default();
-    let dial = Dial::new(&state, client, &closes_with, request, endpoint, in_range(timeout));
+    let dial = Dial::new(&state, client, &closes_with, request, endpoint, options.timeout);
     let connected = match state.scripted.connect(endpoint) {
         None => dial.connect(),
         Some(scripted) => dial.connect_scripted(scripted),
     };
+    let upstream = connected.and_then(|stream| {
+        let mut upstream =
+            Connection::new_upstream(stream, request, closes_with.clone(), state.clone());
+        let sent = options.proxy_header.as_ref().map_or(Ok(()), |header| upstream.send_now(header));
+        let failed = |source| Error::Connect { address: upstream.peer_addr().to_string(), source };
+        sent.map_err(failed)?;
+        Ok(upstream)
+    });
     let stats = state.stats();
-    let counter = if connected.is_ok() { &stats.upstreams } else { &stats.upstream_errors };
+    let counter = if upstream.is_ok() { &stats.upstreams } else { &stats.upstream_errors };
     counter.add_one();
-    Ok(Connection::new_upstream(connected?, request, closes_with, state))
+    upstream
 }
 
 /// What makes a connection an upstream.
@@ -183,6 +196,11 @@ impl Connection {
         connection.upstream = Some(Upstream { request, client: None, closes_with });
         connection.set_socket_timeouts();
         connection
+    }
+
+    fn send_now(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)?;
+        self.flush()
     }
 
     /// Ends an upstream: sends its output, and removes it from its request.

@@ -18,6 +18,7 @@ use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::net::outbox::Outbox;
 use crate::net::{Interest, Stream, Wait, WaitSource, poll_any};
+use crate::proxy_protocol::ProxyHeader;
 use crate::sync::{Activity, ActivityCell};
 use crate::sys::poll::{is_hung_up, poll};
 #[cfg(feature = "fibers")]
@@ -31,6 +32,8 @@ pub(crate) use writing::Sent;
 pub(crate) struct SharedStream {
     inner: Box<dyn Stream>,
     peer: Address,
+    /// What the peer, a proxy, has said of its client.
+    proxy_header: OnceLock<Box<ProxyHeader>>,
     /// How reads and writes wait. Without it the stream itself blocks.
     wait: OnceLock<Box<dyn Wait>>,
     /// The last read has read everything that was received, so that the next one would fail with
@@ -57,6 +60,7 @@ impl SharedStream {
         SharedStream {
             inner,
             peer,
+            proxy_header: OnceLock::new(),
             wait: OnceLock::new(),
             needs_poll: AtomicBool::new(false),
             read_shutdown: AtomicBool::new(false),
@@ -69,8 +73,27 @@ impl SharedStream {
         }
     }
 
+    /// The client's address: what a proxy has said, or else that of the peer.
     pub(crate) fn peer(&self) -> &Address {
-        &self.peer
+        self.client().unwrap_or(&self.peer)
+    }
+
+    /// The peer, if it is a proxy that has said who its client is.
+    pub(crate) fn proxied_by(&self) -> Option<&Address> {
+        self.client().map(|_| &self.peer)
+    }
+
+    fn client(&self) -> Option<&Address> {
+        self.proxy_header()?.source()
+    }
+
+    pub(crate) fn proxy_header(&self) -> Option<&ProxyHeader> {
+        self.proxy_header.get().map(|header| &**header)
+    }
+
+    /// To be called once at most.
+    pub(crate) fn set_proxy_header(&self, header: ProxyHeader) {
+        let _ = self.proxy_header.set(Box::new(header));
     }
 
     pub(crate) fn inner(&self) -> &dyn Stream {

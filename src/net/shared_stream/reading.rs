@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::SharedStream;
-use crate::net::Interest;
+use crate::net::{Interest, Stream};
 use crate::sync::{Activity, Input, InputKind};
 use crate::sys::poll::has_input;
 use crate::sys::socket::retry_interrupted;
@@ -55,6 +55,18 @@ impl SharedStream {
         }
     }
 
+    /// As [`read`](SharedStream::read), but the bytes that come before the stream's own: see
+    /// [`Stream::carrier`].
+    pub(crate) fn read_carrier(&self, buffer: &mut [u8], timeout: IoTimeout) -> io::Result<usize> {
+        let carrier = self.inner.carrier().unwrap_or(&*self.inner);
+        loop {
+            self.wait_for_input(timeout)?;
+            if let Some(length) = self.read_once(carrier, buffer, timeout)? {
+                return Ok(length);
+            }
+        }
+    }
+
     /// As [`read`](SharedStream::read), but returns `None` where that would wait through a
     /// [`Wait`]: the caller releases its buffers, calls
     /// [`wait_for_input`](SharedStream::wait_for_input), and tries again.
@@ -64,22 +76,41 @@ impl SharedStream {
         buffer: &mut [u8],
         timeout: IoTimeout,
     ) -> io::Result<Option<usize>> {
+        self.read_once(&*self.inner, buffer, timeout)
+    }
+
+    /// From the stream or its carrier.
+    #[inline(always)]
+    fn read_once(
+        &self,
+        from: &dyn Stream,
+        buffer: &mut [u8],
+        timeout: IoTimeout,
+    ) -> io::Result<Option<usize>> {
         match self.wait.get() {
-            None => self.doing(Activity::Reading, || self.read_blocking(buffer, timeout)).map(Some),
+            None => {
+                let read = || self.read_blocking(from, buffer, timeout);
+                self.doing(Activity::Reading, read).map(Some)
+            }
             Some(wait) => {
                 wait.yield_now();
-                self.read_ready(buffer)
+                self.read_ready(from, buffer)
             }
         }
     }
 
     /// Without a [`Wait`]: the stream itself blocks, unless there is a deadline.
     #[inline(always)]
-    fn read_blocking(&self, buffer: &mut [u8], timeout: IoTimeout) -> io::Result<usize> {
+    fn read_blocking(
+        &self,
+        from: &dyn Stream,
+        buffer: &mut [u8],
+        timeout: IoTimeout,
+    ) -> io::Result<usize> {
         loop {
             let read = match timeout {
-                IoTimeout::Socket(_) => self.inner.read(buffer),
-                IoTimeout::Deadline(_) => self.inner.try_read(buffer),
+                IoTimeout::Socket(_) => from.read(buffer),
+                IoTimeout::Deadline(_) => from.try_read(buffer),
             };
             match read {
                 Ok(length) => return Ok(length),
@@ -99,10 +130,10 @@ impl SharedStream {
     /// With a [`Wait`]: reads without blocking, and notes whether the next read has to wait. `None`
     /// if this one has to.
     #[inline(always)]
-    fn read_ready(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match retry_interrupted(|| self.inner.try_read(buffer)) {
+    fn read_ready(&self, from: &dyn Stream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match retry_interrupted(|| from.try_read(buffer)) {
             Ok(length) => {
-                if length < buffer.len() && self.inner.short_read_empties() {
+                if length < buffer.len() && from.short_read_empties() {
                     self.needs_poll.store(true, Ordering::Relaxed);
                 }
                 Ok(Some(length))
@@ -118,7 +149,10 @@ impl SharedStream {
     /// Reads without blocking, and without a yield before. `None` if there is nothing to read.
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         if self.uses_wait() {
-            return if self.needs_poll() { Ok(None) } else { self.read_ready(buffer) };
+            return match self.needs_poll() {
+                true => Ok(None),
+                false => self.read_ready(&*self.inner, buffer),
+            };
         }
         match retry_interrupted(|| self.inner.try_read(buffer)) {
             Ok(length) => Ok(Some(length)),

@@ -90,7 +90,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     ///
     /// # Errors
     /// [`Error::Address`] and [`Error::Resolve`] for what is no address, [`Error::Bind`] when the
-    /// system refuses it, or one of several. Then nothing is bound.
+    /// system refuses it, or one of several; then nothing is bound. [`Error::Unsupported`] for settings
+    /// that exclude each other.
     pub fn bind<A, H>(self, address: A, handler: H) -> Result<Server<T, M>>
     where
         A: TryInto<Endpoint>,
@@ -110,6 +111,11 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         H: IntoHandler<T::Handler>,
     {
         let Builder { mixin, mut settings, actions, observer, also, .. } = self;
+        if settings.proxy_protocol.is_some() && mixin.forks_requests() && settings.limits_peers() {
+            let reason = "a forking server reads the PROXY header in the child, and cannot limit the \
+                          connections of one client";
+            return Err(Error::Unsupported { reason });
+        }
         // The socket's own timeout is for what a connection mostly waits for, the next message.
         settings.descriptors_per_request = mixin.descriptors_per_request().max(1);
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);

@@ -1,0 +1,102 @@
+//! What a client must do before its handler is called: on the request's own thread, process or fiber,
+//! because it may take the client some time.
+
+use std::sync::Arc;
+
+use super::lifecycle::{self, catch_panic};
+use crate::close_reason::CloseReason;
+use crate::connection::Connection;
+use crate::handler::StreamRequestHandler;
+use crate::net::SharedStream;
+use crate::state::{PeerKey, Rejection, ServerState, peer_uid};
+
+/// The steps of one connection, which come in this order. At its end, the client's address is known, and
+/// what admission could not check without it is checked.
+pub(super) struct Opening {
+    expects_proxy_header: bool,
+}
+
+impl Opening {
+    /// `None` for a connection whose client need do nothing.
+    pub(super) fn of(stream: &SharedStream, state: &ServerState) -> Option<Opening> {
+        let proxies = state.settings.proxy_protocol.as_ref();
+        let expects_proxy_header = proxies.is_some_and(|proxies| {
+            proxies.trusts(stream.peer().ip(), peer_uid(stream.peer(), Some(stream)))
+        });
+        expects_proxy_header.then_some(Opening { expects_proxy_header })
+    }
+
+    /// Whether the peer is not the client, whose address is still to come.
+    pub(super) fn changes_peer(&self) -> bool {
+        self.expects_proxy_header
+    }
+
+    /// # Errors
+    /// The reason for which the connection is closed. It has been counted.
+    // Not inlined: its frame need not be on the stack while the handler runs.
+    #[inline(never)]
+    pub(super) fn run(
+        &self,
+        connection: &mut Connection,
+        handler: &dyn StreamRequestHandler,
+    ) -> Result<(), CloseReason> {
+        let opened = self.open(connection, handler);
+        if let Err(reason) = opened {
+            // Before the close, which the client can see.
+            connection.server().state().stats().ended_for(reason).add_one();
+            log::debug!("{}: {reason}, before its handler was called", connection.peer_addr());
+        }
+        opened
+    }
+
+    fn open(
+        &self,
+        connection: &mut Connection,
+        handler: &dyn StreamRequestHandler,
+    ) -> Result<(), CloseReason> {
+        let state = connection.server().state().clone();
+        if let (true, Some(proxies)) = (self.expects_proxy_header, &state.settings.proxy_protocol) {
+            connection.receive_proxy_header(proxies.header_timeout())?;
+            admit_client(connection, &state)?;
+        }
+        match verify(connection, handler) {
+            true => Ok(()),
+            false => Err(CloseReason::Denied),
+        }
+    }
+}
+
+/// Checks the client behind a proxy as the acceptor checks others, and registers it.
+fn admit_client(connection: &Connection, state: &Arc<ServerState>) -> Result<(), CloseReason> {
+    let (client, stream) = (connection.peer_addr(), connection.shared_stream());
+    let uid = match connection.proxied_by() {
+        // The user at the other end is the proxy's.
+        Some(_) => None,
+        None => peer_uid(client, Some(stream)),
+    };
+    let register = |peer_key: Option<PeerKey>, max: Option<usize>| {
+        state.registry.set_peer(connection.id(), client.clone(), peer_key, max)
+    };
+    match state.check_peer(client, uid, register) {
+        Ok(_) => Ok(()),
+        Err(Rejection::Denied) => Err(CloseReason::Denied),
+        Err(Rejection::Refused(why)) => {
+            log::debug!("rejecting {client}: {why}");
+            if state.send_refusal(Some(stream)) {
+                // Not left to the acceptor, which may be in another process.
+                let _ = connection.linger();
+            }
+            Err(CloseReason::Limit)
+        }
+    }
+}
+
+/// Asks the handler's `verify_request`.
+pub(super) fn verify(connection: &Connection, handler: &dyn StreamRequestHandler) -> bool {
+    let verify = catch_panic(|| Ok(handler.verify_request(connection)));
+    verify.unwrap_or_else(|error| {
+        let handle_error = |error: &_| handler.handle_error(connection, error);
+        lifecycle::report(handle_error, connection.peer_addr(), &*error);
+        false
+    })
+}
