@@ -21,6 +21,7 @@ mod hostile_upstreams;
 mod inheritance;
 mod listeners;
 mod look_ups;
+mod proxies;
 mod relaying;
 mod scarcity;
 mod server_limits;
@@ -51,6 +52,7 @@ const TESTS: &[&[Test]] = &[
     child_handlers::TESTS,
     inheritance::TESTS,
     look_ups::TESTS,
+    proxies::TESTS,
     relaying::TESTS,
     #[cfg(feature = "fibers")]
     relaying::FIBER_TESTS,
@@ -73,6 +75,7 @@ const PARTS: &[&[Part]] = &[
     inheritance::PARTS,
     listeners::PARTS,
     look_ups::PARTS,
+    proxies::PARTS,
     relaying::PARTS,
     hostile_upstreams::PARTS,
     scarcity::PARTS,
