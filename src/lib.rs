@@ -137,6 +137,26 @@
 //! What handlers share is in [`sync`]. A stop leaves upstreams and waits of a handler alone while it answers
 //! what was received. When it is nearly out of time, each of them ends by an error, [`Error::Stopped`].
 //!
+//! # Behind a proxy
+//!
+//! A proxy that speaks the [PROXY protocol](proxy_protocol), such as HAProxy, nginx or a cloud's load
+//! balancer, says whose connection it passes on. [`Builder::proxy_protocol`] names the proxies that are
+//! believed: each of their connections has to begin with a header.
+//! [`Connection::peer_addr`], the access list and the limits per peer are then of the client.
+//!
+//! ```
+//! use std::net::IpAddr;
+//! use socketserver::{Access, ProxyProtocol, ThreadingTcpServer, services::Echo};
+//!
+//! let proxies = Access::closed().allow(IpAddr::from([10, 0, 0, 2]));
+//! let server = ThreadingTcpServer::builder()
+//!     .proxy_protocol(ProxyProtocol::from(proxies))
+//!     .bind("127.0.0.1:0", Echo)?;
+//! # Ok::<(), socketserver::Error>(())
+//! ```
+//!
+//! [`ConnectOptions::proxy_header`] is the other side, for a handler that is such a proxy.
+//!
 //! # Datagrams
 //!
 //! A [`DatagramRequestHandler`] is given a [`DatagramRequest`] for each datagram:
@@ -224,6 +244,7 @@
 //! | [`max_connections`] | descriptors, less some | the [`Overload`] policy |
 //! | [`max_connections_per_peer`], [`connection_rate`] | none | refused |
 //! | [`access`] | all clients | denied |
+//! | [`ProxyProtocol::timeout`], [`ProxyHeader::MAX_LENGTH`] | 5 s, 4 KiB | closed, [`CloseReason::BadProxyHeader`] |
 //! | [`Threading::max_threads`], [`Forking::max_children`] | none; 40 | left in the backlog |
 //! | [`Fibers::max_fibers`] | none | left in the backlog |
 //! | [`backlog`] | 1024 | the system refuses connections |
@@ -298,7 +319,8 @@
 //!                              or reject      overload message, lingering close    state/rejected.rs
 //!                            register         who is being served                  state/registry.rs
 //!
-//! Request::finish            setup, handle,   errors and panics to handle_error    request/lifecycle.rs
+//! Request::finish            opening          a proxy's header; then admit         request/opening.rs
+//!                            setup, handle,   errors and panics to handle_error    request/lifecycle.rs
 //!                            finish
 //!                              reads, writes  tied buffers, timeouts               connection/mod.rs
 //!                              connect, relay other servers                         connection/upstream/

@@ -231,3 +231,55 @@ const TOO_LONG: &str = "it is too long";
 fn bad(reason: &'static str) -> Error {
     Error::ProxyHeader { reason }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    /// Reads as a connection does: what is missing at least, and that again.
+    fn read(bytes: &[u8]) -> (ProxyHeader, usize, u32) {
+        let (mut length, mut reads) = (0, 0);
+        loop {
+            match ProxyHeader::parse_prefix(&bytes[..length]).unwrap() {
+                Parsed::Whole { header, length: whole } => {
+                    assert_eq!(whole, length);
+                    return (header, length, reads);
+                }
+                Parsed::Incomplete { missing } => {
+                    assert!(missing > 0);
+                    (length, reads) = (length + missing, reads + 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_missing_never_reaches_behind_the_header() {
+        let tcp = |text: &str| Address::Tcp(text.parse().unwrap());
+        let ips = ["0.0.0.0", "192.0.2.1", "255.255.255.255", "[::]", "[2001:db8::1]"];
+        let ports = ["0", "80", "65535"];
+        let mut headers = vec![ProxyHeader::local(), ProxyHeader::unknown()];
+        for (ip, port) in ips.iter().flat_map(|ip| ports.map(|port| (ip, port))) {
+            for (other_ip, other_port) in ips.iter().flat_map(|ip| ports.map(|port| (ip, port))) {
+                let source = tcp(&format!("{ip}:{port}"));
+                let destination = tcp(&format!("{other_ip}:{other_port}"));
+                headers.push(ProxyHeader::new(source, destination));
+            }
+        }
+        for header in headers {
+            for (version, max_reads) in [(Version::V1, 20), (Version::V2, 3)] {
+                let bytes = header.encode(version);
+                // What follows looks like more of it.
+                let followed = [&bytes[..], b" 1\r\n 1 1\r\n\r\n", &bytes].concat();
+                let (again, length, reads) = read(&followed);
+                assert_eq!(length, bytes.len());
+                assert_eq!(again.source(), header.source());
+                assert!(reads <= max_reads, "{}: {reads}", bytes.escape_ascii());
+            }
+        }
+        for line in ["PROXY UNKNOWN\r\n", "PROXY UNKNOWN x\r\n", "PROXY UNKNOWN T T T\r\r\n"] {
+            let followed = format!("{line}\r\n\r\n");
+            assert_eq!(read(followed.as_bytes()).1, line.len());
+        }
+    }
+}
