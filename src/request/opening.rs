@@ -40,13 +40,16 @@ impl Opening {
         connection: &mut Connection,
         handler: &dyn StreamRequestHandler,
     ) -> Result<(), CloseReason> {
-        let opened = self.open(connection, handler);
-        if let Err(reason) = opened {
-            // Before the close, which the client can see.
-            connection.server().state().stats().ended_for(reason).add_one();
-            log::debug!("{}: {reason}, before its handler was called", connection.peer_addr());
+        let Err(reason) = self.open(connection, handler) else { return Ok(()) };
+        let state = connection.server().state();
+        // Before the refusal and the close, which the client can see.
+        state.stats().ended_for(reason).add_one();
+        log::debug!("{}: {reason}, before its handler was called", connection.peer_addr());
+        if reason == CloseReason::Limit && state.send_refusal(Some(connection.shared_stream())) {
+            // Not left to the acceptor, which may be in another process.
+            let _ = connection.linger();
         }
-        opened
+        Err(reason)
     }
 
     fn open(
@@ -82,10 +85,6 @@ fn admit_client(connection: &Connection, state: &Arc<ServerState>) -> Result<(),
         Err(Rejection::Denied) => Err(CloseReason::Denied),
         Err(Rejection::Refused(why)) => {
             log::debug!("rejecting {client}: {why}");
-            if state.send_refusal(Some(stream)) {
-                // Not left to the acceptor, which may be in another process.
-                let _ = connection.linger();
-            }
             Err(CloseReason::Limit)
         }
     }
