@@ -235,6 +235,10 @@
 //! [`close_listener`](ServerHandle::close_listener) add and close listeners while it serves. Limits and
 //! the stop are those of the server. [`Connection::listener`] says which one a client has come by.
 //!
+//! Sockets that a service manager has opened, such as systemd, are taken by
+//! [`transport::Listeners`]; a connection that a super-server has accepted is served by
+//! [`Builder::serve_connection`].
+//!
 //! # Limits
 //!
 //! [`Builder`] has every setting, with its default. Those that a client can run into:
