@@ -2,6 +2,7 @@
 //! [`ServerHandle`](crate::ServerHandle) use.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use super::listener::{Accept, Listener};
@@ -113,9 +114,11 @@ impl Listener {
                 }
             }
             let closed = accepting.sources.remove(index, &self.ready);
-            // A user's transport may take its time.
-            drop(accepting);
-            log::info!("closed the listener {}", closed.info.local_addr);
+            let info = closed.info.clone();
+            // Under the lock: a listener that is not listed any more is closed, and its file removed. A
+            // user's transport may panic.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(closed)));
+            log::info!("closed the listener {}", info.local_addr);
         }
     }
 }
