@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -151,6 +152,23 @@ pub enum Error {
         /// The timeout.
         limit: Duration,
     },
+    /// A file cannot be used for TLS.
+    #[non_exhaustive]
+    TlsFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS with a peer has failed: a handshake, or a record that cannot be decrypted.
+    #[non_exhaustive]
+    Tls {
+        /// What the peer has done, or has said by an alert.
+        reason: String,
+    },
+    /// The input of a TLS connection ended without the peer's `close_notify`
+    /// ([RFC 8446, 6.1](https://www.rfc-editor.org/rfc/rfc8446#section-6.1)): there may have been more.
+    TlsTruncated,
     /// A client was further behind the messages of a [`Sender`](crate::Sender) than its capacity, and
     /// was disconnected.
     #[non_exhaustive]
@@ -192,8 +210,8 @@ impl Error {
         error.get_ref()?.downcast_ref()
     }
 
-    /// Whether an error only means that the peer is gone: reset, `EPIPE`, EOF inside a message, or
-    /// unreachable. The error is an [`io::Error`] or one of these.
+    /// Whether an error only means that the peer is gone: reset, `EPIPE`, EOF inside a message,
+    /// unreachable, or that it breaks the rules of TLS. The error is an [`io::Error`] or one of these.
     ///
     /// ```
     /// use std::io;
@@ -225,7 +243,9 @@ impl Disconnect {
         if let Some(Error::System { source, .. } | Error::Io(source)) = error.downcast_ref() {
             return Disconnect::of(source);
         }
-        if let Some(Error::ConnectionClosed) = error.downcast_ref() {
+        if let Some(Error::ConnectionClosed | Error::Tls { .. } | Error::TlsTruncated) =
+            error.downcast_ref()
+        {
             return Some(Disconnect::Reset);
         }
         let error: &io::Error = error.downcast_ref()?;
@@ -263,6 +283,11 @@ impl fmt::Display for Error {
             Error::ConnectTimeout { address, limit } => {
                 write!(f, "timed out: not connected to {address} within {limit:?}")
             }
+            Error::TlsFile { file, reason } => {
+                write!(f, "cannot use {} for TLS: {reason}", file.display())
+            }
+            Error::Tls { reason } => write!(f, "TLS: {reason}"),
+            Error::TlsTruncated => f.write_str("TLS: the peer has not ended its output"),
             Error::SlowConsumer { limit } => {
                 write!(f, "the client is more than {limit} bytes of messages behind")
             }
@@ -345,6 +370,8 @@ impl From<Error> for io::Error {
             | Error::TooSlow { .. }
             | Error::WriteTimeout { .. }
             | Error::Timeout { .. } => ErrorKind::TimedOut,
+            Error::TlsFile { .. } | Error::Tls { .. } => ErrorKind::InvalidData,
+            Error::TlsTruncated => ErrorKind::UnexpectedEof,
             Error::ConnectionClosed => ErrorKind::BrokenPipe,
             _ => ErrorKind::Other,
         };

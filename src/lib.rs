@@ -377,9 +377,13 @@ pub mod services;
 mod state;
 pub mod sync;
 mod sys;
+#[cfg(feature = "tls")]
+mod tls;
 pub mod transport;
 
 pub use ipnet;
+#[cfg(feature = "tls")]
+pub use rustls;
 
 pub use address::{Address, Endpoint, Scheme, UnixName};
 pub use broadcast::{Broadcast, Member};
@@ -415,6 +419,8 @@ pub use state::{
     ConnectionInfo, ListenerInfo, Observer, RunningServer, ServerHandle, Stats, StopReport,
 };
 pub use sync::Activity;
+#[cfg(feature = "tls")]
+pub use tls::{ClientCertificates, TlsClientConfig, TlsConfig, TlsInfo};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

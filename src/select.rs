@@ -301,8 +301,11 @@ impl Inputs for Sources<'_> {
     }
 
     fn set_ready(&self, index: usize, is_sure: bool) {
+        let mut is_sure = is_sure;
         if let Kind::Connection(connection) = self.all[index].kind() {
-            connection.shared_stream().set_readable();
+            let stream = connection.shared_stream();
+            stream.set_readable();
+            is_sure = is_sure && stream.has_input_beyond_fd().unwrap_or(true);
         }
         if is_sure && index < u64::BITS as usize {
             self.ready.set(self.ready.get() | 1 << index);

@@ -136,6 +136,15 @@ impl Endpoint {
         }
     }
 
+    /// The host, without a port; `None` for a Unix socket.
+    #[cfg(feature = "tls")]
+    pub(crate) fn host(&self) -> Option<&str> {
+        match &self.target {
+            Target::Host(host, _) => Some(host),
+            Target::Unix(_) => None,
+        }
+    }
+
     /// Whether [`resolve`](Endpoint::resolve) has to look up a name.
     pub(crate) fn is_host_name(&self) -> bool {
         matches!(&self.target, Target::Host(host, _) if host.parse::<IpAddr>().is_err())

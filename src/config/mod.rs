@@ -171,6 +171,8 @@ pub(crate) struct Settings {
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) min_rate: Option<MinRate>,
+    #[cfg(feature = "tls")]
+    pub(crate) handshake_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -192,6 +194,8 @@ impl Default for Settings {
             write_timeout: Some(DEFAULT_WRITE_TIMEOUT),
             message_timeout: None,
             min_rate: None,
+            #[cfg(feature = "tls")]
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -39,7 +39,10 @@ impl Connection {
     pub(crate) fn close(&mut self) -> io::Result<()> {
         self.close_senders();
         // Not `flush`: a broadcast may have left the rest of a message.
-        let flushed = self.output().send(&[]);
+        let mut flushed = self.output().send(&[]);
+        if flushed.is_ok() && !self.stream.resets_on_close() {
+            flushed = self.end_output();
+        }
         if flushed.is_ok() {
             // Errors from here on lose nothing: all output has been sent.
             let _ = if self.stream.is_read_shutdown() || self.stream.resets_on_close() {
@@ -52,6 +55,14 @@ impl Connection {
             };
         }
         flushed
+    }
+
+    /// Says to the peer that no output follows, where the protocol has a message for that. What was
+    /// written was sent.
+    pub(super) fn end_output(&mut self) -> io::Result<()> {
+        let mut progress = self.output.progress();
+        let ended = self.stream.end_output(&mut progress);
+        ended.map_err(|error| self.output.name_timeout(error, &progress))
     }
 
     fn peer_may_be_sending(&self) -> bool {

@@ -9,6 +9,7 @@ use super::output::{Output, OutputHalf};
 use super::timeouts::Timeouts;
 use crate::close_reason::CloseReason;
 use crate::config::Settings;
+use crate::error::Error;
 use crate::net::{IoTimeout, SharedStream};
 
 /// What reads change.
@@ -67,7 +68,7 @@ impl InputHalf<'_> {
     }
 
     pub(super) fn fill(&mut self) -> io::Result<usize> {
-        self.receive(|input, source| {
+        self.receive(|input, mut source| {
             loop {
                 if source.stream.needs_poll() {
                     // Nor an input buffer.
@@ -103,6 +104,10 @@ impl InputHalf<'_> {
                 self.record_received(length);
                 Ok(length)
             }
+            Err(error) if self.is_end(&error) => {
+                self.record_received(0);
+                Ok(0)
+            }
             Err(error) => {
                 let error = self.input.timeouts.name_timeout(error, limit);
                 self.record_failure(Err(error))
@@ -137,6 +142,15 @@ impl InputHalf<'_> {
         }
     }
 
+    /// Whether a read has failed because the input ended without a message that says so, and it was the
+    /// server that has ended it: the parent of this process, for instance.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn is_end(&self, error: &io::Error) -> bool {
+        matches!(Error::of(error), Some(Error::TlsTruncated))
+            && self.link.closed_by_server().is_some()
+    }
+
     /// Records what an error implies for the connection: the handler may ignore the error.
     #[inline(always)]
     pub(super) fn record_failure<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
@@ -167,8 +181,8 @@ struct InputSource<'a> {
 }
 
 impl InputSource<'_> {
-    fn wait(&self) -> io::Result<()> {
-        if self.max_length == 0 { Ok(()) } else { self.stream.wait_for_input(self.timeout) }
+    fn wait(&mut self) -> io::Result<()> {
+        if self.max_length == 0 { Ok(()) } else { self.stream.wait_for_input(&mut self.timeout) }
     }
 
     fn read_input(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {

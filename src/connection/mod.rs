@@ -114,6 +114,12 @@ impl Connection {
         self.stream.inner().peer_uid()
     }
 
+    /// What the TLS of this connection has agreed on with the peer; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<crate::TlsInfo> {
+        crate::tls::of(&self.stream)?.info()
+    }
+
     /// The local address: the one that the client, or a proxy before it, connected to. The address that
     /// a client behind a proxy connected to is the
     /// [destination](crate::ProxyHeader::destination) in its header.
@@ -276,6 +282,7 @@ impl Connection {
     pub fn shutdown(&mut self, how: Shutdown) -> io::Result<()> {
         if how != Shutdown::Read {
             self.flush()?;
+            self.end_output()?;
         }
         self.stream.shutdown(how)
     }

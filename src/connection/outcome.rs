@@ -51,6 +51,12 @@ impl Outcome {
 }
 
 impl Connection {
+    /// The reason if the server has shut the connection.
+    #[cfg(feature = "tls")]
+    pub(crate) fn close_reason_of_server(&self) -> Option<CloseReason> {
+        self.link().closed_by_server()
+    }
+
     /// What its reads and writes imply. A failed write is final.
     pub(super) fn io_close_reason(&self) -> Option<CloseReason> {
         let (input, output) = (&self.input.outcome, &self.output.outcome);

@@ -12,7 +12,8 @@ impl Connection {
             return true;
         }
         if skips_poll && !self.stream.uses_wait() {
-            return self.stream.inner().as_fd().is_none();
+            let is_always_ready = || self.stream.inner().as_fd().is_none();
+            return self.stream.has_input_beyond_fd().unwrap_or_else(is_always_ready);
         }
         self.stream.is_readable(is_last)
     }

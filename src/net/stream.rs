@@ -1,6 +1,7 @@
 //! [`Stream`], the interface of a connected socket, with its implementation for TCP and Unix
 //! sockets ([`SocketStream`]); and [`Wait`], the way in which a connection waits for its stream.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -21,7 +22,7 @@ use crate::sys::socket::{self, Mode};
 /// [`SocketStream`] implements it for TCP and Unix sockets; a transport of your own may wrap that,
 /// or implement another. All methods take `&self`, because a server shuts a stream down while a
 /// handler reads from it.
-pub trait Stream: Send + Sync + 'static {
+pub trait Stream: Any + Send + Sync {
     /// Reads some bytes, and blocks until there are any; 0 is EOF.
     ///
     /// # Errors
@@ -68,8 +69,8 @@ pub trait Stream: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// How many bytes were received and not read yet; `usize::MAX`, the default, if that is not
-    /// known. A stream that is closed with unread bytes may be reset. When a message timeout is over,
+    /// How many bytes were received and not read yet, or the most that they can be; `usize::MAX`, the
+    /// default, if that is not known. A stream that is closed with unread bytes may be reset. When a message timeout is over,
     /// so many bytes are read yet; none if it is not known.
     fn unread(&self) -> io::Result<usize> {
         Ok(usize::MAX)
@@ -99,7 +100,8 @@ pub trait Stream: Send + Sync + 'static {
     }
 
     /// Whether the bytes of this stream are those of its [descriptor](Stream::as_fd), a socket, so that
-    /// splice(2) may carry them. `false`, the default, for a stream that changes them.
+    /// splice(2) may carry them, and the stream holds none itself. `false`, the default, for a stream that
+    /// changes them.
     fn can_splice(&self) -> bool {
         false
     }
@@ -109,6 +111,27 @@ pub trait Stream: Send + Sync + 'static {
     /// not.
     fn carrier(&self) -> Option<&dyn Stream> {
         None
+    }
+
+    /// Whether a read would not block, for a stream of which its descriptor does not say that: because
+    /// it holds input itself, or needs more than is there, as TLS does, which decrypts whole records. It
+    /// does not block. `None`, the default: whether the descriptor is readable.
+    fn has_input(&self) -> Option<bool> {
+        None
+    }
+
+    /// Whether the stream holds bytes that a write has returned as written, and that the socket had no
+    /// room for. Then the connection writes on, with empty slices if there is nothing else: such a write
+    /// returns 0 when all is sent, and fails as others do. `false` by default.
+    fn has_pending_output(&self) -> bool {
+        false
+    }
+
+    /// Says to the peer that no output follows, if the protocol has a message for that. It neither blocks
+    /// nor shuts the write side, and what there is no room for is [pending](Stream::has_pending_output).
+    /// Does nothing by default.
+    fn end_output(&self) -> io::Result<()> {
+        Ok(())
     }
 
     /// Acknowledges what was received at once, if the protocol would otherwise delay that until

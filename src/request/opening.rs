@@ -2,18 +2,26 @@
 //! because it may take the client some time.
 
 use std::sync::Arc;
+#[cfg(feature = "tls")]
+use std::time::Instant;
 
 use super::lifecycle::{self, catch_panic};
 use crate::close_reason::CloseReason;
 use crate::connection::Connection;
+#[cfg(feature = "tls")]
+use crate::error::Error;
 use crate::handler::StreamRequestHandler;
 use crate::net::SharedStream;
 use crate::state::{PeerKey, Rejection, ServerState, peer_uid};
+#[cfg(feature = "tls")]
+use crate::tls;
 
 /// The steps of one connection, which come in this order. At its end, the client's address is known, and
 /// what admission could not check without it is checked.
 pub(super) struct Opening {
     expects_proxy_header: bool,
+    #[cfg(feature = "tls")]
+    expects_handshake: bool,
 }
 
 impl Opening {
@@ -23,7 +31,22 @@ impl Opening {
         let expects_proxy_header = proxies.is_some_and(|proxies| {
             proxies.trusts(stream.peer().ip(), peer_uid(stream.peer(), Some(stream)))
         });
-        expects_proxy_header.then_some(Opening { expects_proxy_header })
+        let opening = Opening {
+            expects_proxy_header,
+            #[cfg(feature = "tls")]
+            expects_handshake: tls::of(stream).is_some(),
+        };
+        opening.is_needed().then_some(opening)
+    }
+
+    #[cfg(feature = "tls")]
+    fn is_needed(&self) -> bool {
+        self.expects_proxy_header || self.expects_handshake
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn is_needed(&self) -> bool {
+        self.expects_proxy_header
     }
 
     /// Whether the peer is not the client, whose address is still to come.
@@ -62,9 +85,17 @@ impl Opening {
             connection.receive_proxy_header(proxies.header_timeout())?;
             admit_client(connection, &state)?;
         }
+        #[cfg(feature = "tls")]
+        if self.expects_handshake {
+            handshake(connection)?;
+        }
         match verify(connection, handler) {
             true => Ok(()),
-            false => Err(CloseReason::Denied),
+            false => {
+                // Nothing is lost if there is no room to say so.
+                let _ = connection.shared_stream().inner().end_output();
+                Err(CloseReason::Denied)
+            }
         }
     }
 }
@@ -88,6 +119,20 @@ fn admit_client(connection: &Connection, state: &Arc<ServerState>) -> Result<(),
             Err(CloseReason::Limit)
         }
     }
+}
+
+/// The handshake of TLS.
+#[cfg(feature = "tls")]
+fn handshake(connection: &Connection) -> Result<(), CloseReason> {
+    let stream = connection.shared_stream();
+    let timeout = connection.server().state().settings.handshake_timeout;
+    let Err(error) = tls::handshake(stream, Instant::now() + timeout) else { return Ok(()) };
+    log::debug!("{}: the TLS handshake failed: {error}", connection.peer_addr());
+    if let Some(Error::Tls { .. }) = Error::of(&error) {
+        // The client may still be sending: the close is not to destroy the alert that says why.
+        let _ = connection.linger();
+    }
+    Err(connection.close_reason_of_server().unwrap_or(CloseReason::HandshakeFailed))
 }
 
 /// Asks the handler's `verify_request`.

@@ -14,6 +14,8 @@ use crate::handler::StreamRequestHandler;
 use crate::id::ConnectionId;
 use crate::net::{SharedStream, Stream};
 use crate::state::{ListenerInfo, ServerState};
+#[cfg(feature = "tls")]
+use crate::tls::{Side, TlsStream};
 
 /// A connection, fresh from a transport.
 pub struct IncomingStream {
@@ -52,6 +54,8 @@ impl sealed::RequestHandler for dyn StreamRequestHandler {
         listener: &Arc<ListenerInfo>,
         state: &Arc<ServerState>,
     ) -> Option<Box<dyn RequestTask>> {
+        #[cfg(feature = "tls")]
+        let incoming = over_tls(incoming, state);
         let stream = SharedStream::new(incoming.stream, incoming.peer);
         let opening = Opening::of(&stream, state);
         let (id, listener) = (state.new_id(), listener.clone());
@@ -134,6 +138,16 @@ fn close_after_handler(
         log::debug!("{peer} closed before its last answer: {error}");
     }
     log::debug!("{peer}: {}", outcome.reason);
+}
+
+/// Over TLS, if the server has it.
+#[cfg(feature = "tls")]
+fn over_tls(incoming: IncomingStream, state: &ServerState) -> IncomingStream {
+    let Some(config) = state.tls() else { return incoming };
+    let timeouts = &state.settings.transport;
+    let (read, write) = (timeouts.read_timeout, timeouts.write_timeout);
+    let stream = TlsStream::new(incoming.stream, Side::Server(config), read, write);
+    IncomingStream { stream: Box::new(stream), ..incoming }
 }
 
 /// Moves the task out of its box, which is freed here and not when the request ends.

@@ -2,6 +2,8 @@
 //! `bind.rs`.
 
 mod bind;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -15,6 +17,8 @@ use crate::handler::StreamRequestHandler;
 use crate::mixin::Mixin;
 use crate::state::{Observed, Observer};
 use crate::sys;
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
 use crate::transport::Transport;
 
 /// The settings of a server: start with [`Server::builder`](crate::Server::builder) or
@@ -42,6 +46,8 @@ pub struct Builder<T, M> {
     observer: Observed,
     /// Adds the further listeners, in their order.
     also: Vec<AddListener>,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsConfig>,
     transport: PhantomData<fn() -> T>,
 }
 
@@ -62,16 +68,31 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn new(mixin: M) -> Builder<T, M> {
-        let settings = Settings::default();
-        let (observer, also) = (Observed::default(), Vec::new());
-        Builder { mixin, settings, actions: None, observer, also, transport: PhantomData }
+        Builder {
+            mixin,
+            settings: Settings::default(),
+            actions: None,
+            observer: Observed::default(),
+            also: Vec::new(),
+            #[cfg(feature = "tls")]
+            tls: None,
+            transport: PhantomData,
+        }
     }
 
     /// Who runs requests: a mixin with settings of its own, or another one than the server's name
     /// says.
     pub fn mixin<N: Mixin>(self, mixin: N) -> Builder<T, N> {
-        let Builder { settings, actions, observer, also, transport, .. } = self;
-        Builder { mixin, settings, actions, observer, also, transport }
+        Builder {
+            mixin,
+            settings: self.settings,
+            actions: self.actions,
+            observer: self.observer,
+            also: self.also,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+            transport: self.transport,
+        }
     }
 
     /// How many connections the kernel queues until they are accepted; 1024 by default, and never

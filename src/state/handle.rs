@@ -85,6 +85,20 @@ impl ServerHandle {
         self.state.limits.set_access(access);
     }
 
+    /// Changes the TLS of connections that are accepted from now on, when a certificate was renewed for
+    /// instance: [`tls`](crate::Builder::tls). Open connections, and handshakes that have begun, keep
+    /// theirs. A child of a forking server has that of its parent when it was forked.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the server was made without TLS.
+    #[cfg(feature = "tls")]
+    pub fn set_tls(&self, config: impl Into<crate::TlsConfig>) -> Result<()> {
+        match self.state.set_tls(config.into().into_inner()) {
+            true => Ok(()),
+            false => Err(Error::Unsupported { reason: "the server was made without TLS" }),
+        }
+    }
+
     /// Leaves new connections in the kernel's backlog until [`resume`](ServerHandle::resume). Open
     /// ones are served on, and one that is just being accepted still is. A stop serves those in the
     /// backlog, as always.

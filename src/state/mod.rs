@@ -62,6 +62,9 @@ pub(crate) struct ServerState {
     pub(crate) outbox_writer: OutboxWriter,
     /// Empty, but for a connection in memory.
     pub(crate) scripted: ScriptedUpstreams,
+    /// Of new connections; unset for a server without TLS.
+    #[cfg(feature = "tls")]
+    tls: OnceLock<Mutex<Arc<rustls::ServerConfig>>>,
     shared_with_children: Shared<SharedWithChildren>,
     next_id: AtomicU64,
     shutdown_signal: ShutdownSignal,
@@ -100,6 +103,8 @@ impl ServerState {
             rejected: LingeringRejects::default(),
             outbox_writer: OutboxWriter::default(),
             scripted: ScriptedUpstreams::default(),
+            #[cfg(feature = "tls")]
+            tls: OnceLock::new(),
             shared_with_children: Shared::new()?,
             next_id: AtomicU64::new(1),
             shutdown_signal: ShutdownSignal::new()?,
@@ -117,6 +122,24 @@ impl ServerState {
 
     pub(crate) fn set_listening(&self, listening: Weak<dyn Listening>) {
         let _ = self.listening.set(listening);
+    }
+
+    /// The TLS of a connection that is accepted now; `None` for a server without.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.tls.get().map(|config| config.lock().clone())
+    }
+
+    /// Called when the server is made.
+    #[cfg(feature = "tls")]
+    pub(crate) fn begin_tls(&self, config: Arc<rustls::ServerConfig>) {
+        let _ = self.tls.set(Mutex::new(config));
+    }
+
+    /// Of new connections; `false` for a server without TLS.
+    #[cfg(feature = "tls")]
+    fn set_tls(&self, config: Arc<rustls::ServerConfig>) -> bool {
+        self.tls.get().map(|current| *current.lock() = config).is_some()
     }
 
     pub(crate) fn stats(&self) -> &Counters {

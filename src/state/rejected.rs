@@ -30,15 +30,14 @@ impl ServerState {
         }
     }
 
-    /// Counts a request as refused, and sends its client the message. Returns whether there is one: then
-    /// the connection is to linger.
+    /// Counts a request as refused, and sends its client the message. Returns whether it was sent: then
+    /// the connection is to linger. A client that would first need a handshake (TLS) is sent none.
     pub(crate) fn send_refusal(&self, stream: Option<&Arc<SharedStream>>) -> bool {
         self.stats().refused.add_one();
         match (&self.settings.overload, stream) {
             (Overload::Refuse(message), Some(stream)) if !message.is_empty() => {
                 // A client whose socket does not take even this is closed without it.
-                let _ = stream.try_send(&[IoSlice::new(message)], |sent| &message[sent..]);
-                true
+                stream.try_send(&[IoSlice::new(message)], |sent| &message[sent..]).is_ok()
             }
             _ => false,
         }

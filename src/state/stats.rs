@@ -67,6 +67,8 @@ counters! {
     denied,
     /// Requests that ended with [`CloseReason::BadProxyHeader`].
     bad_proxy_header,
+    /// Requests that ended with [`CloseReason::HandshakeFailed`].
+    handshake_failed,
     /// Requests refused because of a limit on connections, or for lack of a thread, process or
     /// fiber.
     refused,
@@ -116,6 +118,7 @@ reasons! {
     Limit => limit,
     Denied => denied,
     BadProxyHeader => bad_proxy_header,
+    HandshakeFailed => handshake_failed,
     Stopped => stopped,
     Failed => failed,
     Panicked => panicked,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use socketserver::extend::Spawnable;
 use socketserver::*;
 
-use crate::support::servers::{Settings, serve_at, serve_with};
+use crate::support::servers::{StreamSettings, serve_at, serve_with};
 use crate::support::{TIMEOUT, abstract_name};
 
 /// One thread, a thread for each connection, and fibers on one worker.
@@ -21,7 +21,7 @@ pub(crate) fn mixins() -> Vec<Box<dyn Spawnable>> {
 /// Each server gets a handler of its own from `handler`. The test may stop the server; if not, it must
 /// have served all clients when the test returns.
 pub(crate) fn on_every_server<H: StreamRequestHandler, T>(
-    settings: impl Settings,
+    settings: impl StreamSettings,
     handler: impl Fn() -> (H, T),
     test: impl Fn(&RunningServer, T),
 ) {

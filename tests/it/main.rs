@@ -28,6 +28,8 @@ mod support;
 mod sync;
 mod tied_buffers;
 mod timeouts;
+#[cfg(feature = "tls")]
+mod tls;
 mod transports;
 mod upstream;
 mod urgent_data;

@@ -93,7 +93,7 @@ pub(crate) fn is_counted(server: &ServerHandle, reasons: &[CloseReason]) {
 }
 
 /// Each reason with its counter.
-pub(crate) fn by_reason(stats: &Stats) -> [(CloseReason, u64); 15] {
+pub(crate) fn by_reason(stats: &Stats) -> [(CloseReason, u64); 16] {
     [
         (CloseReason::Completed, stats.completed),
         (CloseReason::Eof, stats.eof),
@@ -107,6 +107,7 @@ pub(crate) fn by_reason(stats: &Stats) -> [(CloseReason, u64); 15] {
         (CloseReason::Limit, stats.limit),
         (CloseReason::Denied, stats.denied),
         (CloseReason::BadProxyHeader, stats.bad_proxy_header),
+        (CloseReason::HandshakeFailed, stats.handshake_failed),
         (CloseReason::Stopped, stats.stopped),
         (CloseReason::Failed, stats.failed),
         (CloseReason::Panicked, stats.panicked),

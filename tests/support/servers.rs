@@ -1,6 +1,6 @@
 //! Servers that run beside a test, in its process.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -94,6 +94,24 @@ pub(crate) trait Settings {
     fn apply<T: Transport, M: Mixin>(&self, builder: Builder<T, M>) -> Builder<T, M>;
 }
 
+/// Settings for a stream server.
+pub(crate) trait StreamSettings {
+    fn apply<T, M>(&self, builder: Builder<T, M>) -> Builder<T, M>
+    where
+        T: Transport<Handler = dyn StreamRequestHandler>,
+        M: Mixin;
+}
+
+impl<S: Settings> StreamSettings for S {
+    fn apply<T, M>(&self, builder: Builder<T, M>) -> Builder<T, M>
+    where
+        T: Transport<Handler = dyn StreamRequestHandler>,
+        M: Mixin,
+    {
+        Settings::apply(self, builder)
+    }
+}
+
 /// The defaults.
 impl Settings for () {
     fn apply<T: Transport, M: Mixin>(&self, builder: Builder<T, M>) -> Builder<T, M> {
@@ -121,6 +139,17 @@ pub(crate) fn echo_once(connection: &mut Connection) -> HandlerResult {
     let mut line = Vec::new();
     connection.read_line(&mut line)?;
     Ok(connection.write_all(&line)?)
+}
+
+/// Echoes whatever comes, not only lines.
+pub(crate) fn echo_bytes(connection: &mut Connection) -> HandlerResult {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match connection.read(&mut buffer)? {
+            0 => return Ok(()),
+            length => connection.write_all(&buffer[..length])?,
+        }
+    }
 }
 
 /// Writes without end.

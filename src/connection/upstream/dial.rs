@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::deregister;
 use super::look_up::look_up;
 use super::wait::{ClosesWith, UpstreamWait};
+use super::{ConnectOptions, deregister};
 use crate::address::{Address, Endpoint, Scheme};
 use crate::error::{Error, Result};
 use crate::id::ConnectionId;
 use crate::net::{Interest, SharedStream, SocketStream, set_tcp_options};
 use crate::state::ServerState;
 use crate::sync::{Activity, Current, Interrupted, TimeLimit};
+#[cfg(feature = "tls")]
+use crate::tls::{self, ClientSide};
 
 /// How long an attempt runs alone: the "Connection Attempt Delay" of
 /// [RFC 8305, 5](https://www.rfc-editor.org/rfc/rfc8305#section-5).
@@ -34,11 +36,13 @@ pub(super) struct Dial<'a> {
     closes_with: &'a ClosesWith,
     request: Option<ConnectionId>,
     endpoint: &'a Endpoint,
-    timeout: Duration,
+    options: &'a ConnectOptions,
     deadline: Instant,
     /// A time limit that is earlier than the timeout.
     within: Option<TimeLimit>,
     current: Arc<Current>,
+    #[cfg(feature = "tls")]
+    tls: Option<ClientSide>,
 }
 
 /// What an attempt has come to.
@@ -54,30 +58,75 @@ impl<'a> Dial<'a> {
         closes_with: &'a ClosesWith,
         request: Option<ConnectionId>,
         endpoint: &'a Endpoint,
-        timeout: Duration,
-    ) -> Dial<'a> {
-        let (deadline, current) = (Instant::now() + timeout, Current::get());
+        options: &'a ConnectOptions,
+    ) -> Result<Dial<'a>> {
+        let (deadline, current) = (Instant::now() + options.timeout, Current::get());
         let within = TimeLimit::current().filter(|limit| limit.deadline < deadline);
         let deadline = within.map_or(deadline, |limit| limit.deadline);
-        Dial { state, client, closes_with, request, endpoint, timeout, deadline, within, current }
-    }
-
-    pub(super) fn connect(&self) -> Result<Arc<SharedStream>> {
-        self.current.doing(Activity::Connecting, || {
-            if self.endpoint.is_unix() { self.connect_unix() } else { self.connect_tcp() }
+        #[cfg(feature = "tls")]
+        let tls = options.tls.as_ref().map(|tls| tls.side_for(endpoint.host())).transpose()?;
+        Ok(Dial {
+            state,
+            client,
+            closes_with,
+            request,
+            endpoint,
+            options,
+            deadline,
+            within,
+            current,
+            #[cfg(feature = "tls")]
+            tls,
         })
     }
 
+    pub(super) fn connect(&self) -> Result<Arc<SharedStream>> {
+        let connected = self.current.doing(Activity::Connecting, || {
+            match (self.state.scripted.connect(self.endpoint), self.endpoint.is_unix()) {
+                (Some(scripted), _) => self.connect_scripted(scripted),
+                (None, true) => self.connect_unix(),
+                (None, false) => self.connect_tcp(),
+            }
+        });
+        connected.and_then(|stream| match self.open(&stream) {
+            Ok(()) => Ok(stream),
+            Err(error) => {
+                self.end(&stream);
+                Err(match error.kind() {
+                    io::ErrorKind::TimedOut if error.raw_os_error().is_none() => self.timed_out(),
+                    _ => self.failed(stream.peer(), error),
+                })
+            }
+        })
+    }
+
+    /// What comes before the bytes of the handler.
+    fn open(&self, stream: &SharedStream) -> io::Result<()> {
+        if let Some(header) = &self.options.proxy_header {
+            stream.write_carrier(header, self.deadline)?;
+        }
+        #[cfg(feature = "tls")]
+        tls::handshake(stream, self.deadline)?;
+        Ok(())
+    }
+
     /// For a unit test: what it has instead of a server at this address.
-    pub(super) fn connect_scripted(
+    fn connect_scripted(
         &self,
         scripted: io::Result<std::os::unix::net::UnixStream>,
     ) -> Result<Arc<SharedStream>> {
         let address = self.endpoint.to_string();
         let stream = scripted.map_err(|source| Error::Connect { address, source })?;
         let peer = Address::tcp((Ipv4Addr::LOCALHOST, 0).into());
-        let stream = SharedStream::new(Box::new(SocketStream::from(stream)), peer);
-        Ok(Arc::new(stream))
+        Ok(Arc::new(self.share(SocketStream::from(stream), peer)))
+    }
+
+    fn share(&self, socket: SocketStream, peer: Address) -> SharedStream {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return SharedStream::new(Box::new(tls.stream(Box::new(socket))), peer);
+        }
+        SharedStream::new(Box::new(socket), peer)
     }
 
     fn connect_unix(&self) -> Result<Arc<SharedStream>> {
@@ -157,7 +206,7 @@ impl<'a> Dial<'a> {
             true => SocketStream::from(std::net::TcpStream::from(socket)),
             false => SocketStream::from(std::os::unix::net::UnixStream::from(socket)),
         };
-        let stream = SharedStream::new(Box::new(stream), peer.clone());
+        let stream = self.share(stream, peer.clone());
         if wait.is_some() {
             let closes_with = self.closes_with.clone();
             stream.wait_with(Box::new(UpstreamWait { wait, closes_with }));
@@ -180,6 +229,11 @@ impl<'a> Dial<'a> {
         }
     }
 
+    fn end(&self, stream: &Arc<SharedStream>) {
+        let _ = stream.inner().shutdown(Shutdown::Both);
+        deregister(self.state, self.request, stream);
+    }
+
     fn failed(&self, peer: &Address, source: io::Error) -> Error {
         match self.current.is_interrupted() {
             true => Error::Stopped,
@@ -191,7 +245,7 @@ impl<'a> Dial<'a> {
         if let Some(limit) = self.within {
             return limit.error();
         }
-        Error::ConnectTimeout { address: self.endpoint.to_string(), limit: self.timeout }
+        Error::ConnectTimeout { address: self.endpoint.to_string(), limit: self.options.timeout }
     }
 }
 
@@ -229,7 +283,7 @@ impl Attempts<'_> {
                 Ok(()) => return Ok(Some(self.pending.swap_remove(index))),
                 Err(error) => {
                     let stream = self.pending.swap_remove(index);
-                    self.end(&stream);
+                    self.dial.end(&stream);
                     on_error(stream.peer(), error);
                 }
             }
@@ -239,16 +293,11 @@ impl Attempts<'_> {
         }
         Ok(None)
     }
-
-    fn end(&self, stream: &Arc<SharedStream>) {
-        let _ = stream.inner().shutdown(Shutdown::Both);
-        deregister(self.dial.state, self.dial.request, stream);
-    }
 }
 
 impl Drop for Attempts<'_> {
     fn drop(&mut self) {
-        self.pending.iter().for_each(|stream| self.end(stream));
+        self.pending.iter().for_each(|stream| self.dial.end(stream));
     }
 }
 

@@ -40,6 +40,9 @@ pub(super) struct Direction {
     /// found some. Otherwise a read would fail with `WouldBlock`.
     may_have_input: bool,
     has_spliced: bool,
+    /// The receiver's stream itself holds some of what was sent, or of the end.
+    is_held: bool,
+    input_has_ended: bool,
     has_ended: bool,
     /// The receiver was told that the input has ended.
     is_complete: bool,
@@ -88,6 +91,8 @@ impl Direction {
             carried,
             may_have_input: true,
             has_spliced: false,
+            is_held: to.stream.has_pending_output(),
+            input_has_ended: false,
             has_ended: false,
             is_complete: false,
             failure: None,
@@ -137,9 +142,13 @@ impl Direction {
         from.stream.yield_now();
         if self.is_waiting_for_room() {
             let sent = self.send(&to.stream);
+            let is_blocked = self.is_waiting_for_room();
+            if self.input_has_ended && !is_blocked {
+                (self.is_complete, self.has_ended) = (!self.has_failed(), true);
+            }
             return Ok(match sent {
                 _ if self.has_ended => Step::Ended,
-                0 => Step::Blocked,
+                0 if is_blocked => Step::Blocked,
                 _ => Step::Carried,
             });
         }
@@ -149,7 +158,10 @@ impl Direction {
         let length = match from.input().receive_limit()? {
             // A stop: what comes now was not received before it.
             0 => Some(0),
-            max => self.receive(from, to, max)?,
+            max => match self.receive(from, to, max) {
+                Err(error) if from.input().is_end(&error) => Some(0),
+                received => received?,
+            },
         };
         let Some(length) = length else {
             self.may_have_input = false;
@@ -157,13 +169,15 @@ impl Direction {
         };
         from.input().record_received(length);
         if length == 0 {
-            self.has_ended = true;
+            self.input_has_ended = true;
             if !from_failed {
-                self.is_complete = true;
                 // Fails if the receiver is gone, which the other direction finds.
                 let _ = to.stream.shutdown(Shutdown::Write);
+                self.is_held = to.stream.has_pending_output();
+                self.is_complete = !self.is_held;
             }
-            return Ok(Step::Ended);
+            self.has_ended = !self.is_held;
+            return Ok(if self.has_ended { Step::Ended } else { Step::Carried });
         }
         self.carried += length as u64;
         if self.has_ended {
@@ -180,14 +194,14 @@ impl Direction {
             Splicing::On(pipe) => pipe.len(),
             _ => 0,
         };
-        !self.has_ended && (self.sent < self.pending.len() || in_pipe > 0)
+        !self.has_ended && (self.sent < self.pending.len() || in_pipe > 0 || self.is_held)
     }
 
     /// Sends what is held.
     fn send(&mut self, to: &SharedStream) -> usize {
         if self.sent < self.pending.len() {
             let sent = try_send(to, &self.pending[self.sent..]);
-            let sent = self.note_sent(sent);
+            let sent = self.note_sent(sent, to);
             self.sent += sent;
             if self.sent == self.pending.len() {
                 (self.pending, self.sent) = (Vec::new(), 0);
@@ -195,15 +209,17 @@ impl Direction {
             sent
         } else if let Splicing::On(pipe) = &mut self.splicing {
             let sent = to.try_send_pipe(pipe);
-            self.note_sent(sent)
+            self.note_sent(sent, to)
         } else {
-            0
+            let sent = try_send(to, &[]);
+            self.note_sent(sent, to)
         }
     }
 
     /// Notes how much a write has sent. An error ends this direction, not the other, in which there may
     /// be an answer yet.
-    fn note_sent(&mut self, sent: io::Result<usize>) -> usize {
+    fn note_sent(&mut self, sent: io::Result<usize>, to: &SharedStream) -> usize {
+        self.is_held = to.has_pending_output();
         match sent {
             Ok(0) => 0,
             Ok(length) => {
@@ -252,7 +268,7 @@ impl Direction {
             let received = from.stream.try_read(&mut buffer[..max])?;
             if let Some(length @ 1..) = received {
                 self.may_have_input = length == max || !from.stream.inner().short_read_empties();
-                let sent = self.note_sent(try_send(&to.stream, &buffer[..length]));
+                let sent = self.note_sent(try_send(&to.stream, &buffer[..length]), &to.stream);
                 self.pending.extend_from_slice(&buffer[sent..length]);
             }
             Ok(received)

@@ -7,7 +7,7 @@ mod options;
 mod relay;
 mod wait;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::thread;
 
@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 use crate::id::ConnectionId;
 use crate::net::SharedStream;
 use crate::state::{ServerHandle, ServerState};
+#[cfg(feature = "tls")]
+use crate::tls::TlsClientConfig;
 use dial::Dial;
 use wait::{ClosesWith, UpstreamWait};
 
@@ -95,6 +97,24 @@ impl Connection {
         Ok(upstream)
     }
 
+    /// [Connects](Connection::connect) over TLS: the same as with [`ConnectOptions::tls`].
+    ///
+    /// # Errors
+    /// Those of [`connect`](Connection::connect). If the handshake fails, [`Error::Connect`] says why.
+    #[cfg(feature = "tls")]
+    pub fn connect_tls<A>(
+        &mut self,
+        address: A,
+        options: impl Into<ConnectOptions>,
+        config: &TlsClientConfig,
+    ) -> Result<Connection>
+    where
+        A: TryInto<Endpoint>,
+        A::Error: Into<Error>,
+    {
+        self.connect(address, options.into().tls(config))
+    }
+
     /// Ends the waits for this upstream, which then fail with [`Error::ConnectionClosed`], as soon as the
     /// client of its request is gone: the connection was reset, or, of a Unix socket, closed. Without this
     /// a handler that waits for an upstream learns of it only when it reads from the client, or writes to
@@ -155,23 +175,12 @@ fn connect(
 ) -> Result<Connection> {
     let state = server.state().clone();
     let closes_with = ClosesWith::default();
-    let dial = Dial::new(&state, client, &closes_with, request, endpoint, options.timeout);
-    let connected = match state.scripted.connect(endpoint) {
-        None => dial.connect(),
-        Some(scripted) => dial.connect_scripted(scripted),
-    };
-    let upstream = connected.and_then(|stream| {
-        let mut upstream =
-            Connection::new_upstream(stream, request, closes_with.clone(), state.clone());
-        let sent = options.proxy_header.as_ref().map_or(Ok(()), |header| upstream.send_now(header));
-        let failed = |source| Error::Connect { address: upstream.peer_addr().to_string(), source };
-        sent.map_err(failed)?;
-        Ok(upstream)
-    });
+    let dial = Dial::new(&state, client, &closes_with, request, endpoint, options)?;
+    let connected = dial.connect();
     let stats = state.stats();
-    let counter = if upstream.is_ok() { &stats.upstreams } else { &stats.upstream_errors };
+    let counter = if connected.is_ok() { &stats.upstreams } else { &stats.upstream_errors };
     counter.add_one();
-    upstream
+    Ok(Connection::new_upstream(connected?, request, closes_with, state))
 }
 
 /// What makes a connection an upstream.
@@ -198,17 +207,15 @@ impl Connection {
         connection
     }
 
-    fn send_now(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)?;
-        self.flush()
-    }
-
     /// Ends an upstream: sends its output, and removes it from its request.
     pub(super) fn close_upstream(&mut self) {
         let Some(Upstream { request, .. }) = self.upstream.take() else { return };
         if !thread::panicking() && !self.is_broken() {
             // Nothing waits for the result: a handler that needs it calls `flush`.
-            let _ = self.flush();
+            let flushed = self.flush();
+            if flushed.is_ok() && !self.stream.resets_on_close() {
+                let _ = self.end_output();
+            }
         }
         if self.stream.resets_on_close() {
             // The reset discards what is not acknowledged.

@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use crate::connection::timeouts::in_range;
 use crate::proxy_protocol::{ProxyHeader, Version};
+#[cfg(feature = "tls")]
+use crate::tls::TlsClientConfig;
 
 /// How to [connect](crate::Connection::connect) to another server: within which time, and what is sent
 /// first.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ConnectOptions {
     pub(super) timeout: Duration,
     /// As it is sent.
     pub(super) proxy_header: Option<Vec<u8>>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<TlsClientConfig>,
 }
 
 /// With this timeout.
@@ -24,7 +28,24 @@ impl From<Duration> for ConnectOptions {
 impl ConnectOptions {
     /// Within `timeout`, in which the name is looked up too. Zero counts as one millisecond.
     pub fn new(timeout: Duration) -> ConnectOptions {
-        ConnectOptions { timeout: in_range(timeout), proxy_header: None }
+        ConnectOptions {
+            timeout: in_range(timeout),
+            proxy_header: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// Connects over TLS. The timeout is for the handshake too, and the header of the
+    /// [PROXY protocol](ConnectOptions::proxy_header), if there is one, comes before it.
+    ///
+    /// The server's certificate must be for the host of the address, or for the
+    /// [name](TlsClientConfig::server_name) that the configuration has, and be signed by one that it trusts.
+    /// [`Connection::tls`](crate::Connection::tls) says what was agreed on.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, config: &TlsClientConfig) -> ConnectOptions {
+        self.tls = Some(config.clone());
+        self
     }
 
     /// Sends a header of the [PROXY protocol](crate::proxy_protocol) at once, before anything else: the

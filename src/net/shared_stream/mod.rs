@@ -31,6 +31,8 @@ pub(crate) use writing::Sent;
 /// A stream and the address of its peer.
 pub(crate) struct SharedStream {
     inner: Box<dyn Stream>,
+    /// Its bytes are those of a socket: it holds neither input nor output itself.
+    is_plain: bool,
     peer: Address,
     /// What the peer, a proxy, has said of its client.
     proxy_header: OnceLock<Box<ProxyHeader>>,
@@ -58,6 +60,7 @@ pub(crate) struct SharedStream {
 impl SharedStream {
     pub(crate) fn new(inner: Box<dyn Stream>, peer: Address) -> SharedStream {
         SharedStream {
+            is_plain: inner.can_splice(),
             inner,
             peer,
             proxy_header: OnceLock::new(),
@@ -222,6 +225,18 @@ impl SharedStream {
             Some(wait) => wait.wait_any(sources, deadline),
             None => poll_any(sources, None, deadline).map(drop),
         }
+    }
+
+    /// Waits until it may be ready, which a step of its protocol needs that is no read or write of bytes.
+    pub(crate) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<()> {
+        let activity = match interest {
+            Interest::Write => Activity::Writing,
+            _ => Activity::Reading,
+        };
+        self.doing(activity, || match self.wait.get() {
+            Some(wait) => wait.wait(&*self.inner, interest, deadline),
+            None => self.block_until_ready(interest, deadline),
+        })
     }
 
     /// Whether both sides are shut, or the connection was reset, so that nothing more is sent.

@@ -35,20 +35,23 @@ impl SharedStream {
         self.needs_poll.load(Ordering::Relaxed)
     }
 
-    /// Waits for input if the next read has to.
-    pub(crate) fn wait_for_input(&self, timeout: IoTimeout) -> io::Result<()> {
+    /// Waits for input if the next read has to. From the first wait on, `timeout` is a deadline: what
+    /// arrives may not be enough for the stream to return something.
+    pub(crate) fn wait_for_input(&self, timeout: &mut IoTimeout) -> io::Result<()> {
         if let (true, Some(wait)) = (self.needs_poll(), self.wait.get()) {
-            self.doing(Activity::Reading, || {
-                wait.wait(&*self.inner, Interest::Read, timeout.deadline())
-            })?;
+            let deadline = timeout.deadline();
+            if let Some(deadline) = deadline {
+                *timeout = IoTimeout::Deadline(deadline);
+            }
+            self.doing(Activity::Reading, || wait.wait(&*self.inner, Interest::Read, deadline))?;
             self.needs_poll.store(false, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    pub(crate) fn read(&self, buffer: &mut [u8], timeout: IoTimeout) -> io::Result<usize> {
+    pub(crate) fn read(&self, buffer: &mut [u8], mut timeout: IoTimeout) -> io::Result<usize> {
         loop {
-            self.wait_for_input(timeout)?;
+            self.wait_for_input(&mut timeout)?;
             if let Some(length) = self.read_input(buffer, timeout)? {
                 return Ok(length);
             }
@@ -57,10 +60,14 @@ impl SharedStream {
 
     /// As [`read`](SharedStream::read), but the bytes that come before the stream's own: see
     /// [`Stream::carrier`].
-    pub(crate) fn read_carrier(&self, buffer: &mut [u8], timeout: IoTimeout) -> io::Result<usize> {
+    pub(crate) fn read_carrier(
+        &self,
+        buffer: &mut [u8],
+        mut timeout: IoTimeout,
+    ) -> io::Result<usize> {
         let carrier = self.inner.carrier().unwrap_or(&*self.inner);
         loop {
-            self.wait_for_input(timeout)?;
+            self.wait_for_input(&mut timeout)?;
             if let Some(length) = self.read_once(carrier, buffer, timeout)? {
                 return Ok(length);
             }
@@ -178,6 +185,11 @@ impl SharedStream {
         Some(Input { fd: self.inner.as_fd()?, kind: InputKind::Stream(number) })
     }
 
+    /// Whether a read does not block, for a stream of which its descriptor does not say that.
+    pub(crate) fn has_input_beyond_fd(&self) -> Option<bool> {
+        if self.is_plain { None } else { self.inner.has_input() }
+    }
+
     /// Whether a read does not block. `is_last`: there is no wait after this in which an event would come
     /// that the worker has not seen yet.
     pub(crate) fn is_readable(&self, is_last: bool) -> bool {
@@ -185,7 +197,7 @@ impl SharedStream {
         if self.needs_poll() && !is_last {
             return false;
         }
-        let has_input = has_input(fd);
+        let has_input = self.has_input_beyond_fd().unwrap_or_else(|| has_input(fd));
         // The last read may have filled its buffer just so. Input that comes from now on is an event.
         self.needs_poll.store(self.uses_wait() && !has_input, Ordering::Relaxed);
         has_input

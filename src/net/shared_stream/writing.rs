@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::SharedStream;
 use crate::net::outbox::{Outbox, WriterHandle};
@@ -86,9 +87,9 @@ impl SharedStream {
         mut slices: &mut [IoSlice<'_>],
         progress: &mut WriteProgress,
     ) -> io::Result<()> {
-        while !slices.is_empty() {
+        while !slices.is_empty() || self.has_pending_output() {
             match self.write_some(slices, progress) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) if !slices.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(length) => {
                     progress.add_written(length);
                     IoSlice::advance_slices(&mut slices, length);
@@ -101,6 +102,12 @@ impl SharedStream {
             }
         }
         Ok(())
+    }
+
+    /// Whether the stream itself holds bytes that were written to it.
+    #[inline(always)]
+    pub(crate) fn has_pending_output(&self) -> bool {
+        !self.is_plain && self.inner.has_pending_output()
     }
 
     /// One attempt. Without a [`Wait`] and a minimum rate the stream itself blocks.
@@ -138,6 +145,32 @@ impl SharedStream {
         }
     }
 
+    /// Says to the peer that no output follows, where the protocol has a message for that.
+    pub(crate) fn end_output(&self, progress: &mut WriteProgress) -> io::Result<()> {
+        if self.is_plain {
+            return Ok(());
+        }
+        self.inner.end_output()?;
+        self.write_all([&[], &[]], progress)
+    }
+
+    /// Writes the bytes that come before the stream's own: see [`Stream::carrier`](crate::net::Stream::carrier).
+    /// `TimedOut` if there is no room by `deadline`.
+    pub(crate) fn write_carrier(&self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+        let carrier = self.inner.carrier().unwrap_or(&*self.inner);
+        while !bytes.is_empty() {
+            match carrier.try_write(&[IoSlice::new(bytes)]) {
+                Ok(length) => bytes = &bytes[length..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(Interest::Write, Some(deadline))?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// `BrokenPipe` if a write has failed.
     pub(crate) fn check(&self) -> io::Result<()> {
         self.output.lock().check()
@@ -161,7 +194,7 @@ impl SharedStream {
         let all = slices.iter().map(|slice| slice.len()).sum();
         let sent = if all == 0 { 0 } else { self.try_write(slices)?.unwrap_or(0) };
         if sent == all {
-            return Ok(Sent { bytes: all, blocked: false });
+            return Ok(Sent { bytes: all, blocked: self.has_pending_output() });
         }
         let rest = rest(sent);
         output.pending.extend_from_slice(rest);
@@ -177,7 +210,14 @@ impl SharedStream {
                 None => return Ok(false),
             }
         }
-        Ok(true)
+        if !self.has_pending_output() {
+            return Ok(true);
+        }
+        match retry_interrupted(|| self.inner.try_write(&[])) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// `None` if there is no room.

@@ -110,6 +110,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     where
         H: IntoHandler<T::Handler>,
     {
+        #[cfg(feature = "tls")]
+        let tls = self.tls;
         let Builder { mixin, mut settings, actions, observer, also, .. } = self;
         if settings.proxy_protocol.is_some() && mixin.forks_requests() && settings.limits_peers() {
             let reason = "a forking server reads the PROXY header in the child, and cannot limit the \
@@ -123,6 +125,10 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         let local_addr = prepare(&first, &settings.transport)?;
         let state = ServerState::new(settings, observer, local_addr)
             .map_err(Error::system("make a pipe"))?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = tls {
+            state.begin_tls(tls.into_inner());
+        }
         let (handler, state) = (handler.into_handler(), Arc::new(state));
         let listener = Listener::new(first, &handler, state, mixin.max_requests());
         if !others.is_empty() {
@@ -177,9 +183,16 @@ impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
         H: IntoHandler<dyn StreamRequestHandler>,
     {
         let transport = Connected::new(connection.into())?;
-        let Builder { settings, actions, observer, .. } = self;
-        let (mixin, also) = (Sequential, Vec::new());
-        let builder = Builder { mixin, settings, actions, observer, also, transport: PhantomData };
+        let builder = Builder {
+            mixin: Sequential,
+            settings: self.settings,
+            actions: self.actions,
+            observer: self.observer,
+            also: Vec::new(),
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+            transport: PhantomData,
+        };
         let server: Server<Connected, _> =
             builder.with_transports(transport, Vec::new(), handler)?;
         Ok(server.handle_one().unwrap_or(CloseReason::Denied))
