@@ -16,6 +16,9 @@ use super::provider;
 use crate::error::Error;
 use crate::error::Result;
 
+/// Of a session whose client has shown a chain of certificates.
+const LONGEST_TICKET: usize = 16 * 1024;
+
 /// How a server uses TLS: see [`Builder::tls`](crate::Builder::tls). Cloning is cheap.
 ///
 /// TLS 1.2 and 1.3, with the cipher suites that rustls has, all of which are secure. Sessions are resumed
@@ -148,6 +151,8 @@ fn new_config(
     let mut config = builder.with_cert_resolver(resolver);
     // The other way, a table of sessions, is of no use where each connection has a process.
     config.ticketer = Ticketer::new()?;
+    // It takes no ticket that is longer than those that it has made, which a forked child has not yet.
+    let _ = config.ticketer.encrypt(&[0; LONGEST_TICKET]);
     Ok(config)
 }
 

@@ -31,6 +31,8 @@ mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
 mod threads;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::process::ExitCode;
 
@@ -65,6 +67,8 @@ const TESTS: &[&[Test]] = &[
     fiber_processes::TESTS,
     hostile::TESTS,
     hostile_upstreams::TESTS,
+    #[cfg(feature = "tls")]
+    tls::TESTS,
 ];
 
 const PARTS: &[&[Part]] = &[
@@ -83,6 +87,8 @@ const PARTS: &[&[Part]] = &[
     stopped_process::PARTS,
     #[cfg(feature = "fibers")]
     fiber_processes::PARTS,
+    #[cfg(feature = "tls")]
+    tls::PARTS,
 ];
 
 fn main() -> ExitCode {
