@@ -40,8 +40,8 @@ pub enum CloseReason {
     /// A [trusted proxy](crate::Builder::proxy_protocol) began with something other than a header of
     /// the PROXY protocol, or took too long. No method of the handler was called.
     BadProxyHeader,
-    /// The TLS handshake failed, or took longer than the
-    /// [`handshake_timeout`](crate::Builder::handshake_timeout). No method of the handler was called.
+    /// The TLS handshake failed, or took longer than the `handshake_timeout`. No method of the handler was
+    /// called.
     HandshakeFailed,
     /// The server ended it: by a stop, or by
     /// [`disconnect`](crate::ServerHandle::disconnect).

@@ -71,7 +71,8 @@ pub trait StreamRequestHandler: Send + Sync + 'static {
     /// Whether to serve this connection; if not, it is closed. `true` by default.
     ///
     /// It runs on the accepting thread, before a thread, process or fiber is used for the
-    /// connection, so it should not block; it cannot read or write.
+    /// connection, so it should not block; it cannot read or write. For a connection over TLS, or from a
+    /// [proxy](crate::Builder::proxy_protocol), it runs where the handler does, after the handshake.
     fn verify_request(&self, connection: &Connection) -> bool {
         let _ = connection;
         true

@@ -137,6 +137,7 @@
 //! What handlers share is in [`sync`]. A stop leaves upstreams and waits of a handler alone while it answers
 //! what was received. When it is nearly out of time, each of them ends by an error, [`Error::Stopped`].
 //!
+#![cfg_attr(feature = "tls", doc = include_str!("tls/tour.md"))]
 //! # Behind a proxy
 //!
 //! A proxy that speaks the [PROXY protocol](proxy_protocol), such as HAProxy, nginx or a cloud's load
@@ -248,6 +249,7 @@
 //! | [`max_connections`] | descriptors, less some | the [`Overload`] policy |
 //! | [`max_connections_per_peer`], [`connection_rate`] | none | refused |
 //! | [`access`] | all clients | denied |
+//! | `handshake_timeout`, of TLS | 10 s | closed, [`CloseReason::HandshakeFailed`] |
 //! | [`ProxyProtocol::timeout`], [`ProxyHeader::MAX_LENGTH`] | 5 s, 4 KiB | closed, [`CloseReason::BadProxyHeader`] |
 //! | [`Threading::max_threads`], [`Forking::max_children`] | none; 40 | left in the backlog |
 //! | [`Fibers::max_fibers`] | none | left in the backlog |
@@ -323,7 +325,7 @@
 //!                              or reject      overload message, lingering close    state/rejected.rs
 //!                            register         who is being served                  state/registry.rs
 //!
-//! Request::finish            opening          a proxy's header; then admit         request/opening.rs
+//! Request::finish            opening          a proxy's header, then admit; TLS    request/opening.rs
 //!                            setup, handle,   errors and panics to handle_error    request/lifecycle.rs
 //!                            finish
 //!                              reads, writes  tied buffers, timeouts               connection/mod.rs
@@ -348,6 +350,7 @@
 //! # Cargo features
 //!
 //! - `fibers`, on by default: the mixin [`Fibers`].
+//! - `tls`: TLS on stream servers and upstreams. It needs a C compiler, for `ring`.
 //!
 //! # Platforms
 //!

@@ -33,6 +33,9 @@ mod support;
 mod threads;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
+#[path = "../support/tls.rs"]
+mod tls_clients;
 
 use std::process::ExitCode;
 

@@ -16,7 +16,7 @@ use crate::support::abstract_name;
 use crate::support::clients::{read_until_closed, rest_of};
 use crate::support::process::{Process, run};
 use crate::support::server_process::{Part, ServerProcess, serve};
-use crate::support::tls::{file, pair, server_config};
+use crate::tls_clients::{file, pair, server_config};
 
 pub(crate) const TESTS: &[Test] = tests![
     openssl_speaks_both_versions_and_none_that_is_older: ["openssl"],

@@ -30,6 +30,9 @@ mod tied_buffers;
 mod timeouts;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
+#[path = "../support/tls.rs"]
+mod tls_clients;
 mod transports;
 mod upstream;
 mod urgent_data;

@@ -8,8 +8,6 @@ pub(crate) mod recorder;
 pub(crate) mod server_process;
 pub(crate) mod servers;
 pub(crate) mod system;
-#[cfg(feature = "tls")]
-pub(crate) mod tls;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

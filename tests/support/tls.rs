@@ -1,4 +1,6 @@
-//! Certificates, and clients over TLS.
+//! Certificates, and clients over TLS. A module of its own, because some programs that have the other
+//! modules lack the feature.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -10,8 +12,8 @@ use socketserver::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use socketserver::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use socketserver::*;
 
-use super::clients::Client;
-use super::servers::{Settings, StreamSettings};
+use crate::support::clients::Client;
+use crate::support::servers::{Settings, StreamSettings};
 
 /// A file that `tests/certificates/make` has made.
 pub(crate) fn file(name: &str) -> PathBuf {
@@ -101,7 +103,7 @@ pub(crate) fn handshake(client: &mut TlsClient) -> io::Result<()> {
 #[track_caller]
 pub(crate) fn ask(client: &mut TlsClient, line: &str) -> String {
     client.write_all(format!("{line}\n").as_bytes()).unwrap();
-    super::clients::line_of(client)
+    crate::support::clients::line_of(client)
 }
 
 /// Says that no output follows, and shuts the write side.

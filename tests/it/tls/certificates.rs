@@ -8,14 +8,14 @@ use socketserver::*;
 use crate::every_server::on_every_server;
 use crate::support::TempDir;
 use crate::support::servers::answers;
-use crate::support::tls::{
+use crate::tls_clients::{
     WithTls, ask, client_config, config_of, connect, connect_with, file, handshake, pair,
     server_config,
 };
 
 /// The subject's common name of the certificate that the client was shown, as its file is called.
 #[track_caller]
-fn shown(client: &mut crate::support::tls::TlsClient) -> &'static str {
+fn shown(client: &mut crate::tls_clients::TlsClient) -> &'static str {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
 

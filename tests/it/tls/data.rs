@@ -15,8 +15,8 @@ use crate::support::clients::{line_of, rest_of};
 use crate::support::close_reasons::{Limits, SHORT, is_counted};
 use crate::support::recorder::{Call, Recorder, next_finish};
 use crate::support::servers::{answers, echo_bytes};
-use crate::support::tls::{WithTls, ask, connect, end_output, handshake, server_config, with_tls};
 use crate::support::{TIMEOUT, next, wait_until};
+use crate::tls_clients::{WithTls, ask, connect, end_output, handshake, server_config, with_tls};
 
 /// More than the kernel buffers.
 const MUCH: usize = 16 * 1024 * 1024;

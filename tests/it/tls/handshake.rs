@@ -14,11 +14,11 @@ use crate::support::clients::{Client, read_until_closed, rest_of};
 use crate::support::close_reasons::{SHORT, is_counted};
 use crate::support::recorder::{Call, Recorder};
 use crate::support::servers::{StreamSettings, answers, echo_bytes, serve_with};
-use crate::support::tls::{
+use crate::support::{TIMEOUT, wait_until};
+use crate::tls_clients::{
     WithTls, ask, client_config, connect, connect_with, end_output, handshake, server_config,
     with_tls,
 };
-use crate::support::{TIMEOUT, wait_until};
 
 /// Echo, and its calls.
 fn recorded_echo() -> (impl StreamRequestHandler, Receiver<Call>) {

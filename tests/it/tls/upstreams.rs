@@ -14,10 +14,10 @@ use crate::every_server::{mixins, on_every_server};
 use crate::support::clients::{Client, ask as ask_plain, rest_of};
 use crate::support::close_reasons::SHORT;
 use crate::support::servers::{answers, echo_bytes, serve_at, serve_with};
-use crate::support::tls::{
+use crate::support::{TIMEOUT, abstract_name, next, wait_until};
+use crate::tls_clients::{
     ask, connect, end_output, file, pair, server_config, upstream_config, with_tls,
 };
-use crate::support::{TIMEOUT, abstract_name, next, wait_until};
 
 /// An echo server over TLS, on threads.
 fn echo() -> RunningServer {
