@@ -12,18 +12,20 @@ use std::time::Duration;
 
 use common::{Example, usage_error};
 use socketserver::ipnet::IpNet;
-use socketserver::{Access, Endpoint, handler_fn};
+use socketserver::{Access, ConnectOptions, Endpoint, handler_fn};
 
 fn main() -> ExitCode {
     Example::new("127.0.0.1:6380", "Connects each client to the server at --upstream.")
         .flag("upstream", "ADDRESS", "the server behind it: HOST:PORT, or unix:/path")
         .flag("allow", "NETWORK", "serves only clients of this network; may be repeated")
+        .flag("send-proxy", "VERSION", "tells it who the client is, by a PROXY header: v1 or v2")
         .flag("idle", "SECONDS", "closes a pair that is silent for so long; 3600 by default")
         .run(|options| {
             let upstream = options.value("upstream");
             let upstream: Endpoint =
                 upstream.ok_or_else(|| usage_error("--upstream is missing".into()))?.parse()?;
             let idle = options.seconds("idle")?.unwrap_or(Duration::from_secs(3600));
+            let send_proxy = options.version("send-proxy")?;
             let mut access = Access::open();
             for (index, network) in options.values("allow").enumerate() {
                 let network: IpNet = network
@@ -34,7 +36,11 @@ fn main() -> ExitCode {
 
             let gateway = handler_fn(move |client| {
                 client.set_idle_timeout(idle);
-                let mut server = client.connect(upstream.clone(), Duration::from_secs(5))?;
+                let mut how = ConnectOptions::new(Duration::from_secs(5));
+                if let Some(version) = send_proxy {
+                    how = how.proxy_header(&*client, version);
+                }
+                let mut server = client.connect(upstream.clone(), how)?;
                 let relayed = client.relay(&mut server)?;
                 let (sent, received) = (relayed.sent, relayed.received);
                 log::info!("{}: {sent} bytes up, {received} down", client.peer_addr());

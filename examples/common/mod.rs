@@ -5,6 +5,7 @@ mod announce;
 mod flags;
 mod listen;
 mod mixin;
+mod proxies;
 mod signals;
 mod systemd;
 
@@ -17,8 +18,8 @@ use std::time::Duration;
 use socketserver::extend::{Mixin, Spawnable, Transport};
 use socketserver::transport::{InheritedSocket, Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Access, Address, Builder, ConnectionRate, DatagramRequestHandler, Scheme, Sequential, Server,
-    ServerHandle, StreamRequestHandler,
+    Access, Address, Builder, ConnectionRate, DatagramRequestHandler, ProxyProtocol, Scheme,
+    Sequential, Server, ServerHandle, StreamRequestHandler,
 };
 
 use announce::announce_other;
@@ -103,7 +104,7 @@ impl Example {
     /// `None` after `--help`.
     fn options(self) -> Result<Option<Options>, Box<dyn Error>> {
         let listen_help = format!("where to listen; {} by default", self.listen);
-        let mut flags = vec![Flag("listen", "ADDRESS", &listen_help), ALSO];
+        let mut flags = vec![Flag("listen", "ADDRESS", &listen_help), ALSO, proxies::FLAG];
         flags.extend(mixin::flags(self.no_forking.is_some()));
         flags.push(STOP_TIMEOUT);
         flags.extend(&self.flags);
@@ -115,8 +116,9 @@ impl Example {
         let mixin = mixin::Choice::of(&values, self.no_forking)?;
         let stop_timeout = values.parsed("stop-timeout", flags::seconds)?;
         let stop_timeout = stop_timeout.unwrap_or(Duration::from_secs(10));
-        let access = Access::open();
-        Ok(Some(Options { listen, access, mixin, stop_timeout, values, try_it: self.try_it }))
+        let (access, proxies) = (Access::open(), proxies::of(&values)?);
+        let try_it = self.try_it;
+        Ok(Some(Options { listen, access, proxies, mixin, stop_timeout, values, try_it }))
     }
 }
 
@@ -124,6 +126,7 @@ impl Example {
 pub(crate) struct Options {
     listen: Listen,
     access: Access,
+    proxies: Option<ProxyProtocol>,
     mixin: mixin::Choice,
     stop_timeout: Duration,
     values: Values,
@@ -159,7 +162,8 @@ impl Options {
     pub(crate) fn serve(self, handler: impl StreamRequestHandler) -> Outcome {
         if self.listen.is_inetd() {
             let connection = io::stdin().as_fd().try_clone_to_owned()?;
-            let reason = self.builder::<Tcp>().serve_connection(connection, handler)?;
+            let builder = self.builder::<Tcp>().proxy_protocol(self.proxies.clone());
+            let reason = builder.serve_connection(connection, handler)?;
             log::info!("{reason}");
             return Ok(());
         }
@@ -175,6 +179,9 @@ impl Options {
         H: StreamRequestHandler + DatagramRequestHandler,
     {
         match self.listen.scheme() {
+            Some(Scheme::Udp | Scheme::UnixDatagram) if self.proxies.is_some() => {
+                Err(usage_error("--proxy-protocol: datagrams have no PROXY header".into()))
+            }
             Some(Scheme::Udp) => {
                 let builder = self.builder::<Udp>().connection_rate(self.max_rate()?);
                 self.run(self.listen.datagrams(builder, handler)?)
@@ -197,7 +204,7 @@ impl Options {
         T: Transport<Handler = dyn StreamRequestHandler>
             + TryFrom<InheritedSocket, Error = socketserver::Error>,
     {
-        self.listen.streams(builder, handler)
+        self.listen.streams(builder.proxy_protocol(self.proxies.clone()), handler)
     }
 
     /// Datagrams above this rate are dropped, so that no exchange with another service, which a

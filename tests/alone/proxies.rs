@@ -2,23 +2,21 @@
 
 use std::fs::Permissions;
 use std::io::Write;
-use std::net::{IpAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::channel;
 
 use parking_lot::Mutex;
-use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::Signal;
 use socketserver::extend::Spawnable;
 use socketserver::proxy_protocol::Tlv;
 use socketserver::*;
 
 use crate::harness::{Test, tests};
-use crate::support::clients::{ask, lines, tcp};
+use crate::support::clients::{ask, lines};
 use crate::support::process::{Process, run};
+use crate::support::proxies::Proxy;
 use crate::support::server_process::{self, Part, ServerProcess};
 use crate::support::servers::{answers, serve_at, serve_with};
 use crate::support::{TempDir, next, wait_until};
@@ -48,68 +46,6 @@ fn who() -> impl StreamRequestHandler {
         let is_proxied = connection.proxied_by().is_some();
         Ok(writeln!(connection, "{line}: {client} {is_proxied} {id}")?)
     })
-}
-
-/// A listening socket that a proxy inherits, by its number.
-fn inherited() -> (TcpListener, i32) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    fcntl_setfd(&listener, FdFlags::empty()).unwrap();
-    let number = listener.as_raw_fd();
-    (listener, number)
-}
-
-/// A proxy that is running. A client waits in the listener's backlog until it accepts.
-struct Proxy {
-    process: Process,
-    listener: TcpListener,
-    _directory: TempDir,
-}
-
-impl Proxy {
-    /// HAProxy before a server at this address, with these options of `bind` and `server`.
-    fn haproxy(server: &str, bind: &str, options: &str) -> Proxy {
-        let (listener, number) = inherited();
-        let directory = TempDir::new();
-        let configuration = directory.join("haproxy.cfg");
-        let server = server.replace("unix:", "unix@");
-        let text = format!(
-            "defaults\n mode tcp\n timeout connect 10s\n timeout client 30s\n timeout server 30s\n\
-             listen proxy\n bind fd@{number} {bind}\n unique-id-format %cp\n \
-             server server {server} {options}\n"
-        );
-        std::fs::write(&configuration, text).unwrap();
-        let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(&configuration);
-        Proxy { process: Process::spawn(command), listener, _directory: directory }
-    }
-
-    fn nginx(server: &str) -> Proxy {
-        let (listener, number) = inherited();
-        let directory = TempDir::new();
-        let configuration = directory.join("nginx.conf");
-        let text = format!(
-            "load_module /usr/lib/nginx/modules/ngx_stream_module.so; daemon off; \
-             error_log stderr; pid {}; events {{}} \
-             stream {{ server {{ listen {}; proxy_pass {server}; proxy_protocol on; }} }}",
-            directory.join("pid").display(),
-            listener.local_addr().unwrap(),
-        );
-        std::fs::write(&configuration, text).unwrap();
-        let mut command = Command::new("nginx");
-        command.arg("-p").arg(directory.path()).arg("-c").arg(&configuration);
-        // Listening sockets by their numbers, as a new nginx gets them from an old one.
-        command.args(["-e", "stderr"]).env("NGINX", format!("{number};"));
-        Proxy { process: Process::spawn(command), listener, _directory: directory }
-    }
-
-    fn client(&self) -> TcpStream {
-        tcp(self.listener.local_addr().unwrap())
-    }
-
-    fn stop(self) {
-        self.process.signal(Signal::TERM);
-        self.process.wait();
-    }
 }
 
 /// A client of this proxy is shown with its own address.

@@ -26,7 +26,9 @@ fn help_lists_the_flags() {
         command.arg("--help");
         let ended = run(command, "");
         assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{name}");
-        for word in ["--listen", "--mixin", "--stop-timeout", "--help", "sequential", default] {
+        for word in
+            ["--listen", "--mixin", "--stop-timeout", "--proxy-protocol", "sequential", default]
+        {
             assert!(ended.text().contains(word), "{name}, {word}: {}", ended.text());
         }
         let forks = !["chat", "named_chat", "ticker", "store", "embed"].contains(&name);

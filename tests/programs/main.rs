@@ -16,6 +16,7 @@ mod listeners;
 mod members;
 mod named_chat;
 mod outside_clients;
+mod proxies;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
@@ -43,6 +44,7 @@ const TESTS: &[&[Test]] = &[
     gateway::TESTS,
     activation::TESTS,
     listeners::TESTS,
+    proxies::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -195,8 +195,8 @@ impl Client {
     }
 
     /// Of the server at this address.
-    pub(crate) fn at(address: &Address) -> Client {
-        let endpoint = Endpoint::from(address);
+    pub(crate) fn at(address: impl Into<Endpoint>) -> Client {
+        let endpoint = address.into();
         match endpoint.is_unix() {
             true => Client::Unix(unix(endpoint)),
             false => Client::Tcp(tcp(endpoint)),

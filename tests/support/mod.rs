@@ -4,6 +4,7 @@
 pub(crate) mod clients;
 pub(crate) mod close_reasons;
 pub(crate) mod process;
+pub(crate) mod proxies;
 pub(crate) mod recorder;
 pub(crate) mod server_process;
 pub(crate) mod servers;
