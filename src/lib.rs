@@ -428,3 +428,7 @@ pub use tls::{ClientCertificates, TlsClientConfig, TlsConfig, TlsInfo};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeDoctests;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/deploying.md")]
+struct DeployingDoctests;
