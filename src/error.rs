@@ -129,8 +129,9 @@ pub enum Error {
         /// The panic's message.
         message: String,
     },
-    /// A forking server does not fork, because the process has other threads: a child could
-    /// inherit a lock (of the allocator, of a logger) that is never released in it.
+    /// A server with [`Forking`](crate::Forking) or [`Prefork`](crate::Prefork) does not fork, because
+    /// the process has other threads: a child could inherit a lock (of the allocator, of a logger) that
+    /// is never released in it.
     #[non_exhaustive]
     OtherThreads {
         /// The number of threads besides the serving one.

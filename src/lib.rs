@@ -29,7 +29,8 @@
 //!  Tcp ---------.               .--- Sequential ---.        .-- StreamRequestHandler
 //!  UnixStream --+-- Server of --+--- Threading ----+-- for -+
 //!  Udp ---------+               +--- Forking ------+        '-- DatagramRequestHandler
-//!  UnixDatagram '               '--- Fibers -------'
+//!  UnixDatagram '               +--- Fibers -------+
+//!                               '--- Prefork ------'
 //! ```
 //!
 //! | | one request at a time | a thread for each |
@@ -51,6 +52,8 @@
 //! - [`Forking`] is for handlers that may crash or leak, and share no memory.
 //! - [`Fibers`] are for thousands of connections, and for handlers that wait for nothing but
 //!   connections and each other.
+//! - [`Prefork`] runs one of the others but `Forking` in several processes at the same time, which a
+//!   parent replaces when they crash.
 //!
 //! One handler, and one [`Connection`] type, serves TCP and Unix sockets under each of them. A
 //! program that chooses the mixin by a flag uses a `Box<dyn Mixin>` ([`Builder::new`] has an
@@ -305,6 +308,8 @@
 //!   concerns the child alone.
 //! - A child leaves by `_exit`: no destructors of the program run in it, and what it printed
 //!   without a newline is lost unless it is flushed.
+//! - [`Prefork`] forks its children before they are needed, and each accepts and serves many requests
+//!   by itself. It keeps the same rules; its own documentation has what is different.
 //! - If the parent dies, its children end gracefully. Children that ignore a stop are sent
 //!   `SIGTERM` near the end of its timeout, then `SIGKILL`, and are named in the [`StopReport`].
 //! - The parent reaps its own children only, as soon as they end. It needs no `SIGCHLD` handler,
@@ -339,6 +344,9 @@
 //! Threading    loop { next_request; a pooled thread: finish }                      mixin/threading.rs
 //!                an idle thread then accepts by itself: Listener::accept_idle      mixin/thread_pool.rs
 //! Forking      loop { next_request; fork; in the child: finish, _exit }            mixin/forking.rs
+//! Prefork      the parent forks, watches and replaces children                     mixin/prefork/
+//!                each child is a server by the mixin inside; the others share      state/processes.rs
+//!                counters with it, and wake it for a listener one at a time
 //! Fibers       on a few worker threads: loop { wait for streams and listeners;     mixin/fibers/worker.rs
 //!                accept_each; resume the fibers that are ready }                   mixin/fibers/scheduler.rs
 //!                a handler that waits parks its fiber                              mixin/fibers/task.rs
@@ -404,7 +412,7 @@ pub use handler::{
 pub use id::{ConnectionId, ListenerId, MemberId};
 #[cfg(feature = "fibers")]
 pub use mixin::Fibers;
-pub use mixin::{ForkDespiteThreads, Forking, Sequential, Threading};
+pub use mixin::{ForkDespiteThreads, Forking, Prefork, Sequential, Threading};
 #[doc(no_inline)]
 pub use proxy_protocol::ProxyHeader;
 pub use request::IntoHandler;

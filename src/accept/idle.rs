@@ -5,7 +5,7 @@ use std::io;
 
 use crate::primitive::atomic::{AtomicUsize, Ordering};
 use crate::primitive::{Mutex, SleepFlag};
-use crate::sys::epoll::ExclusiveWaiter;
+use crate::sys::epoll::{ExclusiveWaiter, ListenerWaiter};
 
 #[cfg(all(test, shuttle))]
 mod model;
@@ -64,6 +64,11 @@ impl IdleAcceptors {
         }
     }
 
+    /// In a forked child: those that are left wait for the parent's shutdown, and must not be used.
+    pub(super) fn become_child(&self) {
+        *self.unused.lock() = Unused::default();
+    }
+
     pub(super) fn put_back(&self, acceptor: IdleAcceptor) {
         self.unused.lock().acceptors.push(acceptor);
     }
@@ -109,6 +114,10 @@ impl WaiterCount {
 }
 
 impl IdleAcceptor {
+    pub(super) fn listener_waiter(&self) -> ListenerWaiter {
+        self.waiter.listener_waiter()
+    }
+
     /// Waits until a connection may be pending. False when none was for one to two intervals of the
     /// timer, or the server stops.
     pub(super) fn wait(&mut self) -> bool {

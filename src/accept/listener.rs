@@ -22,9 +22,7 @@ use super::sources::Sources;
 use crate::address::Address;
 use crate::request::{AnyHandler, Request, RequestHandler, sealed};
 use crate::state::ServerState;
-#[cfg(feature = "fibers")]
-use crate::sys::epoll::ListenerWaiter;
-use crate::sys::epoll::{ExclusiveWaiter, ReadySet};
+use crate::sys::epoll::{ExclusiveWaiter, ListenerWaiter, ReadySet};
 use crate::transport::Transport;
 
 pub(crate) struct Listener {
@@ -191,6 +189,7 @@ impl Listener {
         drop(accepting);
         if matches!(accept, Accept::NotAccepting) {
             self.set_backlog_pending();
+            state.processes.pass_on();
         }
         accept
     }
@@ -215,20 +214,30 @@ impl Listener {
     /// A stop begins: requests that are queued now are taken, later ones are not, because a stream of
     /// clients without end would keep the server from stopping. Calls after the first do nothing.
     pub(super) fn begin_drain(&self) {
-        self.accepting.lock().sources.begin_drain();
+        if let Some(queued) = self.accepting.lock().sources.begin_drain() {
+            self.state.processes.begin_drain(queued);
+        }
     }
 
     /// During a stop: takes a request that was in a backlog. Queues are FIFO, so that those that
     /// were there when the stop began come first.
     pub(super) fn accept_from_backlog(&self) -> Accept {
         let mut accepting = self.accepting.lock();
+        if !self.state.processes.take_queued() {
+            return Accept::WouldBlock;
+        }
+        let mut accept = Accept::WouldBlock;
         while let Some(index) = accepting.sources.next_to_drain() {
-            match self.accept_locked(&mut accepting, index) {
+            accept = self.accept_locked(&mut accepting, index);
+            match accept {
                 Accept::WouldBlock => accepting.sources.note_drained(index),
-                accept => return accept,
+                _ => break,
             }
         }
-        Accept::WouldBlock
+        if matches!(accept, Accept::WouldBlock | Accept::NotAccepting) {
+            self.state.processes.put_back_queued();
+        }
+        accept
     }
 
     fn accept_ready(&self, accepting: &mut AcceptState) -> Accept {
@@ -301,6 +310,12 @@ impl Listener {
         while waiting.acceptor.as_mut()?.wait() {
             let mut accepted = None;
             let accepting = self.accept_each(1, |request| accepted = Some(request));
+            if let Some(request) = &accepted {
+                self.pass_on_wake_up(request);
+                if self.state.processes.has_more_than_others() {
+                    self.requeue(&waiting.acceptor.as_ref()?.listener_waiter());
+                }
+            }
             if accepted.is_some() || !accepting {
                 return accepted;
             }
@@ -308,16 +323,38 @@ impl Listener {
         None
     }
 
+    /// A thread that has taken a request, and is about to serve it, may have been woken for one of
+    /// another source, which has woken no other thread then. Has them look.
+    pub(super) fn pass_on_wake_up(&self, taken: &Request) {
+        let source = taken.listener_id().into();
+        if self.ready.get().is_some_and(|ready| ready.has_other(source)) {
+            self.set_backlog_pending();
+            self.state.wake_acceptor();
+            self.state.processes.pass_on();
+        }
+    }
+
+    /// Has the threads of other processes be woken before this one, which must not rely on it any more
+    /// if that fails.
+    pub(crate) fn requeue(&self, waiter: &ListenerWaiter) -> bool {
+        self.accepting.lock().sources.requeue(waiter).is_ok()
+    }
+
+    /// Has a thread woken by the sources.
+    pub(super) fn add_waiter(&self, waiter: &ListenerWaiter) -> io::Result<()> {
+        self.accepting.lock().sources.add_waiter(waiter)
+    }
+
     fn idle_waiter(&self, idle_time: Duration) -> io::Result<ExclusiveWaiter> {
         let waiter = ExclusiveWaiter::new(self.state.shutdown_signal(), idle_time)?;
-        self.accepting.lock().sources.add_waiter(&waiter.listener_waiter())?;
+        self.add_waiter(&waiter.listener_waiter())?;
         Ok(waiter)
     }
 
     /// The calling thread waits for the sources from now on.
     #[cfg(feature = "fibers")]
     pub(crate) fn register_waiter(&self, waiter: &ListenerWaiter) -> io::Result<()> {
-        self.accepting.lock().sources.add_waiter(waiter)?;
+        self.add_waiter(waiter)?;
         self.idle.register();
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Listeners come and go: the part of [`Listener`] that a builder and a
 //! [`ServerHandle`](crate::ServerHandle) use.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -96,6 +97,17 @@ impl Listener {
         };
         accepting.sources.is_closed = true;
         accepting.sources.others(kept).for_each(|source| release(source.as_fd()));
+    }
+
+    /// In a forked child that accepts beside its parent: it has the same listeners, and waits for them
+    /// by itself.
+    pub(super) fn become_child(&self) -> io::Result<()> {
+        self.idle.become_child();
+        // As above, a thread may have held the lock.
+        let Some(mut accepting) = self.accepting.try_lock() else {
+            return Err(io::Error::other("a thread of the parent was using the listeners"));
+        };
+        accepting.sources.become_child(&self.ready)
     }
 
     /// Takes a request from the backlog of a listener that is being closed, and closes it when there

@@ -20,6 +20,7 @@ mod listening;
 mod source;
 mod sources;
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -30,7 +31,8 @@ use parking_lot::Mutex;
 
 use crate::id::ListenerId;
 use crate::request::{Request, panic_message};
-use crate::state::{Listening, ServerHandle, ServerState};
+use crate::state::{Listening, ProcessSignals, ServerHandle, ServerState};
+use crate::sys::epoll::ExclusivePoller;
 use crate::sys::poll::{Interest, poll};
 use listener::Accept;
 
@@ -67,7 +69,7 @@ pub enum NextRequest {
 impl BaseServer {
     pub(crate) fn new(listener: Listener, actions: Option<ServiceActions>) -> BaseServer {
         let next_actions = actions.as_ref().and_then(|actions| after(actions.interval));
-        let acceptor = Acceptor { spin_until: None, actions, next_actions };
+        let acceptor = Acceptor { spin_until: None, actions, next_actions, exclusive: None };
         let listener = Arc::new(listener);
         let listening: Arc<dyn Listening> = listener.clone();
         listener.state.set_listening(Arc::downgrade(&listening));
@@ -179,6 +181,10 @@ impl BaseServer {
         if wakeups.waker {
             state.acceptor_waker().clear();
             listener.end_backoff_after_release();
+            if state.processes.is_child() {
+                // Another process may have passed a connection on.
+                listener.set_backlog_pending();
+            }
         }
         state.rejected.poll();
         if wakeups.fd {
@@ -190,6 +196,14 @@ impl BaseServer {
             && let Accept::Request(request) = listener.accept()
         {
             acceptor.spin_until = listener.is_cheap_to_try().then(|| now + SPIN_WINDOW);
+            if let Some(poller) = &acceptor.exclusive {
+                listener.pass_on_wake_up(&request);
+                if state.processes.has_more_than_others()
+                    && !listener.requeue(&poller.listener_waiter())
+                {
+                    acceptor.exclusive = None;
+                }
+            }
             return Some(NextRequest::Request(request));
         }
         deadline.is_some_and(|deadline| now >= deadline).then_some(NextRequest::TimedOut)
@@ -198,7 +212,7 @@ impl BaseServer {
     /// `None` when poll(2) itself has failed.
     fn poll(
         &self,
-        acceptor: &Acceptor,
+        acceptor: &mut Acceptor,
         stopping: bool,
         deadline: Option<Instant>,
         fd: Option<BorrowedFd<'_>>,
@@ -222,21 +236,30 @@ impl BaseServer {
             state.rejected.next_deadline(),
             look.then(Instant::now),
         ];
-        let ready = poll(
-            [
-                (!stopping).then(|| state.shutdown_signal()),
-                Some(state.acceptor_waker().as_fd()),
-                fd,
-                match &only_source {
-                    _ if !listens => None,
-                    Some(only) => Some(only.as_fd()),
-                    None => listener.ready.get().map(|ready| ready.as_fd()),
-                },
-            ]
-            .map(|fd| fd.map(|fd| (fd, Interest::Read))),
-            rejected.iter().filter_map(|stream| stream.inner().as_fd()),
-            wake_up.into_iter().flatten().min(),
-        );
+        let wake_up = wake_up.into_iter().flatten().min();
+        let listens_only = listens && !stopping && !look && fd.is_none() && rejected.is_empty();
+        let exclusive = if listens_only { acceptor.exclusive(listener) } else { None };
+        let ready = match exclusive {
+            Some(poller) => {
+                let [pending, shutdown, waker] = poller.wait_until(wake_up);
+                Ok([shutdown, waker, false, pending])
+            }
+            None => poll(
+                [
+                    (!stopping).then(|| state.shutdown_signal()),
+                    Some(state.acceptor_waker().as_fd()),
+                    fd,
+                    match &only_source {
+                        _ if !listens => None,
+                        Some(only) => Some(only.as_fd()),
+                        None => listener.ready.get().map(|ready| ready.as_fd()),
+                    },
+                ]
+                .map(|fd| fd.map(|fd| (fd, Interest::Read))),
+                rejected.iter().filter_map(|stream| stream.inner().as_fd()),
+                wake_up,
+            ),
+        };
         match ready {
             Ok([shutdown, waker, fd, pending]) => {
                 if look && pending {
@@ -253,6 +276,13 @@ impl BaseServer {
                 None
             }
         }
+    }
+
+    /// In a child that was just forked, which accepts beside its parent; see
+    /// [`ServerState::become_child`].
+    pub(crate) fn become_child(&self, index: usize, signals: &ProcessSignals) -> io::Result<()> {
+        self.state().become_child(index, signals)?;
+        self.listener.become_child()
     }
 
     /// Calls `release` with the descriptors that a forked child must not hold. `kept` is the listener
@@ -280,6 +310,8 @@ struct Acceptor {
     spin_until: Option<Instant>,
     actions: Option<ServiceActions>,
     next_actions: Option<Instant>,
+    /// In a process that accepts beside others.
+    exclusive: Option<ExclusivePoller>,
 }
 
 /// For how long datagrams are taken without a poll(2) before each. A signal is noticed only by a
@@ -297,6 +329,19 @@ impl Acceptor {
             return Some(NextRequest::Request(request));
         }
         None
+    }
+
+    /// How to wait for the listener if other processes wait for it too: so that a connection wakes one
+    /// of them. `None` if there are no others, and without a descriptor for it.
+    fn exclusive(&mut self, listener: &Listener) -> Option<&ExclusivePoller> {
+        let state = &listener.state;
+        if self.exclusive.is_none() && state.processes.is_child() {
+            let others = [state.shutdown_signal(), state.acceptor_waker().as_fd()];
+            self.exclusive = ExclusivePoller::new(others)
+                .and_then(|poller| listener.add_waiter(&poller.listener_waiter()).map(|()| poller))
+                .ok();
+        }
+        self.exclusive.as_ref()
     }
 
     fn run_service_actions(&mut self) {

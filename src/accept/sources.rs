@@ -92,10 +92,22 @@ impl Sources {
             return Ok(ready);
         }
         let new = ReadySet::new()?;
-        for open in self.open.iter().filter(|open| !open.is_closing) {
-            new.add(open.source.as_fd(), open.number())?;
-        }
+        self.add_all(&new)?;
         Ok(ready.get_or_init(|| new))
+    }
+
+    fn add_all(&self, ready: &ReadySet) -> io::Result<()> {
+        let mut sources = self.open.iter().filter(|open| !open.is_closing);
+        sources.try_for_each(|open| ready.add(open.source.as_fd(), open.number()))
+    }
+
+    /// In a forked child that accepts beside its parent: the sockets are common to them, what waits
+    /// for the sockets is not.
+    pub(super) fn become_child(&mut self, ready: &OnceLock<ReadySet>) -> io::Result<()> {
+        self.waiters.clear();
+        let Some(ready) = ready.get() else { return Ok(()) };
+        ready.replace_inherited()?;
+        self.add_all(ready)
     }
 
     /// Adds a source, to be waited for by all waiters.
@@ -144,13 +156,16 @@ impl Sources {
         open.source
     }
 
-    /// Notes how many requests wait. Calls after the first do nothing.
-    pub(super) fn begin_drain(&mut self) {
-        if !std::mem::replace(&mut self.is_closed, true) {
-            for open in &mut self.open {
-                open.left_to_drain.get_or_insert_with(|| open.source.max_queued());
-            }
+    /// Notes how many requests wait, and returns their number. `None` if it is not the first call.
+    pub(super) fn begin_drain(&mut self) -> Option<usize> {
+        if std::mem::replace(&mut self.is_closed, true) {
+            return None;
         }
+        let left = self
+            .open
+            .iter_mut()
+            .map(|open| *open.left_to_drain.get_or_insert_with(|| open.source.max_queued()));
+        Some(left.fold(0, usize::saturating_add))
     }
 
     /// The index of a source whose backlog is not drained, during a stop.
@@ -185,7 +200,13 @@ impl Sources {
         Ok(())
     }
 
-    #[cfg(feature = "fibers")]
+    /// Has the waiters of other processes be woken first. After an error this one is woken no more.
+    pub(super) fn requeue(&mut self, waiter: &ListenerWaiter) -> io::Result<()> {
+        let mut sources = self.open.iter().filter(|open| !open.is_closing);
+        let requeued = sources.try_for_each(|open| waiter.requeue(open.source.as_fd()));
+        requeued.inspect_err(|_| self.remove_waiter(waiter))
+    }
+
     pub(super) fn remove_waiter(&mut self, waiter: &ListenerWaiter) {
         self.waiters.retain(|other| other != waiter);
         self.delete_sources(waiter);

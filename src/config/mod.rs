@@ -158,6 +158,8 @@ pub(crate) struct Settings {
     pub(crate) max_connections: Option<usize>,
     /// The mixin's, at least one.
     pub(crate) descriptors_per_request: usize,
+    /// The mixin's, at least one.
+    pub(crate) processes: usize,
     pub(crate) max_connections_per_peer: Option<usize>,
     pub(crate) connection_rate: Option<ConnectionRate>,
     pub(crate) access: Access,
@@ -181,6 +183,7 @@ impl Default for Settings {
             transport: TransportOptions::default(),
             max_connections: None,
             descriptors_per_request: 1,
+            processes: 1,
             max_connections_per_peer: None,
             connection_rate: None,
             access: Access::open(),

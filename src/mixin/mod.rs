@@ -1,8 +1,9 @@
-//! [`Mixin`]: where requests run; and the four built-in mixins.
+//! [`Mixin`]: where requests run; and the built-in mixins.
 
 #[cfg(feature = "fibers")]
 mod fibers;
 mod forking;
+mod prefork;
 mod sequential;
 mod thread_pool;
 mod threading;
@@ -18,6 +19,7 @@ pub use crate::sys::fork::ForkDespiteThreads;
 #[cfg(feature = "fibers")]
 pub use fibers::Fibers;
 pub use forking::Forking;
+pub use prefork::Prefork;
 pub use sequential::Sequential;
 pub use threading::Threading;
 
@@ -107,6 +109,13 @@ pub trait Mixin: Send + Sync + 'static {
         false
     }
 
+    /// How many processes serve at the same time, the one that made the server included; one by
+    /// default. It is what [`Prefork`] has children for, and decides how much memory the processes
+    /// share. Asked once, when the server is made.
+    fn processes(&self) -> usize {
+        1
+    }
+
     /// Waits for a request. A mixin that also has to wait for a descriptor of its own passes it to
     /// [`BaseServer::next_request_or_ready`] here. `deadline` is `None` in `serve_forever`.
     #[must_use = "dropping a request closes its connection"]
@@ -132,8 +141,8 @@ pub trait Mixin: Send + Sync + 'static {
 }
 
 /// A mixin whose server can run on a thread of its own
-/// ([`Server::spawn`](crate::Server::spawn)). [`Forking`] is not one: a process with threads
-/// cannot safely fork.
+/// ([`Server::spawn`](crate::Server::spawn)). [`Forking`] and [`Prefork`] are none: a process
+/// with threads cannot safely fork.
 pub trait Spawnable: Mixin {}
 
 impl Spawnable for Sequential {}
@@ -160,6 +169,10 @@ macro_rules! boxed {
 
             fn forks_requests(&self) -> bool {
                 (**self).forks_requests()
+            }
+
+            fn processes(&self) -> usize {
+                (**self).processes()
             }
 
             fn next_request(&self, server: &BaseServer, deadline: Option<Instant>) -> NextRequest {

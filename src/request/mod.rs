@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
-use crate::id::ConnectionId;
+use crate::id::{ConnectionId, ListenerId};
 use crate::net::{SharedStream, Wait};
 use crate::state::{ListenerInfo, PeerKey, ServerState};
 use crate::sync::Current;
@@ -135,6 +135,11 @@ impl Request {
         state.registry.insert(id, task.peer().clone(), peer_key, stream, current.clone());
         state.stats().accepted.add_one();
         Request { task, current, registration: Registration { state, id } }
+    }
+
+    /// The listener that it came from.
+    pub(crate) fn listener_id(&self) -> ListenerId {
+        self.task.listener().id
     }
 
     /// This request's number.

@@ -2,7 +2,7 @@
 
 use crate::accept::BaseServer;
 use crate::mixin::Mixin;
-use crate::state::{ConnectionInfo, ServerState};
+use crate::state::ServerState;
 
 /// Stops a server: all requests of its mixin have ended when this returns, or are in the
 /// [`StopReport`](crate::StopReport). The steps are due when
@@ -14,7 +14,7 @@ pub(super) fn shut_down(base: BaseServer, mixin: &impl Mixin) {
     let _end_serving = EndServing(state);
 
     // 1. Handlers read EOF behind what was received.
-    state.shutdown();
+    state.shutdown_process();
     state.begin_stop();
     state.tell_stop();
     // 2. Close the listener: clients that connect from now on are refused by the system.
@@ -29,21 +29,7 @@ pub(super) fn shut_down(base: BaseServer, mixin: &impl Mixin) {
     }
     // 5. Join the threads, kill the children.
     mixin.close(&handle);
-    log_stuck(&state.registry.snapshot());
-}
-
-/// How many of the stuck requests are logged one by one.
-const MAX_LOGGED: usize = 20;
-
-fn log_stuck(stuck: &[ConnectionInfo]) {
-    for request in stuck.iter().take(MAX_LOGGED) {
-        let ConnectionInfo { id, peer, activity, activity_time, .. } = request;
-        let seconds = activity_time.as_secs_f64();
-        log::warn!("{id} from {peer} does not end; left behind: it {activity} for {seconds:.1} s");
-    }
-    if let more @ 1.. = stuck.len().saturating_sub(MAX_LOGGED) {
-        log::warn!("nor do {more} more");
-    }
+    state.log_stuck();
 }
 
 struct EndServing<'a>(&'a ServerState);

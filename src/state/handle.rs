@@ -38,7 +38,7 @@ impl ServerHandle {
 
     /// Counters since the server was made.
     pub fn stats(&self) -> Stats {
-        self.state.stats().snapshot(self.state.registry.len())
+        self.state.processes.stats(self.state.registry.len())
     }
 
     /// The requests being served now, oldest first.
@@ -138,7 +138,7 @@ impl ServerHandle {
     ///
     /// May be called before, during and after serving, more than once, from a handler, and from a
     /// signal handler: it takes no lock and allocates nothing. A server that was shut down before it
-    /// served refuses to serve. In a child of a forking server it stops the parent.
+    /// served refuses to serve. In a child of a forking server it stops the parent, and so all.
     pub fn shutdown(&self) {
         self.state.shutdown();
     }

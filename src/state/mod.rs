@@ -7,6 +7,7 @@ mod listeners;
 mod observer;
 mod peer_check;
 mod peer_key;
+mod processes;
 mod rate_limiter;
 mod registry;
 mod rejected;
@@ -15,7 +16,7 @@ mod shutdown;
 mod stats;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Condvar, Mutex};
@@ -26,10 +27,10 @@ use crate::id::ConnectionId;
 use crate::net::outbox::OutboxWriter;
 use crate::primitive::SleepFlag;
 use crate::sync::Current;
-use crate::sys::shared::Shared;
-use crate::sys::waker::{ShutdownSignal, Waker};
+use crate::sys::waker::Waker;
 use limits::Limits;
 pub(crate) use listeners::Listening;
+pub(crate) use processes::{ProcessSignals, Processes};
 pub(crate) use registry::Registry;
 use rejected::LingeringRejects;
 use scripted::ScriptedUpstreams;
@@ -65,11 +66,8 @@ pub(crate) struct ServerState {
     /// Of new connections; unset for a server without TLS.
     #[cfg(feature = "tls")]
     tls: OnceLock<Mutex<Arc<rustls::ServerConfig>>>,
-    shared_with_children: Shared<SharedWithChildren>,
-    next_id: AtomicU64,
-    shutdown_signal: ShutdownSignal,
-    /// Wakes the acceptor: a request has ended while it waited for that, or a limit has changed.
-    acceptor_waker: Waker,
+    pub(crate) processes: Processes,
+    signals: ProcessSignals,
     /// Armed while the acceptor waits for a request to end.
     awaits_release: SleepFlag,
     lifecycle: Mutex<Lifecycle>,
@@ -79,13 +77,6 @@ pub(crate) struct ServerState {
     stop_waiters: Mutex<Vec<Arc<Current>>>,
 }
 
-/// What a forking server shares with its children.
-#[derive(Debug, Default)]
-struct SharedWithChildren {
-    stats: Counters,
-    stopping: AtomicBool,
-}
-
 impl ServerState {
     pub(crate) fn new(
         settings: Settings,
@@ -93,6 +84,7 @@ impl ServerState {
         local_addr: Address,
     ) -> io::Result<ServerState> {
         Ok(ServerState {
+            processes: Processes::new(settings.processes)?,
             limits: Limits::new(&settings),
             settings,
             observer,
@@ -105,10 +97,7 @@ impl ServerState {
             scripted: ScriptedUpstreams::default(),
             #[cfg(feature = "tls")]
             tls: OnceLock::new(),
-            shared_with_children: Shared::new()?,
-            next_id: AtomicU64::new(1),
-            shutdown_signal: ShutdownSignal::new()?,
-            acceptor_waker: Waker::new()?,
+            signals: ProcessSignals::new()?,
             awaits_release: SleepFlag::default(),
             lifecycle: Mutex::default(),
             stopped: Condvar::new(),
@@ -142,12 +131,20 @@ impl ServerState {
         self.tls.get().map(|current| *current.lock() = config).is_some()
     }
 
+    /// The counters of this process.
     pub(crate) fn stats(&self) -> &Counters {
-        &self.shared_with_children.stats
+        &self.processes.own().stats
     }
 
     pub(crate) fn new_id(&self) -> ConnectionId {
-        self.next_id.fetch_add(1, Ordering::Relaxed).into()
+        self.processes.new_id().into()
+    }
+
+    /// In a child that was just forked: it stops, is woken and counts by itself from now on. The
+    /// observer is the parent's.
+    pub(crate) fn become_child(&self, index: usize, signals: &ProcessSignals) -> io::Result<()> {
+        self.stop_was_told.store(true, Ordering::SeqCst);
+        self.processes.become_child(index, &self.signals, signals)
     }
 
     /// Whether fewer than `limit` requests are being served. If not, the acceptor is woken when a
@@ -177,10 +174,10 @@ impl ServerState {
 
     /// Wakes the acceptor, so that it checks limits, rejected connections and the listener again.
     pub(crate) fn wake_acceptor(&self) {
-        self.acceptor_waker.wake();
+        self.signals.waker.wake();
     }
 
     pub(crate) fn acceptor_waker(&self) -> &Waker {
-        &self.acceptor_waker
+        &self.signals.waker
     }
 }

@@ -11,8 +11,8 @@ use crate::address::Address;
 /// [`Builder::observer`](crate::Builder::observer).
 ///
 /// The methods are called on the server's own threads, outside of its locks, and do nothing by default.
-/// They should be quick. A panic in one is caught and logged. Under [`Forking`](crate::Forking) they are
-/// called in the parent.
+/// They should be quick. A panic in one is caught and logged. Under [`Forking`](crate::Forking) and
+/// [`Prefork`](crate::Prefork) they are called in the parent.
 ///
 /// ```
 /// use socketserver::{Address, Observer, StopReport, ThreadingTcpServer, services::Echo};

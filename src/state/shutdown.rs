@@ -24,7 +24,8 @@ pub struct StopReport {
     /// went on, and of clients that did not take what was written to them, for which the stop has
     /// waited all that time. Children get `SIGTERM` as well.
     pub forced: usize,
-    /// Of those, the children that did not end even then, and were killed by `SIGKILL`.
+    /// Of those, the children that did not end even then, and were killed by `SIGKILL`. Under
+    /// [`Prefork`](crate::Prefork) it is empty: the log names what a child could not end.
     pub killed: Vec<ConnectionInfo>,
     /// The requests that had not ended even then: their handlers wait for something other than
     /// their connection, or compute.
@@ -67,6 +68,9 @@ const MIN_STOP_TIMEOUT: Duration = Duration::from_millis(100);
 /// The most time between `force` and `report`.
 const FORCE_MARGIN: Duration = Duration::from_millis(300);
 
+/// How many of the stuck requests are logged one by one.
+const MAX_LOGGED: usize = 20;
+
 /// The most time between `end` and `report`.
 const REPORT_MARGIN: Duration = Duration::from_millis(50);
 
@@ -103,21 +107,27 @@ enum Serving {
 impl ServerState {
     /// Runs in signal handlers: it takes no lock and allocates nothing.
     pub(crate) fn shutdown(&self) {
-        self.shared_with_children.stopping.store(true, Ordering::SeqCst);
-        self.shutdown_signal.trigger();
+        self.processes.stop_all();
+        self.signals.shutdown.trigger();
+    }
+
+    /// As [`shutdown`](ServerState::shutdown), of this process alone.
+    pub(crate) fn shutdown_process(&self) {
+        self.processes.own().set_stopping(true);
+        self.signals.shutdown.trigger();
     }
 
     pub(crate) fn shutdown_pipe(&self) -> io::Result<OwnedFd> {
-        self.shutdown_signal.try_clone_writer()
+        self.signals.shutdown.try_clone_writer()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.shared_with_children.stopping.load(Ordering::SeqCst)
+        self.processes.own().is_stopping()
     }
 
     /// Readable once a shutdown was asked for.
     pub(crate) fn shutdown_signal(&self) -> BorrowedFd<'_> {
-        self.shutdown_signal.as_fd()
+        self.signals.shutdown.as_fd()
     }
 
     /// Asks for a stop, and waits for its report until the timeout.
@@ -174,7 +184,7 @@ impl ServerState {
     /// Sets the schedule and shuts the read side of every connection. Called by each thread that
     /// notices a shutdown; calls after the first change nothing.
     pub(crate) fn begin_stop(&self) {
-        self.shared_with_children.stopping.store(true, Ordering::SeqCst);
+        self.processes.own().set_stopping(true);
         let schedule = StopSchedule::after(self.settings.stop_timeout);
         self.lifecycle.lock().schedule.get_or_insert(schedule);
         self.registry.drain();
@@ -205,8 +215,25 @@ impl ServerState {
 
     fn report(&self) -> StopReport {
         let (drained, forced) = self.registry.drained_and_forced();
+        let of_children = self.processes.drained_and_forced();
         let killed = self.lifecycle.lock().killed.clone();
+        let (drained, forced) = (drained + of_children.0, forced + of_children.1);
         StopReport { drained, forced, killed, stuck: self.registry.snapshot() }
+    }
+
+    /// For the log of a stop that is over: which requests have not ended.
+    pub(crate) fn log_stuck(&self) {
+        let stuck = self.registry.snapshot();
+        for request in stuck.iter().take(MAX_LOGGED) {
+            let ConnectionInfo { id, peer, activity, activity_time, .. } = request;
+            let seconds = activity_time.as_secs_f64();
+            log::warn!(
+                "{id} from {peer} does not end; left behind: it {activity} for {seconds:.1} s"
+            );
+        }
+        if let more @ 1.. = stuck.len().saturating_sub(MAX_LOGGED) {
+            log::warn!("nor do {more} more");
+        }
     }
 }
 

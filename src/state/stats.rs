@@ -8,8 +8,8 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// A server's counters since it was created, and its active requests.
         ///
-        /// The counter of a [`CloseReason`] has its name. The children of a forking server share
-        /// the counters of their parent.
+        /// The counter of a [`CloseReason`] has its name. All processes of a server, those that
+        /// [`Forking`](crate::Forking) and [`Prefork`](crate::Prefork) start, have the same ones.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
@@ -24,8 +24,8 @@ macro_rules! counters {
         }
 
         impl Counters {
-            pub(crate) fn snapshot(&self, active: usize) -> Stats {
-                Stats { active: active as u64, $($name: self.$name.value(),)* }
+            pub(super) fn add_to(&self, stats: &mut Stats) {
+                $(stats.$name += self.$name.value();)*
             }
         }
     };
@@ -58,8 +58,9 @@ counters! {
     limit,
     /// Requests that ended with [`CloseReason::Stopped`].
     stopped,
-    /// Requests that ended with [`CloseReason::Failed`], among them children of a forking server
-    /// that were killed, or that exited with a status other than 0, 1 or 101.
+    /// Requests that ended with [`CloseReason::Failed`], among them those of children that were
+    /// killed, or, under [`Forking`](crate::Forking), that exited with a status other than 0, 1 or
+    /// 101.
     failed,
     /// Requests that ended with [`CloseReason::Panicked`].
     panicked,
@@ -129,7 +130,11 @@ pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     pub(crate) fn add_one(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add(1);
+    }
+
+    pub(crate) fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed);
     }
 
     pub(crate) fn value(&self) -> u64 {

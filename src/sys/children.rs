@@ -110,6 +110,11 @@ impl<T> Children<T> {
         }
     }
 
+    /// Calls `call` with the value of every child.
+    pub(crate) fn for_each(&self, mut call: impl FnMut(&T)) {
+        self.running.lock().values().for_each(|child| call(&child.attached));
+    }
+
     /// In a forked child: closes the pidfds of its siblings. The attached values are not dropped,
     /// because the siblings still run.
     pub(crate) fn forget(&self) {

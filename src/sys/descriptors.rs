@@ -1,8 +1,8 @@
-//! The limit on open descriptors, and replacing inherited descriptors by `/dev/null`.
+//! The limit on open descriptors, and replacing descriptors in place.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -24,14 +24,19 @@ impl DevNull {
     }
 
     pub(crate) fn replace(&self, inherited: BorrowedFd<'_>) -> io::Result<()> {
-        // SAFETY: `dup3` touches no memory. Both arguments are open descriptors: the first is
-        // owned by `self`, the second is borrowed. The owner of the second keeps an open
-        // descriptor of that number, which it may use and close as before; it now refers to
-        // `/dev/null`, which makes later reads and writes harmless.
-        match unsafe { libc::dup3(self.0.as_raw_fd(), inherited.as_raw_fd(), libc::O_CLOEXEC) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        }
+        // Later reads and writes are harmless.
+        replace(inherited, self.0.as_fd())
+    }
+}
+
+/// Has a descriptor refer to another file, in place. Its own copy of the file before is closed.
+pub(crate) fn replace(descriptor: BorrowedFd<'_>, by: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: `dup3` touches no memory. Both arguments are open descriptors, since they are borrowed.
+    // The owner of the first keeps an open descriptor of that number, which it may use and close as
+    // before.
+    match unsafe { libc::dup3(by.as_raw_fd(), descriptor.as_raw_fd(), libc::O_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 

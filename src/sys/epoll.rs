@@ -1,18 +1,20 @@
 //! [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html): one thread waits for many
-//! descriptors ([`Poller`]), or many threads wait for the same listeners ([`ExclusiveWaiter`],
-//! [`ListenerWaiter`]); and which listeners are ready ([`ReadySet`]).
+//! descriptors ([`Poller`]), or many threads or processes wait for the same listeners
+//! ([`ExclusivePoller`], [`ExclusiveWaiter`], [`ListenerWaiter`]); and which listeners are ready
+//! ([`ReadySet`]).
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::time;
 
+use super::descriptors::replace;
 use super::poll::timespec;
 
 /// The descriptors that a worker thread waits for, each registered with a number.
@@ -132,6 +134,13 @@ impl ListenerWaiter {
         // `ENOENT`: it was not added.
         let _ = epoll::delete(&self.epoll, listener);
     }
+
+    /// Lets the others be woken first: they are woken in the order in which they were added. After an
+    /// error, the listener does not wake this one any more.
+    pub(crate) fn requeue(&self, listener: BorrowedFd<'_>) -> io::Result<()> {
+        self.delete(listener);
+        self.add(listener)
+    }
 }
 
 impl PartialEq for ListenerWaiter {
@@ -149,6 +158,12 @@ impl ReadySet {
         Ok(ReadySet(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
+    /// In a forked child, which has this set in common with its parent: this becomes an empty one of
+    /// its own, with the same descriptor.
+    pub(crate) fn replace_inherited(&self) -> io::Result<()> {
+        replace(self.as_fd(), ReadySet::new()?.as_fd())
+    }
+
     pub(crate) fn add(&self, listener: BorrowedFd<'_>, number: u64) -> io::Result<()> {
         add(&self.0, listener, number, EventFlags::IN)
     }
@@ -164,6 +179,13 @@ impl ReadySet {
         let (ready, _) = epoll::wait(&self.0, &mut events, Some(&Timespec::default())).ok()?;
         ready.first().map(|event| event.data.u64())
     }
+
+    /// Whether another listener than this one is ready.
+    pub(crate) fn has_other(&self, number: u64) -> bool {
+        let mut events = [MaybeUninit::uninit(); 2];
+        let ready = epoll::wait(&self.0, &mut events, Some(&Timespec::default()));
+        ready.is_ok_and(|(ready, _)| ready.iter().any(|event| event.data.u64() != number))
+    }
 }
 
 impl AsFd for ReadySet {
@@ -172,17 +194,53 @@ impl AsFd for ReadySet {
     }
 }
 
-/// How an idle acceptor thread waits: for the listeners, a shutdown descriptor and a timer. Each
-/// thread has its own `ExclusiveWaiter`. An event of a listener wakes one of the threads
-/// ([epoll_ctl(2)], `EPOLLEXCLUSIVE`), an event of the shutdown descriptor all of them. The timer
+/// Waits for listeners that other threads or processes wait for too, each with its own
+/// `ExclusivePoller`: an event of a listener wakes one of them. Events of the two other descriptors
+/// wake all.
+#[derive(Debug)]
+pub(crate) struct ExclusivePoller(Arc<OwnedFd>);
+
+impl ExclusivePoller {
+    /// Waits for no listener yet.
+    pub(crate) fn new(others: [BorrowedFd<'_>; 2]) -> io::Result<ExclusivePoller> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (number, other) in (1..).zip(others) {
+            epoll::add(&epoll, other, EventData::new_u64(number), EventFlags::IN)?;
+        }
+        Ok(ExclusivePoller(Arc::new(epoll)))
+    }
+
+    pub(crate) fn listener_waiter(&self) -> ListenerWaiter {
+        ListenerWaiter { epoll: self.0.clone(), number: 0 }
+    }
+
+    /// Blocks until a listener or one of the others is ready, at most for `timeout` (`None`: for
+    /// ever). Returns which: a listener, and the others. After a signal it may be none.
+    fn wait(&self, timeout: Option<Duration>) -> [bool; 3] {
+        let timeout = timeout.map(|time| timespec(time.min(MAX_TIME)));
+        let mut events = [MaybeUninit::uninit(); 3];
+        let mut ready = [false; 3];
+        // `EINTR` is the only error that correct arguments can have.
+        if let Ok((events, _)) = epoll::wait(&self.0, &mut events, timeout.as_ref()) {
+            events.iter().for_each(|event| ready[event.data.u64() as usize] = true);
+        }
+        ready
+    }
+
+    /// As `wait`, until `deadline`.
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> [bool; 3] {
+        self.wait(deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())))
+    }
+}
+
+/// How an idle acceptor thread waits: for the listeners, a shutdown descriptor and a timer. The timer
 /// is periodic ([timerfd_create(2)]): unlike a timeout of `epoll_wait` it is not set anew for each
 /// wait, which saves the kernel that work.
 ///
-/// [epoll_ctl(2)]: https://man7.org/linux/man-pages/man2/epoll_ctl.2.html
 /// [timerfd_create(2)]: https://man7.org/linux/man-pages/man2/timerfd_create.2.html
 #[derive(Debug)]
 pub(crate) struct ExclusiveWaiter {
-    epoll: Arc<OwnedFd>,
+    poller: ExclusivePoller,
     timer: OwnedFd,
 }
 
@@ -203,35 +261,24 @@ impl ExclusiveWaiter {
             time::TimerfdClockId::Monotonic,
             time::TimerfdFlags::CLOEXEC | time::TimerfdFlags::NONBLOCK,
         )?;
-        let tick = timespec(tick.min(MAX_TICK));
+        let tick = timespec(tick.min(MAX_TIME));
         let times = time::Itimerspec { it_interval: tick, it_value: tick };
         time::timerfd_settime(&timer, time::TimerfdTimerFlags::empty(), &times)?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, shutdown, EventData::new_u64(1), EventFlags::IN)?;
-        epoll::add(&epoll, &timer, EventData::new_u64(2), EventFlags::IN)?;
-        Ok(ExclusiveWaiter { epoll: Arc::new(epoll), timer })
+        let poller = ExclusivePoller::new([shutdown, timer.as_fd()])?;
+        Ok(ExclusiveWaiter { poller, timer })
     }
 
     pub(crate) fn listener_waiter(&self) -> ListenerWaiter {
-        ListenerWaiter { epoll: self.epoll.clone(), number: 0 }
+        self.poller.listener_waiter()
     }
 
     /// Blocks until at least one of them is ready. After a signal it may return with none.
     pub(crate) fn wait(&self) -> Wakeups {
-        let mut events = [MaybeUninit::uninit(); 3];
-        let mut wakeups = Wakeups::default();
-        // `EINTR` is the only error that correct arguments can have.
-        let Ok((ready, _)) = epoll::wait(&self.epoll, &mut events, None) else { return wakeups };
-        for event in ready {
-            match event.data.u64() {
-                0 => wakeups.listener = true,
-                1 => wakeups.shutdown = true,
-                _ => wakeups.tick = rustix::io::read(&self.timer, &mut [0u8; 8]).is_ok(),
-            }
-        }
-        wakeups
+        let [listener, shutdown, tick] = self.poller.wait(None);
+        let tick = tick && rustix::io::read(&self.timer, &mut [0u8; 8]).is_ok();
+        Wakeups { listener, shutdown, tick }
     }
 }
 
 /// Two years: as good as for ever, and no overflow in the kernel.
-const MAX_TICK: Duration = Duration::from_secs(2 * 365 * 24 * 3600);
+const MAX_TIME: Duration = Duration::from_secs(2 * 365 * 24 * 3600);

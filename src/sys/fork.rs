@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use rustix::process::Pid;
@@ -88,6 +89,19 @@ pub(crate) fn fork(_permit: ForkPermit) -> io::Result<Fork> {
             None => Err(io::Error::other("fork returned a negative process id")),
         },
     }
+}
+
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// How many forks lie between this process and the first server among its ancestors, counting those
+/// after which both processes serve: what such a child inherits still belongs to its parent.
+pub(crate) fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// In a child that serves beside its parent.
+pub(crate) fn begin_generation() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Ends this process at once. It runs no destructors and no exit handlers, and flushes no standard

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::process::{Pid, Signal};
@@ -42,8 +42,9 @@ impl Drop for BlockedSignals {
     }
 }
 
-/// The descriptor of the connection that the signal handler of a child shuts down; -1: none.
-static CONNECTION: AtomicI32 = AtomicI32::new(-1);
+/// The descriptor that the signal handler of a child uses: the connection that it shuts down, or the
+/// pipe that it writes to; -1: none.
+static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
 
 extern "C" fn drain_connection(_signal: libc::c_int) {
     // SAFETY: `shutdown` takes two numbers, touches no memory, and is async-signal-safe
@@ -51,7 +52,15 @@ extern "C" fn drain_connection(_signal: libc::c_int) {
     // fails and changes nothing. It may change `errno` for the interrupted code, which then
     // reports a wrong error: once for each signal at most (`SA_RESETHAND`), in a process that is
     // about to exit.
-    unsafe { libc::shutdown(CONNECTION.load(Ordering::Relaxed), libc::SHUT_RD) };
+    unsafe { libc::shutdown(DESCRIPTOR.load(Ordering::Relaxed), libc::SHUT_RD) };
+}
+
+extern "C" fn write_to_pipe(_signal: libc::c_int) {
+    // SAFETY: `write` gets a pointer to one static byte, and the length of one. It is async-signal-safe
+    // (signal-safety(7)), as is the load of an atomic. The descriptor is that of a pipe which stays open
+    // as long as this process. As above, `errno` may change for the interrupted code, once for each
+    // signal.
+    unsafe { libc::write(DESCRIPTOR.load(Ordering::Relaxed), c"!".as_ptr().cast(), 1) };
 }
 
 /// Has the kernel send this child `SIGTERM` when its parent (exactly: the thread that forked it)
@@ -71,18 +80,28 @@ pub(crate) fn end_with_parent(parent: Pid) -> io::Result<()> {
 /// what was received. The second signal of the same kind kills it. They replace the parent's
 /// handlers, which would stop its server. A signal that is ignored stays ignored.
 pub(crate) fn drain_on_signals(connection: Option<BorrowedFd<'_>>) {
-    CONNECTION.store(connection.map_or(-1, |fd| fd.as_raw_fd()), Ordering::Relaxed);
+    handle_once(connection.map_or(-1, |fd| fd.as_raw_fd()), drain_connection);
+}
+
+/// The same for a child that is a whole server: the handlers write a byte to its shutdown pipe. This
+/// keeps the pipe open.
+pub(crate) fn write_on_signals(pipe: OwnedFd) {
+    handle_once(pipe.into_raw_fd(), write_to_pipe);
+}
+
+fn handle_once(descriptor: RawFd, handler: extern "C" fn(libc::c_int)) {
+    DESCRIPTOR.store(descriptor, Ordering::Relaxed);
     for signal in [libc::SIGINT, libc::SIGTERM] {
         // SAFETY: a `sigaction` consists of integers and an optional function pointer, for which
         // zeros are valid values (default action, empty mask). Both calls get pointers to a local
         // one that lives during the call. The handler is an `extern "C"` function of one integer,
-        // as is required without `SA_SIGINFO`, and async-signal-safe (see there).
+        // as is required without `SA_SIGINFO`, and async-signal-safe (see at both of them).
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             libc::sigaction(signal, std::ptr::null(), &mut action);
             if action.sa_sigaction != libc::SIG_IGN {
                 action = std::mem::zeroed();
-                action.sa_sigaction = drain_connection as *const () as libc::sighandler_t;
+                action.sa_sigaction = handler as *const () as libc::sighandler_t;
                 action.sa_flags = libc::SA_RESETHAND | libc::SA_RESTART;
                 libc::sigaction(signal, &action, std::ptr::null_mut());
             }

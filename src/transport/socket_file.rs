@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::address::UnixName;
+use crate::sys::fork::generation;
 
 /// The file of a bound socket. When this is dropped the file is removed, unless another one has
 /// taken its place.
@@ -24,6 +25,9 @@ pub(super) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Of the process that has bound it. A child that serves beside its parent has a copy of this, and
+    /// must leave the file alone.
+    generation: u32,
 }
 
 impl SocketFile {
@@ -31,14 +35,16 @@ impl SocketFile {
         // The program may change its working directory before the file is removed.
         let path = std::path::absolute(path)?;
         let metadata = std::fs::symlink_metadata(&path)?;
-        Ok(SocketFile { path, device: metadata.dev(), inode: metadata.ino() })
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        Ok(SocketFile { path, device, inode, generation: generation() })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Another server may have replaced the file by its own.
-        if let Ok(metadata) = std::fs::symlink_metadata(&self.path)
+        if self.generation == generation()
+            && let Ok(metadata) = std::fs::symlink_metadata(&self.path)
             && (metadata.dev(), metadata.ino()) == (self.device, self.inode)
             && let Err(error) = std::fs::remove_file(&self.path)
         {

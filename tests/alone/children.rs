@@ -331,7 +331,7 @@ fn catches(pid: Pid, signal: Signal) -> bool {
 // The handler.
 
 /// Does what a line says, or else echoes it.
-struct Commands;
+pub(crate) struct Commands;
 
 impl StreamRequestHandler for Commands {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
@@ -339,10 +339,18 @@ impl StreamRequestHandler for Commands {
         while connection.read_line(&mut line)? > 0 {
             match line.trim_end() {
                 "pid" => writeln!(connection, "{}", std::process::id())?,
+                "shutdown" => {
+                    writeln!(connection, "shutting down")?;
+                    connection.server().shutdown();
+                }
                 "fail" => return Err("as told".into()),
                 "panic" => panic!("as told"),
                 "kill" => kill_process(rustix::process::getpid(), Signal::KILL)?,
                 "abort" => std::process::abort(),
+                // Rust's handler, which looks for stack overflows, steps aside at the first one.
+                "segfault" => loop {
+                    kill_process(rustix::process::getpid(), Signal::SEGV)?;
+                },
                 "hang" => {
                     connection.write_all(b"hanging\n")?;
                     connection.flush()?;

@@ -21,6 +21,7 @@ mod hostile_upstreams;
 mod inheritance;
 mod listeners;
 mod look_ups;
+mod prefork;
 mod proxies;
 mod relaying;
 mod scarcity;
@@ -56,6 +57,7 @@ const TESTS: &[&[Test]] = &[
     containers::TESTS,
     child_handlers::TESTS,
     inheritance::TESTS,
+    prefork::TESTS,
     look_ups::TESTS,
     proxies::TESTS,
     relaying::TESTS,
@@ -81,6 +83,7 @@ const PARTS: &[&[Part]] = &[
     containers::PARTS,
     inheritance::PARTS,
     listeners::PARTS,
+    prefork::PARTS,
     look_ups::PARTS,
     proxies::PARTS,
     relaying::PARTS,

@@ -210,7 +210,9 @@ impl ListenerRegistration<'_> {
                 serve(request, self.scheduler);
             }
         });
-        if !accepting {
+        let processes = &self.state.processes;
+        let requeued = !processes.has_more_than_others() || listener.requeue(&self.waiter);
+        if !accepting || !requeued {
             self.unregister();
         }
     }

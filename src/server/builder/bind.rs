@@ -120,6 +120,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         }
         // The socket's own timeout is for what a connection mostly waits for, the next message.
         settings.descriptors_per_request = mixin.descriptors_per_request().max(1);
+        settings.processes = mixin.processes().max(1);
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
         settings.transport.write_timeout = settings.write_timeout.map(WriteProgress::slice);
         let local_addr = prepare(&first, &settings.transport)?;

@@ -29,7 +29,8 @@ use crate::{Broadcast, Connection, Error, HandlerResult, Member, Result, StreamR
 /// The room is on this server alone, unless it has a [`Backplane`]: then it is one room on several
 /// servers, and all members receive all lines in the same order.
 ///
-/// Members share memory, so the chat does not work under [`Forking`](crate::Forking). Under
+/// Members share memory, so the chat does not work under [`Forking`](crate::Forking) or
+/// [`Prefork`](crate::Prefork). Under
 /// [`Sequential`](crate::Sequential) it has one member at a time.
 ///
 /// ```

@@ -1,0 +1,274 @@
+//! [`Supervisor`]: the parent of the children. It forks, watches, replaces and ends them.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::restarts::{Restarts, START_TIME};
+use crate::accept::BaseServer;
+use crate::connection::prepare_thread;
+use crate::error::{Error, Result};
+use crate::mixin::ForkDespiteThreads;
+use crate::state::{ProcessSignals, ServerState};
+use crate::sys::children::{Children, Exit, probe_pidfd};
+use crate::sys::fork::{self, Fork, ForkPermit, Pid};
+use crate::sys::poll::{Interest, poll};
+use crate::sys::signals::{self, BlockedSignals};
+
+/// The exit status of a child that cannot start, or that ends before all of its requests.
+pub(super) const FAILED: i32 = 1;
+/// The exit status of a child whose serving loop panicked.
+pub(super) const PANICKED: i32 = 101;
+
+/// How long children whose requests do not end may take to log them and exit before they are killed.
+const EXIT_GRACE: Duration = Duration::from_millis(30);
+
+/// How long a killed child may take to exit; the kernel needs well under a millisecond.
+const KILL_GRACE: Duration = Duration::from_secs(1);
+
+pub(super) struct Supervisor {
+    children: Children<Child>,
+    /// The indices of [`Processes`](crate::state::Processes) that no child has.
+    free: Vec<usize>,
+    restarts: Restarts,
+    despite_threads: Option<ForkDespiteThreads>,
+}
+
+struct Child {
+    index: usize,
+    signals: ProcessSignals,
+    started: Instant,
+    /// How many requests its predecessors of the same index had accepted.
+    accepted_before: u64,
+}
+
+/// What [`Supervisor::supervise`] returned for.
+pub(super) enum Supervised {
+    /// The server is to stop.
+    ShutDown,
+    /// This process is a new child.
+    Child(NewChild),
+}
+
+pub(super) struct NewChild {
+    parent: Pid,
+    index: usize,
+    signals: ProcessSignals,
+    blocked: BlockedSignals,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        children: usize,
+        despite_threads: Option<ForkDespiteThreads>,
+    ) -> Result<Supervisor> {
+        prepare_thread();
+        permit(despite_threads)?;
+        probe_pidfd().map_err(Error::system("use pidfd_open, which a forking server needs"))?;
+        Ok(Supervisor {
+            children: Children::new().map_err(Error::system("watch children"))?,
+            free: (1..=children).rev().collect(),
+            restarts: Restarts::default(),
+            despite_threads,
+        })
+    }
+
+    /// Keeps as many children as there should be until the server stops. Returns in each child too.
+    pub(super) fn supervise(&mut self, server: &BaseServer) -> Supervised {
+        let state = server.state();
+        loop {
+            self.reap(state);
+            if state.is_stopping() {
+                state.begin_stop();
+                state.tell_stop();
+                self.stop();
+                return Supervised::ShutDown;
+            }
+            if let Some(child) = self.fork_missing(state) {
+                return Supervised::Child(child);
+            }
+            let (waker, retry) = (state.acceptor_waker(), self.restarts.deadline(Instant::now()));
+            let wanted = [state.shutdown_signal(), waker.as_fd()];
+            let wanted = wanted.map(|fd| Some((fd, Interest::Read)));
+            match poll(wanted, [self.children.as_fd()], retry.filter(|_| !self.free.is_empty())) {
+                Ok([true, _]) => state.begin_stop(),
+                // A child has been woken for a connection that it does not accept.
+                Ok([_, true]) => {
+                    waker.clear();
+                    self.wake_children();
+                }
+                Ok(_) => {}
+                // Out of memory: there is no event to wait for.
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    fn wake_children(&self) {
+        self.children.for_each(|child| child.signals.waker.wake());
+    }
+
+    fn stop(&self) {
+        self.children.for_each(|child| child.signals.shutdown.trigger());
+    }
+
+    /// Forks until there are enough children, unless it has to wait. `Some` in a child.
+    fn fork_missing(&mut self, state: &Arc<ServerState>) -> Option<NewChild> {
+        while let Some(index) = self.free.last().copied() {
+            let now = Instant::now();
+            if self.restarts.deadline(now).is_some() {
+                break;
+            }
+            match self.fork(state, index) {
+                Ok(child @ Some(_)) => return child,
+                Ok(None) => _ = self.free.pop(),
+                Err(error) => {
+                    if let Some(delay) = self.restarts.after_failure(now) {
+                        let address = state.local_addr();
+                        log::error!(
+                            "{address}: no child: {error}; trying again, after {delay:?} at first"
+                        );
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// `Some` in the child.
+    fn fork(&self, state: &ServerState, index: usize) -> Result<Option<NewChild>> {
+        let signals = ProcessSignals::new().map_err(Error::system("make a pipe"))?;
+        let permit = permit(self.despite_threads)?;
+        if self.despite_threads.is_none() {
+            // A child would write the parent's output again. (Another thread could hold the lock.)
+            let _ = io::stdout().flush();
+        }
+        let process = state.processes.get(index);
+        process.reset();
+        let accepted_before = process.stats.accepted.value();
+        match fork::fork(permit).map_err(Error::system("fork"))? {
+            Fork::Child { parent, signals: blocked } => {
+                Ok(Some(NewChild { parent, index, signals, blocked }))
+            }
+            Fork::Parent(pid) => {
+                let child = Child { index, signals, started: Instant::now(), accepted_before };
+                self.children.add(pid, child).map_err(Error::system("watch a child"))?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn reap(&mut self, state: &ServerState) {
+        let reaped = self.children.reap();
+        if reaped.is_empty() {
+            return;
+        }
+        for (pid, exit, child) in reaped {
+            self.on_exit(pid, exit, &child, state);
+            self.free.push(child.index);
+        }
+        // It may have been woken for a connection that it has not accepted.
+        self.wake_children();
+    }
+
+    fn on_exit(&mut self, pid: i32, exit: Option<Exit>, child: &Child, state: &ServerState) {
+        let process = state.processes.get(child.index);
+        let served = process.stats.accepted.value() > child.accepted_before;
+        let lost = process.end();
+        let (is_stopping, now) = (state.is_stopping(), Instant::now());
+        match exit {
+            None => log::debug!("child {pid} was reaped by another waiter"),
+            Some(exit) if lost > 0 => log::warn!("child {pid} {exit}, with {lost} requests"),
+            Some(exit) if exit.is_success() => log::debug!("child {pid} has ended"),
+            Some(exit) if !served && !is_stopping && now < child.started + START_TIME => {
+                match self.restarts.after_failure(now) {
+                    Some(delay) => log::error!(
+                        "child {pid} {exit} at its start; trying again, after {delay:?} at first"
+                    ),
+                    None => log::debug!("child {pid} {exit} at its start"),
+                }
+            }
+            Some(exit) => log::warn!("child {pid} {exit}"),
+        }
+        match is_stopping {
+            true => process.count_forced(lost),
+            // Its own stop does not belong to that of the server.
+            false => process.report_stop(0, 0),
+        }
+    }
+
+    /// Waits until no child is left; `false` if one is at `deadline()`.
+    pub(super) fn wait(&mut self, state: &ServerState, deadline: &dyn Fn() -> Instant) -> bool {
+        // They know already, unless the server was dropped without a stop.
+        self.stop();
+        loop {
+            self.reap(state);
+            if self.children.is_empty() {
+                return true;
+            }
+            // The deadline may become earlier meanwhile, which wakes the acceptor.
+            state.acceptor_waker().clear();
+            let deadline = deadline();
+            let others = [self.children.as_fd(), state.acceptor_waker().as_fd()];
+            let waited = poll([], others, Some(deadline));
+            if Instant::now() >= deadline || waited.is_err() {
+                self.reap(state);
+                return self.children.is_empty();
+            }
+        }
+    }
+
+    pub(super) fn terminate(&self) {
+        self.children.terminate(false);
+    }
+
+    /// Kills the children that are left.
+    pub(super) fn close(&mut self, state: &ServerState) {
+        let exited = Instant::now() + EXIT_GRACE;
+        if !self.wait(state, &|| exited) {
+            self.children.terminate(true);
+            let killed = Instant::now() + KILL_GRACE;
+            self.wait(state, &|| killed);
+        }
+    }
+}
+
+fn permit(despite_threads: Option<ForkDespiteThreads>) -> Result<ForkPermit> {
+    match ForkPermit::obtain(despite_threads) {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(count)) => Err(Error::OtherThreads { count }),
+        Err(error) => Err(Error::system("count the threads of this process")(error)),
+    }
+}
+
+impl NewChild {
+    /// Makes this process a server of its own, and calls `start`; exits if something fails. The order
+    /// of these steps matters:
+    ///
+    /// 1. Replace the waker and the shutdown signal, which the parent has too.
+    /// 2. Install the child's signal handlers, and then unblock the signals, which are blocked since
+    ///    before the fork. A signal that arrived in between stops this child instead of running the
+    ///    parent's handler.
+    /// 3. Ask for `SIGTERM` at the parent's death, which the handlers now expect.
+    /// 4. Start what accepts and serves.
+    pub(super) fn begin(self, server: &BaseServer, start: impl FnOnce() -> Result<()>) {
+        let NewChild { parent, index, signals, blocked } = self;
+        fork::begin_generation();
+        let begin = || -> Result<()> {
+            let become_child = || {
+                server.become_child(index, &signals)?;
+                signals::write_on_signals(server.state().shutdown_pipe()?);
+                Ok(())
+            };
+            become_child().map_err(Error::system("make a child's own signals"))?;
+            drop(blocked);
+            signals::end_with_parent(parent).map_err(Error::system("follow the parent"))?;
+            start()
+        };
+        if let Err(error) = begin() {
+            log::error!("{}: a child cannot start: {error}", server.state().local_addr());
+            fork::exit(FAILED);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! [`Processes`]: what the processes of a server share. There are several only under
+//! [`Prefork`](crate::Prefork): the parent, and children that accept beside each other.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use super::stats::{Counter, Counters, Stats};
+use crate::sys::shared::Shared;
+use crate::sys::waker::{self, ShutdownSignal, Waker};
+
+#[derive(Debug)]
+pub(crate) struct Processes {
+    all: Shared<[Process]>,
+    server: Shared<ServerWide>,
+    /// The index of this process.
+    own: AtomicUsize,
+    /// `None` in the process that has made the server.
+    parent: OnceLock<Parent>,
+}
+
+/// What one process tells the others. A child of [`Forking`](crate::Forking), which serves a
+/// request of its parent's, counts for its parent.
+#[derive(Debug, Default)]
+#[repr(align(128))] // The counters of two processes are not in one cache line.
+pub(crate) struct Process {
+    pub(crate) stats: Counters,
+    /// It accepts beside others.
+    accepts: AtomicBool,
+    stopping: AtomicBool,
+    /// How many requests its stop has drained and forced.
+    drained: AtomicUsize,
+    forced: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct ServerWide {
+    last_id: AtomicU64,
+    /// During a stop: how many requests are left to take, of those that waited when it began.
+    left_to_drain: AtomicUsize,
+}
+
+/// How a child reaches its parent.
+#[derive(Debug)]
+struct Parent {
+    waker: Waker,
+    /// Triggers its shutdown signal.
+    shutdown: OwnedFd,
+}
+
+/// What wakes and stops one process. A parent makes those of a child, and keeps them too.
+#[derive(Debug)]
+pub(crate) struct ProcessSignals {
+    /// Wakes the acceptor: a request has ended while it waited for that, or a limit has changed.
+    pub(crate) waker: Waker,
+    pub(crate) shutdown: ShutdownSignal,
+}
+
+/// How many requests more than another process one may serve and still be the next to be woken for a
+/// connection: a process whose memory is in the caches serves short requests best.
+const MAX_IMBALANCE: u64 = 1;
+
+impl ProcessSignals {
+    pub(crate) fn new() -> io::Result<ProcessSignals> {
+        Ok(ProcessSignals { waker: Waker::new()?, shutdown: ShutdownSignal::new()? })
+    }
+}
+
+impl Processes {
+    /// For so many processes, this one included.
+    pub(super) fn new(count: usize) -> io::Result<Processes> {
+        Ok(Processes {
+            all: Shared::slice(count)?,
+            server: Shared::new()?,
+            own: AtomicUsize::new(0),
+            parent: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn own(&self) -> &Process {
+        &self.all[self.own.load(Ordering::Relaxed)]
+    }
+
+    /// The process with this index. That of the process that has made the server is 0.
+    pub(crate) fn get(&self, index: usize) -> &Process {
+        &self.all[index]
+    }
+
+    pub(super) fn new_id(&self) -> u64 {
+        1 + self.server.last_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The counters of all processes. `own_active`: how many requests this process serves.
+    pub(super) fn stats(&self, own_active: usize) -> Stats {
+        let mut stats = Stats::default();
+        self.all.iter().for_each(|process| process.stats.add_to(&mut stats));
+        stats.active = match self.all.len() {
+            1 => own_active as u64,
+            // A request ends between the two reads, perhaps.
+            _ => stats.accepted.saturating_sub(stats.finished),
+        };
+        stats
+    }
+
+    /// How many requests the stops of the children have drained and forced.
+    pub(super) fn drained_and_forced(&self) -> (usize, usize) {
+        let sum = |number: fn(&Process) -> &AtomicUsize| {
+            self.all.iter().map(|process| number(process).load(Ordering::Relaxed)).sum()
+        };
+        (sum(|process| &process.drained), sum(|process| &process.forced))
+    }
+
+    /// Asks every process to stop. Runs in signal handlers.
+    pub(super) fn stop_all(&self) {
+        self.all.iter().for_each(|process| process.set_stopping(true));
+        if let Some(parent) = self.parent.get() {
+            waker::trigger(parent.shutdown.as_fd());
+        }
+    }
+
+    /// A stop of this process begins while so many requests wait to be accepted.
+    pub(crate) fn begin_drain(&self, queued: usize) {
+        self.server.left_to_drain.fetch_max(queued, Ordering::SeqCst);
+    }
+
+    /// Whether this process may accept one of them. If it then finds none, it
+    /// [gives back](Processes::put_back_queued) what it has taken.
+    pub(crate) fn take_queued(&self) -> bool {
+        let left = &self.server.left_to_drain;
+        left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+
+    pub(crate) fn put_back_queued(&self) {
+        self.server.left_to_drain.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// In a child that was just forked: it is the process with this index from now on, and these
+    /// signals take the place of its parent's.
+    pub(super) fn become_child(
+        &self,
+        index: usize,
+        inherited: &ProcessSignals,
+        own: &ProcessSignals,
+    ) -> io::Result<()> {
+        let waker = inherited.waker.replace_inherited(&own.waker)?;
+        let shutdown = inherited.shutdown.replace_inherited(&own.shutdown)?;
+        let _ = self.parent.set(Parent { waker, shutdown });
+        self.own.store(index, Ordering::Relaxed);
+        self.own().accepts.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn is_child(&self) -> bool {
+        self.parent.get().is_some()
+    }
+
+    /// Whether this process serves notably more requests than another one that accepts.
+    pub(crate) fn has_more_than_others(&self) -> bool {
+        if !self.is_child() {
+            return false;
+        }
+        let own = self.own().active();
+        let others = self.all.iter().filter(|process| process.accepts.load(Ordering::Relaxed));
+        others.map(Process::active).any(|other| own > other + MAX_IMBALANCE)
+    }
+
+    /// In a child: has the other processes look at the listener, because the wake-up for a request may
+    /// have been this one's, which does not accept it.
+    pub(crate) fn pass_on(&self) {
+        if let Some(parent) = self.parent.get() {
+            parent.waker.wake();
+        }
+    }
+}
+
+impl Process {
+    /// For a child that is about to be forked. The counters go on.
+    pub(crate) fn reset(&self) {
+        self.set_stopping(false);
+        self.drained.store(0, Ordering::Relaxed);
+        self.forced.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_stopping(&self, stopping: bool) {
+        self.stopping.store(stopping, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// In a child that ends by a stop.
+    pub(crate) fn report_stop(&self, drained: usize, forced: usize) {
+        self.drained.store(drained, Ordering::Relaxed);
+        self.forced.store(forced, Ordering::Relaxed);
+    }
+
+    /// This process has ended. Counts the requests that it was serving as failed, and returns how many
+    /// there were.
+    pub(crate) fn end(&self) -> u64 {
+        self.accepts.store(false, Ordering::Relaxed);
+        let lost = self.active();
+        self.stats.failed.add(lost);
+        self.stats.finished.add(lost);
+        lost
+    }
+
+    /// During a stop, after [`end`](Process::end).
+    pub(crate) fn count_forced(&self, lost: u64) {
+        self.forced.fetch_add(lost as usize, Ordering::Relaxed);
+    }
+
+    pub(crate) fn active(&self) -> u64 {
+        let count = |counter: &Counter| counter.value();
+        let finished = count(&self.stats.finished);
+        count(&self.stats.accepted).saturating_sub(finished)
+    }
+}
