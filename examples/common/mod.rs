@@ -64,7 +64,7 @@ impl Example {
         Example { try_it, ..self }
     }
 
-    /// Makes `--mixin forking` a usage error, with this reason.
+    /// Makes `--mixin forking` and `--mixin prefork` usage errors, with this reason.
     pub(crate) fn without_forking(self, reason: &'static str) -> Example {
         Example { no_forking: Some(reason), ..self }
     }

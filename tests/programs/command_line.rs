@@ -60,7 +60,7 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
             name,
             &["--mixin", "quick"],
             2,
-            &["quick", "sequential, threading, forking or fibers"],
+            &["quick", "sequential, threading, forking, prefork or fibers"],
         );
         fails(name, &["--mixin"], 2, &["--mixin"]);
         fails(name, &["--listen"], 2, &["--listen"]);
@@ -71,6 +71,7 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
     fails("chat", &["--greeting"], 2, &["--greeting"]);
     for name in ["chat", "named_chat", "ticker", "store", "embed"] {
         fails(name, &["--mixin", "forking"], 2, &["--mixin forking", "share"]);
+        fails(name, &["--mixin", "prefork"], 2, &["--mixin prefork", "share"]);
     }
 }
 

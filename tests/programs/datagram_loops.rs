@@ -16,7 +16,7 @@ pub(crate) const TESTS: &[Test] = tests![
     the_rate_has_a_default_and_can_be_unlimited,
 ];
 
-const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
+const MIXINS: [&str; 5] = ["sequential", "threading", "forking", "prefork", "fibers"];
 
 /// Sends a datagram, and returns the answer to it.
 #[track_caller]

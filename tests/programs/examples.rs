@@ -2,7 +2,7 @@
 
 use jiff::civil::DateTime;
 
-pub(crate) const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
+pub(crate) const MIXINS: [&str; 5] = ["sequential", "threading", "forking", "prefork", "fibers"];
 
 /// The example servers, with their default addresses.
 pub(crate) const SERVERS: [(&str, &str); 10] = [

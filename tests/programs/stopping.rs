@@ -117,8 +117,12 @@ fn a_second_signal_ends_a_server_at_once() {
         let server =
             Server::start("greeter", &address, &["--mixin", mixin, "--stop-timeout", "600"]);
         let client = greedy_client(&server);
-        let is_forking = mixin == "forking";
-        wait_until("the child", || server.children().len() == usize::from(is_forking));
+        let children = match mixin {
+            "forking" => 1,
+            "prefork" => std::thread::available_parallelism().unwrap().get(),
+            _ => 0,
+        };
+        wait_until("the children", || server.children().len() == children);
         server.signal(Signal::TERM);
         if mixin == "threading" {
             // Two threads could handle one signal each, at the same time.

@@ -51,7 +51,7 @@ fn is_told(arguments: &[&str], status: i32, words: &[&str]) {
 fn a_wrong_command_line_is_one_line_and_status_2() {
     is_told(&["--nonsense"], 2, &["--nonsense"]);
     is_told(&["nonsense"], 2, &["nonsense"]);
-    let mixins = "sequential, threading, forking or fibers";
+    let mixins = "sequential, threading, forking, prefork or fibers";
     is_told(&["--mixin", "quick"], 2, &["quick", mixins]);
     is_told(&["--mixin"], 2, &["--mixin"]);
     is_told(&["--listen"], 2, &["--listen"]);

@@ -12,7 +12,7 @@ use crate::support::clients::rest_of;
 use crate::support::process::{Ended, run};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
-const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
+const MIXINS: [&str; 5] = ["sequential", "threading", "forking", "prefork", "fibers"];
 
 fn http_get_command(arguments: &[&str]) -> Command {
     let mut command = demo("http_get");

@@ -11,7 +11,7 @@ use crate::support::{TIMEOUT, abstract_name};
 use rustix::process::Signal;
 use socketserver::Endpoint;
 
-const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
+const MIXINS: [&str; 5] = ["sequential", "threading", "forking", "prefork", "fibers"];
 
 /// The head of an upload whose length is refused.
 const UPLOAD: &str = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n";

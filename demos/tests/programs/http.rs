@@ -24,7 +24,7 @@ pub(crate) const TESTS: &[Test] = tests![
     python_is_told_why_its_upload_is_refused: ["python3"],
 ];
 
-const MIXINS: [&str; 4] = ["sequential", "threading", "forking", "fibers"];
+const MIXINS: [&str; 5] = ["sequential", "threading", "forking", "prefork", "fibers"];
 
 /// curl, without the settings and proxies of the user who runs the tests.
 fn curl() -> Command {
