@@ -63,12 +63,15 @@ impl Opening {
         connection: &mut Connection,
         handler: &dyn StreamRequestHandler,
     ) -> Result<(), CloseReason> {
-        let Err(reason) = self.open(connection, handler) else { return Ok(()) };
+        let Err(Failure { reason, is_explained }) = self.open(connection, handler) else {
+            return Ok(());
+        };
         let state = connection.server().state();
         // Before the refusal and the close, which the client can see.
         state.stats().ended_for(reason).add_one();
         log::debug!("{}: {reason}, before its handler was called", connection.peer_addr());
-        if reason == CloseReason::Limit && state.send_refusal(Some(connection.shared_stream())) {
+        let refuses = || state.send_refusal(Some(connection.shared_stream()));
+        if is_explained || reason == CloseReason::Limit && refuses() {
             // Not left to the acceptor, which may be in another process.
             let _ = connection.linger();
         }
@@ -79,7 +82,7 @@ impl Opening {
         &self,
         connection: &mut Connection,
         handler: &dyn StreamRequestHandler,
-    ) -> Result<(), CloseReason> {
+    ) -> Result<(), Failure> {
         let state = connection.server().state().clone();
         if let (true, Some(proxies)) = (self.expects_proxy_header, &state.settings.proxy_protocol) {
             connection.receive_proxy_header(proxies.header_timeout())?;
@@ -94,9 +97,23 @@ impl Opening {
             false => {
                 // Nothing is lost if there is no room to say so.
                 let _ = connection.shared_stream().inner().end_output();
-                Err(CloseReason::Denied)
+                Err(CloseReason::Denied.into())
             }
         }
+    }
+}
+
+/// Why a connection is closed before its handler was called.
+struct Failure {
+    reason: CloseReason,
+    /// The client is being told why, and may be sending still, so that a close could destroy what it is
+    /// told.
+    is_explained: bool,
+}
+
+impl From<CloseReason> for Failure {
+    fn from(reason: CloseReason) -> Failure {
+        Failure { reason, is_explained: false }
     }
 }
 
@@ -123,16 +140,17 @@ fn admit_client(connection: &Connection, state: &Arc<ServerState>) -> Result<(),
 
 /// The handshake of TLS.
 #[cfg(feature = "tls")]
-fn handshake(connection: &Connection) -> Result<(), CloseReason> {
+fn handshake(connection: &Connection) -> Result<(), Failure> {
     let stream = connection.shared_stream();
     let timeout = connection.server().state().settings.handshake_timeout;
     let Err(error) = tls::handshake(stream, Instant::now() + timeout) else { return Ok(()) };
     log::debug!("{}: the TLS handshake failed: {error}", connection.peer_addr());
     if let Some(Error::Tls { .. }) = Error::of(&error) {
-        // The client may still be sending: the close is not to destroy the alert that says why.
-        let _ = connection.linger();
+        // An alert says why.
+        return Err(Failure { reason: CloseReason::HandshakeFailed, is_explained: true });
     }
-    Err(connection.close_reason_of_server().unwrap_or(CloseReason::HandshakeFailed))
+    let by_server = connection.close_reason_of_server();
+    Err(by_server.unwrap_or(CloseReason::HandshakeFailed).into())
 }
 
 /// Asks the handler's `verify_request`.

@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[Test] = tests![
     sslscan_finds_nothing_weak: ["sslscan"],
     slow_handshakes_hold_up_children_only: ["openssl"],
     a_stop_of_a_forking_server_answers_what_was_received: ["openssl"],
+    a_stop_does_not_change_why_a_handshake_failed,
     sessions_are_resumed_by_other_children: ["openssl"],
 ];
 
@@ -380,6 +381,20 @@ fn a_stop_of_a_forking_server_answers_what_was_received() {
     // The end is said, and no truncation for the child: it has ended because of the stop.
     assert_eq!(answered.status, Some(0), "{:?}", answered.stderr);
     assert_eq!((ended.count("stopped"), ended.count("reset")), (1, 0), "{ended:?}");
+}
+
+fn a_stop_does_not_change_why_a_handshake_failed() {
+    for mixin in MIXINS {
+        let server = start(mixin, "");
+        let mut client = server.client();
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut alert = [0; 7];
+        client.read_exact(&mut alert).unwrap();
+        // The close waits for the client, which is connected still.
+        let ended = server.stop();
+        let counts = (ended.count("handshake_failed"), ended.count("stopped"));
+        assert_eq!(counts, (1, 0), "{mixin}: {ended:?}");
+    }
 }
 
 fn sessions_are_resumed_by_other_children() {
