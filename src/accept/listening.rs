@@ -16,12 +16,13 @@ use crate::state::{ListenerInfo, Listening};
 use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 
 impl Listening for Listener {
-    fn listen(&self, endpoint: &Endpoint) -> Result<Vec<ListenerInfo>> {
-        match &self.handler {
-            AnyHandler::Stream(_) if endpoint.is_unix() => self.bind::<UnixStream>(endpoint),
-            AnyHandler::Stream(_) => self.bind::<Tcp>(endpoint),
-            AnyHandler::Datagram(_) if endpoint.is_unix() => self.bind::<UnixDatagram>(endpoint),
-            AnyHandler::Datagram(_) => self.bind::<Udp>(endpoint),
+    fn listen(&self, endpoint: &Endpoint, is_plain: bool) -> Result<Vec<ListenerInfo>> {
+        let is_tls = !is_plain && self.state.has_tls();
+        match (&self.handler, endpoint.is_unix()) {
+            (AnyHandler::Stream(_), true) => self.bind::<UnixStream>(endpoint, is_tls),
+            (AnyHandler::Stream(_), false) => self.bind::<Tcp>(endpoint, is_tls),
+            (AnyHandler::Datagram(_), true) => self.bind::<UnixDatagram>(endpoint, is_tls),
+            (AnyHandler::Datagram(_), false) => self.bind::<Udp>(endpoint, is_tls),
         }
     }
 
@@ -40,15 +41,20 @@ impl Listening for Listener {
 }
 
 impl Listener {
-    fn bind<T: Transport>(&self, endpoint: &Endpoint) -> Result<Vec<ListenerInfo>> {
-        self.add(T::bind_each(endpoint, &self.state.settings.transport)?)
+    fn bind<T: Transport>(&self, endpoint: &Endpoint, is_tls: bool) -> Result<Vec<ListenerInfo>> {
+        self.add_all(T::bind_each(endpoint, &self.state.settings.transport)?, is_tls)
     }
 
-    /// Takes requests from these transports too: from all of them, or from none.
+    /// Takes requests from these transports too, over TLS if the server has it: from all of them, or from
+    /// none.
     ///
     /// # Errors
     /// Those of [`listen`](crate::ServerHandle::listen).
     pub(crate) fn add<T: Transport>(&self, transports: Vec<T>) -> Result<Vec<ListenerInfo>> {
+        self.add_all(transports, self.state.has_tls())
+    }
+
+    fn add_all<T: Transport>(&self, transports: Vec<T>, is_tls: bool) -> Result<Vec<ListenerInfo>> {
         let Some(handler) = <T::Handler as sealed::RequestHandler>::of_any(&self.handler) else {
             // The transports of a server have the handler's kind: types see to it.
             return Ok(Vec::new());
@@ -65,7 +71,7 @@ impl Listener {
             return Err(Error::ShutDown);
         }
         for (transport, address) in prepared {
-            let info = ListenerInfo::new(sources.next_number(), address);
+            let info = ListenerInfo::new(sources.next_number(), address, is_tls);
             added.push(ListenerInfo::clone(&info));
             let source = Source::new(info, transport, handler.clone());
             if let Err(error) = sources.add(source, &self.ready) {

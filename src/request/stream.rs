@@ -55,7 +55,7 @@ impl sealed::RequestHandler for dyn StreamRequestHandler {
         state: &Arc<ServerState>,
     ) -> Option<Box<dyn RequestTask>> {
         #[cfg(feature = "tls")]
-        let incoming = over_tls(incoming, state);
+        let incoming = over_tls(incoming, listener, state);
         let stream = SharedStream::new(incoming.stream, incoming.peer);
         let opening = Opening::of(&stream, state);
         let (id, listener) = (state.new_id(), listener.clone());
@@ -140,10 +140,15 @@ fn close_after_handler(
     log::debug!("{peer}: {}", outcome.reason);
 }
 
-/// Over TLS, if the server has it.
+/// Over TLS, if the listener's connections are.
 #[cfg(feature = "tls")]
-fn over_tls(incoming: IncomingStream, state: &ServerState) -> IncomingStream {
-    let Some(config) = state.tls() else { return incoming };
+fn over_tls(
+    incoming: IncomingStream,
+    listener: &ListenerInfo,
+    state: &ServerState,
+) -> IncomingStream {
+    let config = listener.is_tls.then(|| state.tls()).flatten();
+    let Some(config) = config else { return incoming };
     let timeouts = &state.settings.transport;
     let (read, write) = (timeouts.read_timeout, timeouts.write_timeout);
     let stream = TlsStream::new(incoming.stream, Side::Server(config), read, write);

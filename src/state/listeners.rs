@@ -16,17 +16,20 @@ pub struct ListenerInfo {
     pub id: ListenerId,
     /// The address that it is bound to, with the real port where 0 was asked for.
     pub local_addr: Address,
+    /// Whether its connections are over TLS.
+    pub is_tls: bool,
 }
 
 impl ListenerInfo {
-    pub(crate) fn new(id: u64, local_addr: Address) -> Arc<ListenerInfo> {
-        Arc::new(ListenerInfo { id: id.into(), local_addr })
+    pub(crate) fn new(id: u64, local_addr: Address, is_tls: bool) -> Arc<ListenerInfo> {
+        Arc::new(ListenerInfo { id: id.into(), local_addr, is_tls })
     }
 }
 
 /// The part of a server that accepts, for its handles.
 pub(crate) trait Listening: Send + Sync {
-    fn listen(&self, endpoint: &Endpoint) -> Result<Vec<ListenerInfo>>;
+    /// `is_plain`: without the server's TLS.
+    fn listen(&self, endpoint: &Endpoint, is_plain: bool) -> Result<Vec<ListenerInfo>>;
     fn close_listener(&self, id: ListenerId) -> bool;
     fn listeners(&self) -> Vec<ListenerInfo>;
 }
@@ -65,9 +68,27 @@ impl ServerHandle {
         A: TryInto<Endpoint>,
         A::Error: Into<Error>,
     {
-        let endpoint = address.try_into().map_err(Into::into)?;
+        self.listen_on(&address.try_into().map_err(Into::into)?, false)
+    }
+
+    /// Listens on one more address without TLS, as
+    /// [`Builder::also_plain`](crate::Builder::also_plain) does from the start. All else is that of
+    /// [`listen`](ServerHandle::listen).
+    ///
+    /// # Errors
+    /// Those of [`listen`](ServerHandle::listen).
+    #[cfg(feature = "tls")]
+    pub fn listen_plain<A>(&self, address: A) -> Result<Vec<ListenerInfo>>
+    where
+        A: TryInto<Endpoint>,
+        A::Error: Into<Error>,
+    {
+        self.listen_on(&address.try_into().map_err(Into::into)?, true)
+    }
+
+    fn listen_on(&self, endpoint: &Endpoint, is_plain: bool) -> Result<Vec<ListenerInfo>> {
         let listening = self.state().listening().filter(|_| !self.is_stopping());
-        listening.ok_or(Error::ShutDown)?.listen(&endpoint)
+        listening.ok_or(Error::ShutDown)?.listen(endpoint, is_plain)
     }
 
     /// Closes one listener while the server goes on: what waits in its backlog now is served, and

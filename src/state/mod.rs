@@ -63,9 +63,9 @@ pub(crate) struct ServerState {
     pub(crate) outbox_writer: OutboxWriter,
     /// Empty, but for a connection in memory.
     pub(crate) scripted: ScriptedUpstreams,
-    /// Of new connections; unset for a server without TLS.
+    /// Of new connections; `None` for a server without TLS.
     #[cfg(feature = "tls")]
-    tls: OnceLock<Mutex<Arc<rustls::ServerConfig>>>,
+    tls: Option<Mutex<Arc<rustls::ServerConfig>>>,
     pub(crate) processes: Processes,
     signals: ProcessSignals,
     /// Armed while the acceptor waits for a request to end.
@@ -89,14 +89,14 @@ impl ServerState {
             settings,
             observer,
             stop_was_told: AtomicBool::new(false),
-            first_listener: ListenerInfo::new(1, local_addr),
+            first_listener: ListenerInfo::new(1, local_addr, false),
             listening: OnceLock::new(),
             registry: Registry::default(),
             rejected: LingeringRejects::default(),
             outbox_writer: OutboxWriter::default(),
             scripted: ScriptedUpstreams::default(),
             #[cfg(feature = "tls")]
-            tls: OnceLock::new(),
+            tls: None,
             signals: ProcessSignals::new()?,
             awaits_release: SleepFlag::default(),
             lifecycle: Mutex::default(),
@@ -113,22 +113,28 @@ impl ServerState {
         let _ = self.listening.set(listening);
     }
 
+    /// Whether listeners are over TLS if nothing else is said.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.first_listener.is_tls
+    }
+
     /// The TLS of a connection that is accepted now; `None` for a server without.
     #[cfg(feature = "tls")]
     pub(crate) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
-        self.tls.get().map(|config| config.lock().clone())
+        self.tls.as_ref().map(|config| config.lock().clone())
     }
 
     /// Called when the server is made.
     #[cfg(feature = "tls")]
-    pub(crate) fn begin_tls(&self, config: Arc<rustls::ServerConfig>) {
-        let _ = self.tls.set(Mutex::new(config));
+    pub(crate) fn begin_tls(&mut self, config: Arc<rustls::ServerConfig>) {
+        self.tls = Some(Mutex::new(config));
+        Arc::make_mut(&mut self.first_listener).is_tls = true;
     }
 
     /// Of new connections; `false` for a server without TLS.
     #[cfg(feature = "tls")]
     fn set_tls(&self, config: Arc<rustls::ServerConfig>) -> bool {
-        self.tls.get().map(|current| *current.lock() = config).is_some()
+        self.tls.as_ref().map(|current| *current.lock() = config).is_some()
     }
 
     /// The counters of this process.

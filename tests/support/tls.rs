@@ -86,9 +86,17 @@ pub(crate) fn connect(server: &RunningServer) -> TlsClient {
 }
 
 pub(crate) fn connect_with(server: &RunningServer, config: ClientConfig, name: &str) -> TlsClient {
+    connect_at(server.local_addr(), config, name)
+}
+
+pub(crate) fn connect_at(
+    address: impl Into<Endpoint>,
+    config: ClientConfig,
+    name: &str,
+) -> TlsClient {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    StreamOwned::new(connection, Socket(Client::of(server)))
+    StreamOwned::new(connection, Socket(Client::at(address)))
 }
 
 /// Does the handshake.

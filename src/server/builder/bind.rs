@@ -51,7 +51,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         A::Error: Into<Error>,
     {
         let endpoint = address.try_into().map_err(Into::into);
-        self.also.push(Box::new(|listener| listener.listen(&endpoint?).map(drop)));
+        self.also.push(Box::new(|listener| listener.listen(&endpoint?, false).map(drop)));
         self
     }
 
@@ -124,7 +124,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
         settings.transport.write_timeout = settings.write_timeout.map(WriteProgress::slice);
         let local_addr = prepare(&first, &settings.transport)?;
-        let state = ServerState::new(settings, observer, local_addr)
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "TLS is added to it"))]
+        let mut state = ServerState::new(settings, observer, local_addr)
             .map_err(Error::system("make a pipe"))?;
         #[cfg(feature = "tls")]
         if let Some(tls) = tls {

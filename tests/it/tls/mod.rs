@@ -4,4 +4,5 @@
 mod certificates;
 mod data;
 mod handshake;
+mod listeners;
 mod upstreams;
