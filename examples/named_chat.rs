@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use common::{Example, ctime};
 use names::Name;
-use socketserver::services::chat_line;
+use socketserver::services::{Telnet, chat_line};
 use socketserver::{Broadcast, Connection, Error, HandlerResult, StreamRequestHandler};
 
 #[derive(Default)]
@@ -30,8 +30,8 @@ struct NamedChat {
 
 impl StreamRequestHandler for NamedChat {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
-        let mut line = Vec::new();
-        let name = match connection.read_line(&mut line) {
+        let (mut telnet, mut line) = (Telnet::new(), Vec::new());
+        let name = match telnet.read_line(connection, &mut line) {
             Ok(0) => return Ok(()),
             Ok(_) => Name::parse(&line),
             Err(error) if Error::of(&error).is_some() => None,
@@ -46,7 +46,7 @@ impl StreamRequestHandler for NamedChat {
         let member = self.room.join(connection)?;
         let has_quit = loop {
             line.clear();
-            if connection.read_line(&mut line)? == 0 {
+            if telnet.read_line(connection, &mut line)? == 0 {
                 break false;
             }
             let text = chat_line(&line);

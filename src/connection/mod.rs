@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
+use crate::error::Error;
 use crate::framing::LengthPrefixed;
 use crate::id::ConnectionId;
 use crate::net::SharedStream;
@@ -195,6 +196,21 @@ impl Connection {
     /// server's [`max_line_length`](crate::Builder::max_line_length).
     pub fn set_max_line_length(&mut self, bytes: usize) {
         self.input.max_line_length = bytes.max(1);
+    }
+
+    /// Fails as [`read_line`](Connection::read_line) does if a line of this length is too long: for a
+    /// handler that reads lines by itself, in another format. It counts as a failed read, and so the
+    /// connection's [`close_reason`](Connection::close_reason) is [`CloseReason::Limit`] even if the
+    /// handler returns no error.
+    ///
+    /// # Errors
+    /// `InvalidData` with [`Error::LineTooLong`](crate::Error::LineTooLong).
+    pub fn check_line_length(&mut self, bytes: usize) -> io::Result<()> {
+        let limit = self.input.max_line_length;
+        if bytes <= limit {
+            return Ok(());
+        }
+        self.input().record_failure(Err(Error::LineTooLong { limit }.into()))
     }
 
     /// Reads a length-prefixed message into `message`, replacing its contents. Returns `false` at

@@ -3,7 +3,9 @@
 pub(crate) mod chat;
 mod echo;
 mod hello;
+mod telnet;
 
 pub use chat::{Chat, Local, chat_line, printable};
 pub use echo::Echo;
 pub use hello::Hello;
+pub use telnet::Telnet;

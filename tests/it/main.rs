@@ -26,6 +26,7 @@ mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 mod sync;
+mod telnet;
 mod tied_buffers;
 mod timeouts;
 #[cfg(feature = "tls")]

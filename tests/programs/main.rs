@@ -20,6 +20,7 @@ mod proxies;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
+mod telnet;
 mod terminal;
 mod try_line;
 mod wrapping;
@@ -40,6 +41,7 @@ const TESTS: &[&[Test]] = &[
     try_line::TESTS,
     clients::TESTS,
     terminal::TESTS,
+    telnet::TESTS,
     outside_clients::TESTS,
     gateway::TESTS,
     activation::TESTS,

@@ -100,7 +100,7 @@ fn members_read_what_the_others_send() {
         reads_stamped(&ada, &ben, text);
         reads_stamped(&cyd, &ben, text);
     }
-    cyd.sends(b"\x1b[2J\ttab\xff\r[forged]\n");
+    cyd.sends(b"\x1b[2J\ttab\xfe\r[forged]\n");
     for member in [&ada, &ben] {
         reads_stamped(member, &cyd, "\u{fffd}[2J\ttab\u{fffd}\u{fffd}[forged]");
     }

@@ -12,6 +12,7 @@ pub use backplane::{Backplane, Kind, Local, Message};
 pub use local_members::LocalMembers;
 pub use printable::{chat_line, printable};
 
+use super::Telnet;
 use crate::{Broadcast, Connection, Error, HandlerResult, Member, Result, StreamRequestHandler};
 
 /// Sends each line of a client to all others.
@@ -24,7 +25,7 @@ use crate::{Broadcast, Connection, Error, HandlerResult, Member, Result, StreamR
 /// Lines are shown as [`chat_line`] returns them, so that a client can neither forge another's line
 /// nor control another's terminal. The answer to a line over
 /// [`max_line_length`](crate::Builder::max_line_length) is `line too long`, and the end of the
-/// connection.
+/// connection. Clients may speak [`Telnet`].
 ///
 /// The room is on this server alone, unless it has a [`Backplane`]: then it is one room on several
 /// servers, and all members receive all lines in the same order.
@@ -143,10 +144,10 @@ impl<'chat> Participant<'chat> {
 
     /// Publishes the client's lines, until it leaves.
     fn relay(self, connection: &mut Connection) -> HandlerResult {
-        let mut line = Vec::new();
+        let (mut telnet, mut line) = (Telnet::new(), Vec::new());
         loop {
             line.clear();
-            match connection.read_line(&mut line) {
+            match telnet.read_line(connection, &mut line) {
                 Ok(0) => return Ok(()),
                 Ok(_) => self.send_line(&line),
                 Err(error) if matches!(Error::of(&error), Some(Error::LineTooLong { .. })) => {

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use socketserver::extend::*;
 use socketserver::*;
 
 use crate::every_server::mixins;
