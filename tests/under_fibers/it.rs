@@ -28,6 +28,8 @@ mod select;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../it/telnet.rs"]
+mod telnet;
 #[path = "../it/tied_buffers.rs"]
 mod tied_buffers;
 #[path = "../it/timeouts.rs"]
