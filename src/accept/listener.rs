@@ -176,7 +176,8 @@ impl Listener {
     pub(super) fn accept(&self) -> Accept {
         let mut accepting = self.accepting.lock();
         let state = &self.state;
-        let is_closed = state.is_stopping() || state.limits.is_suspended();
+        let is_closed =
+            state.is_stopping() || state.limits.is_suspended() || state.processes.own().retires();
         let accept = if is_closed || accepting.backoff_deadline.is_some() {
             Accept::NotAccepting
         } else {
@@ -186,7 +187,12 @@ impl Listener {
             }
             if has_capacity { self.accept_ready(&mut accepting) } else { Accept::NotAccepting }
         };
+        // Under the lock, so that it is exact.
+        let is_last = matches!(accept, Accept::Request(_)) && state.processes.own().use_quota();
         drop(accepting);
+        if is_last {
+            state.wake_acceptor();
+        }
         if matches!(accept, Accept::NotAccepting) {
             self.set_backlog_pending();
             state.processes.pass_on();
@@ -321,6 +327,11 @@ impl Listener {
             }
         }
         None
+    }
+
+    /// No thread of this process is woken for a request any more.
+    pub(super) fn stop_waiting(&self) {
+        self.accepting.lock().sources.remove_waiters();
     }
 
     /// A thread that has taken a request, and is about to serve it, may have been woken for one of

@@ -62,7 +62,7 @@ pub enum NextRequest {
     Ready,
     /// The deadline has passed.
     TimedOut,
-    /// The server is stopping, and its backlog is empty.
+    /// The server is stopping, and its backlog is empty; or this process, one of several, is to end.
     ShutDown,
 }
 
@@ -115,6 +115,7 @@ impl BaseServer {
             // Read once: a stop that is asked for from here on wakes the poll(2).
             let stopping = self.state().is_stopping();
             let next = match stopping {
+                false if self.state().processes.own().retires() => self.retire(&mut acceptor),
                 false => acceptor.try_again(&self.listener).or_else(|| self.close_listeners()),
                 true => self.drain_backlog(),
             };
@@ -148,6 +149,24 @@ impl BaseServer {
             }
         }
         None
+    }
+
+    /// This process accepts no more requests, and ends when those that it serves have ended. Another
+    /// process takes its place.
+    fn retire(&self, acceptor: &mut Acceptor) -> Option<NextRequest> {
+        let state = self.state();
+        acceptor.exclusive = None;
+        self.listener.stop_waiting();
+        state.processes.retire_own();
+        if state.processes.is_server_stopping() {
+            // The parent has not seen that this process accepts no more, and relies on it to serve what
+            // is queued.
+            state.begin_stop();
+            return None;
+        }
+        state.notify_on_release();
+        let is_idle = state.registry.len() == 0 && state.rejected.streams().is_empty();
+        is_idle.then_some(NextRequest::ShutDown)
     }
 
     /// Closes the listeners that are to be closed. Returns a request that was in the backlog of one.
@@ -220,7 +239,10 @@ impl BaseServer {
         let (listener, state) = (&*self.listener, self.state());
         let (backoff, only_source) = listener.waits_for();
         let has_capacity = listener.has_capacity();
-        let is_open = has_capacity && backoff.is_none() && !state.limits.is_suspended();
+        let is_open = has_capacity
+            && backoff.is_none()
+            && !state.limits.is_suspended()
+            && (stopping || !state.processes.own().retires());
         let episode_deadline = if stopping { None } else { listener.log_episodes(has_capacity) };
         // The wake-up for a connection may have been consumed while the server did not accept: then
         // this call only looks, without sleeping.

@@ -212,6 +212,11 @@ impl Sources {
         self.delete_sources(waiter);
     }
 
+    pub(super) fn remove_waiters(&mut self) {
+        let waiters = std::mem::take(&mut self.waiters);
+        waiters.iter().for_each(|waiter| self.delete_sources(waiter));
+    }
+
     fn delete_sources(&self, waiter: &ListenerWaiter) {
         self.open.iter().for_each(|open| waiter.delete(open.source.as_fd()));
     }

@@ -134,6 +134,7 @@ impl Request {
         let current = Arc::<Current>::default();
         state.registry.insert(id, task.peer().clone(), peer_key, stream, current.clone());
         state.stats().accepted.add_one();
+        state.note_load();
         Request { task, current, registration: Registration { state, id } }
     }
 

@@ -173,8 +173,17 @@ impl ServerState {
         // Counted before the socket is closed, which is what a client can see.
         self.stats().finished.add_one();
         self.registry.remove(id);
+        self.note_load();
         if self.awaits_release.take() {
             self.wake_acceptor();
+        }
+    }
+
+    /// A request has begun or ended.
+    pub(crate) fn note_load(&self) {
+        if self.processes.reports_load() {
+            self.registry.with_oldest(|since| self.processes.own().set_oldest(since));
+            self.processes.report_load();
         }
     }
 

@@ -5,8 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::stats::{Counter, Counters, Stats};
+use crate::sys::clock::coarse_millis;
 use crate::sys::shared::Shared;
 use crate::sys::waker::{self, ShutdownSignal, Waker};
 
@@ -18,6 +20,8 @@ pub(crate) struct Processes {
     own: AtomicUsize,
     /// `None` in the process that has made the server.
     parent: OnceLock<Parent>,
+    /// The parent needs to know what the children are doing.
+    reports_load: AtomicBool,
 }
 
 /// What one process tells the others. A child of [`Forking`](crate::Forking), which serves a
@@ -28,6 +32,13 @@ pub(crate) struct Process {
     pub(crate) stats: Counters,
     /// It accepts beside others.
     accepts: AtomicBool,
+    /// How many requests more it accepts; zero for no limit.
+    quota: AtomicU64,
+    /// It accepts no more, and ends when its requests have ended.
+    retires: AtomicBool,
+    /// When its oldest request began, by [`coarse_millis`]; zero without one. It is kept only if the
+    /// parent needs it.
+    oldest: AtomicU64,
     stopping: AtomicBool,
     /// How many requests its stop has drained and forced.
     drained: AtomicUsize,
@@ -39,6 +50,20 @@ struct ServerWide {
     last_id: AtomicU64,
     /// During a stop: how many requests are left to take, of those that waited when it began.
     left_to_drain: AtomicUsize,
+    /// A child has been woken for a connection that it does not accept.
+    passed_on: AtomicBool,
+    wanted: Wanted,
+}
+
+/// What the parent wants to be woken for.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// Fewer idle children than this.
+    min_idle: AtomicUsize,
+    /// More idle children than this; zero means never.
+    max_idle: AtomicUsize,
+    /// A request begins while none is being served.
+    first_request: AtomicBool,
 }
 
 /// How a child reaches its parent.
@@ -75,6 +100,7 @@ impl Processes {
             server: Shared::new()?,
             own: AtomicUsize::new(0),
             parent: OnceLock::new(),
+            reports_load: AtomicBool::new(false),
         })
     }
 
@@ -119,6 +145,11 @@ impl Processes {
         }
     }
 
+    /// Whether the process that has made the server stops, and so all.
+    pub(crate) fn is_server_stopping(&self) -> bool {
+        self.get(0).is_stopping()
+    }
+
     /// A stop of this process begins while so many requests wait to be accepted.
     pub(crate) fn begin_drain(&self, queued: usize) {
         self.server.left_to_drain.fetch_max(queued, Ordering::SeqCst);
@@ -147,7 +178,6 @@ impl Processes {
         let shutdown = inherited.shutdown.replace_inherited(&own.shutdown)?;
         let _ = self.parent.set(Parent { waker, shutdown });
         self.own.store(index, Ordering::Relaxed);
-        self.own().accepts.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -161,23 +191,89 @@ impl Processes {
             return false;
         }
         let own = self.own().active();
-        let others = self.all.iter().filter(|process| process.accepts.load(Ordering::Relaxed));
-        others.map(Process::active).any(|other| own > other + MAX_IMBALANCE)
+        self.accepting().map(Process::active).any(|other| own > other + MAX_IMBALANCE)
+    }
+
+    fn accepting(&self) -> impl Iterator<Item = &Process> {
+        self.all.iter().filter(|process| process.accepts())
+    }
+
+    /// How many children accept, and how many of them serve no request.
+    pub(crate) fn count_accepting_and_idle(&self) -> (usize, usize) {
+        let accepting = self.accepting();
+        accepting.fold((0, 0), |(all, idle), process| {
+            (all + 1, idle + usize::from(process.active() == 0))
+        })
     }
 
     /// In a child: has the other processes look at the listener, because the wake-up for a request may
     /// have been this one's, which does not accept it.
     pub(crate) fn pass_on(&self) {
-        if let Some(parent) = self.parent.get() {
-            parent.waker.wake();
+        self.server.passed_on.store(true, Ordering::SeqCst);
+        self.wake_parent();
+    }
+
+    /// In the parent: whether a child has [passed on](Processes::pass_on) a wake-up since the last call.
+    pub(crate) fn take_passed_on(&self) -> bool {
+        self.server.passed_on.swap(false, Ordering::SeqCst)
+    }
+
+    fn wake_parent(&self) {
+        self.parent.get().inspect(|parent| parent.waker.wake());
+    }
+
+    /// This process accepts no more; another one may take its place. Calls after the first do nothing.
+    pub(crate) fn retire_own(&self) {
+        if self.own().accepts.swap(false, Ordering::SeqCst) {
+            self.wake_parent();
+        }
+    }
+
+    /// In the parent, before it forks: children [report](Processes::report_load) what they are doing.
+    pub(crate) fn want_load(&self) {
+        self.reports_load.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn reports_load(&self) -> bool {
+        self.reports_load.load(Ordering::Relaxed) && self.is_child()
+    }
+
+    /// In the parent: when it is to be woken. After this it looks once more at what it waits for, which
+    /// may have happened before. `max_idle` is `None` for never.
+    pub(crate) fn want(&self, min_idle: usize, max_idle: Option<usize>, first_request: bool) {
+        let wanted = &self.server.wanted;
+        wanted.min_idle.store(min_idle, Ordering::SeqCst);
+        wanted.max_idle.store(max_idle.unwrap_or(0), Ordering::SeqCst);
+        wanted.first_request.store(first_request, Ordering::SeqCst);
+    }
+
+    /// In a child whose number of requests has changed: wakes the parent if it wants that.
+    pub(super) fn report_load(&self) {
+        let wanted = &self.server.wanted;
+        let limit = |limit: &AtomicUsize| limit.load(Ordering::SeqCst);
+        let (min_idle, max_idle) = (limit(&wanted.min_idle), limit(&wanted.max_idle));
+        let idle = match (min_idle, max_idle) {
+            (0, 0) => None,
+            _ => Some(self.count_accepting_and_idle().1),
+        };
+        if idle.is_some_and(|idle| idle < min_idle || (max_idle > 0 && idle > max_idle))
+            || (self.own().oldest.load(Ordering::SeqCst) != 0
+                && wanted.first_request.load(Ordering::SeqCst)
+                && wanted.first_request.swap(false, Ordering::SeqCst))
+        {
+            self.wake_parent();
         }
     }
 }
 
 impl Process {
-    /// For a child that is about to be forked. The counters go on.
-    pub(crate) fn reset(&self) {
+    /// For a child that is about to be forked, and accepts so many requests. The counters go on.
+    pub(crate) fn reset(&self, quota: Option<u64>) {
         self.set_stopping(false);
+        self.accepts.store(true, Ordering::SeqCst);
+        self.quota.store(quota.unwrap_or(0), Ordering::SeqCst);
+        self.retires.store(false, Ordering::SeqCst);
+        self.oldest.store(0, Ordering::SeqCst);
         self.drained.store(0, Ordering::Relaxed);
         self.forced.store(0, Ordering::Relaxed);
     }
@@ -190,6 +286,47 @@ impl Process {
         self.stopping.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn accepts(&self) -> bool {
+        self.accepts.load(Ordering::SeqCst)
+    }
+
+    /// Whether it accepts no more.
+    pub(crate) fn retires(&self) -> bool {
+        self.retires.load(Ordering::SeqCst)
+    }
+
+    /// A request was accepted; called by one thread at a time. Returns whether it was the last one.
+    pub(crate) fn use_quota(&self) -> bool {
+        let left = self.quota.load(Ordering::Relaxed);
+        if left > 1 {
+            self.quota.store(left - 1, Ordering::Relaxed);
+        }
+        if left == 1 {
+            self.retires.store(true, Ordering::SeqCst);
+        }
+        left == 1
+    }
+
+    /// In the parent, for a child that is to accept no more. It has to be woken.
+    pub(crate) fn retire(&self) {
+        self.accepts.store(false, Ordering::SeqCst);
+        self.retires.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn set_oldest(&self, since: Option<Instant>) {
+        let millis = since.map_or(0, |since| {
+            let age = since.elapsed().as_millis() as u64;
+            coarse_millis().saturating_sub(age).max(1)
+        });
+        self.oldest.store(millis, Ordering::SeqCst);
+    }
+
+    /// The age of its oldest request, to about 10 ms.
+    pub(crate) fn oldest_age(&self) -> Option<Duration> {
+        let since = self.oldest.load(Ordering::SeqCst);
+        (since != 0).then(|| Duration::from_millis(coarse_millis().saturating_sub(since)))
+    }
+
     /// In a child that ends by a stop.
     pub(crate) fn report_stop(&self, drained: usize, forced: usize) {
         self.drained.store(drained, Ordering::Relaxed);
@@ -199,7 +336,8 @@ impl Process {
     /// This process has ended. Counts the requests that it was serving as failed, and returns how many
     /// there were.
     pub(crate) fn end(&self) -> u64 {
-        self.accepts.store(false, Ordering::Relaxed);
+        self.accepts.store(false, Ordering::SeqCst);
+        self.oldest.store(0, Ordering::SeqCst);
         let lost = self.active();
         self.stats.failed.add(lost);
         self.stats.finished.add(lost);

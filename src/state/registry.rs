@@ -1,6 +1,6 @@
 //! [`Registry`]: the requests that are being served.
 
-use std::collections::{HashMap, hash_map};
+use std::collections::{BTreeSet, HashMap, hash_map};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::iter;
 use std::net::Shutdown;
@@ -51,6 +51,8 @@ struct Inner {
     connections: HashMap<ConnectionId, Entry, BuildHasherDefault<IdHasher>>,
     /// How many of them each peer has, of those whose key was asked for.
     peer_counts: HashMap<PeerKey, usize>,
+    /// Their ids, if the age of the oldest one is asked for.
+    order: Option<BTreeSet<ConnectionId>>,
     /// Since a stop began: a connection that is inserted has its read side shut.
     draining: bool,
     drained: usize,
@@ -155,6 +157,20 @@ impl Registry {
         let (since, upstreams) = (Instant::now(), Vec::new());
         let entry = Entry { peer, peer_key, since, stream, upstreams, current, forced: false };
         inner.connections.insert(id, entry);
+        inner.order.as_mut().map(|order| order.insert(id));
+    }
+
+    /// From now on [`with_oldest`](Registry::with_oldest) knows.
+    pub(crate) fn keep_order(&self) {
+        self.inner.lock().order.get_or_insert_default();
+    }
+
+    /// Calls `call` with the time at which the oldest request has come, under the lock: of calls at
+    /// the same time, the last one has the latest state.
+    pub(crate) fn with_oldest(&self, call: impl FnOnce(Option<Instant>)) {
+        let inner = self.inner.lock();
+        let oldest = inner.order.as_ref().and_then(BTreeSet::first);
+        call(oldest.and_then(|id| inner.connections.get(id)).map(|entry| entry.since));
     }
 
     /// Sets the peer of a request whose client's address was not known before: `false` if there are `max`
@@ -183,6 +199,7 @@ impl Registry {
     pub(crate) fn remove(&self, id: ConnectionId) {
         let mut inner = self.inner.lock();
         let Some(entry) = inner.connections.remove(&id) else { return };
+        inner.order.as_mut().map(|order| order.remove(&id));
         if let Some(peer_key) = entry.peer_key
             && let hash_map::Entry::Occupied(mut count) = inner.peer_counts.entry(peer_key)
         {

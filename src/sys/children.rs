@@ -103,16 +103,23 @@ impl<T> Children<T> {
 
     /// Sends every child `SIGTERM`, or `SIGKILL` if `kill` is set.
     pub(crate) fn terminate(&self, kill: bool) {
-        for child in self.running.lock().values() {
-            let signal = if kill { Signal::KILL } else { Signal::TERM };
-            // Fails if the child has exited and is not reaped yet.
-            let _ = rustix::process::pidfd_send_signal(&child.pidfd, signal);
+        self.terminate_if(kill, |_, _| true);
+    }
+
+    /// The same for those for which `condition`, with the process id and the value, is true.
+    pub(crate) fn terminate_if(&self, kill: bool, mut condition: impl FnMut(i32, &T) -> bool) {
+        let signal = if kill { Signal::KILL } else { Signal::TERM };
+        for (pid, child) in &*self.running.lock() {
+            if condition(*pid, &child.attached) {
+                // Fails if the child has exited and is not reaped yet.
+                let _ = rustix::process::pidfd_send_signal(&child.pidfd, signal);
+            }
         }
     }
 
-    /// Calls `call` with the value of every child.
-    pub(crate) fn for_each(&self, mut call: impl FnMut(&T)) {
-        self.running.lock().values().for_each(|child| call(&child.attached));
+    /// Calls `call` with the process id and the value of every child.
+    pub(crate) fn for_each(&self, mut call: impl FnMut(i32, &T)) {
+        self.running.lock().iter().for_each(|(pid, child)| call(*pid, &child.attached));
     }
 
     /// In a forked child: closes the pidfds of its siblings. The attached values are not dropped,

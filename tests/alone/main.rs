@@ -22,6 +22,7 @@ mod inheritance;
 mod listeners;
 mod look_ups;
 mod prefork;
+mod prefork_sizing;
 mod proxies;
 mod relaying;
 mod scarcity;
@@ -58,6 +59,7 @@ const TESTS: &[&[Test]] = &[
     child_handlers::TESTS,
     inheritance::TESTS,
     prefork::TESTS,
+    prefork_sizing::TESTS,
     look_ups::TESTS,
     proxies::TESTS,
     relaying::TESTS,
@@ -84,6 +86,7 @@ const PARTS: &[&[Part]] = &[
     inheritance::PARTS,
     listeners::PARTS,
     prefork::PARTS,
+    prefork_sizing::PARTS,
     look_ups::PARTS,
     proxies::PARTS,
     relaying::PARTS,

@@ -80,22 +80,25 @@ pub(crate) const PARTS: &[Part] = &[
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(feature = "fibers")]
-const MIXINS: &[&str] = &["sequential", "threading", "fibers"];
+pub(crate) const MIXINS: &[&str] = &["sequential", "threading", "fibers"];
 #[cfg(not(feature = "fibers"))]
-const MIXINS: &[&str] = &["sequential", "threading"];
+pub(crate) const MIXINS: &[&str] = &["sequential", "threading"];
 
 /// By a mixin and a number of children: `threading 2`.
 fn builder<T: Transport>(argument: &str) -> Builder<T, Prefork> {
     let (mixin, children) = argument.split_once(' ').unwrap();
-    let prefork = match mixin {
+    let prefork = prefork(mixin).children(children.parse().unwrap());
+    Server::<T, Sequential>::builder().mixin(prefork).stop_timeout(STOP_TIMEOUT)
+}
+
+pub(crate) fn prefork(mixin: &str) -> Prefork {
+    match mixin {
         "sequential" => Prefork::new(),
         "threading" => Prefork::of(Threading::new()),
         #[cfg(feature = "fibers")]
         "fibers" => Prefork::of(Fibers::new().workers(1)),
         mixin => panic!("{mixin}"),
-    };
-    let prefork = prefork.children(children.parse().unwrap());
-    Server::<T, Sequential>::builder().mixin(prefork).stop_timeout(STOP_TIMEOUT)
+    }
 }
 
 fn serve_matrix(argument: &str) {
@@ -124,7 +127,7 @@ fn start(mixin: &str, children: usize) -> ServerProcess {
 
 /// Waits until it has so many children, none of them a zombie.
 #[track_caller]
-fn has_children(server: &ServerProcess, number: usize) {
+pub(crate) fn has_children(server: &ServerProcess, number: usize) {
     let is_alive = |pid: &Pid| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
@@ -296,7 +299,7 @@ fn an_idle_server_and_its_children_sleep() {
 }
 
 /// How often all threads of a process have slept, and its processor time in hundredths of a second.
-fn activity(pid: Pid) -> (u64, String) {
+pub(crate) fn activity(pid: Pid) -> (u64, String) {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let switches = tasks.map(|task| {
         let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();

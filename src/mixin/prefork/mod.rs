@@ -2,11 +2,13 @@
 //! itself; their parent supervises them.
 
 mod restarts;
+mod sizing;
 mod supervisor;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -16,7 +18,10 @@ use crate::error::Result;
 use crate::request::Request;
 use crate::state::ServerHandle;
 use crate::sys::fork;
+use sizing::Sizing;
 use supervisor::{FAILED, PANICKED, Supervised, Supervisor};
+
+const DEFAULT_MAX_CHILDREN: usize = 40;
 
 /// Serves in child processes that are forked before the first request.
 ///
@@ -83,7 +88,8 @@ use supervisor::{FAILED, PANICKED, Supervised, Supervisor};
 /// [`Error::OtherThreads`]: crate::Error::OtherThreads
 #[must_use = "a mixin does nothing until a server is built with it"]
 pub struct Prefork {
-    children: usize,
+    sizing: Sizing,
+    longest_request: Option<Duration>,
     inner: Box<dyn Spawnable>,
     despite_threads: Option<ForkDespiteThreads>,
     /// In the parent, while it serves.
@@ -116,14 +122,72 @@ impl Prefork {
     /// each processor.
     pub fn of(mixin: impl Spawnable) -> Prefork {
         let children = thread::available_parallelism().map_or(1, usize::from);
-        let inner = Box::new(mixin);
-        Prefork { children, inner, despite_threads: None, supervisor: Mutex::default() }
+        let max_children = DEFAULT_MAX_CHILDREN;
+        Prefork {
+            sizing: Sizing { children, spare: None, max_children, max_requests: None },
+            longest_request: None,
+            inner: Box::new(mixin),
+            despite_threads: None,
+            supervisor: Mutex::default(),
+        }
     }
 
     /// How many children there are; by default as many as the processors that this process may use.
     /// Zero counts as one. Each takes four descriptors of the parent.
     pub fn children(mut self, children: usize) -> Prefork {
-        self.children = children.max(1);
+        self.sizing.children = children.max(1);
+        self.sizing.spare = None;
+        self
+    }
+
+    /// Instead of a fixed number of [`children`](Prefork::children): as many as needed for so many of
+    /// them to be idle, which serve no request. When fewer are, more are forked at once; while more are,
+    /// one of them ends each second. There are [`max_children`](Prefork::max_children) at most. Zero
+    /// counts as one.
+    ///
+    /// ```
+    /// use socketserver::{Prefork, TcpServer, services::Echo};
+    ///
+    /// let mixin = Prefork::new().spare(2..=10).max_children(50);
+    /// let server = TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", Echo)?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn spare(mut self, idle: RangeInclusive<usize>) -> Prefork {
+        let min = (*idle.start()).max(1);
+        self.sizing.spare = Some(min..=min.max(*idle.end()));
+        self
+    }
+
+    /// How many children there may be with [`spare`](Prefork::spare); 40 by default, and at least as many
+    /// as may be idle. When all of them are busy, further requests wait in the backlog. Without `spare`
+    /// this has no effect.
+    pub fn max_children(mut self, children: usize) -> Prefork {
+        self.sizing.max_children = children;
+        self
+    }
+
+    /// A child ends after so many requests, and another one takes its place, so that what a handler leaks
+    /// is freed from time to time. It is a tenth more or less for each child, so that they do not end at
+    /// the same time. `None`, the default: never. Zero counts as one.
+    ///
+    /// No client notices. The child accepts no more, and the requests that it serves go on until they end
+    /// by themselves, for as long as they take. There may be as many children that end as there are
+    /// others; if one more is needed, the eldest is stopped, as a server is, within the
+    /// [`stop_timeout`](crate::Builder::stop_timeout).
+    pub fn max_requests(mut self, requests: impl Into<Option<u64>>) -> Prefork {
+        self.sizing.max_requests = requests.into().map(|requests| requests.max(1));
+        self
+    }
+
+    /// A child that serves one request for longer is ended, and another one takes its place at once. A
+    /// request lasts from its arrival to its end: on a stream it is a whole connection. `None`, the
+    /// default: it may take for ever.
+    ///
+    /// The child is sent `SIGTERM`, by which its other requests, under a mixin that has any, end
+    /// gracefully; and `SIGKILL` after the [`stop_timeout`](crate::Builder::stop_timeout) if it has not
+    /// ended by then, as a handler that computes without end does not.
+    pub fn longest_request(mut self, timeout: impl Into<Option<Duration>>) -> Prefork {
+        self.longest_request = timeout.into();
         self
     }
 
@@ -137,8 +201,17 @@ impl Prefork {
 }
 
 impl Mixin for Prefork {
-    fn start(&self, _server: &BaseServer) -> Result<()> {
-        *self.supervisor.lock() = Some(Supervisor::new(self.children, self.despite_threads)?);
+    fn start(&self, server: &BaseServer) -> Result<()> {
+        let (sizing, longest_request) = (self.sizing.clone(), self.longest_request);
+        let state = server.state();
+        if longest_request.is_some() {
+            state.registry.keep_order();
+        }
+        if longest_request.is_some() || sizing.spare.is_some() {
+            state.processes.want_load();
+        }
+        let supervisor = Supervisor::new(sizing, longest_request, self.despite_threads)?;
+        *self.supervisor.lock() = Some(supervisor);
         Ok(())
     }
 
@@ -155,7 +228,7 @@ impl Mixin for Prefork {
     }
 
     fn processes(&self) -> usize {
-        1 + self.children
+        1 + self.sizing.slots()
     }
 
     /// In the parent this returns when the server stops; in each child, with the requests that it has
@@ -211,6 +284,6 @@ impl Mixin for Prefork {
 
 impl fmt::Debug for Prefork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prefork").field("children", &self.children).finish_non_exhaustive()
+        f.debug_struct("Prefork").field("sizing", &self.sizing).finish_non_exhaustive()
     }
 }

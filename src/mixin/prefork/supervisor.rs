@@ -1,11 +1,13 @@
 //! [`Supervisor`]: the parent of the children. It forks, watches, replaces and ends them.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::restarts::{Restarts, START_TIME};
+use super::sizing::{Sizing, Surplus};
 use crate::accept::BaseServer;
 use crate::connection::prepare_thread;
 use crate::error::{Error, Result};
@@ -29,9 +31,13 @@ const KILL_GRACE: Duration = Duration::from_secs(1);
 
 pub(super) struct Supervisor {
     children: Children<Child>,
-    /// The indices of [`Processes`](crate::state::Processes) that no child has.
+    sizing: Sizing,
+    longest_request: Option<Duration>,
+    /// The indices of [`Processes`](crate::state::Processes) that no child has. There are twice as many
+    /// as children that accept, because a child that ends may still serve requests.
     free: Vec<usize>,
     restarts: Restarts,
+    surplus: Surplus,
     despite_threads: Option<ForkDespiteThreads>,
 }
 
@@ -41,6 +47,18 @@ struct Child {
     started: Instant,
     /// How many requests its predecessors of the same index had accepted.
     accepted_before: u64,
+    ending: Cell<Ending>,
+}
+
+/// How far the parent has gone to end a child.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// It is to stop as a server does.
+    Stop,
+    /// A request takes too long. It was sent `SIGTERM`, and is killed then.
+    KillAt(Instant),
+    Killed,
 }
 
 /// What [`Supervisor::supervise`] returned for.
@@ -60,7 +78,8 @@ pub(super) struct NewChild {
 
 impl Supervisor {
     pub(super) fn new(
-        children: usize,
+        sizing: Sizing,
+        longest_request: Option<Duration>,
         despite_threads: Option<ForkDespiteThreads>,
     ) -> Result<Supervisor> {
         prepare_thread();
@@ -68,8 +87,11 @@ impl Supervisor {
         probe_pidfd().map_err(Error::system("use pidfd_open, which a forking server needs"))?;
         Ok(Supervisor {
             children: Children::new().map_err(Error::system("watch children"))?,
-            free: (1..=children).rev().collect(),
+            free: (1..=sizing.slots()).rev().collect(),
+            sizing,
+            longest_request,
             restarts: Restarts::default(),
+            surplus: Surplus::default(),
             despite_threads,
         })
     }
@@ -82,21 +104,33 @@ impl Supervisor {
             if state.is_stopping() {
                 state.begin_stop();
                 state.tell_stop();
+                // The last one may just have ended: what is queued needs a child that serves it.
+                if let Some(child) = self.fork_missing(state) {
+                    return Supervised::Child(child);
+                }
                 self.stop();
                 return Supervised::ShutDown;
             }
+            // What happens from here on wakes this process; what has happened before is seen below.
+            self.want_load(state, None);
+            let overdue = self.end_overdue(state);
+            self.end_surplus(state);
             if let Some(child) = self.fork_missing(state) {
                 return Supervised::Child(child);
             }
-            let (waker, retry) = (state.acceptor_waker(), self.restarts.deadline(Instant::now()));
+            self.want_load(state, Some(overdue));
+            let deadlines = [overdue, self.surplus.deadline, self.retry(state)];
+            let waker = state.acceptor_waker();
             let wanted = [state.shutdown_signal(), waker.as_fd()];
             let wanted = wanted.map(|fd| Some((fd, Interest::Read)));
-            match poll(wanted, [self.children.as_fd()], retry.filter(|_| !self.free.is_empty())) {
+            let deadline = deadlines.into_iter().flatten().min();
+            match poll(wanted, [self.children.as_fd()], deadline) {
                 Ok([true, _]) => state.begin_stop(),
-                // A child has been woken for a connection that it does not accept.
                 Ok([_, true]) => {
                     waker.clear();
-                    self.wake_children();
+                    if state.processes.take_passed_on() {
+                        self.wake_children();
+                    }
                 }
                 Ok(_) => {}
                 // Out of memory: there is no event to wait for.
@@ -106,24 +140,29 @@ impl Supervisor {
     }
 
     fn wake_children(&self) {
-        self.children.for_each(|child| child.signals.waker.wake());
+        self.children.for_each(|_, child| child.signals.waker.wake());
     }
 
     fn stop(&self) {
-        self.children.for_each(|child| child.signals.shutdown.trigger());
+        self.children.for_each(|_, child| child.signals.shutdown.trigger());
     }
 
     /// Forks until there are enough children, unless it has to wait. `Some` in a child.
     fn fork_missing(&mut self, state: &Arc<ServerState>) -> Option<NewChild> {
-        while let Some(index) = self.free.last().copied() {
+        while self.is_missing_one(state) {
             let now = Instant::now();
             if self.restarts.deadline(now).is_some() {
                 break;
             }
+            let Some(index) = self.free.last().copied() else {
+                self.stop_eldest_that_retires(state);
+                break;
+            };
             match self.fork(state, index) {
                 Ok(child @ Some(_)) => return child,
                 Ok(None) => _ = self.free.pop(),
                 Err(error) => {
+                    state.processes.get(index).end();
                     if let Some(delay) = self.restarts.after_failure(now) {
                         let address = state.local_addr();
                         log::error!(
@@ -136,6 +175,109 @@ impl Supervisor {
         None
     }
 
+    fn is_missing_one(&self, state: &ServerState) -> bool {
+        let (accepting, idle) = state.processes.count_accepting_and_idle();
+        match state.is_stopping() {
+            true => accepting == 0,
+            false => self.sizing.missing(accepting, idle) > 0,
+        }
+    }
+
+    /// When to fork again, if that has failed.
+    fn retry(&self, state: &ServerState) -> Option<Instant> {
+        self.restarts.deadline(Instant::now()).filter(|_| self.is_missing_one(state))
+    }
+
+    /// All places are taken by children that serve their last requests, and one is needed.
+    fn stop_eldest_that_retires(&self, state: &ServerState) {
+        let mut eldest: Option<(Instant, i32)> = None;
+        self.children.for_each(|pid, child| {
+            let retires = !state.processes.get(child.index).accepts();
+            if retires && eldest.is_none_or(|(started, _)| child.started < started) {
+                eldest = Some((child.started, pid));
+            }
+        });
+        self.children.for_each(|pid, child| {
+            let is_eldest = eldest.is_some_and(|(_, eldest)| pid == eldest);
+            if is_eldest && child.ending.get() == Ending::No {
+                child.ending.set(Ending::Stop);
+                child.signals.shutdown.trigger();
+            }
+        });
+    }
+
+    /// What children are to wake this process for. `overdue`, once it is known, is the deadline of the
+    /// oldest request.
+    fn want_load(&self, state: &ServerState, overdue: Option<Option<Instant>>) {
+        let max_idle = self.sizing.spare.as_ref().map(|spare| *spare.end());
+        let first_request = self.longest_request.is_some();
+        match overdue {
+            None => {
+                let min_idle = self.sizing.spare.as_ref().map_or(0, |spare| *spare.start());
+                state.processes.want(min_idle, max_idle, first_request);
+            }
+            Some(overdue) => {
+                let (accepting, _) = state.processes.count_accepting_and_idle();
+                let max_idle = max_idle.filter(|_| self.surplus.deadline.is_none());
+                let first_request = first_request && overdue.is_none();
+                state.processes.want(self.sizing.min_idle(accepting), max_idle, first_request);
+            }
+        }
+    }
+
+    /// Ends an idle child if there have been too many for some time.
+    fn end_surplus(&mut self, state: &ServerState) {
+        let (_, idle) = state.processes.count_accepting_and_idle();
+        if !self.surplus.update(self.sizing.has_surplus(idle), Instant::now()) {
+            return;
+        }
+        let mut has_ended = false;
+        self.children.for_each(|pid, child| {
+            let process = state.processes.get(child.index);
+            if !has_ended && process.accepts() && process.active() == 0 {
+                has_ended = true;
+                log::debug!("child {pid} is idle, and ends");
+                process.retire();
+                child.signals.waker.wake();
+            }
+        });
+    }
+
+    /// Ends the children that have served a request for too long. Returns when to look again.
+    fn end_overdue(&self, state: &ServerState) -> Option<Instant> {
+        let (limit, now) = (self.longest_request?, Instant::now());
+        let mut next: Option<Instant> = None;
+        let mut look_at = |deadline| {
+            next = Some(next.map_or(deadline, |next| next.min(deadline)));
+        };
+        self.children.terminate_if(false, |pid, child| {
+            let process = state.processes.get(child.index);
+            if matches!(child.ending.get(), Ending::KillAt(_) | Ending::Killed) {
+                return false;
+            }
+            let Some(age) = process.oldest_age() else { return false };
+            if age < limit {
+                look_at(now + (limit - age));
+                return false;
+            }
+            log::error!("child {pid} has served a request for longer than {limit:?}; ending it");
+            process.retire();
+            let exited = now + state.settings.stop_timeout + EXIT_GRACE;
+            child.ending.set(Ending::KillAt(exited));
+            true
+        });
+        self.children.terminate_if(true, |_, child| {
+            let Ending::KillAt(deadline) = child.ending.get() else { return false };
+            if now < deadline {
+                look_at(deadline);
+                return false;
+            }
+            child.ending.set(Ending::Killed);
+            true
+        });
+        next
+    }
+
     /// `Some` in the child.
     fn fork(&self, state: &ServerState, index: usize) -> Result<Option<NewChild>> {
         let signals = ProcessSignals::new().map_err(Error::system("make a pipe"))?;
@@ -145,14 +287,15 @@ impl Supervisor {
             let _ = io::stdout().flush();
         }
         let process = state.processes.get(index);
-        process.reset();
+        process.reset(self.sizing.quota());
         let accepted_before = process.stats.accepted.value();
         match fork::fork(permit).map_err(Error::system("fork"))? {
             Fork::Child { parent, signals: blocked } => {
                 Ok(Some(NewChild { parent, index, signals, blocked }))
             }
             Fork::Parent(pid) => {
-                let child = Child { index, signals, started: Instant::now(), accepted_before };
+                let (started, ending) = (Instant::now(), Cell::new(Ending::No));
+                let child = Child { index, signals, started, accepted_before, ending };
                 self.children.add(pid, child).map_err(Error::system("watch a child"))?;
                 Ok(None)
             }
