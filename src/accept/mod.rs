@@ -117,6 +117,7 @@ impl BaseServer {
             let next = match stopping {
                 false if self.state().processes.own().retires() => self.retire(&mut acceptor),
                 false => acceptor.try_again(&self.listener).or_else(|| self.close_listeners()),
+                true if self.state().processes.leaves_backlog() => Some(NextRequest::ShutDown),
                 true => self.drain_backlog(),
             };
             if let Some(next) = next {
@@ -157,10 +158,7 @@ impl BaseServer {
         let state = self.state();
         acceptor.exclusive = None;
         self.listener.stop_waiting();
-        state.processes.retire_own();
-        if state.processes.is_server_stopping() {
-            // The parent has not seen that this process accepts no more, and relies on it to serve what
-            // is queued.
+        if !state.processes.leaves_backlog() {
             state.begin_stop();
             return None;
         }

@@ -7,8 +7,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, getppid};
+
 use super::stats::{Counter, Counters, Stats};
-use crate::sys::clock::coarse_millis;
+use crate::sys::clock::millis;
 use crate::sys::shared::Shared;
 use crate::sys::waker::{self, ShutdownSignal, Waker};
 
@@ -36,7 +38,7 @@ pub(crate) struct Process {
     quota: AtomicU64,
     /// It accepts no more, and ends when its requests have ended.
     retires: AtomicBool,
-    /// When its oldest request began, by [`coarse_millis`]; zero without one. It is kept only if the
+    /// When its oldest request began, by [`millis`]; zero without one. It is kept only if the
     /// parent needs it.
     oldest: AtomicU64,
     stopping: AtomicBool,
@@ -72,6 +74,7 @@ struct Parent {
     waker: Waker,
     /// Triggers its shutdown signal.
     shutdown: OwnedFd,
+    pid: Option<Pid>,
 }
 
 /// What wakes and stops one process. A parent makes those of a child, and keeps them too.
@@ -145,9 +148,15 @@ impl Processes {
         }
     }
 
-    /// Whether the process that has made the server stops, and so all.
-    pub(crate) fn is_server_stopping(&self) -> bool {
-        self.get(0).is_stopping()
+    /// In a child that is to accept no more: whether what is queued is left to another one. It is not if
+    /// the server stops, or its parent is dead.
+    ///
+    /// A parent that stops looks for a child that accepts, and forks one if there is none: either it sees
+    /// that this one does not, or this one sees the stop.
+    pub(crate) fn leaves_backlog(&self) -> bool {
+        let Some(parent) = self.parent.get() else { return false };
+        self.retire_own();
+        !self.get(0).is_stopping() && getppid() == parent.pid
     }
 
     /// A stop of this process begins while so many requests wait to be accepted.
@@ -176,7 +185,7 @@ impl Processes {
     ) -> io::Result<()> {
         let waker = inherited.waker.replace_inherited(&own.waker)?;
         let shutdown = inherited.shutdown.replace_inherited(&own.shutdown)?;
-        let _ = self.parent.set(Parent { waker, shutdown });
+        let _ = self.parent.set(Parent { waker, shutdown, pid: getppid() });
         self.own.store(index, Ordering::Relaxed);
         Ok(())
     }
@@ -223,7 +232,7 @@ impl Processes {
     }
 
     /// This process accepts no more; another one may take its place. Calls after the first do nothing.
-    pub(crate) fn retire_own(&self) {
+    fn retire_own(&self) {
         if self.own().accepts.swap(false, Ordering::SeqCst) {
             self.wake_parent();
         }
@@ -315,16 +324,16 @@ impl Process {
 
     pub(super) fn set_oldest(&self, since: Option<Instant>) {
         let millis = since.map_or(0, |since| {
-            let age = since.elapsed().as_millis() as u64;
-            coarse_millis().saturating_sub(age).max(1)
+            // Rounded up: not zero, and no request gets older than it is.
+            1 + millis().saturating_sub(since.elapsed().as_millis() as u64)
         });
         self.oldest.store(millis, Ordering::SeqCst);
     }
 
-    /// The age of its oldest request, to about 10 ms.
+    /// The age of its oldest request, to a millisecond.
     pub(crate) fn oldest_age(&self) -> Option<Duration> {
         let since = self.oldest.load(Ordering::SeqCst);
-        (since != 0).then(|| Duration::from_millis(coarse_millis().saturating_sub(since)))
+        (since != 0).then(|| Duration::from_millis(millis().saturating_sub(since)))
     }
 
     /// In a child that ends by a stop.

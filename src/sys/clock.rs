@@ -1,6 +1,12 @@
-//! A clock that is cheap to read.
+//! The monotonic clock in milliseconds.
 
 use rustix::time::{ClockId, clock_gettime};
+
+/// The milliseconds of the monotonic clock, which is the same in all processes
+/// ([clock_gettime(2)](https://man7.org/linux/man-pages/man2/clock_gettime.2.html)).
+pub(crate) fn millis() -> u64 {
+    of(ClockId::Monotonic)
+}
 
 /// The milliseconds of the monotonic clock, as of the kernel's last tick
 /// (`CLOCK_MONOTONIC_COARSE`, [clock_gettime(2)]): it takes a quarter of the time of a precise clock,
@@ -8,6 +14,10 @@ use rustix::time::{ClockId, clock_gettime};
 ///
 /// [clock_gettime(2)]: https://man7.org/linux/man-pages/man2/clock_gettime.2.html
 pub(crate) fn coarse_millis() -> u64 {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
+    of(ClockId::MonotonicCoarse)
+}
+
+fn of(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
