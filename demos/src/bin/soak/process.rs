@@ -1,5 +1,5 @@
-//! A server in a process of its own, which runs the same program: the forking server, since a
-//! process with threads cannot safely fork, and with `--freeze` every server.
+//! A server in a process of its own, which runs the same program: a server that forks, since a
+//! process with threads cannot safely do so, and with `--freeze` every server.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -7,13 +7,17 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, getppid, kill_process, kill_process_group};
+use rustix::process::{
+    Pid, Signal, getpid, getppid, kill_process, kill_process_group, test_kill_process,
+};
 use signal_hook::consts::SIGTERM;
-use signal_hook::low_level::{pipe, raise};
-use socketserver::{Endpoint, Forking, HandlerError, ServerHandle, TcpServer};
+use signal_hook::low_level::pipe;
+use socketserver::extend::{Mixin, Transport};
+use socketserver::transport::{Tcp, Udp};
+use socketserver::{Endpoint, HandlerError, IntoHandler, Scheme, Sequential, Server, ServerHandle};
 
 use crate::servers::STOP_TIMEOUT;
-use crate::servers::{Concurrency, KINDS, Kind, Lines};
+use crate::servers::{KINDS, Kind, Lines};
 use crate::tally::Resources;
 use crate::{TIMEOUT, settled, tally};
 
@@ -34,7 +38,7 @@ impl ServerProcess {
         kind: &Kind,
         endpoint: &Endpoint,
     ) -> Result<(ServerProcess, Endpoint), HandlerError> {
-        let is_forking = kind.concurrency == Concurrency::Processes;
+        let is_forking = kind.concurrency.forking().is_some();
         let mut child = Command::new(std::env::current_exe()?)
             .args([&format!("--{FLAG}"), kind.name, &endpoint.to_string()])
             // Ctrl-C at the terminal must signal the parent process only. If that is killed, the
@@ -97,24 +101,31 @@ impl ProcessGroup {
 pub(crate) fn serve(name: &str, endpoint: &str) -> Result<(), HandlerError> {
     let kind = KINDS.iter().find(|kind| kind.name == name).ok_or("no such kind")?;
     let endpoint: Endpoint = endpoint.parse()?;
-    match kind.concurrency {
-        Concurrency::Processes => serve_forking(kind, &endpoint)?,
-        _ => serve_commanded(kind, &endpoint)?,
+    match (kind.concurrency.forking(), kind.scheme) {
+        (Some(mixin), Scheme::Udp) => serve_forking::<Udp>(kind, mixin, &endpoint, Lines)?,
+        (Some(mixin), _) => serve_forking::<Tcp>(kind, mixin, &endpoint, Lines)?,
+        (None, _) => serve_commanded(kind, &endpoint)?,
     }
     if tally::has_no_failures() { Ok(()) } else { Err(format!("{name}: not well").into()) }
 }
 
-fn serve_forking(kind: &Kind, endpoint: &Endpoint) -> Result<(), HandlerError> {
-    let parent = getppid();
+fn serve_forking<T: Transport>(
+    kind: &Kind,
+    mixin: Box<dyn Mixin>,
+    endpoint: &Endpoint,
+    handler: impl IntoHandler<T::Handler>,
+) -> Result<(), HandlerError> {
+    let (soak, server) = (getppid().ok_or("no parent")?, getpid());
     let server = kind
-        .settings(TcpServer::builder().mixin(Forking::new()))
+        .settings(Server::<T, Sequential>::builder().mixin(mixin))
         .stop_timeout(STOP_TIMEOUT)
+        // Under `Prefork` the children call it.
         .service_actions(Duration::from_secs(1), move || {
-            if getppid() != parent {
-                let _ = raise(SIGTERM);
+            if test_kill_process(soak).is_err() {
+                let _ = kill_process(server, Signal::TERM);
             }
         })
-        .bind(endpoint.clone(), Lines)?;
+        .bind(endpoint.clone(), handler)?;
     let handle = server.handle();
     pipe::register(SIGTERM, handle.shutdown_pipe()?)?;
     println!("{}", server.local_addr());

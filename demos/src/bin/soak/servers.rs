@@ -12,8 +12,8 @@ use socketserver::sync::Mutex;
 use socketserver::transport::{Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
     Builder, CloseReason, Connection, DatagramRequest, DatagramRequestHandler, Endpoint, Fibers,
-    HandlerResult, IntoHandler, MinRate, Overload, Result, RunningServer, Scheme, Sequential,
-    Server, ServerHandle, StopReport, StreamRequestHandler, Threading,
+    Forking, HandlerResult, IntoHandler, MinRate, Overload, Prefork, Result, RunningServer, Scheme,
+    Sequential, Server, ServerHandle, StopReport, StreamRequestHandler, Threading,
 };
 
 use crate::TIMEOUT;
@@ -62,14 +62,36 @@ pub(crate) enum Service {
 pub(crate) enum Concurrency {
     OneAtATime,
     Threads,
+    /// One for each request.
     Processes,
     Fibers,
+    /// Processes that serve one request at a time each; as many as needed.
+    Prefork,
+    PreforkThreads,
+    PreforkFibers,
 }
 
-pub(crate) const KINDS: [Kind; 30] = {
+impl Concurrency {
+    /// The mixin, if it forks processes: then the server's own process must have no other thread.
+    pub(crate) fn forking(self) -> Option<Box<dyn Mixin>> {
+        // A child that ends has the time of its longest connection before its place is needed.
+        let of = |mixin: Box<dyn Spawnable>| Prefork::of(mixin).children(3).max_requests(1000);
+        Some(match self {
+            Concurrency::Processes => Box::new(Forking::new()),
+            Concurrency::Prefork => {
+                Box::new(Prefork::new().spare(2..=4).max_children(16).max_requests(30))
+            }
+            Concurrency::PreforkThreads => Box::new(of(Box::new(Threading::new()))),
+            Concurrency::PreforkFibers => Box::new(of(Box::new(Fibers::new().workers(1)))),
+            Concurrency::OneAtATime | Concurrency::Threads | Concurrency::Fibers => return None,
+        })
+    }
+}
+
+pub(crate) const KINDS: [Kind; 34] = {
     use {Concurrency::*, Scheme::*, Service::*};
-    // `Fibers` is the name of a mixin as well.
-    use Concurrency::Fibers;
+    // These are names of mixins as well.
+    use Concurrency::{Fibers, Prefork};
     const fn kind(
         name: &'static str,
         scheme: Scheme,
@@ -83,6 +105,9 @@ pub(crate) const KINDS: [Kind; 30] = {
         kind("tcp, one at a time", Tcp, Lines, OneAtATime),
         kind("tcp, fibers", Tcp, Lines, Fibers),
         kind("tcp, forking", Tcp, Lines, Processes),
+        kind("tcp, prefork", Tcp, Lines, Prefork),
+        kind("tcp, prefork, threads", Tcp, Lines, PreforkThreads),
+        kind("tcp, prefork, fibers", Tcp, Lines, PreforkFibers),
         Kind { refuses: true, ..kind("tcp, refusing", Tcp, Lines, Threads) },
         Kind { refuses: true, ..kind("tcp, refusing, fibers", Tcp, Lines, Fibers) },
         kind("tcp, frames", Tcp, Frames, Threads),
@@ -105,6 +130,7 @@ pub(crate) const KINDS: [Kind; 30] = {
         kind("unix, chat, fibers", Unix, Chat, Fibers),
         kind("udp", Udp, Lines, Threads),
         kind("udp, fibers", Udp, Lines, Fibers),
+        kind("udp, prefork", Udp, Lines, Prefork),
         kind("udp, one at a time", Udp, Lines, OneAtATime),
         kind("unixgram", UnixDatagram, Lines, Threads),
         kind("unixgram, fibers", UnixDatagram, Lines, Fibers),
@@ -133,7 +159,7 @@ impl Kind {
             Concurrency::OneAtATime => Box::new(Sequential),
             // More than one on any machine, so that connections move between them.
             Concurrency::Fibers => Box::new(Fibers::new().workers(2)),
-            Concurrency::Threads | Concurrency::Processes => Box::new(Threading::new()),
+            _ => Box::new(Threading::new()),
         };
         let builder = Server::<T, Sequential>::builder().mixin(mixin);
         self.settings(builder).bind(endpoint.clone(), handler)?.spawn()

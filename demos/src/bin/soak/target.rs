@@ -16,7 +16,7 @@ use socket2::{SockAddr, Socket, Type};
 use socketserver::{Endpoint, HandlerError, RunningServer, Scheme};
 
 use crate::process::{ProcessGroup, ServerProcess};
-use crate::servers::{Concurrency, Kind, STOP_TIMEOUT};
+use crate::servers::{Kind, STOP_TIMEOUT};
 use crate::tally::{Count, count_event, record_failure};
 use crate::{Soak, TIMEOUT};
 
@@ -70,7 +70,7 @@ pub(crate) type Stopping = Arc<AtomicBool>;
 impl Target {
     /// With `freezes`, the server runs in a process of its own, whatever its kind.
     pub(crate) fn start(kind: Kind, folder: &Path, freezes: bool) -> Result<Target, HandlerError> {
-        let has_process = freezes || kind.concurrency == Concurrency::Processes;
+        let has_process = freezes || kind.concurrency.forking().is_some();
         let path = folder.join(kind.name.replace([',', ' '], "-"));
         // Clients connect from 127.0.0.1, so none of them can occupy the address of a server while
         // the server is restarted.
