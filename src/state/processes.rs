@@ -52,6 +52,8 @@ struct ServerWide {
     last_id: AtomicU64,
     /// During a stop: how many requests are left to take, of those that waited when it began.
     left_to_drain: AtomicUsize,
+    /// By when a stop is to be over, by [`millis`]; zero if that was not said.
+    stop_deadline: AtomicU64,
     /// A child has been woken for a connection that it does not accept.
     passed_on: AtomicBool,
     wanted: Wanted,
@@ -157,6 +159,21 @@ impl Processes {
         let Some(parent) = self.parent.get() else { return false };
         self.retire_own();
         !self.get(0).is_stopping() && getppid() == parent.pid
+    }
+
+    /// The stop of all processes is to be over after this time. Of several deadlines the earliest wins.
+    pub(super) fn limit_stop(&self, timeout: Duration) {
+        let deadline = 1 + millis().saturating_add(timeout.as_millis() as u64);
+        let (shared, order) = (&self.server.stop_deadline, Ordering::SeqCst);
+        let is_earlier = |current: u64| current == 0 || deadline < current;
+        let _ =
+            shared.fetch_update(order, order, |current| is_earlier(current).then_some(deadline));
+    }
+
+    /// How much of that time is left; `None` if there is no limit.
+    pub(super) fn stop_time_left(&self) -> Option<Duration> {
+        let deadline = self.server.stop_deadline.load(Ordering::SeqCst);
+        (deadline != 0).then(|| Duration::from_millis(deadline.saturating_sub(millis())))
     }
 
     /// A stop of this process begins while so many requests wait to be accepted.

@@ -147,6 +147,7 @@ impl ServerState {
     /// Has the stop end within `timeout`. Of several timeouts the earliest deadline wins.
     fn bring_forward(&self, timeout: Duration) -> StopSchedule {
         let wanted = StopSchedule::after(timeout);
+        self.processes.limit_stop(timeout.min(MAX_STOP_TIMEOUT));
         let mut lifecycle = self.lifecycle.lock();
         let schedule = match lifecycle.schedule {
             Some(earlier) if earlier.report <= wanted.report => earlier,
@@ -185,7 +186,8 @@ impl ServerState {
     /// notices a shutdown; calls after the first change nothing.
     pub(crate) fn begin_stop(&self) {
         self.processes.own().set_stopping(true);
-        let schedule = StopSchedule::after(self.settings.stop_timeout);
+        let timeout = self.processes.stop_time_left().unwrap_or(self.settings.stop_timeout);
+        let schedule = StopSchedule::after(timeout);
         self.lifecycle.lock().schedule.get_or_insert(schedule);
         self.registry.drain();
         self.stop_waiters.lock().iter().for_each(|waiter| waiter.unpark());

@@ -343,6 +343,9 @@ impl StreamRequestHandler for Commands {
                     writeln!(connection, "shutting down")?;
                     connection.server().shutdown();
                 }
+                "stop in 300 ms" => {
+                    connection.server().stop(Duration::from_millis(300));
+                }
                 "fail" => return Err("as told".into()),
                 "panic" => panic!("as told"),
                 "kill" => kill_process(rustix::process::getpid(), Signal::KILL)?,

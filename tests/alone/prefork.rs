@@ -36,6 +36,7 @@ pub(crate) const TESTS: &[Test] = tests![
     children_that_die_at_once_are_started_again_ever_more_slowly,
     sigterm_to_a_child_ends_it_gracefully_and_another_takes_its_place,
     a_child_can_shut_the_server_down,
+    a_childs_stop_is_as_short_for_all,
     a_stop_answers_what_was_received_and_what_is_queued,
     a_signal_to_all_processes_loses_nothing,
     children_whose_requests_do_not_end_are_killed_by_a_stop,
@@ -402,6 +403,22 @@ fn a_child_can_shut_the_server_down() {
         assert!(rest_of(&other).is_empty());
         assert_eq!(server.wait().count("finished"), 2, "{mixin}");
     }
+}
+
+fn a_childs_stop_is_as_short_for_all() {
+    let server = start("sequential", 3);
+    let [hanging, idle, stopping] = [(); 3].map(|()| {
+        let client = server.client();
+        ask(&client, "hello");
+        client
+    });
+    assert_eq!(ask(&hanging, "hang"), "hanging");
+    let began = Instant::now();
+    (&stopping).write_all(b"stop in 300 ms\n").unwrap();
+    assert!(rest_of(&idle).is_empty());
+    let ended = server.wait();
+    assert!(began.elapsed() < STOP_TIMEOUT / 2, "{:?}", began.elapsed());
+    assert!(ended.says("drained 2, forced 1") || ended.says("drained 1, forced 2"), "{ended:?}");
 }
 
 fn a_stop_answers_what_was_received_and_what_is_queued() {

@@ -1,6 +1,7 @@
 //! [`Prefork`]: children that are forked before they are needed, each of which accepts and serves by
 //! itself; their parent supervises them.
 
+mod new_child;
 mod restarts;
 mod sizing;
 mod supervisor;
@@ -67,20 +68,20 @@ const DEFAULT_MAX_CHILDREN: usize = 40;
 /// [`connections`](crate::ServerHandle::connections), which in the parent is empty, and the
 /// [`service_actions`](crate::Builder::service_actions), which every child runs.
 ///
-/// Children have the listeners that their parent had at the fork.
-/// [`listen`](crate::ServerHandle::listen) and [`close_listener`](crate::ServerHandle::close_listener)
-/// concern the process in which they are called, and those that it forks later.
+/// Children have the listeners and the settings that their parent had at the fork.
+/// [`listen`](crate::ServerHandle::listen), [`close_listener`](crate::ServerHandle::close_listener),
+/// new limits or certificates concern the process in which they are set, and those that it forks later.
 ///
 /// # The end
 ///
 /// [`shutdown`](crate::ServerHandle::shutdown), in the parent or in a child, stops all. Each child
-/// stops as a server does; together they serve what was in the backlog when the stop began. A child
-/// that does not end in time is sent `SIGTERM`, then `SIGKILL`, and its requests are counted as
+/// stops as a server does; together they serve what was in the backlog when the stop began. So does
+/// [`stop`](crate::ServerHandle::stop), whose timeout holds for all. A child that does not end in time is sent `SIGTERM`, then `SIGKILL`, and its requests are counted as
 /// [`forced`](crate::StopReport::forced) and as failed.
 ///
 /// The first `SIGINT`, and the first `SIGTERM`, to a child stop it gracefully, and so does the death of
-/// the parent; another child takes its place unless the server stops. A child ends by `_exit`, without
-/// the program's destructors.
+/// the parent. Unless the server stops, another child takes its place, and serves what is queued. A
+/// child ends by `_exit`, without the program's destructors.
 ///
 /// [`handle_request`](crate::Server::handle_request) forks no children: it serves in this process, by
 /// the mixin inside.

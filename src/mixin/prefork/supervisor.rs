@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::new_child::NewChild;
 use super::restarts::{Restarts, START_TIME};
 use super::sizing::{Sizing, Surplus};
 use crate::accept::BaseServer;
@@ -14,9 +15,8 @@ use crate::error::{Error, Result};
 use crate::mixin::ForkDespiteThreads;
 use crate::state::{ProcessSignals, ServerState};
 use crate::sys::children::{Children, Exit, probe_pidfd};
-use crate::sys::fork::{self, Fork, ForkPermit, Pid};
+use crate::sys::fork::{self, Fork, ForkPermit};
 use crate::sys::poll::{Interest, poll};
-use crate::sys::signals::{self, BlockedSignals};
 
 /// The exit status of a child that cannot start, or that ends before all of its requests.
 pub(super) const FAILED: i32 = 1;
@@ -67,13 +67,6 @@ pub(super) enum Supervised {
     ShutDown,
     /// This process is a new child.
     Child(NewChild),
-}
-
-pub(super) struct NewChild {
-    parent: Pid,
-    index: usize,
-    signals: ProcessSignals,
-    blocked: BlockedSignals,
 }
 
 impl Supervisor {
@@ -382,36 +375,5 @@ fn permit(despite_threads: Option<ForkDespiteThreads>) -> Result<ForkPermit> {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(count)) => Err(Error::OtherThreads { count }),
         Err(error) => Err(Error::system("count the threads of this process")(error)),
-    }
-}
-
-impl NewChild {
-    /// Makes this process a server of its own, and calls `start`; exits if something fails. The order
-    /// of these steps matters:
-    ///
-    /// 1. Replace the waker and the shutdown signal, which the parent has too.
-    /// 2. Install the child's signal handlers, and then unblock the signals, which are blocked since
-    ///    before the fork. A signal that arrived in between stops this child instead of running the
-    ///    parent's handler.
-    /// 3. Ask for `SIGTERM` at the parent's death, which the handlers now expect.
-    /// 4. Start what accepts and serves.
-    pub(super) fn begin(self, server: &BaseServer, start: impl FnOnce() -> Result<()>) {
-        let NewChild { parent, index, signals, blocked } = self;
-        fork::begin_generation();
-        let begin = || -> Result<()> {
-            let become_child = || {
-                server.become_child(index, &signals)?;
-                signals::write_on_signals(server.state().shutdown_pipe()?);
-                Ok(())
-            };
-            become_child().map_err(Error::system("make a child's own signals"))?;
-            drop(blocked);
-            signals::end_with_parent(parent).map_err(Error::system("follow the parent"))?;
-            start()
-        };
-        if let Err(error) = begin() {
-            log::error!("{}: a child cannot start: {error}", server.state().local_addr());
-            fork::exit(FAILED);
-        }
     }
 }
