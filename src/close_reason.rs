@@ -31,7 +31,7 @@ pub enum CloseReason {
     WriteTimeout,
     /// What ran [`within`](crate::Connection::within) a timeout would have taken longer.
     Timeout,
-    /// A line or message was over its limit, or the peer was too far behind the messages of a
+    /// A line or message was over its limit, or had too many descriptors, or the peer was too far behind the messages of a
     /// [`Broadcast`](crate::Broadcast) or a [`Sender`](crate::Sender). Or a client behind a
     /// [proxy](crate::Builder::proxy_protocol) was over a limit on connections.
     Limit,
@@ -65,7 +65,8 @@ impl CloseReason {
         match error.downcast_ref().or_else(|| Error::of(error.downcast_ref()?))? {
             Error::LineTooLong { .. }
             | Error::MessageTooLong { .. }
-            | Error::SlowConsumer { .. } => Some(CloseReason::Limit),
+            | Error::SlowConsumer { .. }
+            | Error::TooManyDescriptors { .. } => Some(CloseReason::Limit),
             Error::IdleTimeout { .. } => Some(CloseReason::IdleTimeout),
             Error::ReadTimeout { .. } => Some(CloseReason::ReadTimeout),
             Error::MessageTimeout { .. } => Some(CloseReason::MessageTimeout),

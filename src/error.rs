@@ -115,6 +115,13 @@ pub enum Error {
         /// Which, and why.
         reason: &'static str,
     },
+    /// A peer sent more descriptors than a handler [receives](crate::Connection::receive_fds), or than
+    /// the process may have open.
+    #[non_exhaustive]
+    TooManyDescriptors {
+        /// The limit.
+        limit: usize,
+    },
     /// A datagram was longer than `max_packet_size`, and was dropped.
     #[non_exhaustive]
     Truncated {
@@ -301,6 +308,9 @@ impl fmt::Display for Error {
             Error::Truncated { length, limit } => {
                 write!(f, "datagram of {length} bytes is too long (limit {limit} bytes)")
             }
+            Error::TooManyDescriptors { limit } => {
+                write!(f, "more descriptors than can be received (limit {limit})")
+            }
             Error::ProxyHeader { reason } => write!(f, "bad PROXY header: {reason}"),
             Error::Unsupported { reason } => f.write_str(reason),
             Error::IdleTimeout { limit } => {
@@ -362,6 +372,7 @@ impl From<Error> for io::Error {
             Error::LineTooLong { .. }
             | Error::MessageTooLong { .. }
             | Error::ProxyHeader { .. }
+            | Error::TooManyDescriptors { .. }
             | Error::Truncated { .. } => ErrorKind::InvalidData,
             Error::Unsupported { .. } => ErrorKind::Unsupported,
             Error::ConnectTimeout { .. }

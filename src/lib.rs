@@ -243,6 +243,14 @@
 //! [`transport::Listeners`]; a connection that a super-server has accepted is served by
 //! [`Builder::serve_connection`].
 //!
+//! # Unix sockets
+//!
+//! [`Builder::socket_mode`], [`socket_owner`](Builder::socket_owner) and
+//! [`socket_group`](Builder::socket_group) decide who may connect to the file of a Unix socket, before it
+//! listens. [`Connection::peer_credentials`] says which process is at the other end.
+//! [`Connection::receive_fds`] and [`send_fds`](Connection::send_fds) pass descriptors with the bytes.
+//! Options that have no setting here are set by [`Builder::socket`], on sockets of any kind.
+//!
 //! # Limits
 //!
 //! [`Builder`] has every setting, with its default. Those that a client can run into:
@@ -260,6 +268,7 @@
 //! | [`max_line_length`] | 64 KiB | [`Error::LineTooLong`] |
 //! | [`LengthPrefixed::max_length`] | 64 KiB | [`Error::MessageTooLong`] |
 //! | [`max_packet_size`] | none | [`Error::Truncated`] |
+//! | [`Connection::receive_fds`] | none are received; an argument | [`Error::TooManyDescriptors`] |
 //! | [`idle_timeout`], [`read_timeout`] | none | [`Error::IdleTimeout`], [`Error::ReadTimeout`] |
 //! | [`message_timeout`] | none | [`Error::MessageTimeout`] |
 //! | [`min_rate`] | none | [`Error::TooSlow`] |
@@ -395,6 +404,7 @@ pub mod transport;
 pub use ipnet;
 #[cfg(feature = "tls")]
 pub use rustls;
+pub use socket2;
 
 pub use address::{Address, Endpoint, Scheme, UnixName};
 pub use broadcast::{Broadcast, Member};
@@ -413,6 +423,7 @@ pub use id::{ConnectionId, ListenerId, MemberId};
 #[cfg(feature = "fibers")]
 pub use mixin::Fibers;
 pub use mixin::{ForkDespiteThreads, Forking, Prefork, Sequential, Threading};
+pub use net::PeerCredentials;
 #[doc(no_inline)]
 pub use proxy_protocol::ProxyHeader;
 pub use request::IntoHandler;

@@ -6,14 +6,19 @@
 
 mod access;
 mod proxy_protocol;
+mod socket_hook;
 
+use std::io;
 use std::time::Duration;
+
+use socket2::Socket;
 
 use crate::net::WriteProgress;
 use crate::sys;
 
 pub use access::{Access, Peers};
 pub use proxy_protocol::ProxyProtocol;
+pub(crate) use socket_hook::SocketHook;
 
 /// What a full server does with a new connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +133,23 @@ pub struct TransportOptions {
     /// ([`Stream::unacknowledged`](crate::extend::Stream::unacknowledged)), and writes again.
     /// `None`: for ever.
     pub write_timeout: Option<Duration>,
+    /// The mode of the file of a Unix socket. `None`, the default: the system's.
+    pub socket_mode: Option<u32>,
+    /// The owner of that file, by number. `None`, the default: the process's user.
+    pub socket_owner: Option<u32>,
+    /// The group of that file, by number. `None`, the default: the system's.
+    pub socket_group: Option<u32>,
+    pub(crate) socket_hook: Option<SocketHook>,
+}
+
+impl TransportOptions {
+    /// What [`Builder::socket`](crate::Builder::socket) asks for, to be called before a socket is bound.
+    ///
+    /// # Errors
+    /// Those of the program's function.
+    pub fn prepare_socket(&self, socket: &Socket) -> io::Result<()> {
+        self.socket_hook.as_ref().map_or(Ok(()), |hook| hook.call(socket))
+    }
 }
 
 const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -145,6 +167,10 @@ impl Default for TransportOptions {
             max_packet_size: None,
             read_timeout: None,
             write_timeout: Some(WriteProgress::slice(DEFAULT_WRITE_TIMEOUT)),
+            socket_mode: None,
+            socket_owner: None,
+            socket_group: None,
+            socket_hook: None,
         }
     }
 }

@@ -4,6 +4,7 @@ mod buffer;
 mod buffer_cache;
 mod buffered_io;
 mod close;
+mod descriptors;
 mod in_memory;
 mod input;
 mod line;
@@ -29,7 +30,7 @@ use crate::close_reason::CloseReason;
 use crate::error::Error;
 use crate::framing::LengthPrefixed;
 use crate::id::ConnectionId;
-use crate::net::SharedStream;
+use crate::net::{PeerCredentials, SharedStream};
 use crate::state::{ListenerInfo, ServerHandle, ServerState};
 use input::Input;
 use output::Output;
@@ -106,13 +107,13 @@ impl Connection {
         self.stream.peer()
     }
 
-    /// The user ID that the client's process, or that of a proxy before it, had when it connected
+    /// The client's process, or that of a proxy before it, with its user and group when it connected
     /// (`SO_PEERCRED`); `None` if the connection is not a Unix socket.
     ///
     /// # Errors
     /// Those of getsockopt(2), which does not fail for a connected socket.
-    pub fn peer_uid(&self) -> io::Result<Option<u32>> {
-        self.stream.inner().peer_uid()
+    pub fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
+        self.stream.inner().peer_credentials()
     }
 
     /// What the TLS of this connection has agreed on with the peer; `None` without TLS.

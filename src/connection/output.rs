@@ -1,6 +1,7 @@
 //! The output half of a connection: buffered writes, with their limits.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -135,6 +136,17 @@ impl OutputHalf<'_> {
 
     /// Sends the buffer and then `more`.
     pub(super) fn send(&mut self, more: &[u8]) -> io::Result<()> {
+        self.send_with(more, &[])
+    }
+
+    /// Sends the buffer and then bytes, with descriptors at their beginning.
+    pub(super) fn send_fds(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.link.stream.check_descriptors(bytes, fds)?;
+        self.send_with(bytes, fds)
+    }
+
+    #[inline(always)]
+    fn send_with(&mut self, more: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.link.check_shutdown();
         let output = &mut *self.output;
         output.settle();
@@ -144,7 +156,8 @@ impl OutputHalf<'_> {
             return output.outcome.record_failure(Err(limit.error().into()), self.link);
         }
         let mut progress = output.progress();
-        let sent = self.link.stream.write_all([&output.buffer, more], &mut progress);
+        let slices = [&output.buffer, more];
+        let sent = self.link.stream.write_all_with_descriptors(slices, fds, &mut progress);
         output.written = progress.total();
         output.buffer.clear();
         let sent = sent.map_err(|error| output.name_timeout(error, &progress));

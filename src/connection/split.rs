@@ -10,10 +10,10 @@ use super::{Connection, Line, line};
 use crate::framing::LengthPrefixed;
 
 /// The input of a [`Connection`]: see [`Connection::split`].
-pub struct Reader<'a>(InputHalf<'a>);
+pub struct Reader<'a>(pub(super) InputHalf<'a>);
 
 /// The output of a [`Connection`]: see [`Connection::split`].
-pub struct Writer<'a>(OutputHalf<'a>);
+pub struct Writer<'a>(pub(super) OutputHalf<'a>);
 
 impl Connection {
     /// The input and the output apart, so that two threads can read and write at the same time. The

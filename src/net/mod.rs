@@ -2,12 +2,15 @@
 //! ([`Wait`]), and the stream that a connection, the registry and a broadcast share
 //! ([`SharedStream`]), and the messages that wait to be written to one ([`outbox`]).
 
+mod descriptors;
 pub(crate) mod outbox;
+mod peer_credentials;
 mod shared_stream;
 mod stream;
 mod tcp_options;
 mod write_progress;
 
+pub use peer_credentials::PeerCredentials;
 pub(crate) use shared_stream::{IoTimeout, Sent, SharedStream};
 pub(crate) use stream::poll_any;
 pub use stream::{Interest, SocketStream, Stream, Wait, WaitSource};

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::Timeout;
 
+use super::PeerCredentials;
 use crate::address::{Address, UnixName};
 pub use crate::sys::poll::Interest;
 use crate::sys::poll::{has_urgent_mark, poll_each};
@@ -63,9 +64,8 @@ pub trait Stream: Any + Send + Sync {
     /// The address of this end.
     fn local_addr(&self) -> io::Result<Address>;
 
-    /// The id of the user that the peer, a process on this machine, runs as; `None`, the default,
-    /// if it is not known.
-    fn peer_uid(&self) -> io::Result<Option<u32>> {
+    /// The process on this machine that the peer is; `None`, the default, if it is not known.
+    fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
         Ok(None)
     }
 
@@ -202,10 +202,8 @@ impl Stream for SocketStream {
         })
     }
 
-    /// `SO_PEERCRED` ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)): the effective
-    /// user when the peer connected.
-    fn peer_uid(&self) -> io::Result<Option<u32>> {
-        if self.is_tcp { Ok(None) } else { socket::peer_uid(self.socket.as_fd()).map(Some) }
+    fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
+        if self.is_tcp { Ok(None) } else { PeerCredentials::of(self.socket.as_fd()).map(Some) }
     }
 
     fn unread(&self) -> io::Result<usize> {

@@ -1,7 +1,8 @@
-//! [`Builder`]: every setting of a server, with its default. Its end, where the server listens, is in
-//! `bind.rs`.
+//! [`Builder`]: every setting of a server, with its default. Those of its sockets are in `socket.rs`,
+//! and its end, where the server listens, in `bind.rs`.
 
 mod bind;
+mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 

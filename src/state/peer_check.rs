@@ -15,7 +15,9 @@ pub(crate) enum Rejection {
 /// The user at the other end of a Unix stream socket, which the access list and the limits go by.
 pub(crate) fn peer_uid(peer: &Address, stream: Option<&SharedStream>) -> Option<u32> {
     match (peer.ip(), stream) {
-        (None, Some(stream)) => stream.inner().peer_uid().unwrap_or(None),
+        (None, Some(stream)) => {
+            stream.inner().peer_credentials().unwrap_or(None).map(|peer| peer.uid)
+        }
         _ => None,
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod poll;
 #[cfg(feature = "fibers")]
 pub(crate) mod prefetch;
 pub(crate) mod raw_lock;
+pub(crate) mod rights;
 pub(crate) mod scope;
 pub(crate) mod shared;
 pub(crate) mod signals;

@@ -93,10 +93,13 @@ pub(crate) fn set_timeout(
     Ok(sockopt::set_socket_timeout(fd, which, timeout)?)
 }
 
-/// The effective user id of the process at the other end of a Unix stream socket, when it connected
-/// (`SO_PEERCRED`, [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
-pub(crate) fn peer_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
-    Ok(sockopt::socket_peercred(fd)?.uid.as_raw())
+/// The process id, effective user id and effective group id of the process at the other end of a Unix
+/// stream socket, when it connected (`SO_PEERCRED`,
+/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)). The process id is 0, which rustix does
+/// not expect, for a process that is in another PID namespace.
+pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<[u32; 3]> {
+    // `struct ucred`.
+    option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED)
 }
 
 /// How many bytes were received and not read (`FIONREAD`), up to the urgent mark if there is one

@@ -17,7 +17,7 @@ use super::TlsInfo;
 use super::session::{Progress, Session};
 use crate::address::Address;
 use crate::error::Error;
-use crate::net::{Interest, Stream};
+use crate::net::{Interest, PeerCredentials, Stream};
 use crate::sys::poll::poll;
 use crate::sys::socket::retry_interrupted;
 
@@ -320,8 +320,8 @@ impl Stream for TlsStream {
         self.socket.local_addr()
     }
 
-    fn peer_uid(&self) -> io::Result<Option<u32>> {
-        self.socket.peer_uid()
+    fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
+        self.socket.peer_credentials()
     }
 
     /// The most that it can be: a record is longer than what is in it. If none was received, a part of a

@@ -4,6 +4,7 @@
 mod connected;
 mod each_address;
 mod inherited;
+mod permissions;
 mod socket_file;
 mod tcp;
 mod udp;

@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
 
+use super::permissions::Permissions;
 use crate::address::UnixName;
+use crate::config::TransportOptions;
 use crate::sys::fork::generation;
 
 /// The file of a bound socket. When this is dropped the file is removed, unless another one has
@@ -53,13 +56,26 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds to a name. A stale socket file, which a killed server has left behind, is replaced: of
-/// several servers that find it, by one.
-pub(super) fn bind<S>(
+/// Binds a socket of this type to a name. A stale socket file, which a killed server has left behind, is
+/// replaced: of several servers that find it, by one.
+pub(super) fn bind(
     name: &UnixName,
-    bind: impl Fn(&UnixName) -> io::Result<S>,
-) -> io::Result<(S, Option<SocketFile>)> {
-    bind_with(name, bind, |path| std::fs::remove_file(path))
+    kind: Type,
+    options: &TransportOptions,
+) -> io::Result<(Socket, Option<SocketFile>)> {
+    let permissions = Permissions::new(name, options)?;
+    let bind = |name: &UnixName| {
+        let socket = Socket::new(Domain::UNIX, kind, None)?;
+        permissions.restrict(&socket)?;
+        options.prepare_socket(&socket)?;
+        socket.bind(&name.to_sockaddr()?)?;
+        Ok(socket)
+    };
+    let (socket, file) = bind_with(name, bind, |path| std::fs::remove_file(path))?;
+    if let Some(file) = &file {
+        permissions.set(&file.path)?;
+    }
+    Ok((socket, file))
 }
 
 fn bind_with<S>(
@@ -145,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::address::Endpoint;
-    use crate::transport::{self, Transport, TransportOptions};
+    use crate::transport::{self, Transport};
 
     /// An unused path for a socket, removed on drop.
     struct TempPath(PathBuf);

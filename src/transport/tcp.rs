@@ -111,6 +111,7 @@ pub(super) fn ip_socket(
         socket.set_reuse_address(options.reuse_address)?;
     }
     socket.set_reuse_port(options.reuse_port)?;
+    options.prepare_socket(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net;
 use std::sync::Arc;
 
+use socket2::Type;
+
 use super::socket_file::{self, SocketFile};
 use super::{Transport, sysctl};
 use crate::address::{Address, Endpoint, Scheme, UnixName};
@@ -46,12 +48,11 @@ impl AsFd for UnixDatagram {
 impl Transport for UnixDatagram {
     type Handler = dyn DatagramRequestHandler;
 
-    fn bind(endpoint: &Endpoint, _options: &TransportOptions) -> Result<UnixDatagram> {
+    fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<UnixDatagram> {
         let name = endpoint.unix_name(Scheme::UnixDatagram)?;
-        let bind = |name: &UnixName| net::UnixDatagram::bind_addr(&name.socket_addr()?);
-        let (socket, _file) = socket_file::bind(name, bind)
+        let (socket, _file) = socket_file::bind(name, Type::DGRAM, options)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
-        Ok(UnixDatagram { _file, socket: Arc::new(socket) })
+        Ok(UnixDatagram { _file, socket: Arc::new(socket.into()) })
     }
 
     /// Non-blocking, so that a reply never waits for a client whose queue is full.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 
-use socket2::{Domain, Socket, Type};
+use socket2::Type;
 
 use super::Transport;
 use super::socket_file::{self, SocketFile};
@@ -48,10 +48,14 @@ impl Transport for UnixStream {
 
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<UnixStream> {
         let name = endpoint.unix_name(Scheme::Unix)?;
-        let listen = |name: &UnixName| listen(name, options.backlog);
-        let (listener, _file) = socket_file::bind(name, listen)
+        let (socket, _file) = socket_file::bind(name, Type::STREAM.nonblocking(), options)
+            .and_then(|(socket, file)| {
+                // Now that the file has its permissions.
+                socket.listen(options.backlog.try_into().unwrap_or(i32::MAX))?;
+                Ok((socket, file))
+            })
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
-        Ok(UnixStream { _file, listener, backlog: options.backlog })
+        Ok(UnixStream { _file, listener: socket.into(), backlog: options.backlog })
     }
 
     fn prepare(&self, _options: &TransportOptions) -> io::Result<()> {
@@ -84,11 +88,4 @@ impl Transport for UnixStream {
         let max_backlog = sysctl("net/core/somaxconn")?;
         Some(max_backlog.min(self.backlog as usize) + 1)
     }
-}
-
-fn listen(name: &UnixName, backlog: u32) -> io::Result<UnixListener> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    socket.bind(&name.to_sockaddr()?)?;
-    socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
-    Ok(socket.into())
 }

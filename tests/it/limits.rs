@@ -243,7 +243,10 @@ fn connection_rate_counts_each_peer_by_itself() {
 
 /// Answers with the user of the peer.
 fn uid() -> impl StreamRequestHandler {
-    handler_fn(|connection| Ok(writeln!(connection, "{:?}", connection.peer_uid()?)?))
+    handler_fn(|connection| {
+        let uid = connection.peer_credentials()?.map(|peer| peer.uid);
+        Ok(writeln!(connection, "{uid:?}")?)
+    })
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! handler is given, by the registry, and by broadcasts. It decides how a read or write waits, and
 //! keeps their writes apart.
 
+mod passing;
 mod reading;
 mod writing;
 
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::address::Address;
 use crate::close_reason::CloseReason;
+use crate::net::descriptors::Descriptors;
 use crate::net::outbox::Outbox;
 use crate::net::{Interest, Stream, Wait, WaitSource, poll_any};
 use crate::proxy_protocol::ProxyHeader;
@@ -55,6 +57,8 @@ pub(crate) struct SharedStream {
     output: Mutex<Output>,
     /// The messages of the connection's senders, once there is one.
     outbox: OnceLock<Arc<Outbox>>,
+    /// The received descriptors, once the handler wants any.
+    descriptors: OnceLock<Box<Descriptors>>,
 }
 
 impl SharedStream {
@@ -73,6 +77,7 @@ impl SharedStream {
             activity: ActivityCell::default(),
             output: Mutex::default(),
             outbox: OnceLock::new(),
+            descriptors: OnceLock::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use super::SharedStream;
 use crate::net::{Interest, Stream};
 use crate::sync::{Activity, Input, InputKind};
 use crate::sys::poll::has_input;
-use crate::sys::socket::retry_interrupted;
+use crate::sys::socket::{Mode, retry_interrupted};
 use crate::sys::splice::SplicePipe;
 
 /// How long a read may wait for the peer.
@@ -116,8 +116,8 @@ impl SharedStream {
     ) -> io::Result<usize> {
         loop {
             let read = match timeout {
-                IoTimeout::Socket(_) => from.read(buffer),
-                IoTimeout::Deadline(_) => from.try_read(buffer),
+                IoTimeout::Socket(_) => self.receive(from, buffer, Mode::AsSet),
+                IoTimeout::Deadline(_) => self.receive(from, buffer, Mode::Try),
             };
             match read {
                 Ok(length) => return Ok(length),
@@ -138,7 +138,7 @@ impl SharedStream {
     /// if this one has to.
     #[inline(always)]
     fn read_ready(&self, from: &dyn Stream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match retry_interrupted(|| from.try_read(buffer)) {
+        match retry_interrupted(|| self.receive(from, buffer, Mode::Try)) {
             Ok(length) => {
                 if length < buffer.len() && from.short_read_empties() {
                     self.needs_poll.store(true, Ordering::Relaxed);
@@ -161,7 +161,7 @@ impl SharedStream {
                 false => self.read_ready(&*self.inner, buffer),
             };
         }
-        match retry_interrupted(|| self.inner.try_read(buffer)) {
+        match retry_interrupted(|| self.receive(&*self.inner, buffer, Mode::Try)) {
             Ok(length) => Ok(Some(length)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),

@@ -1,6 +1,7 @@
 //! How a [`SharedStream`] is written: one write at a time, of the handler or of a broadcast.
 
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use super::SharedStream;
 use crate::net::outbox::{Outbox, WriterHandle};
 use crate::net::{Interest, WriteProgress};
 use crate::sync::Activity;
-use crate::sys::socket::retry_interrupted;
+use crate::sys::socket::{Mode, retry_interrupted};
 use crate::sys::splice::SplicePipe;
 
 #[derive(Default)]
@@ -67,6 +68,18 @@ impl SharedStream {
         slices: [&[u8]; 2],
         progress: &mut WriteProgress,
     ) -> io::Result<()> {
+        self.write_all_with_descriptors(slices, &[], progress)
+    }
+
+    /// As [`write_all`](SharedStream::write_all), with descriptors, which were
+    /// [checked](SharedStream::check_descriptors), at the beginning of the last slice.
+    #[inline(always)]
+    pub(crate) fn write_all_with_descriptors(
+        &self,
+        slices: [&[u8]; 2],
+        descriptors: &[BorrowedFd<'_>],
+        progress: &mut WriteProgress,
+    ) -> io::Result<()> {
         let mut output = self.output.lock();
         output.check()?;
         let mut pending = std::mem::take(&mut output.pending);
@@ -76,7 +89,13 @@ impl SharedStream {
         // Until all of it is written: a `Stream` or a `Wait` may also panic in the middle.
         output.is_broken = true;
         let mut slices = [&pending, slices[0], slices[1]].map(IoSlice::new);
-        let written = self.write_slices(trim_empty(&mut slices), progress);
+        let written = if descriptors.is_empty() {
+            self.write_slices(trim_empty(&mut slices), &[], progress)
+        } else {
+            let (before, last) = slices.split_at_mut(2);
+            let before = self.write_slices(trim_empty(before), &[], progress);
+            before.and_then(|()| self.write_slices(last, descriptors, progress))
+        };
         output.is_broken = written.is_err();
         written
     }
@@ -85,12 +104,14 @@ impl SharedStream {
     fn write_slices(
         &self,
         mut slices: &mut [IoSlice<'_>],
+        mut descriptors: &[BorrowedFd<'_>],
         progress: &mut WriteProgress,
     ) -> io::Result<()> {
         while !slices.is_empty() || self.has_pending_output() {
-            match self.write_some(slices, progress) {
+            match self.write_some(slices, descriptors, progress) {
                 Ok(0) if !slices.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(length) => {
+                    descriptors = &[];
                     progress.add_written(length);
                     IoSlice::advance_slices(&mut slices, length);
                 }
@@ -112,15 +133,20 @@ impl SharedStream {
 
     /// One attempt. Without a [`Wait`] and a minimum rate the stream itself blocks.
     #[inline(always)]
-    fn write_some(&self, slices: &[IoSlice<'_>], progress: &WriteProgress) -> io::Result<usize> {
+    fn write_some(
+        &self,
+        slices: &[IoSlice<'_>],
+        descriptors: &[BorrowedFd<'_>],
+        progress: &WriteProgress,
+    ) -> io::Result<usize> {
         match self.wait.get() {
             None if progress.may_block() => {
-                self.doing(Activity::Writing, || self.inner.write(slices))
+                self.doing(Activity::Writing, || self.send(slices, descriptors, Mode::AsSet))
             }
-            None => self.inner.try_write(slices),
+            None => self.send(slices, descriptors, Mode::Try),
             Some(wait) => {
                 wait.yield_now();
-                self.inner.try_write(slices)
+                self.send(slices, descriptors, Mode::Try)
             }
         }
     }
