@@ -38,6 +38,7 @@ mod tls;
 #[cfg(feature = "tls")]
 #[path = "../support/tls.rs"]
 mod tls_clients;
+mod unix_sockets;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,7 @@ const TESTS: &[&[Test]] = &[
     #[cfg(feature = "fibers")]
     fiber_start::TESTS,
     stopped_process::TESTS,
+    unix_sockets::TESTS,
     #[cfg(feature = "fibers")]
     fiber_processes::TESTS,
     hostile::TESTS,
@@ -94,6 +96,7 @@ const PARTS: &[&[Part]] = &[
     scarcity::PARTS,
     server_limits::PARTS,
     stopped_process::PARTS,
+    unix_sockets::PARTS,
     #[cfg(feature = "fibers")]
     fiber_processes::PARTS,
     #[cfg(feature = "tls")]

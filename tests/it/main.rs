@@ -16,11 +16,13 @@ mod lifecycle;
 mod limits;
 mod listeners;
 mod mixins;
+mod passing;
 mod proxy_protocol;
 mod scope;
 mod scripted_stream;
 mod select;
 mod sender;
+mod socket_options;
 mod split;
 mod streams;
 #[path = "../support/mod.rs"]
