@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         .flag("upstream", "ADDRESS", "the server behind it: HOST:PORT, or unix:/path")
         .flag("allow", "NETWORK", "serves only clients of this network; may be repeated")
         .flag("send-proxy", "VERSION", "tells it who the client is, by a PROXY header: v1 or v2")
+        .flag("upstream-tls", "[NAME]", "TLS to it; NAME is that of its certificate, if not HOST")
+        .flag("upstream-ca", "FILE", "who may have signed that; whom the system trusts by default")
         .flag("idle", "SECONDS", "closes a pair that is silent for so long; 3600 by default")
         .run(|options| {
             let upstream = options.value("upstream");
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
                 upstream.ok_or_else(|| usage_error("--upstream is missing".into()))?.parse()?;
             let idle = options.seconds("idle")?.unwrap_or(Duration::from_secs(3600));
             let send_proxy = options.version("send-proxy")?;
+            let upstream_tls = options.upstream_tls("upstream-tls", "upstream-ca", &upstream)?;
             let mut access = Access::open();
             for (index, network) in options.values("allow").enumerate() {
                 let network: IpNet = network
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
                 let mut how = ConnectOptions::new(Duration::from_secs(5));
                 if let Some(version) = send_proxy {
                     how = how.proxy_header(&*client, version);
+                }
+                if let Some(tls) = &upstream_tls {
+                    how = tls.on(how);
                 }
                 let mut server = client.connect(upstream.clone(), how)?;
                 let relayed = client.relay(&mut server)?;

@@ -19,7 +19,7 @@ pub(super) fn announce_other(address: &Address) {
     let _ = writeln!(out, "also listening on {address}").and_then(|()| out.flush());
 }
 
-/// The text with `{nc}` and `{address}` replaced.
+/// The text with `{nc}`, `{openssl}` and `{address}` replaced.
 pub(crate) fn try_line(address: &Address, try_it: &str) -> String {
     let nc = match address {
         Address::Tcp(ip) => host_and_port(ip),
@@ -28,7 +28,12 @@ pub(crate) fn try_line(address: &Address, try_it: &str) -> String {
         Address::UnixDatagram(name) => format!("-uU {name}"),
         other => other.to_string(),
     };
-    try_it.replace("{nc}", &nc).replace("{address}", &address.to_string())
+    let openssl = match address {
+        Address::Unix(name) => format!("-unix {name}"),
+        other => format!("-connect {other}"),
+    };
+    let try_it = try_it.replace("{nc}", &nc).replace("{openssl}", &openssl);
+    try_it.replace("{address}", &address.to_string())
 }
 
 fn host_and_port(address: &SocketAddr) -> String {

@@ -1,6 +1,7 @@
 //! The flags of the command line.
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use lexopt::prelude::*;
 
 use super::{NAME, Outcome};
 
-/// A flag with a value: its name, what stands for the value in `--help`, and what it does.
+/// A flag with a value: its name, what stands for the value in `--help`, and what it does. In brackets, the
+/// value may be left out.
 #[derive(Clone, Copy)]
 pub(super) struct Flag<'a>(pub(super) &'static str, pub(super) &'static str, pub(super) &'a str);
 
@@ -57,13 +59,25 @@ pub(super) fn parse(flags: &[Flag<'_>]) -> Result<Option<Values>, lexopt::Error>
         match argument {
             Long("help") | Short('h') => return Ok(None),
             Long(name) => match flags.iter().find(|flag| flag.0 == name) {
-                Some(flag) => values.push((flag.0, parser.value()?.string()?)),
+                Some(flag) => values.push((flag.0, value(&mut parser, flag)?)),
                 None => return Err(argument.unexpected()),
             },
             other => return Err(other.unexpected()),
         }
     }
     Ok(Some(Values(values)))
+}
+
+/// The value of a flag; empty if it was left out.
+fn value(parser: &mut lexopt::Parser, flag: &Flag<'_>) -> Result<String, lexopt::Error> {
+    if !flag.1.starts_with('[') {
+        return parser.value()?.string();
+    }
+    let given = parser.optional_value().or_else(|| {
+        let is_value = |text: &OsStr| !text.as_encoded_bytes().starts_with(b"-");
+        parser.try_raw_args()?.next_if(is_value)
+    });
+    given.unwrap_or_default().string()
 }
 
 /// Prints what `--help` is for.

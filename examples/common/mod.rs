@@ -8,11 +8,17 @@ mod mixin;
 mod proxies;
 mod signals;
 mod systemd;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "without_tls.rs"]
+mod tls;
 
 use std::error::Error;
 use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use socketserver::extend::{Mixin, Spawnable, Transport};
@@ -30,6 +36,7 @@ pub(crate) use flags::usage_error;
 use flags::{Flag, Values};
 use listen::Listen;
 pub(crate) use signals::on_signals;
+use tls::Tls;
 
 /// The example's name: this file is compiled into each of them.
 const NAME: &str = env!("CARGO_CRATE_NAME");
@@ -39,6 +46,16 @@ const NAME: &str = env!("CARGO_CRATE_NAME");
 pub(crate) type Outcome = Result<(), Box<dyn Error>>;
 
 const ALSO: Flag<'static> = Flag("also", "ADDRESS", "listen there too; may be given several times");
+
+const TLS_FLAGS: [Flag<'static>; 3] = [
+    Flag(
+        "tls-cert",
+        "FILE",
+        "TLS, with the certificate and chain in this file; SIGHUP: read again",
+    ),
+    Flag("tls-key", "FILE", "the key of the certificate"),
+    Flag("tls-client-ca", "FILE", "requires client certificates, signed by those in this file"),
+];
 
 const STOP_TIMEOUT: Flag<'static> =
     Flag("stop-timeout", "SECONDS", "how long a stop waits for clients; 10 by default");
@@ -105,6 +122,7 @@ impl Example {
     fn options(self) -> Result<Option<Options>, Box<dyn Error>> {
         let listen_help = format!("where to listen; {} by default", self.listen);
         let mut flags = vec![Flag("listen", "ADDRESS", &listen_help), ALSO, proxies::FLAG];
+        flags.extend(TLS_FLAGS);
         flags.extend(mixin::flags(self.no_forking.is_some()));
         flags.push(STOP_TIMEOUT);
         flags.extend(&self.flags);
@@ -116,9 +134,9 @@ impl Example {
         let mixin = mixin::Choice::of(&values, self.no_forking)?;
         let stop_timeout = values.parsed("stop-timeout", flags::seconds)?;
         let stop_timeout = stop_timeout.unwrap_or(Duration::from_secs(10));
-        let (access, proxies) = (Access::open(), proxies::of(&values)?);
+        let (access, proxies, tls) = (Access::open(), proxies::of(&values)?, Tls::of(&values)?);
         let try_it = self.try_it;
-        Ok(Some(Options { listen, access, proxies, mixin, stop_timeout, values, try_it }))
+        Ok(Some(Options { listen, access, proxies, tls, mixin, stop_timeout, values, try_it }))
     }
 }
 
@@ -127,6 +145,7 @@ pub(crate) struct Options {
     listen: Listen,
     access: Access,
     proxies: Option<ProxyProtocol>,
+    tls: Option<Tls>,
     mixin: mixin::Choice,
     stop_timeout: Duration,
     values: Values,
@@ -162,7 +181,7 @@ impl Options {
     pub(crate) fn serve(self, handler: impl StreamRequestHandler) -> Outcome {
         if self.listen.is_inetd() {
             let connection = io::stdin().as_fd().try_clone_to_owned()?;
-            let builder = self.builder::<Tcp>().proxy_protocol(self.proxies.clone());
+            let builder = self.secured(self.builder::<Tcp>(), &Arc::default())?;
             let reason = builder.serve_connection(connection, handler)?;
             log::info!("{reason}");
             return Ok(());
@@ -181,6 +200,9 @@ impl Options {
         match self.listen.scheme() {
             Some(Scheme::Udp | Scheme::UnixDatagram) if self.proxies.is_some() => {
                 Err(usage_error("--proxy-protocol: datagrams have no PROXY header".into()))
+            }
+            Some(Scheme::Udp | Scheme::UnixDatagram) if self.tls.is_some() => {
+                Err(usage_error("--tls-cert: datagrams have no TLS".into()))
             }
             Some(Scheme::Udp) => {
                 let builder = self.builder::<Udp>().connection_rate(self.max_rate()?);
@@ -204,7 +226,42 @@ impl Options {
         T: Transport<Handler = dyn StreamRequestHandler>
             + TryFrom<InheritedSocket, Error = socketserver::Error>,
     {
-        self.listen.streams(builder.proxy_protocol(self.proxies.clone()), handler)
+        let handle = Arc::default();
+        let server = self.listen.streams(self.secured(builder, &handle)?, handler)?;
+        handle.get_or_init(|| server.handle());
+        Ok(server)
+    }
+
+    /// A further server, on an address of its own.
+    pub(crate) fn streams_at<T, M: Mixin>(
+        &self,
+        address: &str,
+        builder: Builder<T, M>,
+        handler: impl StreamRequestHandler,
+    ) -> Result<Server<T, M>, Box<dyn Error>>
+    where
+        T: Transport<Handler = dyn StreamRequestHandler>,
+    {
+        let handle = Arc::default();
+        let server = self.secured(builder, &handle)?.bind(address, handler)?;
+        handle.get_or_init(|| server.handle());
+        Ok(server)
+    }
+
+    /// What the flags say of proxies and of TLS. `server` is to be set.
+    fn secured<T, M: Mixin>(
+        &self,
+        builder: Builder<T, M>,
+        server: &Arc<OnceLock<ServerHandle>>,
+    ) -> Result<Builder<T, M>, Box<dyn Error>>
+    where
+        T: Transport<Handler = dyn StreamRequestHandler>,
+    {
+        let builder = builder.proxy_protocol(self.proxies.clone());
+        match &self.tls {
+            Some(tls) => tls.on(builder, server),
+            None => Ok(builder),
+        }
     }
 
     /// Datagrams above this rate are dropped, so that no exchange with another service, which a
@@ -245,7 +302,13 @@ impl Options {
 
     /// Prints the address, and the command to try it with.
     pub(crate) fn announce(&self, address: &Address) {
-        announce(address, self.try_it);
+        self.announce_with(address, self.try_it);
+    }
+
+    /// The same, of a further server.
+    pub(crate) fn announce_with(&self, address: &Address, try_it: &str) {
+        let over_tls = "openssl s_client -quiet {openssl}";
+        announce(address, if self.tls.is_some() { over_tls } else { try_it });
     }
 
     /// Prints the addresses of a server, and the command to try it with.

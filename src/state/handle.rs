@@ -87,7 +87,9 @@ impl ServerHandle {
 
     /// Changes the TLS of connections that are accepted from now on, when a certificate was renewed for
     /// instance: [`tls`](crate::Builder::tls). Open connections, and handshakes that have begun, keep
-    /// theirs. A child of a forking server has that of its parent when it was forked.
+    /// theirs. A child of a forking server has that of its parent when it was forked; those of
+    /// [`Prefork`](crate::Prefork) live long, and each changes its own, in
+    /// [`service_actions`](crate::Builder::service_actions) for instance.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the server was made without TLS.

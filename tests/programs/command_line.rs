@@ -26,9 +26,15 @@ fn help_lists_the_flags() {
         command.arg("--help");
         let ended = run(command, "");
         assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{name}");
-        for word in
-            ["--listen", "--mixin", "--stop-timeout", "--proxy-protocol", "sequential", default]
-        {
+        for word in [
+            "--listen",
+            "--mixin",
+            "--stop-timeout",
+            "--proxy-protocol",
+            "sequential",
+            "--tls-cert FILE",
+            default,
+        ] {
             assert!(ended.text().contains(word), "{name}, {word}: {}", ended.text());
         }
         let forks = !["chat", "named_chat", "ticker", "store", "embed"].contains(&name);
@@ -69,6 +75,12 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
         fails(name, &["--listen", "two\nlines"], 2, &[r"two\nlines"]);
     }
     fails("chat", &["--greeting"], 2, &["--greeting"]);
+    #[cfg(not(feature = "tls"))]
+    for flag in ["--tls-cert", "--tls-key", "--tls-client-ca"] {
+        fails("echo", &[flag, "file"], 2, &[flag, "built without TLS"]);
+    }
+    #[cfg(not(feature = "tls"))]
+    fails("gateway", &["--upstream", "[::1]:1", "--upstream-tls"], 2, &["built without TLS"]);
     for name in ["chat", "named_chat", "ticker", "store", "embed"] {
         fails(name, &["--mixin", "forking"], 2, &["--mixin forking", "share"]);
         fails(name, &["--mixin", "prefork"], 2, &["--mixin prefork", "share"]);

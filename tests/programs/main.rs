@@ -22,6 +22,11 @@ mod stopping;
 mod support;
 mod telnet;
 mod terminal;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+#[path = "../support/tls.rs"]
+mod tls_clients;
 mod try_line;
 mod wrapping;
 
@@ -47,6 +52,8 @@ const TESTS: &[&[Test]] = &[
     activation::TESTS,
     listeners::TESTS,
     proxies::TESTS,
+    #[cfg(feature = "tls")]
+    tls::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -24,6 +24,12 @@ fn the_line_names_the_address_for_nc_and_for_the_clients() {
     ] {
         assert_eq!(try_line(&address, "nc {nc}, client {address}"), line);
     }
+    for (address, line) in [
+        (Address::Tcp("[::1]:80".parse().unwrap()), "openssl -connect [::1]:80"),
+        (Address::Unix(UnixName::Path("/a".into())), "openssl -unix /a"),
+    ] {
+        assert_eq!(try_line(&address, "openssl {openssl}"), line);
+    }
     let scoped: Endpoint = "[fe80::1%3]:80".parse().unwrap();
     assert_eq!(scoped.resolve(Scheme::Tcp).unwrap(), ["[fe80::1%3]:80".parse().unwrap()]);
 }

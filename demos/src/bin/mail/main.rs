@@ -50,11 +50,12 @@ fn run(options: Options) -> Outcome {
 
     let smtp = builder(&options, timeout, "421 too many connections\r\n");
     let smtp = options.streams(smtp, Smtp { users: users.clone(), max_size })?;
-    let pop3 = builder(&options, timeout, "-ERR [SYS/TEMP] too many connections\r\n")
-        .bind(options.value("pop3").unwrap_or("127.0.0.1:1100"), Pop3 { users })?;
+    let pop3 = builder(&options, timeout, "-ERR [SYS/TEMP] too many connections\r\n");
+    let address = options.value("pop3").unwrap_or("127.0.0.1:1100");
+    let pop3 = options.streams_at(address, pop3, Pop3 { users })?;
     let (smtp, pop3) = (smtp.spawn()?, pop3.spawn()?);
     options.announce(smtp.local_addr());
-    common::announce(pop3.local_addr(), "nc -C {nc}");
+    options.announce_with(pop3.local_addr(), "nc -C {nc}");
 
     signals.read_exact(&mut [0])?;
     let deadline = Instant::now() + options.stop_timeout();
