@@ -2,9 +2,12 @@
 
 use std::process::Command;
 
+#[allow(dead_code, reason = "only one test program starts a browser")]
+pub(crate) mod chromium;
 pub(crate) mod lookup;
 pub(crate) mod mail;
 pub(crate) mod site;
+pub(crate) mod web_chat;
 
 /// A command that runs a demo.
 pub(crate) fn demo(name: &str) -> Command {
@@ -15,6 +18,7 @@ pub(crate) fn demo(name: &str) -> Command {
         "mail" => env!("CARGO_BIN_EXE_mail"),
         "read_mail" => env!("CARGO_BIN_EXE_read_mail"),
         "send_mail" => env!("CARGO_BIN_EXE_send_mail"),
+        "web_chat" => env!("CARGO_BIN_EXE_web_chat"),
         _ => panic!("no demo is called {name}"),
     });
     command.env_remove("RUST_LOG");

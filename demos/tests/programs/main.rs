@@ -14,7 +14,10 @@ mod http;
 mod lookup;
 mod lookup_packing;
 mod mail;
+mod web_chat;
 
 fn main() -> ExitCode {
-    harness::run(&[http::TESTS, lookup::TESTS, lookup_packing::TESTS, mail::TESTS].concat())
+    harness::run(
+        &[http::TESTS, lookup::TESTS, lookup_packing::TESTS, mail::TESTS, web_chat::TESTS].concat(),
+    )
 }
