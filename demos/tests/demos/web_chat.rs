@@ -68,7 +68,7 @@ impl Browser {
         let mut browser = Browser::connect(server);
         let welcome = browser.asks_for(name);
         assert_eq!(welcome["type"], "welcome", "{welcome}");
-        assert_eq!(browser.next_text(), format!("+ {}", name.lines().next().unwrap()));
+        assert_eq!(browser.next_text(), format!("+ {}", name.lines().next().unwrap().trim()));
         (browser, welcome)
     }
 

@@ -21,3 +21,5 @@ mod mail_crash;
 mod mail_pop3;
 mod mail_smtp;
 mod mail_smuggling;
+
+mod web_chat;

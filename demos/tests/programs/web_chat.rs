@@ -1,5 +1,6 @@
 //! `web_chat` in a browser, beside `nc`.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -11,6 +12,7 @@ use serde_json::json;
 use crate::demos::chromium::{Chromium, Tab};
 use crate::demos::web_chat::{GREETING, start, start_at};
 use crate::harness::{Test, tests};
+use crate::support::clients::tcp;
 use crate::support::process::{Process, Server};
 use crate::support::{TIMEOUT, wait_until};
 
@@ -228,17 +230,21 @@ fn the_page_fits_a_phone_and_a_keyboard_and_a_screen_reader() {
     let chromium = Chromium::start();
     let server = start(&[]);
     let ada = join(&chromium, &server, "Ada");
-    for text in ["Good morning!", "Is the build green?"] {
-        say(&ada, text);
-    }
+    say(&ada, "Good morning!");
     let ben = join(&chromium, &server, "Ben");
-    say(&ben, "Yes, since ten past nine.");
-    say(&ben, &"a_word_that_is_too_long_for_any_line_".repeat(10));
+    say(&ben, "Is the build green?");
+    let mut telnet = tcp(server.endpoint());
+    telnet.write_all(b"Yes, since ten past nine. I am on telnet.\n").unwrap();
+    wait_until("three lines", || lines(&ada).len() == 3);
+    say(&ada, "\u{1f44b} Then we ship it.");
     wait_until("four lines", || lines(&ada).len() == 4);
     if let Some(path) = std::env::var_os("WEB_CHAT_PICTURE") {
-        ada.is_shown([720, 400], false, "light");
+        ada.is_shown([720, 360], false, "light");
+        shows_people(&ada, &[&people(&ada)[0], "Ada (you)", "Ben"]);
         ada.picture(Path::new(&path));
     }
+    say(&ben, &"a_word_that_is_too_long_for_any_line_".repeat(10));
+    wait_until("five lines", || lines(&ada).len() == 5);
     for (size, is_mobile, scheme) in [([320, 568], true, "dark"), ([1280, 720], false, "light")] {
         ada.is_shown(size, is_mobile, scheme);
         // Nothing is cut off, and nothing but the log scrolls.
@@ -252,6 +258,9 @@ fn the_page_fits_a_phone_and_a_keyboard_and_a_screen_reader() {
             true
         );
         contrasts(&ada, scheme);
+        ada.waits_for(
+            "document.getElementById('log').lastChild.getBoundingClientRect().bottom < innerHeight",
+        );
     }
     // The tab key leads around all of the page.
     ada.eval("document.getElementById('line').focus()");
@@ -272,7 +281,7 @@ fn the_page_fits_a_phone_and_a_keyboard_and_a_screen_reader() {
     }
     roles.sort();
     let expected =
-        ["button Send", "complementary 2 here", "log Messages", "status", "textbox Message"];
+        ["button Send", "complementary 3 here", "log Messages", "status", "textbox Message"];
     assert_eq!(roles, expected);
     chromium.close();
     server.stop();

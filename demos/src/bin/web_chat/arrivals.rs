@@ -36,10 +36,10 @@ pub(crate) struct Arrivals {
     requests: Mutex<HashMap<IpAddr, Instant>>,
 }
 
-/// What a client is. Its first bytes, if any, were read.
+/// What a client is, with the begin of its first line, as far as that was read.
 pub(crate) enum Client {
-    Browser(Vec<u8>),
-    Lines(Vec<u8>),
+    Browser(&'static [u8]),
+    Lines(&'static [u8]),
     /// It has closed the connection, or is not to be answered.
     Gone,
 }
@@ -55,7 +55,7 @@ impl Arrivals {
         let mut select = Select::new();
         if select.wait(&[&*connection], arrival + self.silence)?.is_none() {
             if !self.is_spare(connection, arrival) {
-                return Ok(Client::Lines(Vec::new()));
+                return Ok(Client::Lines(b""));
             }
             if select.wait(&[&*connection], Instant::now() + SPARE_TIMEOUT)?.is_none() {
                 return Ok(Client::Gone);
@@ -89,19 +89,22 @@ fn address(connection: &Connection) -> Option<IpAddr> {
     connection.peer_addr().socket_addr().map(|address| address.ip())
 }
 
-/// Reads no more bytes than it takes to tell.
+/// Reads as much of [`METHOD`] as there is, and nothing else.
 fn read_first(connection: &mut Connection) -> io::Result<Client> {
-    let mut first = Vec::with_capacity(METHOD.len());
+    let mut read = 0;
     loop {
         let available = connection.fill_buf()?;
-        let length = available.len().min(METHOD.len() - first.len());
-        first.extend_from_slice(&available[..length]);
-        connection.consume(length);
-        match &first[..] {
-            [] | [TLS_HANDSHAKE, ..] => return Ok(Client::Gone),
-            METHOD => return Ok(Client::Browser(first)),
-            begin if length > 0 && METHOD.starts_with(begin) => {}
-            _ => return Ok(Client::Lines(first)),
+        let same = METHOD[read..].iter().zip(available).take_while(|(one, other)| one == other);
+        let same = same.count();
+        let (is_end, differs) = (available.is_empty(), same < available.len());
+        let is_tls = available.first() == Some(&TLS_HANDSHAKE);
+        connection.consume(same);
+        read += same;
+        match read {
+            0 if is_end || is_tls => return Ok(Client::Gone),
+            _ if read == METHOD.len() => return Ok(Client::Browser(METHOD)),
+            _ if is_end || differs => return Ok(Client::Lines(&METHOD[..read])),
+            _ => {}
         }
     }
 }

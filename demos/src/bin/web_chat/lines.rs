@@ -17,8 +17,8 @@ pub(crate) struct LineClients {
 }
 
 impl LineClients {
-    /// Serves one, whose first bytes were read.
-    pub(crate) fn serve(&self, connection: &mut Connection, first: Vec<u8>) -> HandlerResult {
+    /// Serves one, whose first line begins with bytes that were read.
+    pub(crate) fn serve(&self, connection: &mut Connection, begin: &[u8]) -> HandlerResult {
         connection.write_all(GREETING)?;
         let member = self.chat.room().join(connection)?;
         let name = match connection.peer_addr().socket_addr() {
@@ -26,7 +26,7 @@ impl LineClients {
             None => format!("unix#{}", connection.id()),
         };
         let guest = Guest::join(&self.publisher, member.id(), name);
-        let result = publish_lines(connection, &guest, first);
+        let result = publish_lines(connection, &guest, begin);
         drop(guest);
         member.leave();
         result
@@ -34,8 +34,8 @@ impl LineClients {
 }
 
 /// Publishes the client's lines, until it leaves.
-fn publish_lines(connection: &mut Connection, guest: &Guest<'_>, first: Vec<u8>) -> HandlerResult {
-    let (mut line, mut is_first) = (first, true);
+fn publish_lines(connection: &mut Connection, guest: &Guest<'_>, begin: &[u8]) -> HandlerResult {
+    let (mut line, mut is_first) = (begin.to_vec(), true);
     loop {
         match connection.read_line(&mut line) {
             Ok(0) if line.is_empty() => return Ok(()),

@@ -78,8 +78,8 @@ struct WebChat {
 impl StreamRequestHandler for WebChat {
     fn handle(&self, connection: &mut Connection) -> HandlerResult {
         match self.arrivals.identify(connection)? {
-            Client::Browser(first) => self.answer(connection, first),
-            Client::Lines(first) => self.line_clients.serve(connection, first),
+            Client::Browser(begin) => self.answer(connection, begin),
+            Client::Lines(begin) => self.line_clients.serve(connection, begin),
             Client::Gone => Ok(()),
         }
     }
@@ -87,8 +87,8 @@ impl StreamRequestHandler for WebChat {
 
 impl WebChat {
     /// Answers the one HTTP request of a connection.
-    fn answer(&self, connection: &mut Connection, first: Vec<u8>) -> HandlerResult {
-        let request = match request::read(connection, first) {
+    fn answer(&self, connection: &mut Connection, begin: &[u8]) -> HandlerResult {
+        let request = match request::read(connection, begin) {
             Ok(request) => request,
             Err(Failure::Refused(status)) => return Ok(page::refuse(connection, status)?),
             Err(Failure::Broken(error)) => return Err(error.into()),

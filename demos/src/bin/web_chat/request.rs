@@ -22,10 +22,10 @@ pub(crate) enum Failure {
     Broken(io::Error),
 }
 
-/// Reads a request without a body, whose first bytes were read.
-pub(crate) fn read(connection: &mut Connection, first: Vec<u8>) -> Result<Request<()>, Failure> {
+/// Reads a request without a body, whose first line begins with bytes that were read.
+pub(crate) fn read(connection: &mut Connection, begin: &[u8]) -> Result<Request<()>, Failure> {
     connection.set_message_timeout(TIMEOUT);
-    let head = connection.with_message_timeout(|connection| read_head(connection, first));
+    let head = connection.with_message_timeout(|connection| read_head(connection, begin));
     let head = head.map_err(|error| match Error::of(&error) {
         Some(Error::LineTooLong { .. }) => {
             Failure::Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -37,7 +37,8 @@ pub(crate) fn read(connection: &mut Connection, first: Vec<u8>) -> Result<Reques
 }
 
 /// All lines up to and including the empty one.
-fn read_head(connection: &mut Connection, mut head: Vec<u8>) -> io::Result<Vec<u8>> {
+fn read_head(connection: &mut Connection, begin: &[u8]) -> io::Result<Vec<u8>> {
+    let mut head = begin.to_vec();
     loop {
         let begin = head.len();
         connection.set_max_line_length(MAX_LINE.min(MAX_HEAD - begin));

@@ -1,6 +1,6 @@
 //! A WebSocket on a [`Connection`], by `tungstenite`.
 
-use std::io;
+use std::io::{self, Write};
 
 use http::{Request, StatusCode};
 use socketserver::{Connection, Error};
@@ -26,6 +26,8 @@ pub(crate) enum End {
     Closed,
     /// The server ends it, with this code.
     Close(CloseCode, &'static str),
+    /// The client has gone without the close handshake.
+    Gone,
     Broken(io::Error),
 }
 
@@ -84,18 +86,19 @@ impl WebSocket {
     /// Ends the close handshake, or begins it. The caller is to have left all broadcasts: no frame
     /// may follow the one that closes.
     pub(crate) fn close(mut self, connection: &mut Connection, end: End) -> io::Result<()> {
-        let closed = match end {
-            End::Closed => self.context.flush(connection),
+        match end {
+            End::Closed => match self.context.flush(connection) {
+                Ok(()) | Err(WebSocketError::ConnectionClosed) => Ok(()),
+                Err(WebSocketError::Io(error)) => Err(error),
+                Err(error) => Err(io::Error::other(error)),
+            },
+            // Not by the context, which sends nothing more after an error.
             End::Close(code, reason) => {
                 let reason = Utf8Bytes::from_static(reason);
-                self.context.close(connection, Some(CloseFrame { code, reason }))
+                connection.write_all(&bytes(Frame::close(Some(CloseFrame { code, reason }))))
             }
-            End::Broken(error) => return Err(error),
-        };
-        match closed {
-            Ok(()) | Err(WebSocketError::ConnectionClosed) => Ok(()),
-            Err(WebSocketError::Io(error)) => Err(error),
-            Err(error) => Err(io::Error::other(error)),
+            End::Gone => Ok(()),
+            End::Broken(error) => Err(error),
         }
     }
 }
@@ -110,9 +113,7 @@ fn end(error: WebSocketError) -> End {
             }
             _ => End::Broken(error),
         },
-        WebSocketError::Protocol(ResetWithoutClosingHandshake) => {
-            End::Broken(io::ErrorKind::ConnectionReset.into())
-        }
+        WebSocketError::Protocol(ResetWithoutClosingHandshake) => End::Gone,
         WebSocketError::Capacity(_) => End::Close(CloseCode::Size, "the message is too long"),
         WebSocketError::Utf8(_) => End::Close(CloseCode::Invalid, "the text is not UTF-8"),
         WebSocketError::Protocol(_) => End::Close(CloseCode::Protocol, "a frame is not valid"),
