@@ -1,6 +1,7 @@
 //! `web_chat` as a process, and members that speak WebSocket.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::net::TcpStream;
 
@@ -11,7 +12,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message, WebSocket};
 
 use crate::demos::demo;
-use crate::support::clients::{line_of, tcp};
+use crate::support::clients::{line_of, tcp, tcp_from};
 use crate::support::process::Server;
 
 pub(crate) const GREETING: &str = "You're connected to the chat server\r";
@@ -28,10 +29,10 @@ pub(crate) fn start_at(address: &str, flags: &[&str]) -> Server {
     Server::spawn(command)
 }
 
-/// A line client that was greeted.
+/// A line client that says nothing, and was greeted: its address is not that of the browsers.
 #[track_caller]
 pub(crate) fn line_client(server: &Server) -> TcpStream {
-    let stream = tcp(server.endpoint());
+    let stream = tcp_from("127.0.0.2", server.endpoint());
     assert_eq!(line_of(&stream), GREETING);
     stream
 }
@@ -42,7 +43,11 @@ pub(crate) fn handshake(server: &Server) -> Request {
 }
 
 /// A client that speaks WebSocket.
-pub(crate) struct Browser(pub(crate) WebSocket<TcpStream>);
+pub(crate) struct Browser {
+    pub(crate) socket: WebSocket<TcpStream>,
+    /// Events that came before the welcome, and are not in it.
+    early: VecDeque<Value>,
+}
 
 impl Browser {
     #[track_caller]
@@ -54,7 +59,7 @@ impl Browser {
     #[track_caller]
     pub(crate) fn connect_with(server: &Server, request: Request) -> Result<Browser, u16> {
         match tungstenite::client(request, tcp(server.endpoint())) {
-            Ok((socket, _)) => Ok(Browser(socket)),
+            Ok((socket, _)) => Ok(Browser { socket, early: VecDeque::new() }),
             Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => {
                 Err(response.status().as_u16())
             }
@@ -76,19 +81,32 @@ impl Browser {
     #[track_caller]
     pub(crate) fn asks_for(&mut self, name: &str) -> Value {
         self.says(name);
-        self.next()
+        let mut early = VecDeque::new();
+        let answer = loop {
+            let message = self.next();
+            match message["type"].as_str() {
+                Some("welcome" | "refused") => break message,
+                _ => early.push_back(message),
+            }
+        };
+        early.retain(|event| event["id"].as_u64() > answer["id"].as_u64());
+        self.early = early;
+        answer
     }
 
     #[track_caller]
     pub(crate) fn says(&mut self, text: &str) {
-        self.0.send(text.into()).unwrap();
+        self.socket.send(text.into()).unwrap();
     }
 
     /// The next message; pings are answered.
     #[track_caller]
     pub(crate) fn next(&mut self) -> Value {
+        if let Some(event) = self.early.pop_front() {
+            return event;
+        }
         loop {
-            match self.0.read().unwrap() {
+            match self.socket.read().unwrap() {
                 Message::Text(text) => return serde_json::from_str(&text).unwrap(),
                 Message::Ping(_) => {}
                 other => panic!("{other:?}"),
@@ -110,20 +128,20 @@ impl Browser {
     /// Sends bytes that may be no frame.
     #[track_caller]
     pub(crate) fn sends(&mut self, bytes: impl AsRef<[u8]>) {
-        self.0.get_mut().write_all(bytes.as_ref()).unwrap();
+        self.socket.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
     /// Reads the code of the frame that closes, and the end of the connection after it.
     #[track_caller]
     pub(crate) fn is_closed(&mut self) -> Option<u16> {
         let code = loop {
-            match self.0.read().unwrap() {
+            match self.socket.read().unwrap() {
                 Message::Close(frame) => break frame.map(|CloseFrame { code, .. }| code.into()),
                 Message::Text(_) | Message::Ping(_) => {}
                 other => panic!("{other:?}"),
             }
         };
-        match self.0.read() {
+        match self.socket.read() {
             Err(Error::ConnectionClosed) => code,
             other => panic!("after the close: {other:?}"),
         }
@@ -132,7 +150,7 @@ impl Browser {
     /// The close handshake, begun by this side.
     #[track_caller]
     pub(crate) fn leaves(mut self) {
-        self.0.close(None).unwrap();
+        self.socket.close(None).unwrap();
         assert_eq!(self.is_closed(), None);
     }
 }

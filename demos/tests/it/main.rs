@@ -23,3 +23,5 @@ mod mail_smtp;
 mod mail_smuggling;
 
 mod web_chat;
+mod web_chat_frames;
+mod web_chat_many;

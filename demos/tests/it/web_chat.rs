@@ -50,12 +50,12 @@ fn get_page(mut stream: &TcpStream) {
 fn members_of_both_kinds_read_each_other() {
     for mixin in MIXINS {
         let server = start_with(mixin);
-        let mut first = line_client(&server);
-        let name = name_of(&first);
         let (mut ada, welcome) = Browser::join(&server, "Ada");
         assert_eq!(welcome["you"], "Ada");
-        assert_eq!((&welcome["here"], &welcome["names"]), (&json!(1), &json!([name])));
-        assert_eq!(line_of(&first), "Client joined Ada\r");
+        assert_eq!((&welcome["here"], &welcome["names"]), (&json!(0), &json!([])));
+        let mut first = line_client(&server);
+        let name = name_of(&first);
+        ada.sees(&format!("+ {name}"));
         let (ben, welcome) = Browser::join(&server, " Ben ");
         assert_eq!((&welcome["here"], &welcome["names"]), (&json!(2), &json!([name, "Ada"])));
         ada.sees("+ Ben");
@@ -160,8 +160,9 @@ fn a_spare_connection_of_a_browser_is_not_greeted() {
 fn a_request_among_lines_is_not_published() {
     let server = start(&SILENCE);
     // A browser that was silent for too long, and the form of another site's page.
-    let greeted = line_client(&server);
     let (mut ada, _) = Browser::join(&server, "Ada");
+    let greeted = line_client(&server);
+    ada.sees(&format!("+ {}", name_of(&greeted)));
     let form = tcp(server.endpoint());
     for (mut client, method) in [(greeted, "GET"), (form, "POST")] {
         let name = name_of(&client);
@@ -188,7 +189,11 @@ fn who_says_nothing_sensible_is_not_answered() {
     // A port scanner.
     let scanner = tcp(server.endpoint());
     scanner.shutdown(Shutdown::Write).unwrap();
-    for client in [tls, scanner] {
+    // One that gives up.
+    let mut half = tcp(server.endpoint());
+    half.write_all(b"GET / HT").unwrap();
+    half.shutdown(Shutdown::Write).unwrap();
+    for client in [tls, scanner, half] {
         assert_eq!(rest_of(&client), b"");
     }
     ada.says("nobody came");
@@ -275,7 +280,7 @@ fn a_name_is_that_of_one_browser() {
         }
         again.sees("+ Ada");
         // The earlier one is closed, and the name stays with the later.
-        let _ = ada.0.get_mut().read_to_end(&mut Vec::new());
+        let _ = ada.socket.get_mut().read_to_end(&mut Vec::new());
         assert_eq!(Browser::connect(&server).asks_for("Ada")["reason"], "taken");
         again.leaves();
         other.sees("- Ada");

@@ -10,15 +10,17 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::demos::chromium::{Chromium, Tab};
-use crate::demos::web_chat::{GREETING, start, start_at};
+use crate::demos::web_chat::{Browser, GREETING, start, start_at};
 use crate::harness::{Test, tests};
 use crate::support::clients::tcp;
 use crate::support::process::{Process, Server};
-use crate::support::{TIMEOUT, wait_until};
+use crate::support::{TIMEOUT, TempDir, wait_until};
 
 pub(crate) const TESTS: &[Test] = tests![
     a_page_connects_again_by_itself: ["chromium"],
+    a_page_shows_each_event_once_and_in_order: ["chromium"],
     hostile_names_and_texts_stay_text: ["chromium", "nc"],
+    one_room_on_two_servers_over_redis: ["redis-server"],
     the_page_fits_a_phone_and_a_keyboard_and_a_screen_reader: ["chromium"],
     two_tabs_and_nc_read_each_other_in_one_order: ["chromium", "nc"],
 ];
@@ -226,6 +228,45 @@ fn a_page_connects_again_by_itself() {
     server.stop();
 }
 
+fn a_page_shows_each_event_once_and_in_order() {
+    let chromium = Chromium::start();
+    let server = start(&[]);
+    let ada = join(&chromium, &server, "Ada");
+    let line =
+        |id: u64| json!({"type": "line", "id": id, "at": 0, "name": "Ben", "text": id.to_string()});
+    let welcome = |epoch: &str, id: u64, history: &[u64]| {
+        let history: Vec<_> = history.iter().map(|id| line(*id)).collect();
+        json!({
+            "type": "welcome", "epoch": epoch, "you": "Ada", "id": id, "here": 900,
+            "names": ["Eva", "Fay"], "history": history,
+        })
+    };
+    let receives = |message| ada.eval(&format!("receive({message})"));
+    // What is received before the welcome may be in it as well.
+    ada.eval("you = ''; early = [];");
+    for id in [8, 9, 10] {
+        receives(line(id));
+    }
+    receives(welcome("a", 9, &[7, 8, 9]));
+    receives(line(11));
+    shows_lines(&ada, &["Ben: 7", "Ben: 8", "Ben: 9", "Ben: 10", "Ben: 11"]);
+    // The same server again, and one that was started since.
+    receives(welcome("a", 13, &[10, 11, 12, 13]));
+    shows_lines(&ada, &["Ben: 7", "Ben: 8", "Ben: 9", "Ben: 10", "Ben: 11", "Ben: 12", "Ben: 13"]);
+    receives(welcome("b", 2, &[1, 2]));
+    shows_lines(&ada, &["Ben: 1", "Ben: 2"]);
+    // Not all names are known.
+    let here = "document.getElementById('here').textContent";
+    ada.waits_for(&format!("{here} === '900 here'"));
+    for (id, kind, name) in [(3, "leave", "Eva"), (4, "leave", "Gus"), (5, "join", "Hal")] {
+        receives(json!({"type": kind, "id": id, "at": 0, "name": name}));
+    }
+    ada.waits_for(&format!("{here} === '899 here'"));
+    shows_people(&ada, &["Fay", "Hal", "\u{2026}"]);
+    chromium.close();
+    server.stop();
+}
+
 fn the_page_fits_a_phone_and_a_keyboard_and_a_screen_reader() {
     let chromium = Chromium::start();
     let server = start(&[]);
@@ -313,4 +354,56 @@ fn contrasts(tab: &Tab<'_>, scheme: &str) {
         })()"#;
     let lowest = tab.eval(lowest).as_f64().unwrap();
     assert!(lowest >= 4.5, "{scheme}: {lowest}");
+}
+
+fn one_room_on_two_servers_over_redis() {
+    const LINES: usize = 20;
+    let folder = TempDir::new();
+    let mut redis = Command::new("redis-server");
+    redis.args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""]);
+    redis.current_dir(folder.path());
+    let redis = Process::spawn(redis);
+    while !redis.line().contains("eady to accept connections") {}
+    let url = format!("redis+unix://{}", folder.join("redis.sock").display());
+    for mixin in ["threading", "fibers"] {
+        let flags = ["--backplane", &url, "--room", mixin, "--mixin", mixin];
+        let servers = [(); 2].map(|()| start(&flags));
+        let [first, second] = &servers;
+        let (mut ada, _) = Browser::join(first, "Ada");
+        let (mut ben, _) = Browser::join(second, "Ben");
+        ada.sees("+ Ben");
+        let mut telnet = tcp(second.endpoint());
+        let name = telnet.local_addr().unwrap().to_string();
+        for number in 0..LINES {
+            ada.says(&format!("line {number}"));
+            ben.says(&format!("line {number}"));
+            telnet.write_all(format!("line {number}\n").as_bytes()).unwrap();
+        }
+        let [read, same] = [&mut ada, &mut ben].map(|browser| {
+            let events = (0..3 * LINES + 1).map(|_| browser.next_text());
+            events.collect::<Vec<_>>()
+        });
+        assert_eq!(read, same, "{mixin}");
+        for name in ["Ada", "Ben", &name] {
+            let of_one = read.iter().filter(|event| event.starts_with(&format!("{name}: ")));
+            let expected: Vec<_> = (0..LINES).map(|n| format!("{name}: line {n}")).collect();
+            assert_eq!(of_one.collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>(), "{mixin}");
+        }
+        // The second server says that its members leave, before it ends.
+        let [first, second] = servers;
+        second.stop();
+        let mut left = [ada.next_text(), ada.next_text()];
+        left.sort();
+        assert_eq!(left, [format!("- {name}"), "- Ben".to_owned()], "{mixin}");
+        // A name that was not seen to join is known as soon as it speaks.
+        let third = start(&flags);
+        let (mut eva, welcome) = Browser::join(&third, "Eva");
+        assert_eq!(welcome["names"], json!([]));
+        ada.says("hello");
+        eva.sees("Ada: hello");
+        let (_, welcome) = Browser::join(&third, "Fay");
+        assert_eq!(welcome["names"], json!(["Ada", "Eva"]));
+        third.stop();
+        first.stop();
+    }
 }

@@ -1,7 +1,7 @@
 //! A browser in the room.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +77,8 @@ impl Browsers {
         name: &str,
     ) -> Result<Infallible, End> {
         socket.send(connection, self.room.welcome(name))?;
+        // Before its own join.
+        connection.flush()?;
         let id = MemberId::from(FIRST_ID + u64::from(connection.id()));
         let guest = Guest::join(&self.publisher, id, name.to_owned());
         loop {
