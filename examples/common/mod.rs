@@ -287,6 +287,11 @@ impl Options {
         self.mixin.spawnable()
     }
 
+    /// Whether the server listens on a Unix socket.
+    pub(crate) fn is_unix(&self) -> bool {
+        matches!(self.listen.scheme(), Some(Scheme::Unix))
+    }
+
     /// How long a stop waits for the clients.
     pub(crate) fn stop_timeout(&self) -> Duration {
         self.stop_timeout

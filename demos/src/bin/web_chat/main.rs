@@ -61,7 +61,7 @@ use request::Failure;
 use room::Room;
 use socketserver::extend::{Backplane, Transport};
 use socketserver::services::Chat;
-use socketserver::transport::{Tcp, UnixStream};
+use socketserver::transport::{InheritedSocket, Tcp, UnixStream};
 use socketserver::{Connection, HandlerResult, StreamRequestHandler};
 use socketserver_redis::Redis;
 
@@ -132,7 +132,7 @@ fn serve_room<B: Backplane<Error: Error>>(backplane: B, options: Options) -> Out
         browsers,
         line_clients: LineClients { chat, publisher },
     };
-    match options.listen().is_unix() {
+    match options.is_unix() {
         true => run::<UnixStream>(handler, room, ping, &options),
         false => run::<Tcp>(handler, room, ping, &options),
     }
@@ -141,11 +141,12 @@ fn serve_room<B: Backplane<Error: Error>>(backplane: B, options: Options) -> Out
 /// Serves over a transport. All settings of the server are here.
 fn run<T>(handler: WebChat, room: Arc<Room>, ping: Duration, options: &Options) -> Outcome
 where
-    T: Transport<Handler = dyn StreamRequestHandler>,
+    T: Transport<Handler = dyn StreamRequestHandler>
+        + TryFrom<InheritedSocket, Error = socketserver::Error>,
 {
     let builder = options.builder::<T>().max_line_length(MAX_LINE);
     let builder = builder.service_actions(ping, move || room.ping());
-    options.run(builder.bind(options.listen(), handler)?)
+    options.run(options.streams(builder, handler)?)
 }
 
 fn main() -> ExitCode {
