@@ -10,16 +10,18 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::demos::chromium::{Chromium, Tab};
+use crate::demos::demo;
 use crate::demos::web_chat::{Browser, GREETING, start, start_at};
 use crate::harness::{Test, tests};
 use crate::support::clients::tcp;
-use crate::support::process::{Process, Server};
+use crate::support::process::{Process, Server, run};
 use crate::support::{TIMEOUT, TempDir, wait_until};
 
 pub(crate) const TESTS: &[Test] = tests![
     a_page_connects_again_by_itself: ["chromium"],
     a_page_shows_each_event_once_and_in_order: ["chromium"],
     hostile_names_and_texts_stay_text: ["chromium", "nc"],
+    tabs_and_openssl_read_each_other_over_tls: ["chromium", "openssl"],
     one_room_on_two_servers_over_redis: ["redis-server"],
     the_page_fits_a_phone_and_a_keyboard_and_a_screen_reader: ["chromium"],
     two_tabs_and_nc_read_each_other_in_one_order: ["chromium", "nc"],
@@ -32,7 +34,12 @@ fn url(server: &Server) -> String {
 /// A tab that has joined under this name, by keyboard.
 #[track_caller]
 fn join<'a>(chromium: &'a Chromium, server: &Server, name: &str) -> Tab<'a> {
-    let tab = chromium.open(&url(server));
+    join_at(chromium, &url(server), name)
+}
+
+#[track_caller]
+fn join_at<'a>(chromium: &'a Chromium, url: &str, name: &str) -> Tab<'a> {
+    let tab = chromium.open(url);
     tab.waits_for("document.activeElement.id === 'name'");
     tab.types(name);
     tab.presses_enter();
@@ -226,6 +233,57 @@ fn a_page_connects_again_by_itself() {
     }
     chromium.close();
     server.stop();
+}
+
+/// Without the feature `tls`, this only asserts that there is no flag for it.
+fn tabs_and_openssl_read_each_other_over_tls() {
+    let folder = TempDir::new();
+    let [certificate, key] =
+        ["certificate.pem", "key.pem"].map(|name| folder.join(name).display().to_string());
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ]);
+    openssl.args(["-subj", "/CN=localhost", "-out", &certificate, "-keyout", &key]);
+    assert_eq!(run(openssl, "").status, Some(0));
+    let tls = ["--certificate", &certificate, "--key", &key];
+    if !cfg!(feature = "tls") {
+        let mut command = demo("web_chat");
+        command.args(tls);
+        assert_eq!(run(command, "").status, Some(2));
+        return;
+    }
+    let chromium = Chromium::start();
+    for mixin in ["threading", "fibers"] {
+        let server = start(&[&["--mixin", mixin, "--silence", "0.2"], &tls[..]].concat());
+        let mut openssl = Command::new("openssl");
+        openssl.args(["s_client", "-quiet", "-connect", server.address()]);
+        let mut openssl = Process::spawn(openssl);
+        assert_eq!(openssl.line(), GREETING);
+        let tabs = ["Ada", "Ben"]
+            .map(|name| join_at(&chromium, &format!("https://{}/", server.address()), name));
+        say(&tabs[0], "is this secret?");
+        openssl.wait_for("[Ada] is this secret?\r\n");
+        openssl.send("it is\n");
+        for tab in &tabs {
+            wait_until("two lines", || lines(tab).len() == 2);
+            assert!(lines(tab)[1].ends_with(": it is"), "{mixin}");
+        }
+        let [ada, ben] = tabs;
+        ben.close();
+        openssl.wait_for("Client left Ben\r\n");
+        ada.close();
+        openssl.wait_for("Client left Ada\r\n");
+        drop(openssl);
+        server.stop();
+    }
+    chromium.close();
 }
 
 fn a_page_shows_each_event_once_and_in_order() {
