@@ -104,6 +104,24 @@ fn a_line_client_that_speaks_first_is_greeted_at_once() {
 }
 
 #[test]
+fn a_line_client_may_be_telnet() {
+    let server = start(&["--silence", "300"]);
+    let (mut ada, _) = Browser::join(&server, "Ada");
+    let mut telnet = tcp(server.endpoint());
+    // `WILL NAWS`, with which PuTTY begins; a line; and what `telnet` sends for Ctrl-C.
+    telnet.write_all(b"\xff\xfb\x1fhello\r\0\xff\xf4\xff\xfd\x06").unwrap();
+    assert_eq!(line_of(&telnet), GREETING);
+    ada.sees(&format!("+ {}", name_of(&telnet)));
+    ada.sees(&format!("{}: hello", name_of(&telnet)));
+    // `DONT NAWS`, `WILL TIMING-MARK`.
+    let mut answer = [0; 6];
+    telnet.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"\xff\xfe\x1f\xff\xfb\x06");
+    drop(telnet);
+    server.stop();
+}
+
+#[test]
 fn a_line_that_is_too_long_ends_its_client() {
     let server = start(&[]);
     let mut client = speaker(&server, "hello");

@@ -15,9 +15,18 @@ mod lookup;
 mod lookup_packing;
 mod mail;
 mod web_chat;
+mod web_chat_servers;
 
 fn main() -> ExitCode {
     harness::run(
-        &[http::TESTS, lookup::TESTS, lookup_packing::TESTS, mail::TESTS, web_chat::TESTS].concat(),
+        &[
+            http::TESTS,
+            lookup::TESTS,
+            lookup_packing::TESTS,
+            mail::TESTS,
+            web_chat::TESTS,
+            web_chat_servers::TESTS,
+        ]
+        .concat(),
     )
 }

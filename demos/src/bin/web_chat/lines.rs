@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use socketserver::services::Chat;
+use socketserver::services::{Chat, Telnet};
 use socketserver::{Connection, Error, HandlerResult};
 
 use crate::backplane::Publisher;
@@ -35,9 +35,9 @@ impl LineClients {
 
 /// Publishes the client's lines, until it leaves.
 fn publish_lines(connection: &mut Connection, guest: &Guest<'_>, begin: &[u8]) -> HandlerResult {
-    let (mut line, mut is_first) = (begin.to_vec(), true);
+    let (mut telnet, mut line, mut is_first) = (Telnet::new(), begin.to_vec(), true);
     loop {
-        match connection.read_line(&mut line) {
+        match telnet.read_line(connection, &mut line) {
             Ok(0) if line.is_empty() => return Ok(()),
             Ok(_) => {}
             Err(error) if matches!(Error::of(&error), Some(Error::LineTooLong { .. })) => {
