@@ -36,7 +36,7 @@ fn tabs_and_openssl_read_each_other_over_tls() {
     ]);
     openssl.args(["-subj", "/CN=localhost", "-out", &certificate, "-keyout", &key]);
     assert_eq!(run(openssl, "").status, Some(0));
-    let tls = ["--certificate", &certificate, "--key", &key];
+    let tls = ["--tls-cert", &certificate, "--tls-key", &key];
     if !cfg!(feature = "tls") {
         let mut command = demo("web_chat");
         command.args(tls);

@@ -47,6 +47,7 @@ mod common;
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use arrivals::{Arrivals, Client};
@@ -59,8 +60,6 @@ use names::Names;
 use page::Page;
 use request::Failure;
 use room::Room;
-#[cfg(feature = "tls")]
-use socketserver::TlsConfig;
 use socketserver::extend::{Backplane, Transport};
 use socketserver::services::Chat;
 use socketserver::transport::{InheritedSocket, Tcp, UnixStream};
@@ -147,30 +146,29 @@ where
         + TryFrom<InheritedSocket, Error = socketserver::Error>,
 {
     let builder = options.builder::<T>().max_line_length(MAX_LINE);
-    let builder = builder.service_actions(ping, move || room.ping());
-    #[cfg(feature = "tls")]
-    let builder = match (options.value("certificate"), options.value("key")) {
-        (None, None) => builder,
-        (Some(chain), key) => builder.tls(TlsConfig::from_pem(chain, key.unwrap_or(chain))?),
-        (None, Some(_)) => return Err(common::usage_error("--key without --certificate".into())),
-    };
+    ping_each(ping, &room);
     options.run(options.streams(builder, handler)?)
 }
 
+/// Pings all browsers of the room at this interval, as long as there is a room.
+fn ping_each(interval: Duration, room: &Arc<Room>) {
+    let room = Arc::downgrade(room);
+    thread::spawn(move || {
+        while let Some(room) = room.upgrade() {
+            room.ping();
+            drop(room);
+            thread::sleep(interval);
+        }
+    });
+}
+
 fn main() -> ExitCode {
-    let example = Example::new(
-        "127.0.0.1:8080",
-        "A chat room for browsers and for plain lines, on one port.",
-    )
-    .try_it("nc {nc}, or a browser at http://{address}/")
-    .without_forking("processes share no memory, so no client would read another's lines")
-    .flag("silence", "SECONDS", "after which a client is greeted; 2 by default")
-    .flag("ping", "SECONDS", "between pings to browsers; 25 by default")
-    .flag("backplane", "URL", "the Redis of a room on several servers, redis://HOST/0")
-    .flag("room", "NAME", "the name of the room in Redis; lobby by default");
-    #[cfg(feature = "tls")]
-    let example = example
-        .flag("certificate", "FILE", "for TLS: a chain of certificates in PEM")
-        .flag("key", "FILE", "the private key in PEM; the certificate's file by default");
-    example.run(serve)
+    Example::new("127.0.0.1:8080", "A chat room for browsers and for plain lines, on one port.")
+        .try_it("nc {nc}, or a browser at http://{address}/")
+        .without_forking("processes share no memory, so no client would read another's lines")
+        .flag("silence", "SECONDS", "after which a client is greeted; 2 by default")
+        .flag("ping", "SECONDS", "between pings to browsers; 25 by default")
+        .flag("backplane", "URL", "the Redis of a room on several servers, redis://HOST/0")
+        .flag("room", "NAME", "the name of the room in Redis; lobby by default")
+        .run(serve)
 }
