@@ -7,12 +7,13 @@ use std::process::Command;
 use rustix::process::Signal;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use socketserver::rustls;
+use socketserver::{Address, rustls};
 
 use crate::examples::{MIXINS, SERVERS};
 use crate::harness::{Test, tests};
-use crate::support::clients::{Client, ask, read_until_closed, rest_of, tcp};
+use crate::support::clients::{Client, ask, line_of, read_until_closed, rest_of, tcp};
 use crate::support::process::{Process, Server, example, run};
+use crate::support::proxies::Proxy;
 use crate::support::{TempDir, abstract_name, wait_until};
 use crate::tls_clients::{self, client_config, connect_at, file, handshake, pair};
 
@@ -24,6 +25,8 @@ pub(crate) const TESTS: &[Test] = tests![
     curl_fetches_pages_through_a_gateway: ["curl", "python3"],
     a_gateway_connects_to_a_server_of_openssl: ["openssl", "curl"],
     a_gateway_connects_to_servers_whose_name_it_checks,
+    haproxy_passes_tls_on_with_a_header_before_it: ["haproxy", "openssl"],
+    a_gateway_sends_a_header_before_its_handshake,
     a_wrong_flag_is_one_line,
 ];
 
@@ -59,12 +62,12 @@ fn every_server_is_served_over_tls_and_not_without() {
 }
 
 /// `openssl s_client`, which trusts the authority, until the server ends the connection.
-fn s_client(server: &Server, options: &[&str]) -> Command {
+fn s_client(address: &str, options: &[&str]) -> Command {
     let mut command = Command::new("openssl");
     command.args(["s_client", "-quiet", "-verify_return_error", "-CAfile", &path("authority.pem")]);
-    match server.address().strip_prefix("unix:") {
+    match address.strip_prefix("unix:") {
         Some(path) => command.args(["-unix", path]),
-        None => command.args(["-connect", server.address()]),
+        None => command.args(["-connect", address]),
     };
     command.args(["-servername", "localhost", "-verify_hostname", "localhost"]).args(options);
     command
@@ -76,7 +79,7 @@ fn openssl_speaks_with_echo() {
         let socket = format!("unix:{}", directory.join("socket").display());
         for listen in ["127.0.0.1:0", &socket] {
             let server = start("echo", listen, "localhost", &["--mixin", mixin]);
-            let mut client = Process::spawn(s_client(&server, &[]));
+            let mut client = Process::spawn(s_client(server.address(), &[]));
             for line in ["hello", "again"] {
                 client.send(format!("{line}\n"));
                 assert_eq!(client.line(), line, "{mixin}, {listen}");
@@ -93,7 +96,7 @@ fn a_client_certificate_is_required() {
         let flags = ["--mixin", mixin, "--tls-client-ca", &authority];
         let server = start("hello", "127.0.0.1:0", "localhost", &flags);
         for (name, is_served) in [(Some("ada"), true), (Some("eve"), false), (None, false)] {
-            let mut command = s_client(&server, &["-ign_eof"]);
+            let mut command = s_client(server.address(), &["-ign_eof"]);
             if let Some(name) = name {
                 let [chain, key] = pair(name);
                 command.arg("-cert").arg(chain).arg("-key").arg(key);
@@ -269,6 +272,59 @@ fn a_gateway_connects_to_servers_whose_name_it_checks() {
     drop(client);
     gateway.stop();
     echo.stop();
+}
+
+const PROXIES: [&str; 2] = ["--proxy-protocol", "127.0.0.0/8"];
+
+/// A chat room, which shows the addresses of its clients.
+fn chat() -> Server {
+    start("chat", "127.0.0.1:0", "localhost", &PROXIES)
+}
+
+fn haproxy_passes_tls_on_with_a_header_before_it() {
+    let room = chat();
+    for option in ["send-proxy", "send-proxy-v2"] {
+        let proxy = Proxy::haproxy(room.address(), "", option);
+        let address = Address::Tcp(proxy.listener.local_addr().unwrap());
+        let mut client = connect_at(&address, client_config(None), "localhost");
+        assert!(line_of(&mut client).starts_with("You're connected"), "{option}");
+        let Client::Tcp(socket) = &client.sock.0 else { panic!("no TCP") };
+        assert_eq!(room.line(), format!("Client joined {}", socket.local_addr().unwrap()));
+        drop(client);
+        assert!(room.line().starts_with("Client left"), "{option}");
+        proxy.stop();
+    }
+    room.stop();
+    // The handshake of another program, and each mixin.
+    for mixin in MIXINS {
+        let echo =
+            start("echo", "127.0.0.1:0", "localhost", &["--mixin", mixin, PROXIES[0], PROXIES[1]]);
+        let proxy = Proxy::haproxy(echo.address(), "", "send-proxy-v2");
+        let address = proxy.listener.local_addr().unwrap().to_string();
+        let mut client = Process::spawn(s_client(&address, &[]));
+        client.send("hello\n");
+        assert_eq!(client.line(), "hello", "{mixin}");
+        drop(client);
+        proxy.stop();
+        echo.stop();
+    }
+}
+
+fn a_gateway_sends_a_header_before_its_handshake() {
+    let (room, roots) = (chat(), path("authority.pem"));
+    for version in ["v1", "v2"] {
+        let tls = ["--upstream-tls", "localhost", "--upstream-ca", &roots];
+        let upstream = ["--upstream", room.address(), "--send-proxy", version];
+        let gateway = Server::start("gateway", "127.0.0.1:0", &[upstream, tls].concat());
+        let client = tcp(gateway.endpoint());
+        assert!(line_of(&client).starts_with("You're connected"));
+        let own = client.local_addr().unwrap();
+        assert_eq!(room.line(), format!("Client joined {own}"), "{version}");
+        drop(client);
+        assert!(room.line().starts_with("Client left"));
+        gateway.stop();
+    }
+    room.stop();
 }
 
 fn a_wrong_flag_is_one_line() {

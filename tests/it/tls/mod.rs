@@ -5,4 +5,5 @@ mod certificates;
 mod data;
 mod handshake;
 mod listeners;
+mod proxied;
 mod upstreams;
