@@ -121,6 +121,11 @@ impl Session {
         }
     }
 
+    /// Whether the next read returns without more ciphertext: something, the end, or an error.
+    pub(super) fn has_more(&mut self) -> bool {
+        self.failure.is_some() || self.has_input()
+    }
+
     /// How many bytes are decrypted and not read.
     pub(super) fn unread(&mut self) -> usize {
         self.tls.process_new_packets().map_or(0, |state| state.plaintext_bytes_to_read())

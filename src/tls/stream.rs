@@ -57,9 +57,17 @@ pub(crate) struct TlsStream {
     read_shutdown: AtomicBool,
     /// To be done when nothing is pending.
     shuts_write: AtomicBool,
-    /// Ciphertext that the session has no use for yet. Locked by the one that reads, also while it waits.
-    received: Mutex<Vec<u8>>,
+    /// Locked by the one that reads, also while it waits.
+    received: Mutex<Received>,
     timeouts: Mutex<Timeouts>,
+}
+
+#[derive(Default)]
+struct Received {
+    /// Ciphertext that the session has no use for yet.
+    rest: Vec<u8>,
+    /// The last read from the socket has left nothing there.
+    is_all: bool,
 }
 
 /// How long reads and writes block.
@@ -151,14 +159,14 @@ impl TlsStream {
     fn receive_until<R>(
         &self,
         session: &Mutex<Session>,
-        received: &mut Vec<u8>,
+        received: &mut Received,
         mut receive: impl FnMut(&Self, &mut [u8]) -> io::Result<usize>,
         mut take: impl FnMut(&mut Session) -> io::Result<Option<R>>,
     ) -> io::Result<R> {
-        let mut rest = &received[..];
+        let mut rest = &received.rest[..];
         let taken = session.lock().decrypt(&mut rest, &*self.socket, &mut take);
-        let used = received.len() - rest.len();
-        received.drain(..used);
+        let used = received.rest.len() - rest.len();
+        received.rest.drain(..used);
         if let Some(taken) = taken? {
             return Ok(taken);
         }
@@ -173,7 +181,8 @@ impl TlsStream {
                 }
                 let mut rest = &piece[..length];
                 let taken = session.decrypt(&mut rest, &*self.socket, &mut take);
-                received.extend_from_slice(rest);
+                received.rest.extend_from_slice(rest);
+                received.is_all = length < PIECE && self.socket.short_read_empties();
                 taken
             });
             PIECE_BUFFER.set(piece);
@@ -190,7 +199,7 @@ impl TlsStream {
     fn read_by(
         &self,
         session: &Mutex<Session>,
-        received: &mut Vec<u8>,
+        received: &mut Received,
         receive: impl FnMut(&Self, &mut [u8]) -> io::Result<usize>,
         buffer: &mut [u8],
     ) -> io::Result<usize> {
@@ -328,7 +337,7 @@ impl Stream for TlsStream {
     /// record that the session has does not count.
     fn unread(&self) -> io::Result<usize> {
         let Some(session) = self.open() else { return self.socket.unread() };
-        let received = self.received.try_lock().map_or(0, |received| received.len());
+        let received = self.received.try_lock().map_or(0, |received| received.rest.len());
         let encrypted = self.socket.unread()?.saturating_add(received);
         let in_record = if encrypted > 0 { MAX_RECORD } else { 0 };
         Ok(encrypted.saturating_add(in_record + session.lock().unread()))
@@ -340,6 +349,15 @@ impl Stream for TlsStream {
 
     fn unacknowledged(&self) -> io::Result<usize> {
         Ok(self.socket.unacknowledged()? + self.pending())
+    }
+
+    /// Then nothing is left in the session: not the peer's `close_notify` either, after which the socket may
+    /// stay silent.
+    fn short_read_empties(&self) -> bool {
+        let Some(session) = self.open() else { return self.socket.short_read_empties() };
+        let received = self.received.try_lock();
+        received.is_some_and(|received| received.is_all && received.rest.is_empty())
+            && !session.lock().has_more()
     }
 
     fn has_input(&self) -> Option<bool> {

@@ -54,6 +54,37 @@ fn both_sides_say_that_their_output_ends() {
 }
 
 #[test]
+fn what_comes_with_the_last_words_is_read_though_nothing_follows() {
+    // The end; and a record that nobody has encrypted.
+    for (is_end, reason) in [(true, CloseReason::Eof), (false, CloseReason::Reset)] {
+        on_every_server(
+            with_tls(),
+            || Recorder::new(Echo),
+            |server, calls| {
+                let mut client = connect(server);
+                handshake(&mut client).unwrap();
+                let mut together = Vec::new();
+                client.conn.writer().write_all(b"the last words\n").unwrap();
+                if is_end {
+                    client.conn.send_close_notify();
+                }
+                client.conn.write_tls(&mut together).unwrap();
+                if !is_end {
+                    together.extend([23, 3, 3, 0, 20]);
+                    together.extend([0; 20]);
+                }
+                // The socket stays open.
+                client.sock.0.send(&together);
+                assert_eq!(next_finish(&calls), reason);
+                if is_end {
+                    assert_eq!(rest_of(&mut client), b"the last words\n");
+                }
+            },
+        );
+    }
+}
+
+#[test]
 fn a_handler_that_returns_says_that_its_output_ends() {
     let handler = || (services::Hello, ());
     on_every_server(with_tls(), handler, |server, ()| {
