@@ -11,13 +11,34 @@ use socketserver::services::Chat;
 use socketserver::sync::Mutex;
 use socketserver::transport::{Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Builder, CloseReason, Connection, DatagramRequest, DatagramRequestHandler, Endpoint, Fibers,
-    Forking, HandlerResult, IntoHandler, MinRate, Overload, Prefork, Result, RunningServer, Scheme,
-    Sequential, Server, ServerHandle, StopReport, StreamRequestHandler, Threading,
+    Builder, CloseReason, ConnectOptions, Connection, DatagramRequest, DatagramRequestHandler,
+    Endpoint, Fibers, Forking, HandlerResult, IntoHandler, MinRate, Overload, Prefork, Result,
+    RunningServer, Scheme, Sequential, Server, ServerHandle, StopReport, StreamRequestHandler,
+    Threading,
 };
 
 use crate::TIMEOUT;
 use crate::tally::{count_event, record_failure};
+
+/// Certificates of the library's tests.
+#[cfg(feature = "tls")]
+mod tls {
+    use socketserver::{Result, TlsClientConfig, TlsConfig};
+
+    macro_rules! file {
+        ($name:literal) => {
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/certificates/", $name)
+        };
+    }
+
+    pub(super) fn server() -> Result<TlsConfig> {
+        TlsConfig::from_pem(file!("localhost.pem"), file!("localhost.key"))
+    }
+
+    pub(super) fn client() -> Result<TlsClientConfig> {
+        TlsClientConfig::from_pem(file!("authority.pem"))?.server_name("localhost")
+    }
+}
 
 /// For a stop. It is generous: no client can delay one for more than some seconds.
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -43,6 +64,9 @@ pub(crate) struct Kind {
     pub(crate) refuses: bool,
     /// Whether it is a gateway, which relays each connection to a server of this kind behind it.
     pub(crate) relays: bool,
+    /// Whether a gateway has TLS to that server.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "none has"))]
+    pub(crate) encrypts: bool,
     /// Whether it answers lines by a sender, under a lock that all handlers share.
     pub(crate) pushes: bool,
 }
@@ -88,7 +112,7 @@ impl Concurrency {
     }
 }
 
-pub(crate) const KINDS: [Kind; 34] = {
+pub(crate) const KINDS: &[Kind] = {
     use {Concurrency::*, Scheme::*, Service::*};
     // These are names of mixins as well.
     use Concurrency::{Fibers, Prefork};
@@ -98,9 +122,22 @@ pub(crate) const KINDS: [Kind; 34] = {
         service: Service,
         concurrency: Concurrency,
     ) -> Kind {
-        Kind { name, scheme, service, concurrency, refuses: false, relays: false, pushes: false }
+        Kind {
+            name,
+            scheme,
+            service,
+            concurrency,
+            refuses: false,
+            relays: false,
+            encrypts: false,
+            pushes: false,
+        }
     }
-    [
+    #[cfg(feature = "tls")]
+    const fn over_tls(kind: Kind) -> Kind {
+        Kind { relays: true, encrypts: true, ..kind }
+    }
+    &[
         kind("tcp", Tcp, Lines, Threads),
         kind("tcp, one at a time", Tcp, Lines, OneAtATime),
         kind("tcp, fibers", Tcp, Lines, Fibers),
@@ -116,6 +153,14 @@ pub(crate) const KINDS: [Kind; 34] = {
         Kind { relays: true, ..kind("tcp, gateway, fibers", Tcp, Lines, Fibers) },
         Kind { relays: true, ..kind("unix, gateway", Unix, Frames, Threads) },
         Kind { relays: true, ..kind("unix, gateway, fibers", Unix, Frames, Fibers) },
+        #[cfg(feature = "tls")]
+        over_tls(kind("tcp, gateway, tls", Tcp, Lines, Threads)),
+        #[cfg(feature = "tls")]
+        over_tls(kind("tcp, gateway, tls, fibers", Tcp, Lines, Fibers)),
+        #[cfg(feature = "tls")]
+        over_tls(kind("unix, gateway, tls", Unix, Frames, Threads)),
+        #[cfg(feature = "tls")]
+        over_tls(kind("unix, gateway, tls, fibers", Unix, Frames, Fibers)),
         Kind { pushes: true, ..kind("tcp, pushed", Tcp, Lines, Threads) },
         Kind { pushes: true, ..kind("tcp, pushed, fibers", Tcp, Lines, Fibers) },
         Kind { pushes: true, ..kind("unix, pushed, fibers", Unix, Lines, Fibers) },
@@ -142,6 +187,11 @@ impl Kind {
     /// Starts a server, which listens when this returns.
     pub(crate) fn spawn(&self, endpoint: &Endpoint) -> Result<RunningServer> {
         match self.scheme {
+            #[cfg(feature = "tls")]
+            Scheme::Tcp if self.encrypts && !self.relays => {
+                let builder = self.builder::<Tcp>().tls(tls::server()?);
+                builder.bind(endpoint.clone(), self.stream_handler()?)?.spawn()
+            }
             Scheme::Tcp => self.spawn_on::<Tcp>(endpoint, self.stream_handler()?),
             Scheme::Unix => self.spawn_on::<UnixStream>(endpoint, self.stream_handler()?),
             Scheme::Udp => self.spawn_on::<Udp>(endpoint, Lines),
@@ -155,14 +205,17 @@ impl Kind {
         endpoint: &Endpoint,
         handler: impl IntoHandler<T::Handler>,
     ) -> Result<RunningServer> {
+        self.builder::<T>().bind(endpoint.clone(), handler)?.spawn()
+    }
+
+    fn builder<T: Transport>(&self) -> Builder<T, Box<dyn Spawnable>> {
         let mixin: Box<dyn Spawnable> = match self.concurrency {
             Concurrency::OneAtATime => Box::new(Sequential),
             // More than one on any machine, so that connections move between them.
             Concurrency::Fibers => Box::new(Fibers::new().workers(2)),
             _ => Box::new(Threading::new()),
         };
-        let builder = Server::<T, Sequential>::builder().mixin(mixin);
-        self.settings(builder).bind(endpoint.clone(), handler)?.spawn()
+        self.settings(Server::<T, Sequential>::builder().mixin(mixin))
     }
 
     pub(crate) fn settings<T: Transport, M: Mixin>(&self, mut it: Builder<T, M>) -> Builder<T, M> {
@@ -311,19 +364,24 @@ impl StreamRequestHandler for Pushed {
 /// A handler that owns the server behind it, which ends after it.
 struct Gateway {
     upstream: RunningServer,
+    how: ConnectOptions,
 }
 
 impl Gateway {
     fn before(kind: &Kind) -> Result<Gateway> {
         // Its own limits are those that the clients may reach.
-        let kind = Kind { relays: false, scheme: Scheme::Tcp, ..*kind };
-        Ok(Gateway { upstream: kind.spawn(&"tcp://127.0.0.3:0".parse()?)? })
+        let behind = Kind { relays: false, scheme: Scheme::Tcp, ..*kind };
+        let upstream = behind.spawn(&"tcp://127.0.0.3:0".parse()?)?;
+        let how = ConnectOptions::new(TIMEOUT);
+        #[cfg(feature = "tls")]
+        let how = if kind.encrypts { how.tls(&tls::client()?) } else { how };
+        Ok(Gateway { upstream, how })
     }
 }
 
 impl StreamRequestHandler for Gateway {
     fn handle(&self, client: &mut Connection) -> HandlerResult {
-        let mut upstream = client.connect(self.upstream.local_addr(), TIMEOUT)?;
+        let mut upstream = client.connect(self.upstream.local_addr(), self.how.clone())?;
         client.relay(&mut upstream)?;
         Ok(())
     }
