@@ -3,12 +3,14 @@
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::address::Address;
 use crate::config::Settings;
 use crate::id::ConnectionId;
+use crate::net::Traffic;
 use crate::state::{ListenerInfo, Observed, ServerHandle, ServerState};
 
 /// The sending side of a datagram transport, for the replies to an
@@ -44,6 +46,8 @@ pub struct DatagramRequest {
     listener: Arc<ListenerInfo>,
     server: ServerHandle,
     reply: Vec<u8>,
+    /// The bytes of all replies.
+    sent: AtomicU64,
 }
 
 impl DatagramRequest {
@@ -57,7 +61,8 @@ impl DatagramRequest {
         state: Arc<ServerState>,
     ) -> DatagramRequest {
         let server = ServerHandle::new(state);
-        DatagramRequest { id, data, peer, local, socket, listener, server, reply: Vec::new() }
+        let (reply, sent) = (Vec::new(), AtomicU64::new(0));
+        DatagramRequest { id, data, peer, local, socket, listener, server, reply, sent }
     }
 
     /// The request's number, unique within its server.
@@ -97,10 +102,17 @@ impl DatagramRequest {
     /// # Errors
     /// Those of sendto(2). `WouldBlock` when the queue of a peer on a Unix socket is full.
     pub fn reply(&self, data: impl AsRef<[u8]>) -> io::Result<()> {
+        let data = data.as_ref();
         match &self.local {
-            Some(local) => self.socket.send_from(local, data.as_ref(), &self.peer),
-            None => self.socket.send_to(data.as_ref(), &self.peer),
+            Some(local) => self.socket.send_from(local, data, &self.peer)?,
+            None => self.socket.send_to(data, &self.peer)?,
         }
+        self.sent.fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic { received: self.data.len() as u64, sent: self.sent.load(Ordering::Relaxed) }
     }
 
     /// Sends the collected reply, if any.

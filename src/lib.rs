@@ -300,9 +300,9 @@
 //! No error of a connection ends the server, and no shortage of descriptors, threads or memory: the
 //! connection waits in the backlog or is refused, and the acceptor backs off until a request ends
 //! (or for a time that doubles from 5 ms to 80 ms). What went wrong is logged through the [`log`]
-//! crate, and counted in [`Stats`]. The log also says when the limit on connections is reached, and
-//! when that is over; [`raise_descriptor_limit`](Builder::raise_descriptor_limit) raises it to what
-//! the system allows.
+//! crate, and counted in [`Stats`], which Prometheus can read ([`Stats::write_prometheus`]). The log
+//! also says when the limit on connections is reached, and when that is over;
+//! [`raise_descriptor_limit`](Builder::raise_descriptor_limit) raises it to what the system allows.
 //!
 //! # Forking
 //!
@@ -438,7 +438,8 @@ pub use server::{
     UnixStreamServer,
 };
 pub use state::{
-    ConnectionInfo, ListenerInfo, Observer, RunningServer, ServerHandle, Stats, StopReport,
+    ConnectionInfo, Histogram, ListenerInfo, Observer, RunningServer, ServerHandle, Stats,
+    StopReport,
 };
 pub use sync::Activity;
 #[cfg(feature = "tls")]

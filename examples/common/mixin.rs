@@ -67,6 +67,11 @@ impl Choice {
         }
     }
 
+    /// Whether the server must have one thread only.
+    pub(super) fn forks(self) -> bool {
+        matches!(self.name, Name::Forking)
+    }
+
     pub(super) fn spawnable(self) -> Box<dyn Spawnable> {
         match self.name {
             Name::Sequential => Box::new(Sequential),

@@ -4,6 +4,7 @@
 mod announce;
 mod flags;
 mod listen;
+mod metrics;
 mod mixin;
 mod proxies;
 mod signals;
@@ -24,8 +25,8 @@ use std::time::Duration;
 use socketserver::extend::{Mixin, Spawnable, Transport};
 use socketserver::transport::{InheritedSocket, Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Access, Address, Builder, ConnectionRate, DatagramRequestHandler, ProxyProtocol, Scheme,
-    Sequential, Server, ServerHandle, StreamRequestHandler,
+    Access, Address, Builder, ConnectionRate, DatagramRequestHandler, ProxyProtocol, RunningServer,
+    Scheme, Sequential, Server, ServerHandle, StreamRequestHandler,
 };
 
 use announce::announce_other;
@@ -35,6 +36,7 @@ pub(crate) use announce::{announce, try_line};
 pub(crate) use flags::usage_error;
 use flags::{Flag, Values};
 use listen::Listen;
+use metrics::Metrics;
 pub(crate) use signals::on_signals;
 use tls::Tls;
 
@@ -66,13 +68,15 @@ pub(crate) struct Example {
     about: &'static str,
     try_it: &'static str,
     no_forking: Option<&'static str>,
+    has_metrics: bool,
     flags: Vec<Flag<'static>>,
 }
 
 impl Example {
     /// The default address, and a sentence on what the example does.
     pub(crate) fn new(listen: &'static str, about: &'static str) -> Example {
-        Example { listen, about, try_it: "nc {nc}", no_forking: None, flags: Vec::new() }
+        let (try_it, no_forking, has_metrics) = ("nc {nc}", None, true);
+        Example { listen, about, try_it, no_forking, has_metrics, flags: Vec::new() }
     }
 
     /// The command to try it with, instead of `nc {nc}`: `{nc}` stands for nc's arguments,
@@ -84,6 +88,11 @@ impl Example {
     /// Makes `--mixin forking` and `--mixin prefork` usage errors, with this reason.
     pub(crate) fn without_forking(self, reason: &'static str) -> Example {
         Example { no_forking: Some(reason), ..self }
+    }
+
+    /// Leaves out `--metrics`, for an example with several servers.
+    pub(crate) fn without_metrics(self) -> Example {
+        Example { has_metrics: false, ..self }
     }
 
     /// Adds a flag, as in `.flag("greeting", "TEXT", "the first line that a client gets")`, for
@@ -125,6 +134,7 @@ impl Example {
         flags.extend(TLS_FLAGS);
         flags.extend(mixin::flags(self.no_forking.is_some()));
         flags.push(STOP_TIMEOUT);
+        flags.extend(self.has_metrics.then_some(metrics::FLAG));
         flags.extend(&self.flags);
         let Some(values) = flags::parse(&flags)? else {
             return flags::help(self.about, &flags).map(|()| None);
@@ -135,8 +145,18 @@ impl Example {
         let stop_timeout = values.parsed("stop-timeout", flags::seconds)?;
         let stop_timeout = stop_timeout.unwrap_or(Duration::from_secs(10));
         let (access, proxies, tls) = (Access::open(), proxies::of(&values)?, Tls::of(&values)?);
-        let try_it = self.try_it;
-        Ok(Some(Options { listen, access, proxies, tls, mixin, stop_timeout, values, try_it }))
+        let (metrics, try_it) = (Metrics::of(&values, mixin)?, self.try_it);
+        Ok(Some(Options {
+            listen,
+            access,
+            proxies,
+            tls,
+            mixin,
+            stop_timeout,
+            metrics,
+            values,
+            try_it,
+        }))
     }
 }
 
@@ -148,6 +168,7 @@ pub(crate) struct Options {
     tls: Option<Tls>,
     mixin: mixin::Choice,
     stop_timeout: Duration,
+    metrics: Metrics,
     values: Values,
     try_it: &'static str,
 }
@@ -278,7 +299,7 @@ impl Options {
     pub(crate) fn builder<T: Transport>(&self) -> Builder<T, Box<dyn Mixin>> {
         let builder = Server::<T, Sequential>::builder().mixin(self.mixin.mixin());
         let builder = builder.access(self.access.clone()).stop_timeout(self.stop_timeout);
-        systemd::notified(builder.raise_descriptor_limit())
+        self.metrics.polled_by(systemd::notified(builder.raise_descriptor_limit()))
     }
 
     /// The mixin for a server that is spawned, in an example that is
@@ -302,7 +323,16 @@ impl Options {
         let handle = server.handle();
         on_signals(|| Ok(handle.shutdown_pipe()?))?;
         self.announce_all(&handle);
+        let _metrics = self.serve_metrics(server.handle())?;
         Ok(server.serve_forever()?)
+    }
+
+    /// Serves the metrics of a server that is not [`run`](Options::run), as long as the result is kept.
+    pub(crate) fn serve_metrics(
+        &self,
+        server: ServerHandle,
+    ) -> Result<Option<RunningServer>, Box<dyn Error>> {
+        self.metrics.serve(server)
     }
 
     /// Prints the address, and the command to try it with.

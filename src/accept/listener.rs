@@ -163,9 +163,13 @@ impl Listener {
         }
     }
 
-    pub(super) fn end_backoff_by(&self, now: Instant) {
+    /// Ends a back-off whose time is over.
+    pub(super) fn end_backoff_in_time(&self) {
         let mut accepting = self.accepting.lock();
-        accepting.backoff_deadline = accepting.backoff_deadline.filter(|deadline| *deadline > now);
+        let is_over = |deadline| Instant::now() >= deadline;
+        if accepting.backoff_deadline.is_some_and(is_over) {
+            accepting.backoff_deadline = None;
+        }
     }
 
     pub(super) fn back_off(&self, error: &io::Error) {

@@ -207,12 +207,12 @@ impl BaseServer {
         if wakeups.fd {
             return Some(NextRequest::Ready);
         }
-        let now = Instant::now();
-        listener.end_backoff_by(now);
+        // The clock is read where it is needed: for most requests it is not.
+        listener.end_backoff_in_time();
         if wakeups.listener
             && let Accept::Request(request) = listener.accept()
         {
-            acceptor.spin_until = listener.is_cheap_to_try().then(|| now + SPIN_WINDOW);
+            acceptor.spin_until = listener.is_cheap_to_try().then(|| Instant::now() + SPIN_WINDOW);
             if let Some(poller) = &acceptor.exclusive {
                 listener.pass_on_wake_up(&request);
                 if state.processes.has_more_than_others()
@@ -223,7 +223,8 @@ impl BaseServer {
             }
             return Some(NextRequest::Request(request));
         }
-        deadline.is_some_and(|deadline| now >= deadline).then_some(NextRequest::TimedOut)
+        let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        is_over.then_some(NextRequest::TimedOut)
     }
 
     /// `None` when poll(2) itself has failed.

@@ -137,6 +137,7 @@ impl InputHalf<'_> {
         } else {
             input.has_received = true;
             input.timeouts.add_received(length);
+            self.link.stream.add_received(length);
             input.drain_remaining = input.drain_remaining.map(|remaining| remaining - length);
             input.outcome.record_success(None);
         }

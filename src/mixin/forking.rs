@@ -13,8 +13,9 @@ use crate::close_reason::CloseReason;
 use crate::connection::prepare_thread;
 use crate::error::{Error, Result};
 use crate::id::ListenerId;
+use crate::net::Traffic;
 use crate::request::{Registration, Request};
-use crate::state::ServerHandle;
+use crate::state::{Ended, ServerHandle};
 use crate::sys::children::{Children, Exit, probe_pidfd};
 use crate::sys::descriptors::DevNull;
 use crate::sys::fork::{self, Fork, ForkPermit, Pid};
@@ -275,7 +276,9 @@ fn run_child(
         state.registry.retain_only(registration.id);
         state.rejected.clear_in_child();
 
-        let reason = task.run();
+        let mut traffic = Traffic::default();
+        let reason = task.run(&mut traffic);
+        state.record_in_child(registration.id, Ended::now(traffic));
         if let Some(stream) = stream {
             let _ = stream.inner().shutdown(Shutdown::Both);
         }

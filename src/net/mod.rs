@@ -8,6 +8,7 @@ mod peer_credentials;
 mod shared_stream;
 mod stream;
 mod tcp_options;
+mod traffic;
 mod write_progress;
 
 pub use peer_credentials::PeerCredentials;
@@ -15,4 +16,5 @@ pub(crate) use shared_stream::{IoTimeout, Sent, SharedStream};
 pub(crate) use stream::poll_any;
 pub use stream::{Interest, SocketStream, Stream, Wait, WaitSource};
 pub(crate) use tcp_options::set_tcp_options;
+pub(crate) use traffic::Traffic;
 pub(crate) use write_progress::{WriteLimit, WriteProgress, WriteTotal};

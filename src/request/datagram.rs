@@ -11,7 +11,7 @@ use crate::datagram::{DatagramRequest, DatagramSocket};
 use crate::error::Error;
 use crate::handler::{DatagramRequestHandler, HandlerError};
 use crate::id::ConnectionId;
-use crate::net::SharedStream;
+use crate::net::{SharedStream, Traffic};
 use crate::state::{ListenerInfo, ServerState};
 
 /// A datagram, fresh from a transport.
@@ -122,7 +122,7 @@ impl RequestTask for DatagramTask {
         })
     }
 
-    fn run(self: Box<Self>) -> CloseReason {
+    fn run(self: Box<Self>, traffic: &mut Traffic) -> CloseReason {
         let DatagramTask { mut request, handler } = *self;
         let outcome = lifecycle::run(
             &mut request,
@@ -134,6 +134,7 @@ impl RequestTask for DatagramTask {
             |_, error| error.map_or(CloseReason::Completed, close_reason),
             |request| handler.finish(request),
         );
+        *traffic = request.traffic();
         outcome.report(request.peer_addr(), |error| handler.handle_error(&request, error));
         request.server().state().stats().ended_for(outcome.reason).add_one();
         outcome.reason

@@ -14,8 +14,8 @@ use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::id::{ConnectionId, ListenerId};
-use crate::net::{SharedStream, Wait};
-use crate::state::{ListenerInfo, PeerKey, ServerState};
+use crate::net::{SharedStream, Traffic, Wait};
+use crate::state::{Ended, ListenerInfo, PeerKey, ServerState};
 use crate::sync::Current;
 #[cfg(feature = "fibers")]
 use crate::sys::prefetch::Span;
@@ -107,8 +107,9 @@ pub(crate) trait RequestTask: Send {
     fn is_of_peer(&self) -> bool;
     /// Asks the handler's `verify_request`, if that can be asked before the task runs.
     fn verify(&self) -> bool;
-    /// Calls `setup`, `handle` and `finish`, counts why they ended, and closes the connection.
-    fn run(self: Box<Self>) -> CloseReason;
+    /// Calls `setup`, `handle` and `finish`, counts why they ended, and closes the connection. A
+    /// datagram says its traffic; a stream counts by itself.
+    fn run(self: Box<Self>, traffic: &mut Traffic) -> CloseReason;
 }
 
 /// One request that a server has admitted, for a [`Mixin`](crate::extend::Mixin) to run.
@@ -132,10 +133,10 @@ impl Request {
         let id = task.id();
         let stream = task.shared_stream().cloned();
         let current = Arc::<Current>::default();
-        state.registry.insert(id, task.peer().clone(), peer_key, stream, current.clone());
-        state.stats().accepted.add_one();
+        let count = || state.stats().accepted.add_exclusively(1);
+        state.registry.insert(id, task.peer().clone(), peer_key, stream, current.clone(), count);
         state.note_load();
-        Request { task, current, registration: Registration { state, id } }
+        Request { task, current, registration: Registration { state, id, ended: None } }
     }
 
     /// The listener that it came from.
@@ -168,8 +169,10 @@ impl Request {
 
     /// Runs the handler, closes the connection, and frees the request's place.
     pub fn finish(self) -> CloseReason {
-        let Request { task, current, registration } = self;
-        let reason = current.run(|| task.run());
+        let Request { task, current, mut registration } = self;
+        let mut traffic = Traffic::default();
+        let reason = current.run(|| task.run(&mut traffic));
+        registration.ended = Some(Ended::now(traffic));
         drop(registration);
         reason
     }
@@ -198,10 +201,12 @@ impl std::fmt::Debug for Request {
 pub(crate) struct Registration {
     pub(crate) state: Arc<ServerState>,
     pub(crate) id: ConnectionId,
+    /// `None` for a request that has not run in this process.
+    ended: Option<Ended>,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.state.release(self.id);
+        self.state.release(self.id, self.ended);
     }
 }

@@ -12,7 +12,7 @@ use crate::close_reason::CloseReason;
 use crate::connection::Connection;
 use crate::handler::StreamRequestHandler;
 use crate::id::ConnectionId;
-use crate::net::{SharedStream, Stream};
+use crate::net::{SharedStream, Stream, Traffic};
 use crate::state::{ListenerInfo, ServerState};
 #[cfg(feature = "tls")]
 use crate::tls::{Side, TlsStream};
@@ -97,7 +97,7 @@ impl RequestTask for StreamTask {
         self.opening.is_some() || opening::verify(&self.connection, &*self.handler)
     }
 
-    fn run(self: Box<Self>) -> CloseReason {
+    fn run(self: Box<Self>, _traffic: &mut Traffic) -> CloseReason {
         let StreamTask { mut connection, handler, opening } = unbox(self);
         if let Some(opening) = opening
             && let Err(reason) = opening.run(&mut connection, &*handler)

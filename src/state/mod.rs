@@ -2,12 +2,14 @@
 //! and the course of a stop.
 
 mod handle;
+mod histogram;
 mod limits;
 mod listeners;
 mod observer;
 mod peer_check;
 mod peer_key;
 mod processes;
+mod prometheus;
 mod rate_limiter;
 mod registry;
 mod rejected;
@@ -18,12 +20,14 @@ mod stats;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::address::Address;
 use crate::config::Settings;
 use crate::id::ConnectionId;
+use crate::net::Traffic;
 use crate::net::outbox::OutboxWriter;
 use crate::primitive::SleepFlag;
 use crate::sync::Current;
@@ -31,13 +35,15 @@ use crate::sys::waker::Waker;
 use limits::Limits;
 pub(crate) use listeners::Listening;
 pub(crate) use processes::{ProcessSignals, Processes};
+use registry::Begun;
 pub(crate) use registry::Registry;
 use rejected::LingeringRejects;
 use scripted::ScriptedUpstreams;
 use shutdown::Lifecycle;
-use stats::Counters;
+use stats::{Counter, Counters};
 
 pub use handle::{RunningServer, ServerHandle};
+pub use histogram::Histogram;
 pub use listeners::ListenerInfo;
 pub(crate) use observer::Observed;
 pub use observer::Observer;
@@ -75,6 +81,19 @@ pub(crate) struct ServerState {
     stopped: Condvar,
     /// Unparked when a stop begins.
     stop_waiters: Mutex<Vec<Arc<Current>>>,
+}
+
+/// When a request has ended, and the traffic of a datagram.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    at: Instant,
+    traffic: Traffic,
+}
+
+impl Ended {
+    pub(crate) fn now(traffic: Traffic) -> Ended {
+        Ended { at: Instant::now(), traffic }
+    }
 }
 
 impl ServerState {
@@ -169,10 +188,14 @@ impl ServerState {
     }
 
     /// Frees the place of a request that has ended.
-    pub(crate) fn release(&self, id: ConnectionId) {
+    pub(crate) fn release(&self, id: ConnectionId, ended: Option<Ended>) {
         // Counted before the socket is closed, which is what a client can see.
-        self.stats().finished.add_one();
-        self.registry.remove(id);
+        self.registry.remove(id, |begun| {
+            self.stats().finished.add_exclusively(1);
+            if let (Some(ended), Some(begun)) = (ended, begun) {
+                self.record(ended, begun, Counter::add_exclusively);
+            }
+        });
         self.note_load();
         if self.awaits_release.take() {
             self.wake_acceptor();
@@ -185,6 +208,19 @@ impl ServerState {
             self.registry.with_oldest(|since| self.processes.own().set_oldest(since));
             self.processes.report_load();
         }
+    }
+
+    /// In a forked child, which does not release its request: counts it in memory that its siblings
+    /// add to as well.
+    pub(crate) fn record_in_child(&self, id: ConnectionId, ended: Ended) {
+        if let Some(begun) = self.registry.begun(id) {
+            self.record(ended, begun, Counter::add);
+        }
+    }
+
+    fn record(&self, ended: Ended, begun: Begun, add: impl Fn(&Counter, u64) + Copy) {
+        let duration = ended.at.saturating_duration_since(begun.at);
+        self.stats().histograms.record(duration, begun.traffic.unwrap_or(ended.traffic), add);
     }
 
     /// Wakes the acceptor, so that it checks limits, rejected connections and the listener again.

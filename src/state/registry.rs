@@ -11,7 +11,7 @@ use super::PeerKey;
 use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::id::ConnectionId;
-use crate::net::SharedStream;
+use crate::net::{SharedStream, Traffic};
 use crate::primitive::atomic::{AtomicUsize, Ordering};
 use crate::primitive::{Condvar, Mutex};
 use crate::sync::{Activity, Current};
@@ -74,7 +74,18 @@ struct Entry {
     forced: bool,
 }
 
+/// What the registry knows of a request's course.
+pub(crate) struct Begun {
+    pub(super) at: Instant,
+    /// `None` for a datagram.
+    pub(super) traffic: Option<Traffic>,
+}
+
 impl Entry {
+    fn begun(&self) -> Begun {
+        Begun { at: self.since, traffic: self.stream.as_ref().map(|stream| stream.traffic()) }
+    }
+
     fn info(&self, id: ConnectionId) -> ConnectionInfo {
         let age = self.since.elapsed();
         let streams = self.stream.iter().chain(&self.upstreams).map(|stream| stream.activity());
@@ -139,6 +150,7 @@ impl Registry {
         self.inner.lock().peer_counts.get(&peer_key).copied().unwrap_or(0)
     }
 
+    /// Calls `count` under the lock.
     pub(crate) fn insert(
         &self,
         id: ConnectionId,
@@ -146,8 +158,10 @@ impl Registry {
         peer_key: Option<PeerKey>,
         stream: Option<Arc<SharedStream>>,
         current: Arc<Current>,
+        count: impl FnOnce(),
     ) {
         let mut inner = self.inner.lock();
+        count();
         if inner.draining {
             close(stream.as_ref(), Shutdown::Read);
         }
@@ -196,9 +210,12 @@ impl Registry {
         true
     }
 
-    pub(crate) fn remove(&self, id: ConnectionId) {
+    /// Calls `record` under the lock, before the connection is closed.
+    pub(crate) fn remove(&self, id: ConnectionId, record: impl FnOnce(Option<Begun>)) {
         let mut inner = self.inner.lock();
-        let Some(entry) = inner.connections.remove(&id) else { return };
+        let removed = inner.connections.remove(&id);
+        record(removed.as_ref().map(Entry::begun));
+        let Some(entry) = removed else { return };
         inner.order.as_mut().map(|order| order.remove(&id));
         if let Some(peer_key) = entry.peer_key
             && let hash_map::Entry::Occupied(mut count) = inner.peer_counts.entry(peer_key)
@@ -222,6 +239,11 @@ impl Registry {
         if is_last {
             self.became_empty.notify_all();
         }
+    }
+
+    /// Since when a request is served, and its traffic; `None` if it is not.
+    pub(super) fn begun(&self, id: ConnectionId) -> Option<Begun> {
+        self.inner.lock().connections.get(&id).map(Entry::begun)
     }
 
     pub(crate) fn snapshot(&self) -> Vec<ConnectionInfo> {

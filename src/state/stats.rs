@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::histogram::{Histogram, Histograms};
 use crate::close_reason::CloseReason;
 
 macro_rules! counters {
@@ -10,22 +11,52 @@ macro_rules! counters {
         ///
         /// The counter of a [`CloseReason`] has its name. All processes of a server, those that
         /// [`Forking`](crate::Forking) and [`Prefork`](crate::Prefork) start, have the same ones.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
             /// Requests being served.
             pub active: u64,
             $($(#[$doc])* pub $name: u64,)*
+            /// How long the requests took that have run and ended, in nanoseconds: from when they were
+            /// accepted until they were closed.
+            pub durations: Histogram,
+            /// How many bytes the handlers of these requests have read from their client, or how many
+            /// their datagram has.
+            pub bytes_received: Histogram,
+            /// How many bytes were sent to the clients of these requests, by handlers, broadcasts,
+            /// senders and relays.
+            pub bytes_sent: Histogram,
+        }
+
+        impl Default for Stats {
+            fn default() -> Stats {
+                Stats {
+                    active: 0,
+                    $($name: 0,)*
+                    durations: Histogram::of_times(),
+                    bytes_received: Histogram::of_sizes(),
+                    bytes_sent: Histogram::of_sizes(),
+                }
+            }
+        }
+
+        impl Stats {
+            /// All counters, by their names.
+            pub(super) fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
         }
 
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)*
+            pub(crate) histograms: Histograms,
         }
 
         impl Counters {
             pub(super) fn add_to(&self, stats: &mut Stats) {
                 $(stats.$name += self.$name.value();)*
+                self.histograms.add_to(stats);
             }
         }
     };
@@ -86,6 +117,9 @@ counters! {
 
 macro_rules! reasons {
     ($($reason:ident => $name:ident,)*) => {
+        /// The names of the counters of close reasons.
+        pub(super) const REASONS: &[&str] = &[$(stringify!($name),)*];
+
         impl Stats {
             /// The number of requests that ended for a reason.
             pub fn ended_for(&self, reason: CloseReason) -> u64 {
@@ -135,6 +169,11 @@ impl Counter {
 
     pub(crate) fn add(&self, number: u64) {
         self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    /// Adds where no other thread or process does meanwhile, in a tenth of the time.
+    pub(crate) fn add_exclusively(&self, number: u64) {
+        self.0.store(self.value() + number, Ordering::Relaxed);
     }
 
     pub(crate) fn value(&self) -> u64 {

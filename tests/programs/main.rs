@@ -14,6 +14,7 @@ mod gateway;
 mod harness;
 mod listeners;
 mod members;
+mod metrics;
 mod named_chat;
 mod outside_clients;
 mod proxies;
@@ -45,6 +46,7 @@ const TESTS: &[&[Test]] = &[
     datagram_loops::TESTS,
     try_line::TESTS,
     clients::TESTS,
+    metrics::TESTS,
     terminal::TESTS,
     telnet::TESTS,
     outside_clients::TESTS,

@@ -47,7 +47,7 @@ impl Task {
         drop(released);
         shared.runs[number].fetch_add(1, SeqCst);
         shared.threads.lock()[number] = Some(thread::current().id());
-        shared.registry.remove((number as u64).into());
+        shared.registry.remove((number as u64).into(), |_| {});
     }
 }
 
@@ -76,6 +76,7 @@ impl Server {
             None,
             None,
             Arc::default(),
+            || {},
         );
         let task = Task { number, shared: self.shared.clone() };
         let options = ThreadOptions { stack_size: STACK_SIZE, idle_time };

@@ -19,6 +19,7 @@ use crate::address::Address;
 use crate::close_reason::CloseReason;
 use crate::net::descriptors::Descriptors;
 use crate::net::outbox::Outbox;
+use crate::net::traffic::{ByteCounter, Traffic};
 use crate::net::{Interest, Stream, Wait, WaitSource, poll_any};
 use crate::proxy_protocol::ProxyHeader;
 use crate::sync::{Activity, ActivityCell};
@@ -53,6 +54,10 @@ pub(crate) struct SharedStream {
     close_reason: OnceLock<CloseReason>,
     /// Whether it waits for its peer.
     activity: ActivityCell,
+    /// Of the handler's reads.
+    received: ByteCounter,
+    /// Added to under the lock of `output`.
+    sent: ByteCounter,
     /// Locked during a write, so that bytes of the handler and of a broadcast are never mixed.
     output: Mutex<Output>,
     /// The messages of the connection's senders, once there is one.
@@ -75,6 +80,8 @@ impl SharedStream {
             resets: AtomicBool::new(false),
             close_reason: OnceLock::new(),
             activity: ActivityCell::default(),
+            received: ByteCounter::default(),
+            sent: ByteCounter::default(),
             output: Mutex::default(),
             outbox: OnceLock::new(),
             descriptors: OnceLock::new(),
@@ -106,6 +113,11 @@ impl SharedStream {
 
     pub(crate) fn inner(&self) -> &dyn Stream {
         &*self.inner
+    }
+
+    /// How much the handler has read, and how much was sent.
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic { received: self.received.value(), sent: self.sent.value() }
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {

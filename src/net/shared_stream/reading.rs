@@ -203,6 +203,11 @@ impl SharedStream {
         has_input
     }
 
+    /// Notes that so many bytes were read.
+    pub(crate) fn add_received(&self, length: usize) {
+        self.received.add(length);
+    }
+
     /// Notes that a wait has found input.
     pub(crate) fn set_readable(&self) {
         self.needs_poll.store(false, Ordering::Relaxed);

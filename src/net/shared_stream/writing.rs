@@ -47,7 +47,7 @@ impl SharedStream {
         let Some(fd) = self.inner.as_fd() else { return Ok(0) };
         match retry_interrupted(|| pipe.drain(fd)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            sent => sent,
+            sent => sent.inspect(|length| self.sent.add(*length)),
         }
     }
 
@@ -113,6 +113,7 @@ impl SharedStream {
                 Ok(length) => {
                     descriptors = &[];
                     progress.add_written(length);
+                    self.sent.add(length);
                     IoSlice::advance_slices(&mut slices, length);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -250,7 +251,10 @@ impl SharedStream {
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
         match retry_interrupted(|| self.inner.try_write(slices)) {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            Ok(length) => Ok(Some(length)),
+            Ok(length) => {
+                self.sent.add(length);
+                Ok(Some(length))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }

@@ -48,7 +48,7 @@ impl TestConnection {
 
     fn insert(&self, registry: &Registry) {
         let (peer, stream) = (self.stream.peer().clone(), Some(self.stream.clone()));
-        registry.insert(self.id, peer, None, stream, Arc::default());
+        registry.insert(self.id, peer, None, stream, Arc::default(), || {});
     }
 
     /// Waits as a read does: until its read side is shut.
@@ -129,7 +129,7 @@ fn a_connection_there_in_a_stop_has_its_read_side_shut_and_is_counted() {
         let passing = connection.clone();
         let passing = spawn(&registry, move |registry| {
             passing.insert(registry);
-            registry.remove(1.into());
+            registry.remove(1.into(), |_| {});
         });
         registry.drain();
         passing.join().unwrap();
@@ -149,7 +149,7 @@ fn a_stop_that_begins_twice_shuts_and_counts_once() {
         let other = spawn(&registry, Registry::drain);
         connection.insert(&registry);
         registry.drain();
-        registry.remove(1.into());
+        registry.remove(1.into(), |_| {});
         other.join().unwrap();
         assert_eq!(connection.shut(), [Shutdown::Read]);
         assert_eq!(registry.drained_and_forced(), (1, 0));
@@ -162,7 +162,7 @@ fn only_a_connection_that_was_shut_down_counts_as_forced() {
         let (registry, connection) = (Arc::new(Registry::default()), TestConnection::new(1));
         connection.insert(&registry);
         registry.drain();
-        let ending = spawn(&registry, |registry| registry.remove(1.into()));
+        let ending = spawn(&registry, |registry| registry.remove(1.into(), |_| {}));
         registry.force();
         ending.join().unwrap();
         match registry.drained_and_forced() {
@@ -178,7 +178,7 @@ fn the_last_request_to_end_wakes_the_waiting_server() {
     check_all(|| {
         let registry = Arc::new(Registry::default());
         TestConnection::new(1).insert(&registry);
-        let ending = spawn(&registry, |registry| registry.remove(1.into()));
+        let ending = spawn(&registry, |registry| registry.remove(1.into(), |_| {}));
         assert!(registry.wait_until_empty(never));
         assert_eq!(registry.len(), 0);
         ending.join().unwrap();
@@ -193,7 +193,7 @@ fn a_server_waits_for_the_descriptors_of_a_request_until_its_socket_is_closed() 
         let closed = connection.line.closed.clone();
         connection.insert(&registry);
         drop(connection);
-        let ending = spawn(&registry, |registry| registry.remove(1.into()));
+        let ending = spawn(&registry, |registry| registry.remove(1.into(), |_| {}));
         assert!(registry.may_free_descriptors() || closed.load(Ordering::SeqCst));
         ending.join().unwrap();
         assert!(!registry.may_free_descriptors());
@@ -206,7 +206,7 @@ fn every_waiter_waits_for_every_request() {
         let registry = Arc::new(Registry::default());
         let ending = (1..=3).map(|id| {
             TestConnection::new(id).insert(&registry);
-            spawn(&registry, move |registry| registry.remove(id.into()))
+            spawn(&registry, move |registry| registry.remove(id.into(), |_| {}))
         });
         let ending: Vec<_> = ending.collect();
         let other = spawn(&registry, |registry| assert!(registry.wait_until_empty(never)));
@@ -241,7 +241,7 @@ fn a_connection_that_is_disconnected_during_a_stop_is_counted_once() {
         connection.insert(&registry);
         let reader = spawn(&registry, move |registry| {
             reader.read();
-            registry.remove(1.into());
+            registry.remove(1.into(), |_| {});
         });
         registry.drain();
         let found = registry.disconnect(1.into());
@@ -267,7 +267,7 @@ fn a_stop_ends_and_counts_each_connection_once() {
             connection.insert(&registry);
             threads.push(spawn(&registry, move |registry| {
                 act(&connection);
-                registry.remove(connection.id);
+                registry.remove(connection.id, |_| {});
             }));
         };
         serve(&early, TestConnection::read);

@@ -119,5 +119,6 @@ fn main() -> ExitCode {
         .flag("max-size", "BYTES", "how long a message may be; 10 MiB by default")
         .flag("timeout", "SECONDS", "how long a client may take; 600 by default, as RFC 1939 asks")
         .without_forking("SMTP and POP3 are two servers in one process")
+        .without_metrics()
         .run(run)
 }

@@ -1,0 +1,174 @@
+//! The flag `--metrics`: the server's counters over HTTP, for Prometheus.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use socketserver::extend::{Mixin, Transport};
+use socketserver::transport::{Tcp, UnixStream};
+use socketserver::{
+    Address, Builder, Connection, Endpoint, Forking, Handled, HandlerResult, RunningServer, Server,
+    ServerHandle, StreamRequestHandler, Threading,
+};
+
+use super::flags::{Flag, Values};
+use super::usage_error;
+
+pub(super) const FLAG: Flag<'static> =
+    Flag("metrics", "ADDRESS", "where to answer GET /metrics, for Prometheus; nowhere by default");
+
+/// How often a server that forks looks for a scrape: the thread that would wait for it must not be.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a client may take to ask.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the metrics are served.
+pub(super) struct Metrics {
+    address: Option<Endpoint>,
+    /// The server forks: so does that of the metrics.
+    forks: bool,
+    poll: Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>,
+}
+
+impl Metrics {
+    pub(super) fn of(values: &Values, forks: bool) -> Result<Metrics, Box<dyn Error>> {
+        let address: Option<Endpoint> = values.last(FLAG.0).map(str::parse).transpose()?;
+        if values.last("listen") == Some("inetd") && address.is_some() {
+            return Err(usage_error("--metrics cannot work with --listen inetd".into()));
+        }
+        Ok(Metrics { address, forks, poll: Arc::default() })
+    }
+
+    /// Has a server that forks look for a scrape now and then.
+    pub(super) fn polled_by<T: Transport, M: Mixin>(
+        &self,
+        builder: Builder<T, M>,
+    ) -> Builder<T, M> {
+        if !self.forks || self.address.is_none() {
+            return builder;
+        }
+        let poll = self.poll.clone();
+        builder.service_actions(POLL_INTERVAL, move || {
+            if let Some(poll) = poll.get() {
+                poll();
+            }
+        })
+    }
+
+    /// Serves the metrics of a server, as long as the result is kept.
+    pub(super) fn serve(
+        &self,
+        server: ServerHandle,
+    ) -> Result<Option<RunningServer>, Box<dyn Error>> {
+        match &self.address {
+            Some(address) if address.is_unix() => self.serve_on::<UnixStream>(address, server),
+            Some(address) => self.serve_on::<Tcp>(address, server),
+            None => Ok(None),
+        }
+    }
+
+    fn serve_on<T>(
+        &self,
+        address: &Endpoint,
+        server: ServerHandle,
+    ) -> Result<Option<RunningServer>, Box<dyn Error>>
+    where
+        T: Transport<Handler = dyn StreamRequestHandler>,
+    {
+        if !self.forks {
+            let metrics =
+                builder::<T, _>(Threading::new()).bind(address.clone(), Scrape(server))?;
+            announce(metrics.local_addr());
+            return Ok(Some(metrics.spawn()?));
+        }
+        let metrics = builder::<T, _>(Forking::new()).bind(address.clone(), Scrape(server))?;
+        announce(metrics.local_addr());
+        let _ =
+            self.poll.set(Box::new(move || while metrics.handle_request() == Handled::Request {}));
+        Ok(None)
+    }
+}
+
+fn builder<T: Transport, M: Mixin>(mixin: M) -> Builder<T, M> {
+    Server::<T, Threading>::builder()
+        .mixin(mixin)
+        .max_connections(16)
+        .idle_timeout(TIMEOUT)
+        .message_timeout(TIMEOUT)
+        .max_line_length(8 * 1024)
+        .request_timeout(Duration::ZERO)
+        .stop_timeout(Duration::from_secs(1))
+}
+
+fn announce(address: &Address) {
+    let line = format!("metrics on {address}\n");
+    let mut out = io::stdout().lock();
+    // Standard output may be closed: the server runs all the same.
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Answers `GET /metrics`.
+struct Scrape(ServerHandle);
+
+impl StreamRequestHandler for Scrape {
+    fn handle(&self, connection: &mut Connection) -> HandlerResult {
+        let Some(head) = connection.with_message_timeout(read_head)? else { return Ok(()) };
+        let mut words = head[0].split(' ');
+        let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let (status, media_type, body) = match (method, path.split('?').next()) {
+            ("GET" | "HEAD", Some("/metrics")) => self.metrics(&head)?,
+            ("GET" | "HEAD", _) => ("404 Not Found", "text/plain", b"see /metrics\n".to_vec()),
+            _ => ("405 Method Not Allowed", "text/plain", b"GET /metrics\n".to_vec()),
+        };
+        write!(
+            connection,
+            "HTTP/1.1 {status}\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\
+             Allow: GET, HEAD\r\nConnection: close\r\n\r\n",
+            body.len()
+        )?;
+        if method != "HEAD" {
+            connection.write_all(&body)?;
+        }
+        Ok(())
+    }
+}
+
+impl Scrape {
+    /// In the format that the client prefers: Prometheus names OpenMetrics first.
+    fn metrics(&self, head: &[String]) -> io::Result<(&'static str, &'static str, Vec<u8>)> {
+        let (stats, mut body) = (self.0.stats(), Vec::new());
+        let accepts_openmetrics = head.iter().any(|line| {
+            let line = line.to_ascii_lowercase();
+            line.starts_with("accept:") && line.contains("application/openmetrics-text")
+        });
+        let media_type = if accepts_openmetrics {
+            stats.write_openmetrics(&mut body)?;
+            "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        } else {
+            stats.write_prometheus(&mut body)?;
+            "text/plain; version=0.0.4; charset=utf-8"
+        };
+        Ok(("200 OK", media_type, body))
+    }
+}
+
+/// The request line and the header lines; `None` if the client closes before their end, or sends too
+/// many.
+fn read_head(connection: &mut Connection) -> io::Result<Option<Vec<String>>> {
+    let (mut head, mut line) = (Vec::new(), Vec::new());
+    for _ in 0..100 {
+        line.clear();
+        if connection.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        match String::from_utf8_lossy(&line).trim_end() {
+            // RFC 9112, 2.2: empty lines before the request are ignored.
+            "" if head.is_empty() => {}
+            "" => return Ok(Some(head)),
+            line => head.push(line.to_owned()),
+        }
+    }
+    Ok(None)
+}
