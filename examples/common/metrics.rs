@@ -2,51 +2,61 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::net::TcpListener;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use socketserver::extend::{Mixin, Transport};
 use socketserver::transport::{Tcp, UnixStream};
 use socketserver::{
-    Address, Builder, Connection, Endpoint, Forking, Handled, HandlerResult, RunningServer, Server,
-    ServerHandle, StreamRequestHandler, Threading,
+    Address, Builder, Connection, Endpoint, Forking, Handled, HandlerResult, RunningServer, Scheme,
+    Server, ServerHandle, StreamRequestHandler, Threading,
 };
 
 use super::flags::{Flag, Values};
+use super::mixin::Choice;
 use super::usage_error;
 
 pub(super) const FLAG: Flag<'static> =
     Flag("metrics", "ADDRESS", "where to answer GET /metrics, for Prometheus; nowhere by default");
 
-/// How often a server that forks looks for a scrape: the thread that would wait for it must not be.
+/// How often a process that must not have a thread for it looks whether there is a scrape.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a client may take to ask.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the metrics are served.
+/// Where the metrics are served, and by whom.
 pub(super) struct Metrics {
     address: Option<Endpoint>,
-    /// The server forks: so does that of the metrics.
-    forks: bool,
-    poll: Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>,
+    mixin: Choice,
+    /// What the thread that accepts calls now and then, once there is something to call.
+    poll: Arc<OnceLock<Poll>>,
 }
 
+type Poll = Box<dyn Fn() + Send + Sync>;
+
 impl Metrics {
-    pub(super) fn of(values: &Values, forks: bool) -> Result<Metrics, Box<dyn Error>> {
+    pub(super) fn of(values: &Values, mixin: Choice) -> Result<Metrics, Box<dyn Error>> {
         let address: Option<Endpoint> = values.last(FLAG.0).map(str::parse).transpose()?;
-        if values.last("listen") == Some("inetd") && address.is_some() {
-            return Err(usage_error("--metrics cannot work with --listen inetd".into()));
+        let refused = |why| usage_error(format!("--metrics cannot work {why}"));
+        match &address {
+            Some(_) if values.last("listen") == Some("inetd") => {
+                Err(refused("with --listen inetd"))
+            }
+            Some(address) if address.is_unix() && mixin.forks_children() => {
+                Err(refused("on a Unix socket with --mixin prefork"))
+            }
+            _ => Ok(Metrics { address, mixin, poll: Arc::default() }),
         }
-        Ok(Metrics { address, forks, poll: Arc::default() })
     }
 
-    /// Has a server that forks look for a scrape now and then.
+    /// Has a server that forks call `poll`.
     pub(super) fn polled_by<T: Transport, M: Mixin>(
         &self,
         builder: Builder<T, M>,
     ) -> Builder<T, M> {
-        if !self.forks || self.address.is_none() {
+        if self.mixin.is_spawnable() || self.address.is_none() {
             return builder;
         }
         let poll = self.poll.clone();
@@ -63,9 +73,10 @@ impl Metrics {
         server: ServerHandle,
     ) -> Result<Option<RunningServer>, Box<dyn Error>> {
         match &self.address {
+            None => Ok(None),
+            Some(address) if self.mixin.forks_children() => self.serve_in_children(address, server),
             Some(address) if address.is_unix() => self.serve_on::<UnixStream>(address, server),
             Some(address) => self.serve_on::<Tcp>(address, server),
-            None => Ok(None),
         }
     }
 
@@ -77,16 +88,39 @@ impl Metrics {
     where
         T: Transport<Handler = dyn StreamRequestHandler>,
     {
-        if !self.forks {
-            let metrics =
-                builder::<T, _>(Threading::new()).bind(address.clone(), Scrape(server))?;
+        let (address, scrape) = (address.clone(), Scrape(server));
+        if self.mixin.is_spawnable() {
+            let metrics = builder::<T, _>(Threading::new()).bind(address, scrape)?;
             announce(metrics.local_addr());
             return Ok(Some(metrics.spawn()?));
         }
-        let metrics = builder::<T, _>(Forking::new()).bind(address.clone(), Scrape(server))?;
+        // A process that forks must not have a thread for this: it forks for a scrape as well.
+        let metrics = builder::<T, _>(Forking::new()).bind(address, scrape)?;
         announce(metrics.local_addr());
-        let _ =
-            self.poll.set(Box::new(move || while metrics.handle_request() == Handled::Request {}));
+        let poll = move || while metrics.handle_request() == Handled::Request {};
+        let _ = self.poll.set(Box::new(poll));
+        Ok(None)
+    }
+
+    /// By a thread of each child, so that there is an answer while the children are busy.
+    fn serve_in_children(
+        &self,
+        address: &Endpoint,
+        server: ServerHandle,
+    ) -> Result<Option<RunningServer>, Box<dyn Error>> {
+        let listener = TcpListener::bind(&address.resolve(Scheme::Tcp)?[..])
+            .map_err(|error| format!("--metrics {address}: {error}"))?;
+        announce(&Address::Tcp(listener.local_addr()?));
+        let started = OnceLock::new();
+        let start = move || -> Result<RunningServer, Box<dyn Error>> {
+            let builder = builder::<Tcp, _>(Threading::new());
+            Ok(builder.from_listener(listener.try_clone()?, Scrape(server.clone()))?.spawn()?)
+        };
+        let poll = move || {
+            started
+                .get_or_init(|| start().inspect_err(|error| log::error!("metrics: {error}")).ok());
+        };
+        let _ = self.poll.set(Box::new(poll));
         Ok(None)
     }
 }

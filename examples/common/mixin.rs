@@ -67,9 +67,14 @@ impl Choice {
         }
     }
 
-    /// Whether the server must have one thread only.
-    pub(super) fn forks(self) -> bool {
-        matches!(self.name, Name::Forking)
+    /// Whether the server may have other threads beside it.
+    pub(super) fn is_spawnable(self) -> bool {
+        !matches!(self.name, Name::Forking | Name::Prefork)
+    }
+
+    /// Whether its children accept by themselves.
+    pub(super) fn forks_children(self) -> bool {
+        matches!(self.name, Name::Prefork)
     }
 
     pub(super) fn spawnable(self) -> Box<dyn Spawnable> {

@@ -12,29 +12,14 @@ pub(super) fn notified<T: Transport, M: Mixin>(builder: Builder<T, M>) -> Builde
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return builder;
     }
-    with_watchdog(builder.observer(Notify), None::<(_, fn())>)
-}
-
-/// Has the thread that accepts say that it does, since the manager kills a server that does not; and make
-/// another call, at this interval.
-pub(super) fn with_watchdog<T: Transport, M: Mixin>(
-    builder: Builder<T, M>,
-    other: Option<(Duration, impl FnMut() + Send + 'static)>,
-) -> Builder<T, M> {
+    let builder = builder.observer(Notify);
     let mut microseconds = 0;
-    let is_watched = sd_notify::watchdog_enabled(false, &mut microseconds);
-    // Twice as often as it looks.
-    let watched = is_watched.then(|| Duration::from_micros(microseconds) / 2);
-    let (interval, mut other) = other.unzip();
-    let Some(interval) = watched.into_iter().chain(interval).min() else { return builder };
-    builder.service_actions(interval, move || {
-        if is_watched {
-            notify(NotifyState::Watchdog);
-        }
-        if let Some(call) = &mut other {
-            call();
-        }
-    })
+    if !sd_notify::watchdog_enabled(false, &mut microseconds) {
+        return builder;
+    }
+    // The manager kills a server that does not accept. Twice as often as it looks.
+    let interval = Duration::from_micros(microseconds) / 2;
+    builder.service_actions(interval, || notify(NotifyState::Watchdog))
 }
 
 struct Notify;

@@ -14,7 +14,7 @@ use socketserver::{
 
 use super::flags::Values;
 use super::signals::SignalCount;
-use super::{Options, TLS_FLAGS, systemd, usage_error};
+use super::{Options, TLS_FLAGS, usage_error};
 
 /// How soon after a `SIGHUP` the files are read.
 const RENEWAL_INTERVAL: Duration = Duration::from_millis(500);
@@ -65,7 +65,7 @@ impl Tls {
                 renew(server, &files);
             }
         };
-        Ok(systemd::with_watchdog(builder, Some((RENEWAL_INTERVAL, renew))))
+        Ok(builder.service_actions(RENEWAL_INTERVAL, renew))
     }
 }
 

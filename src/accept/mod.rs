@@ -67,9 +67,8 @@ pub enum NextRequest {
 }
 
 impl BaseServer {
-    pub(crate) fn new(listener: Listener, actions: Option<ServiceActions>) -> BaseServer {
-        let next_actions = actions.as_ref().and_then(|actions| after(actions.interval));
-        let acceptor = Acceptor { spin_until: None, actions, next_actions, exclusive: None };
+    pub(crate) fn new(listener: Listener, actions: Vec<ServiceActions>) -> BaseServer {
+        let acceptor = Acceptor { spin_until: None, actions, exclusive: None };
         let listener = Arc::new(listener);
         let listening: Arc<dyn Listening> = listener.clone();
         listener.state.set_listening(Arc::downgrade(&listening));
@@ -251,7 +250,7 @@ impl BaseServer {
         let wake_up = [
             deadline,
             backoff,
-            acceptor.next_actions,
+            acceptor.actions.iter().filter_map(|actions| actions.next).min(),
             episode_deadline,
             stopping.then(|| state.schedule().force),
             state.rejected.next_deadline(),
@@ -329,8 +328,7 @@ struct Wakeups {
 struct Acceptor {
     /// Until then the listener is tried without a poll(2) before it.
     spin_until: Option<Instant>,
-    actions: Option<ServiceActions>,
-    next_actions: Option<Instant>,
+    actions: Vec<ServiceActions>,
     /// In a process that accepts beside others.
     exclusive: Option<ExclusivePoller>,
 }
@@ -366,21 +364,29 @@ impl Acceptor {
     }
 
     fn run_service_actions(&mut self) {
-        let Some(actions) = &mut self.actions else { return };
-        if self.next_actions.is_none_or(|next| Instant::now() < next) {
-            return;
+        for actions in &mut self.actions {
+            if actions.next.is_none_or(|next| Instant::now() < next) {
+                continue;
+            }
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (actions.call)())) {
+                log::error!("service_actions panicked: {}", panic_message(&*panic));
+            }
+            actions.next = after(actions.interval);
         }
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (actions.call)())) {
-            log::error!("service_actions panicked: {}", panic_message(&*panic));
-        }
-        self.next_actions = after(actions.interval);
     }
 }
 
 /// [`Builder::service_actions`](crate::Builder::service_actions): a call at every interval.
 pub(crate) struct ServiceActions {
-    pub(crate) interval: Duration,
-    pub(crate) call: Box<dyn FnMut() + Send>,
+    interval: Duration,
+    call: Box<dyn FnMut() + Send>,
+    next: Option<Instant>,
+}
+
+impl ServiceActions {
+    pub(crate) fn new(interval: Duration, call: impl FnMut() + Send + 'static) -> ServiceActions {
+        ServiceActions { interval, call: Box::new(call), next: after(interval) }
+    }
 }
 
 /// `None` for a time that the clock cannot express.

@@ -43,7 +43,7 @@ use crate::transport::Transport;
 pub struct Builder<T, M> {
     mixin: M,
     settings: Settings,
-    actions: Option<ServiceActions>,
+    actions: Vec<ServiceActions>,
     observer: Observed,
     /// Adds the further listeners, in their order.
     also: Vec<AddListener>,
@@ -72,7 +72,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         Builder {
             mixin,
             settings: Settings::default(),
-            actions: None,
+            actions: Vec::new(),
             observer: Observed::default(),
             also: Vec::new(),
             #[cfg(feature = "tls")]
@@ -288,14 +288,14 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
 
     /// Has `call` called about every `interval` while the server waits for requests; never by
     /// default. CPython's `service_actions`. It runs on the thread that accepts, so it should be
-    /// quick. A panic in it is logged.
+    /// quick. A panic in it is logged. Set more than once, all of the calls are made, each at its interval.
     pub fn service_actions(
         mut self,
         interval: Duration,
         call: impl FnMut() + Send + 'static,
     ) -> Self {
         let interval = not_zero(interval);
-        self.actions = Some(ServiceActions { interval, call: Box::new(call) });
+        self.actions.push(ServiceActions::new(interval, call));
         self
     }
 

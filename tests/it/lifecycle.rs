@@ -280,10 +280,14 @@ fn service_actions_are_called_and_survive_a_panic() {
         let _ = sender.send(count);
         assert_ne!(count, 1, "as told");
     };
-    let builder = ThreadingTcpServer::builder().service_actions(Duration::from_millis(1), actions);
+    let (sender, other_calls) = mpsc::channel();
+    let builder = ThreadingTcpServer::builder()
+        .service_actions(Duration::from_millis(1), actions)
+        .service_actions(Duration::from_millis(2), move || sender.send(()).unwrap_or_default());
     let server = serve_with(builder, Echo);
     for call in 1..=5 {
         assert_eq!(next(&calls), call);
+        next(&other_calls);
         echoes(server.local_addr(), "hello\n");
     }
 }

@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = tests![
     promtool_finds_nothing_to_correct: ["promtool"],
     every_server_has_metrics,
     concurrent_children_of_a_forking_server_are_all_counted,
+    a_preforking_server_answers_while_its_children_are_busy,
     openmetrics_is_for_those_that_ask_for_it,
     what_is_no_request_for_the_metrics_is_answered_too,
     metrics_on_a_unix_socket: ["curl"],
@@ -161,6 +162,26 @@ fn concurrent_children_of_a_forking_server_are_all_counted() {
     server.stop();
 }
 
+fn a_preforking_server_answers_while_its_children_are_busy() {
+    let (server, metrics) =
+        start("echo", "127.0.0.1:0", &["--mixin", "prefork", "--children", "2"]);
+    // Each child begins to answer soon after its start.
+    let active = || value_in(&scrape(&metrics), "socketserver_requests_active");
+    assert_eq!(active(), 0.0);
+    let clients = [(); 2].map(|()| tcp(server.endpoint()));
+    for mut client in &clients {
+        client.write_all(b"hello\n").unwrap();
+        assert_eq!(line_of(client), "hello");
+    }
+    assert_eq!(active(), 2.0);
+    drop(clients);
+    wait_until("both have ended", || active() == 0.0);
+    let text = scrape(&metrics);
+    assert_eq!(value_in(&text, "socketserver_request_received_bytes_sum"), 12.0);
+    assert_eq!(value_in(&text, "socketserver_request_duration_seconds_count"), 2.0);
+    server.stop();
+}
+
 fn openmetrics_is_for_those_that_ask_for_it() {
     let (server, metrics) = start("hello", "127.0.0.1:0", &[]);
     assert_eq!(round_trip(server.endpoint(), b""), b"Hello World!\n");
@@ -239,6 +260,7 @@ fn metrics_where_they_cannot_be_are_an_error() {
         (["--metrics", &taken, "--listen", "127.0.0.1:0"], 1, "in use"),
         (["--metrics", "nowhere", "--listen", "127.0.0.1:0"], 2, "nowhere"),
         (["--metrics", "127.0.0.1:0", "--listen", "inetd"], 2, "--listen inetd"),
+        (["--metrics", "unix:@x", "--mixin", "prefork"], 2, "--mixin prefork"),
     ] {
         let mut command = crate::support::process::example("echo");
         command.args(flags);

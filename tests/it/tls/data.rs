@@ -50,6 +50,10 @@ fn both_sides_say_that_their_output_ends() {
         assert_eq!(rest_of(&mut client), b"the last words");
         assert_eq!(next_finish(&calls), CloseReason::Eof);
         is_counted(&server.handle(), &[CloseReason::Eof]);
+        // Without what TLS adds.
+        let stats = server.stats();
+        let bytes = [stats.bytes_received, stats.bytes_sent].map(|bytes| bytes.sum());
+        assert_eq!(bytes, ["the last words".len() as u64; 2]);
     });
 }
 
