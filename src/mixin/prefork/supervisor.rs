@@ -47,8 +47,14 @@ struct Child {
     started: Instant,
     /// How many requests its predecessors of the same index had accepted.
     accepted_before: u64,
+    /// When this process has seen that it accepts no more.
+    retired: Cell<Option<Instant>>,
     ending: Cell<Ending>,
 }
+
+/// How long a child that accepts no more goes on before it is stopped for its place: what a client sends
+/// that has just connected is answered.
+const RETIREMENT: Duration = Duration::from_secs(1);
 
 /// How far the parent has gone to end a child.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -176,20 +182,36 @@ impl Supervisor {
         }
     }
 
-    /// When to fork again, if that has failed.
+    /// When to fork again, if that has failed, or there is no place.
     fn retry(&self, state: &ServerState) -> Option<Instant> {
-        self.restarts.deadline(Instant::now()).filter(|_| self.is_missing_one(state))
+        if !self.is_missing_one(state) {
+            return None;
+        }
+        let place = self.eldest_that_retires(state).filter(|_| self.free.is_empty());
+        let place = place.map(|(retired, _)| retired + RETIREMENT);
+        self.restarts.deadline(Instant::now()).or(place.filter(|place| *place > Instant::now()))
+    }
+
+    /// The child that accepts no more since the earliest time.
+    fn eldest_that_retires(&self, state: &ServerState) -> Option<(Instant, i32)> {
+        let (now, mut eldest) = (Instant::now(), None::<(Instant, i32)>);
+        self.children.for_each(|pid, child| {
+            if state.processes.get(child.index).accepts() {
+                return;
+            }
+            let retired = child.retired.get().unwrap_or(now);
+            child.retired.set(Some(retired));
+            if eldest.is_none_or(|(earliest, _)| retired < earliest) {
+                eldest = Some((retired, pid));
+            }
+        });
+        eldest
     }
 
     /// All places are taken by children that serve their last requests, and one is needed.
     fn stop_eldest_that_retires(&self, state: &ServerState) {
-        let mut eldest: Option<(Instant, i32)> = None;
-        self.children.for_each(|pid, child| {
-            let retires = !state.processes.get(child.index).accepts();
-            if retires && eldest.is_none_or(|(started, _)| child.started < started) {
-                eldest = Some((child.started, pid));
-            }
-        });
+        let eldest = self.eldest_that_retires(state);
+        let eldest = eldest.filter(|(retired, _)| retired.elapsed() >= RETIREMENT);
         self.children.for_each(|pid, child| {
             let is_eldest = eldest.is_some_and(|(_, eldest)| pid == eldest);
             if is_eldest && child.ending.get() == Ending::No {
@@ -287,8 +309,9 @@ impl Supervisor {
                 Ok(Some(NewChild { parent, index, signals, blocked }))
             }
             Fork::Parent(pid) => {
-                let (started, ending) = (Instant::now(), Cell::new(Ending::No));
-                let child = Child { index, signals, started, accepted_before, ending };
+                let (started, retired) = (Instant::now(), Cell::new(None));
+                let ending = Cell::new(Ending::No);
+                let child = Child { index, signals, started, accepted_before, retired, ending };
                 self.children.add(pid, child).map_err(Error::system("watch a child"))?;
                 Ok(None)
             }
