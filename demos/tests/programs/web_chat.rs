@@ -98,7 +98,7 @@ fn two_tabs_and_nc_read_each_other_in_one_order() {
     const LINES: usize = 20;
     let chromium = Chromium::start();
     for mixin in ["threading", "fibers"] {
-        let server = start(&["--mixin", mixin, "--silence", "0.2"]);
+        let server = start(&["--mixin", mixin, "--silence", "3"]);
         let mut nc = nc(&server);
         // It says nothing, and no browser was here.
         assert_eq!(nc.line(), GREETING);

@@ -45,7 +45,7 @@ fn tabs_and_openssl_read_each_other_over_tls() {
     }
     let chromium = Chromium::start();
     for mixin in ["threading", "fibers"] {
-        let server = start(&[&["--mixin", mixin, "--silence", "0.2"], &tls[..]].concat());
+        let server = start(&[&["--mixin", mixin, "--silence", "3"], &tls[..]].concat());
         let mut openssl = Command::new("openssl");
         openssl.args(["s_client", "-quiet", "-connect", server.address()]);
         let mut openssl = Process::spawn(openssl);
