@@ -9,7 +9,7 @@ use super::Access;
 /// [PROXY protocol](crate::proxy_protocol): see [`Builder::proxy_protocol`](crate::Builder::proxy_protocol).
 ///
 /// It is made from an access list, which *allows* the proxies. [`Access::open`] makes every peer one:
-/// whoever reaches the server then can claim any address.
+/// each client that can connect can then claim any address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyProtocol {
     proxies: Access,

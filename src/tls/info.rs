@@ -19,8 +19,8 @@ pub struct TlsInfo {
     pub server_name: Option<String>,
     /// The protocol that was chosen (ALPN), if any.
     pub alpn: Option<Vec<u8>>,
-    /// The peer's certificate, and those that connect it with a root, in DER. They are valid, whoever
-    /// signed them being trusted. Empty if the peer has shown none.
+    /// The peer's certificate, and those that connect it with a root, in DER. They are
+    /// valid, and their root is one that the configuration trusts. Empty if the peer has shown none.
     pub peer_certificates: Vec<Vec<u8>>,
     /// Whether the session is an earlier one, resumed.
     pub is_resumed: bool,

@@ -41,8 +41,8 @@ pub(crate) enum Side {
 /// TLS over another stream.
 ///
 /// Before the [handshake](super::handshake) is complete, nothing can be written, and reads return the bytes
-/// of the other stream as they are: nobody reads then but a step before the handshake, or a close that
-/// discards what it reads.
+/// of the other stream as they are. Only a step before the handshake reads then, or a close that discards
+/// what it reads.
 ///
 /// Two threads may read and write at the same time. The session is locked for as long as a record takes to
 /// be encrypted or decrypted, and never while a thread waits for the socket.

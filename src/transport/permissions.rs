@@ -37,8 +37,9 @@ impl Permissions {
         Ok(Permissions { mode, owner, group })
     }
 
-    /// To be called before the socket is bound: until [`set`](Permissions::set) nobody else may connect,
-    /// or send datagrams. Linux makes the file with the mode of the socket itself, less the umask.
+    /// To be called before the socket is bound: until [`set`](Permissions::set) only its own user may
+    /// connect, or send datagrams. Linux makes the file with the mode of the socket itself, less the
+    /// umask.
     pub(super) fn restrict(&self, socket: &Socket) -> io::Result<()> {
         let mode = self.mode.map(|mode| Mode::from_raw_mode(mode & 0o700));
         mode.map_or(Ok(()), |mode| Ok(rustix::fs::fchmod(socket, mode)?))
@@ -49,8 +50,8 @@ impl Permissions {
         if self.mode.or(self.owner).or(self.group).is_none() {
             return Ok(());
         }
-        // Not by the path: whoever may write to the directory could replace the file by a link to
-        // another one, of which a server of root would then change the owner.
+        // Not by the path: a process that may write to the directory could replace the file by a link
+        // to another one, of which a server of root would then change the owner.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::open(path, flags, Mode::empty())?;
         if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::Socket {

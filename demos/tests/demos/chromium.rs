@@ -40,7 +40,7 @@ impl Chromium {
         command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]);
         command.args(["--no-first-run", "--disable-background-networking", "--disable-sync"]);
         command.args(["--disable-component-update", "--no-proxy-server", "--lang=en"]);
-        // As if all certificates were signed by somebody.
+        // As if all certificates were signed by a trusted authority.
         command.arg("--ignore-certificate-errors");
         // A tab in the background is as fast as that in front.
         command.args(["--disable-background-timer-throttling", "--disable-renderer-backgrounding"]);

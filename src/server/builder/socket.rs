@@ -17,7 +17,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     ///
     /// It is set on each Unix socket with a path that the server binds, before it listens. Before that
     /// only the process's own user can reach it, and root, whatever the umask is. TCP and UDP sockets
-    /// have no mode. With an abstract name, which anyone may connect to, [`bind`](Builder::bind) fails,
+    /// have no mode. With an abstract name, to which every process may connect, [`bind`](Builder::bind) fails,
     /// as it does for more than `0o777`. A socket that was bound elsewhere keeps its mode.
     ///
     /// ```

@@ -59,7 +59,7 @@ fn both_sides_say_that_their_output_ends() {
 
 #[test]
 fn what_comes_with_the_last_words_is_read_though_nothing_follows() {
-    // The end; and a record that nobody has encrypted.
+    // The end; and a record that was not encrypted.
     for (is_end, reason) in [(true, CloseReason::Eof), (false, CloseReason::Reset)] {
         on_every_server(
             with_tls(),

@@ -15,7 +15,7 @@
 //! a response. So a silent client is not greeted if a browser of the same address has asked for
 //! something at about the same time: it has to say something first.
 //!
-//! All members read the same lines in the same order. A line takes one way, whoever wrote it:
+//! All members read the same lines in the same order. A line takes one way, from a browser as from a line client:
 //!
 //! ```text
 //!  LineClients --.                                .--> Chat's broadcast of lines ------> line clients

@@ -11,7 +11,7 @@ use socketserver::Connection;
 const PAGE: &str = include_str!("page.html");
 
 /// The one page, with a policy by which a browser runs no other script than that of the page, shows
-/// no other style, and connects to nobody but this server
+/// no other style, and connects to no other server
 /// ([CSP](https://www.w3.org/TR/CSP3/)).
 pub(crate) struct Page {
     fields: String,
