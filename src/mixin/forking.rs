@@ -1,24 +1,23 @@
 //! [`Forking`]: a process per request; children are watched and reaped by their pidfds.
 
-use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::child_process::{self, FAILED, KILL_GRACE, PANICKED};
 use super::{ForkDespiteThreads, Mixin};
 use crate::accept::{BaseServer, NextRequest};
 use crate::close_reason::CloseReason;
-use crate::connection::prepare_thread;
 use crate::error::{Error, Result};
 use crate::id::ListenerId;
 use crate::net::Traffic;
 use crate::request::{Registration, Request};
 use crate::state::{Ended, ServerHandle};
-use crate::sys::children::{Children, Exit, probe_pidfd};
+use crate::sys::children::{Children, Exit};
 use crate::sys::descriptors::DevNull;
-use crate::sys::fork::{self, Fork, ForkPermit, Pid};
+use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::signals::{self, BlockedSignals};
 
@@ -64,14 +63,6 @@ struct ChildProcesses {
     dev_null: DevNull,
 }
 
-/// The exit status of a child whose request ended with an error or at a limit.
-const FAILED: i32 = 1;
-/// The exit status of a child whose handler panicked.
-const PANICKED: i32 = 101;
-
-/// How long a killed child may take to exit; the kernel needs well under a millisecond.
-const KILL_GRACE: Duration = Duration::from_secs(1);
-
 impl Default for Forking {
     fn default() -> Forking {
         Forking::new()
@@ -104,31 +95,17 @@ impl Forking {
         if let Some(processes) = self.processes.get() {
             return Ok(processes);
         }
-        probe_pidfd().map_err(Error::system("use pidfd_open, which a forking server needs"))?;
+        child_process::probe()?;
         let new = || Ok(ChildProcesses { children: Children::new()?, dev_null: DevNull::open()? });
         let processes = new().map_err(Error::system("watch children"))?;
         Ok(self.processes.get_or_init(|| processes))
-    }
-
-    fn permit(&self) -> Result<ForkPermit> {
-        match ForkPermit::obtain(self.despite_threads) {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(count)) => Err(Error::OtherThreads { count }),
-            Err(error) => Err(Error::system("count the threads of this process")(error)),
-        }
     }
 
     fn fork(&self) -> Result<(&ChildProcesses, Fork)> {
         let processes = self.processes()?;
         // Reserves the descriptor for the pidfd: without one, do not fork.
         let _reserved = processes.dev_null.reserve().map_err(Error::system("watch a child"))?;
-        let permit = self.permit()?;
-        if self.despite_threads.is_none() {
-            // A child would write the parent's output again. (Another thread could hold the lock.)
-            let _ = io::stdout().flush();
-        }
-        let fork = fork::fork(permit).map_err(Error::system("fork"))?;
-        Ok((processes, fork))
+        Ok((processes, child_process::fork(self.despite_threads)?))
     }
 
     fn reap(&self) {
@@ -150,8 +127,7 @@ impl Forking {
 
 impl Mixin for Forking {
     fn start(&self, _server: &BaseServer) -> Result<()> {
-        prepare_thread();
-        self.permit()?;
+        child_process::prepare_to_fork(self.despite_threads)?;
         self.processes().map(drop)
     }
 

@@ -1,5 +1,6 @@
 //! [`Mixin`]: where requests run; and the built-in mixins.
 
+mod child_process;
 #[cfg(feature = "fibers")]
 mod fibers;
 mod forking;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::stats::{Counter, Stats};
+use super::counter::Counter;
 use crate::net::Traffic;
 
 /// How many bounds a histogram has.
@@ -130,15 +130,15 @@ impl fmt::Debug for Histogram {
 /// The counters of the histograms of a server.
 #[derive(Debug, Default)]
 pub(crate) struct Histograms {
-    durations: HistogramCounters,
-    received: HistogramCounters,
-    sent: HistogramCounters,
+    pub(super) durations: HistogramCounters,
+    pub(super) received: HistogramCounters,
+    pub(super) sent: HistogramCounters,
 }
 
 /// In a cache line of its own: the sum, and the counters of the lower bounds.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct HistogramCounters {
+pub(super) struct HistogramCounters {
     sum: Counter,
     counts: [Counter; BOUNDS + 1],
 }
@@ -158,12 +158,6 @@ impl Histograms {
         self.received.record(&SIZES, received, add);
         self.sent.record(&SIZES, sent, add);
     }
-
-    pub(super) fn add_to(&self, stats: &mut Stats) {
-        self.durations.add_to(&mut stats.durations);
-        self.received.add_to(&mut stats.bytes_received);
-        self.sent.add_to(&mut stats.bytes_sent);
-    }
 }
 
 impl HistogramCounters {
@@ -173,7 +167,7 @@ impl HistogramCounters {
         add(&self.sum, value);
     }
 
-    fn add_to(&self, histogram: &mut Histogram) {
+    pub(super) fn add_to(&self, histogram: &mut Histogram) {
         histogram.sum += self.sum.value();
         for (count, counter) in histogram.counts.iter_mut().zip(&self.counts) {
             *count += counter.value();

@@ -1,6 +1,7 @@
 //! What a server, its handles and its connections share: settings, limits, counters, the registry,
 //! and the course of a stop.
 
+mod counter;
 mod handle;
 mod histogram;
 mod limits;
@@ -32,6 +33,7 @@ use crate::net::outbox::OutboxWriter;
 use crate::primitive::SleepFlag;
 use crate::sync::Current;
 use crate::sys::waker::Waker;
+use counter::Counter;
 use limits::Limits;
 pub(crate) use listeners::Listening;
 pub(crate) use processes::{ProcessSignals, Processes};
@@ -40,7 +42,7 @@ pub(crate) use registry::Registry;
 use rejected::LingeringRejects;
 use scripted::ScriptedUpstreams;
 use shutdown::Lifecycle;
-use stats::{Counter, Counters};
+use stats::Counters;
 
 pub use handle::{RunningServer, ServerHandle};
 pub use histogram::Histogram;

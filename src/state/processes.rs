@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, getppid};
 
-use super::stats::{Counter, Counters, Stats};
+use super::counter::Counter;
+use super::stats::{Counters, Stats};
 use crate::sys::clock::millis;
 use crate::sys::shared::Shared;
 use crate::sys::waker::{self, ShutdownSignal, Waker};

@@ -1,7 +1,6 @@
 //! The counters of a server: [`Stats`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use super::counter::Counter;
 use super::histogram::{Histogram, Histograms};
 use crate::close_reason::CloseReason;
 
@@ -56,7 +55,9 @@ macro_rules! counters {
         impl Counters {
             pub(super) fn add_to(&self, stats: &mut Stats) {
                 $(stats.$name += self.$name.value();)*
-                self.histograms.add_to(stats);
+                self.histograms.durations.add_to(&mut stats.durations);
+                self.histograms.received.add_to(&mut stats.bytes_received);
+                self.histograms.sent.add_to(&mut stats.bytes_sent);
             }
         }
     };
@@ -157,26 +158,4 @@ reasons! {
     Stopped => stopped,
     Failed => failed,
     Panicked => panicked,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn add_one(&self) {
-        self.add(1);
-    }
-
-    pub(crate) fn add(&self, number: u64) {
-        self.0.fetch_add(number, Ordering::Relaxed);
-    }
-
-    /// Adds where no other thread or process does meanwhile, in a tenth of the time.
-    pub(crate) fn add_exclusively(&self, number: u64) {
-        self.0.store(self.value() + number, Ordering::Relaxed);
-    }
-
-    pub(crate) fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }

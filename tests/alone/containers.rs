@@ -3,12 +3,10 @@
 
 use rustix::io::Errno;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-#[cfg(feature = "fibers")]
-use socketserver::Fibers;
-use socketserver::extend::Mixin;
-use socketserver::{Builder, Forking, Sequential, Threading, services::Echo, transport::Tcp};
+use socketserver::{Builder, services::Echo, transport::Tcp};
 
 use crate::harness::{Test, tests};
+use crate::mixins::mixin_named;
 use crate::support::clients::echoes;
 use crate::support::server_process::{Part, ServerProcess, announce, serve};
 
@@ -56,19 +54,12 @@ fn serve_contained(mixin: &str) {
         libc::SYS_perf_event_open,
         libc::SYS_bpf,
     ]);
-    let mixin: Box<dyn Mixin> = match mixin {
-        "sequential" => Box::new(Sequential),
-        "threading" => Box::new(Threading::new()),
-        #[cfg(feature = "fibers")]
-        "fibers" => Box::new(Fibers::new().workers(2)),
-        "forking" => {
-            let server = Builder::<Tcp, _>::new(Forking::new()).bind("127.0.0.1:0", Echo).unwrap();
-            announce(server.local_addr());
-            return println!("{}", server.serve_forever().unwrap_err());
-        }
-        _ => panic!("{mixin}"),
-    };
-    serve(Builder::<Tcp, _>::new(mixin).bind("127.0.0.1:0", Echo).unwrap());
+    let server = Builder::<Tcp, _>::new(mixin_named(mixin)).bind("127.0.0.1:0", Echo).unwrap();
+    if mixin == "forking" {
+        announce(server.local_addr());
+        return println!("{}", server.serve_forever().unwrap_err());
+    }
+    serve(server);
 }
 
 /// By `ENOSYS`, which glibc takes for an older system.

@@ -17,6 +17,7 @@ use socketserver::transport::Tcp;
 use socketserver::*;
 
 use crate::harness::{Test, tests};
+use crate::mixins::mixin_named;
 use crate::support::clients::{ask, echoes, line_of, reset, rest_of};
 use crate::support::server_process::{Part, ServerProcess, announce, serve};
 use crate::support::servers::flood;
@@ -493,10 +494,5 @@ fn serve_big_write(mixin: &str) {
         }
         Ok(connection.write_all(&vec![b'x'; BIG])?)
     };
-    let mixin: Box<dyn Mixin> = match mixin {
-        "sequential" => Box::new(Sequential),
-        "threading" => Box::new(Threading::new()),
-        _ => Box::new(Forking::new()),
-    };
-    serve(TcpServer::builder().mixin(mixin).bind("127.0.0.1:0", handler).unwrap());
+    serve(TcpServer::builder().mixin(mixin_named(mixin)).bind("127.0.0.1:0", handler).unwrap());
 }

@@ -8,11 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use socketserver::extend::Spawnable;
 use socketserver::services::{Echo, Hello};
 use socketserver::*;
 
 use crate::harness::{Test, tests};
+use crate::mixins::spawnable_mixins;
 use crate::support::clients::{ask, echoes, rest_of, round_trip, tcp};
 use crate::support::server_process::{Part, ServerProcess, preloadable, serve};
 use crate::support::servers::{answers, serve_with};
@@ -36,17 +36,8 @@ pub(crate) const PARTS: &[Part] = &[
     ("host-name", serve_host_name),
 ];
 
-fn mixins() -> Vec<Box<dyn Spawnable>> {
-    vec![
-        Box::new(Sequential),
-        Box::new(Threading::new()),
-        #[cfg(feature = "fibers")]
-        Box::new(Fibers::new().workers(2)),
-    ]
-}
-
 fn listeners_that_come_and_go_leave_no_descriptor_and_no_file() {
-    for mixin in mixins() {
+    for mixin in spawnable_mixins() {
         let directory = TempDir::new();
         let server = serve_with(TcpServer::builder().mixin(mixin), Hello);
         let handle = server.handle();
@@ -99,7 +90,7 @@ fn processor_time() -> Duration {
 }
 
 fn a_closed_listener_that_another_process_has_takes_no_processor_time() {
-    for mixin in mixins() {
+    for mixin in spawnable_mixins() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (elsewhere, address) = (listener.try_clone().unwrap(), listener.local_addr().unwrap());
         let builder = TcpServer::builder().mixin(mixin).also("127.0.0.1:0");

@@ -21,6 +21,7 @@ mod hostile_upstreams;
 mod inheritance;
 mod listeners;
 mod look_ups;
+mod mixins;
 mod prefork;
 mod prefork_sizing;
 mod proxies;

@@ -9,11 +9,11 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 
 use parking_lot::Mutex;
-use socketserver::extend::Spawnable;
 use socketserver::proxy_protocol::Tlv;
 use socketserver::*;
 
 use crate::harness::{Test, tests};
+use crate::mixins::spawnable_mixins;
 use crate::support::clients::{ask, lines};
 use crate::support::process::{Process, run};
 use crate::support::proxies::Proxy;
@@ -67,15 +67,6 @@ const HAPROXY_OPTIONS: [(&str, bool); 3] = [
     ("send-proxy-v2 proxy-v2-options unique-id,crc32c", true),
 ];
 
-fn mixins() -> Vec<Box<dyn Spawnable>> {
-    vec![
-        Box::new(Sequential),
-        Box::new(Threading::new()),
-        #[cfg(feature = "fibers")]
-        Box::new(Fibers::new()),
-    ]
-}
-
 fn a_server_behind_haproxy_sees_the_client() {
     let directory = TempDir::new();
     let path = format!("unix:{}", directory.join("socket").display());
@@ -86,11 +77,11 @@ fn a_server_behind_haproxy_sees_the_client() {
         assert_eq!(server.stats().bad_proxy_header, 0);
     };
     for (options, names_it) in HAPROXY_OPTIONS {
-        for mixin in mixins() {
+        for mixin in spawnable_mixins() {
             let builder = TcpServer::builder().mixin(mixin).proxy_protocol(proxies());
             passes_on(serve_with(builder, who()), options, names_it);
         }
-        for mixin in mixins() {
+        for mixin in spawnable_mixins() {
             let builder = UnixStreamServer::builder().mixin(mixin).proxy_protocol(proxies());
             passes_on(serve_at(&path, builder, who()), options, names_it);
         }
@@ -224,7 +215,7 @@ fn haproxy_says_what_the_client_used_of_tls() {
 fn a_server_behind_nginx_sees_the_client() {
     let directory = TempDir::new();
     let path = format!("unix:{}", directory.join("socket").display());
-    for mixin in mixins() {
+    for mixin in spawnable_mixins() {
         let builder = TcpServer::builder().mixin(mixin).proxy_protocol(proxies());
         let server = serve_with(builder, who());
         let proxy = Proxy::nginx(&server.local_addr().to_string());

@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socketserver::extend::*;
 use socketserver::*;
 
 use crate::harness::{Test, tests};
+use crate::mixins::{NAMES, mixin_named};
 use crate::support::TIMEOUT;
 use crate::support::clients::{line_of, reset, rest_of};
 use crate::support::server_process::{Part, ServerProcess, serve};
@@ -37,14 +37,6 @@ pub(crate) const PARTS: &[Part] = &[
     ("relay", serve_relay),
     #[cfg(feature = "fibers")]
     ("many", serve_many),
-];
-
-const MIXINS: &[&str] = &[
-    "sequential",
-    "threading",
-    "forking",
-    #[cfg(feature = "fibers")]
-    "fibers",
 ];
 
 /// A relay as a process, and the server behind it, played by the test.
@@ -166,7 +158,7 @@ fn leaves_no_descriptor_behind(mixin: &str) {
 }
 
 fn a_relay_without_descriptors_for_a_pipe_copies() {
-    for mixin in MIXINS {
+    for mixin in NAMES {
         let scene = Scene::new(mixin, "without-descriptors");
         let (client, upstream) = scene.pair();
         assert_eq!(line_of(&client), "all are taken", "{mixin}");
@@ -184,7 +176,7 @@ fn a_relay_without_descriptors_for_a_pipe_copies() {
 }
 
 fn connecting_without_descriptors_is_an_error_and_the_server_goes_on() {
-    for mixin in MIXINS {
+    for mixin in NAMES {
         let scene = Scene::new(mixin, "after-descriptors");
         for _ in 0..3 {
             let client = scene.gateway.client();
@@ -301,14 +293,7 @@ fn serve_relay(argument: &str) {
         drop(held);
         Ok(())
     });
-    let mixin: Box<dyn Mixin> = match mixin {
-        "sequential" => Box::new(Sequential),
-        "threading" => Box::new(Threading::new()),
-        "forking" => Box::new(Forking::new()),
-        #[cfg(feature = "fibers")]
-        "fibers" => Box::new(Fibers::new().workers(2)),
-        _ => panic!("{mixin}"),
-    };
+    let mixin = mixin_named(mixin);
     let builder = TcpServer::builder().mixin(mixin).stop_timeout(Duration::from_secs(2));
     serve(builder.bind("127.0.0.1:0", handler).unwrap());
 }

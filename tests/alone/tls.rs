@@ -7,11 +7,11 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socketserver::extend::Mixin;
 use socketserver::transport::{Tcp, UnixStream};
 use socketserver::*;
 
 use crate::harness::{Test, tests};
+use crate::mixins::{NAMES, mixin_named};
 use crate::support::abstract_name;
 use crate::support::clients::{read_until_closed, rest_of};
 use crate::support::process::{Process, run};
@@ -34,26 +34,11 @@ pub(crate) const TESTS: &[Test] = tests![
 
 pub(crate) const PARTS: &[Part] = &[("tls", serve_tls)];
 
-const MIXINS: &[&str] = &[
-    "sequential",
-    "threading",
-    "forking",
-    #[cfg(feature = "fibers")]
-    "fibers",
-];
-
 /// The argument: a mixin, an address, and `required` or `optional` for client certificates.
 fn serve_tls(argument: &str) {
     let words: Vec<&str> = argument.split(' ').collect();
     let [name, address, rest @ ..] = &words[..] else { panic!("{argument}") };
-    let mixin: Box<dyn Mixin> = match *name {
-        "sequential" => Box::new(Sequential),
-        "threading" => Box::new(Threading::new()),
-        "forking" => Box::new(Forking::new()),
-        #[cfg(feature = "fibers")]
-        "fibers" => Box::new(Fibers::new().workers(2)),
-        _ => panic!("{name}"),
-    };
+    let mixin = mixin_named(name);
     let [chain, key] = pair("other");
     let mut tls = server_config().also_certificate(chain, key).unwrap();
     let demand = match rest {
@@ -120,7 +105,7 @@ fn s_client(server: &ServerProcess, options: &[&str]) -> Command {
 }
 
 fn openssl_speaks_both_versions_and_none_that_is_older() {
-    for mixin in MIXINS {
+    for mixin in NAMES {
         let server = start(mixin, "");
         for (option, version, suite) in [
             ("-tls1_3", "TLSv1.3", "TLS_AES_256_GCM_SHA384"),
@@ -154,7 +139,7 @@ fn openssl_shows_a_client_certificate() {
     };
     let (ada, eve) = (with("ada"), with("eve"));
     let (ada, eve) = (ada.each_ref().map(|word| &**word), eve.each_ref().map(|word| &**word));
-    for mixin in MIXINS {
+    for mixin in NAMES {
         for (demand, without) in [("required", false), ("optional", true)] {
             let server = start(mixin, demand);
             let asks = |options: &[&str]| {
@@ -173,7 +158,7 @@ fn openssl_shows_a_client_certificate() {
 }
 
 fn openssl_is_told_when_the_output_ends() {
-    for mixin in MIXINS {
+    for mixin in NAMES {
         for address in ["127.0.0.1:0".to_owned(), format!("unix:{}", abstract_name())] {
             if address.starts_with("unix:") {
                 // openssl has no abstract names.
@@ -189,7 +174,7 @@ fn openssl_is_told_when_the_output_ends() {
 
 fn curl_fetches_a_page() {
     let page: String = (0..100_000).map(|number| format!("{number}\n")).collect();
-    for mixin in MIXINS {
+    for mixin in NAMES {
         let server = start(mixin, "");
         let port = port(&server);
         for (name, options) in [
@@ -252,7 +237,7 @@ fn servers(mixin: &str) -> [ServerProcess; 2] {
 }
 
 fn python_sends_and_receives() {
-    for server in MIXINS.iter().flat_map(|mixin| servers(mixin)) {
+    for server in NAMES.iter().flat_map(|mixin| servers(mixin)) {
         // Both ways at the same time, more than the kernel buffers. Two threads cannot share OpenSSL's state.
         let said = python(
             &server,
@@ -285,7 +270,7 @@ print(tls.recv(1))
 }
 
 fn python_ends_its_output_and_reads_on() {
-    for server in MIXINS.iter().flat_map(|mixin| servers(mixin)) {
+    for server in NAMES.iter().flat_map(|mixin| servers(mixin)) {
         // `unwrap` sends `close_notify`, and waits for the server's.
         let said = python(
             &server,
@@ -384,7 +369,7 @@ fn a_stop_of_a_forking_server_answers_what_was_received() {
 }
 
 fn a_stop_does_not_change_why_a_handshake_failed() {
-    for mixin in MIXINS {
+    for mixin in NAMES {
         let server = start(mixin, "");
         let mut client = server.client();
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();

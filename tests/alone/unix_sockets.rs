@@ -11,11 +11,11 @@ use std::process::Command;
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, getuid, setrlimit, umask};
-use socketserver::extend::Spawnable;
 use socketserver::services::Echo;
 use socketserver::*;
 
 use crate::harness::{Test, tests};
+use crate::mixins::spawnable_mixins;
 use crate::support::clients::{ask, echoes, unix};
 use crate::support::process::{Process, run};
 use crate::support::server_process::{Part, ServerProcess, serve};
@@ -43,15 +43,6 @@ pub(crate) const PARTS: &[Part] = &[
         serve(ForkingUnixStreamServer::bind(address, passes()).unwrap())
     }),
 ];
-
-fn mixins() -> Vec<Box<dyn Spawnable>> {
-    vec![
-        Box::new(Sequential),
-        Box::new(Threading::new()),
-        #[cfg(feature = "fibers")]
-        Box::new(Fibers::new()),
-    ]
-}
 
 fn the_mode_of_a_socket_is_what_was_asked_for_whatever_the_umask_is() {
     let directory = TempDir::new();
@@ -89,7 +80,7 @@ fn only_users_of_the_group_may_connect() {
     let directory = TempDir::new();
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let path = directory.join("socket");
-    for mixin in mixins() {
+    for mixin in spawnable_mixins() {
         let builder = UnixStreamServer::builder().mixin(mixin);
         let builder = builder.socket_mode(0o660).socket_owner(65_533).socket_group(4321);
         let server = serve_at(path.to_str().unwrap(), builder, Echo);
@@ -166,7 +157,7 @@ print(f'Some({os.getpid()}) {os.geteuid()} {os.getegid()}')
 fn a_peer_is_the_process_at_the_other_end() {
     let directory = TempDir::new();
     let path = directory.join("socket");
-    for mixin in mixins() {
+    for mixin in spawnable_mixins() {
         let builder = UnixStreamServer::builder().mixin(mixin);
         let _server = serve_at(path.to_str().unwrap(), builder, tells_peer());
         let mut python = Command::new("python3");
@@ -240,7 +231,7 @@ fn python_sends_and_receives_descriptors() {
         let ended = run(python, "");
         assert_eq!((ended.text(), ended.stderr.as_str()), ("ok\n", ""));
     };
-    for mixin in mixins() {
+    for mixin in spawnable_mixins() {
         let builder = UnixStreamServer::builder().mixin(mixin);
         let _server = serve_at(path.to_str().unwrap(), builder, passes());
         exchange();

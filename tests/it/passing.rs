@@ -8,28 +8,19 @@ use std::sync::mpsc::channel;
 
 use parking_lot::Mutex;
 use rustix::io::{FdFlags, fcntl_getfd};
-use socketserver::extend::Spawnable;
 use socketserver::*;
 
+use crate::mixins::all_mixins;
 use crate::support::clients::tcp;
 use crate::support::servers::{answers, serve, serve_at};
 use crate::support::{Gate, TIMEOUT, abstract_name, next, wait_until};
-
-fn mixins() -> Vec<Box<dyn Spawnable>> {
-    vec![
-        Box::new(Sequential),
-        Box::new(Threading::new()),
-        #[cfg(feature = "fibers")]
-        Box::new(Fibers::new().workers(1)),
-    ]
-}
 
 /// Runs a test with a client of a Unix server, under each mixin.
 fn on_each_mixin<H: StreamRequestHandler>(
     handler: impl Fn() -> H,
     test: impl Fn(&mut Connection, &RunningServer),
 ) {
-    for mixin in mixins() {
+    for (_, mixin) in all_mixins() {
         let address = format!("unix:{}", abstract_name());
         let server = serve_at(&address, UnixStreamServer::builder().mixin(mixin), handler());
         let mut client = server.handle().connect(address, TIMEOUT).unwrap();

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::child_process::{FAILED, PANICKED};
 use super::{ForkDespiteThreads, Mixin, Sequential, Spawnable};
 use crate::accept::{BaseServer, NextRequest};
 use crate::error::Result;
@@ -20,7 +21,7 @@ use crate::request::Request;
 use crate::state::ServerHandle;
 use crate::sys::fork;
 use sizing::Sizing;
-use supervisor::{FAILED, PANICKED, Supervised, Supervisor};
+use supervisor::{Supervised, Supervisor};
 
 const DEFAULT_MAX_CHILDREN: usize = 40;
 

@@ -1,8 +1,8 @@
 //! [`NewChild`]: a process that was just forked becomes a server of its own.
 
-use super::supervisor::FAILED;
 use crate::accept::BaseServer;
 use crate::error::{Error, Result};
+use crate::mixin::child_process::FAILED;
 use crate::state::ProcessSignals;
 use crate::sys::fork::{self, Pid};
 use crate::sys::signals::{self, BlockedSignals};

@@ -1,7 +1,6 @@
 //! [`Supervisor`]: the parent of the children. It forks, watches, replaces and ends them.
 
 use std::cell::Cell;
-use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,24 +9,16 @@ use super::new_child::NewChild;
 use super::restarts::{Restarts, START_TIME};
 use super::sizing::{Sizing, Surplus};
 use crate::accept::BaseServer;
-use crate::connection::prepare_thread;
 use crate::error::{Error, Result};
 use crate::mixin::ForkDespiteThreads;
+use crate::mixin::child_process::{self, KILL_GRACE, prepare_to_fork};
 use crate::state::{ProcessSignals, ServerState};
-use crate::sys::children::{Children, Exit, probe_pidfd};
-use crate::sys::fork::{self, Fork, ForkPermit};
+use crate::sys::children::{Children, Exit};
+use crate::sys::fork::Fork;
 use crate::sys::poll::{Interest, poll};
-
-/// The exit status of a child that cannot start, or that ends before all of its requests.
-pub(super) const FAILED: i32 = 1;
-/// The exit status of a child whose serving loop panicked.
-pub(super) const PANICKED: i32 = 101;
 
 /// How long children whose requests do not end may take to log them and exit before they are killed.
 const EXIT_GRACE: Duration = Duration::from_millis(30);
-
-/// How long a killed child may take to exit; the kernel needs well under a millisecond.
-const KILL_GRACE: Duration = Duration::from_secs(1);
 
 pub(super) struct Supervisor {
     children: Children<Child>,
@@ -81,9 +72,7 @@ impl Supervisor {
         longest_request: Option<Duration>,
         despite_threads: Option<ForkDespiteThreads>,
     ) -> Result<Supervisor> {
-        prepare_thread();
-        permit(despite_threads)?;
-        probe_pidfd().map_err(Error::system("use pidfd_open, which a forking server needs"))?;
+        prepare_to_fork(despite_threads)?;
         Ok(Supervisor {
             children: Children::new().map_err(Error::system("watch children"))?,
             free: (1..=sizing.slots()).rev().collect(),
@@ -296,15 +285,10 @@ impl Supervisor {
     /// `Some` in the child.
     fn fork(&self, state: &ServerState, index: usize) -> Result<Option<NewChild>> {
         let signals = ProcessSignals::new().map_err(Error::system("make a pipe"))?;
-        let permit = permit(self.despite_threads)?;
-        if self.despite_threads.is_none() {
-            // A child would write the parent's output again. (Another thread could hold the lock.)
-            let _ = io::stdout().flush();
-        }
         let process = state.processes.get(index);
         process.reset(self.sizing.quota());
         let accepted_before = process.stats.accepted.value();
-        match fork::fork(permit).map_err(Error::system("fork"))? {
+        match child_process::fork(self.despite_threads)? {
             Fork::Child { parent, signals: blocked } => {
                 Ok(Some(NewChild { parent, index, signals, blocked }))
             }
@@ -390,13 +374,5 @@ impl Supervisor {
             let killed = Instant::now() + KILL_GRACE;
             self.wait(state, &|| killed);
         }
-    }
-}
-
-fn permit(despite_threads: Option<ForkDespiteThreads>) -> Result<ForkPermit> {
-    match ForkPermit::obtain(despite_threads) {
-        Ok(Ok(permit)) => Ok(permit),
-        Ok(Err(count)) => Err(Error::OtherThreads { count }),
-        Err(error) => Err(Error::system("count the threads of this process")(error)),
     }
 }

@@ -35,6 +35,12 @@ fn relays(
     })
 }
 
+/// Relays to this server over TLS.
+fn relays_to(server: &RunningServer) -> impl StreamRequestHandler + use<> {
+    let (address, config) = (server.local_addr().to_string(), upstream_config());
+    relays(move |client| client.connect_tls(&*address, TIMEOUT, &config))
+}
+
 #[test]
 fn an_upstream_is_a_connection_over_tls() {
     let echo = echo();
@@ -186,11 +192,7 @@ fn a_stop_ends_a_handshake_with_an_upstream() {
 #[test]
 fn a_relay_carries_plain_to_tls_and_ends_it() {
     let echo = echo();
-    let handler = || {
-        let address = echo.local_addr().to_string();
-        let config = upstream_config();
-        (relays(move |client| client.connect_tls(&*address, TIMEOUT, &config)), ())
-    };
+    let handler = || (relays_to(&echo), ());
     on_every_server((), handler, |server, ()| {
         const MUCH: usize = 4 * 1024 * 1024;
         let client = Client::of(server);
@@ -208,11 +210,7 @@ fn a_relay_carries_plain_to_tls_and_ends_it() {
 #[test]
 fn a_relay_carries_tls_to_tls_and_ends_it() {
     let echo = echo();
-    let handler = || {
-        let address = echo.local_addr().to_string();
-        let config = upstream_config();
-        (relays(move |client| client.connect_tls(&*address, TIMEOUT, &config)), ())
-    };
+    let handler = || (relays_to(&echo), ());
     on_every_server(with_tls(), handler, |server, ()| {
         let mut client = connect(server);
         let text = vec![b'x'; 300_000];
@@ -231,11 +229,7 @@ fn a_relay_carries_tls_to_tls_and_ends_it() {
 #[test]
 fn a_relay_passes_a_truncation_on() {
     let echo = echo();
-    let handler = || {
-        let address = echo.local_addr().to_string();
-        let config = upstream_config();
-        (relays(move |client| client.connect_tls(&*address, TIMEOUT, &config)), ())
-    };
+    let handler = || (relays_to(&echo), ());
     on_every_server(with_tls(), handler, |server, ()| {
         let before = echo.stats().reset;
         let mut client = connect(server);

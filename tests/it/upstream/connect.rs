@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 use socketserver::*;
 
-use super::{KINDS, Kind, Listener, SHORT, mixins};
+use super::{KINDS, Kind, Listener, SHORT};
+use crate::mixins::all_mixins;
 use crate::support::clients::{line_of, rest_of, tcp};
 use crate::support::recorder::{Recorder, next_error, next_finish};
 use crate::support::servers::{Settings, serve_with};
@@ -21,7 +22,7 @@ fn on_every_mixin<R: Send + 'static>(
     handle: impl Fn(&mut Connection) -> R + Clone + Send + Sync + 'static,
     test: impl Fn(&RunningServer, &Receiver<R>),
 ) {
-    for (name, mixin) in mixins() {
+    for (name, mixin) in all_mixins() {
         let (sender, results) = channel();
         let (sender, handle) = (Mutex::new(sender), handle.clone());
         let handler = handler_fn(move |client| {
@@ -332,7 +333,7 @@ fn disconnecting_a_client_ends_what_its_handler_waits_for() {
 
 #[test]
 fn a_panic_closes_the_upstream() {
-    for (name, mixin) in mixins() {
+    for (name, mixin) in all_mixins() {
         let upstream = Listener::new(Kind::Tcp);
         let address = upstream.address();
         let (handler, calls) = Recorder::new(handler_fn(move |client| {
@@ -358,7 +359,7 @@ fn a_panic_closes_the_upstream() {
 
 #[test]
 fn an_error_of_the_upstream_is_not_the_clients() {
-    for (name, mixin) in mixins() {
+    for (name, mixin) in all_mixins() {
         let upstream = Listener::new(Kind::Tcp);
         let address = upstream.address();
         let (handler, calls) = Recorder::new(handler_fn(move |client| {

@@ -20,20 +20,12 @@ use parking_lot::Mutex;
 use socketserver::extend::*;
 use socketserver::*;
 
+use crate::mixins::all_mixins;
 use crate::support::clients::{Client, unix_address};
 use crate::support::servers::{Settings, serve_at};
 use crate::support::{TIMEOUT, abstract_name, bound_test, next, wait_until};
 
 const SHORT: Duration = Duration::from_millis(60);
-
-/// Every mixin that serves beside a test. The fibers share one worker.
-fn mixins() -> Vec<(&'static str, Box<dyn Spawnable>)> {
-    vec![
-        ("sequential", Box::new(Sequential) as Box<dyn Spawnable>),
-        ("threading", Box::new(Threading::new())),
-        ("fibers", Box::new(Fibers::new().workers(1))),
-    ]
-}
 
 /// The transports of streams.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -208,7 +200,7 @@ fn on_gateways<P>(
 {
     bound_test();
     thread::scope(|scope| {
-        for mixin in mixins() {
+        for mixin in all_mixins() {
             let (prepare, test) = (prepare.clone(), &test);
             scope.spawn(move || test(Gateway::new(mixin, kinds, settings, prepare)));
         }

@@ -7,7 +7,8 @@ use std::thread;
 
 use socketserver::*;
 
-use super::{Gateway, Kind, as_it_is, fill, mixins, on_every_gateway, on_gateways, read_exactly};
+use super::{Gateway, Kind, as_it_is, fill, on_every_gateway, on_gateways, read_exactly};
+use crate::mixins::all_mixins;
 use crate::support::clients::{line_of, rest_of};
 use crate::support::wait_until;
 
@@ -152,7 +153,7 @@ fn a_member_of_a_broadcast_may_be_relayed() {
         b"[a message of a hundred bytes, all of which have to come together, though \
         the rest is cut anywhere....]";
     for kinds in [[Kind::Tcp; 2], [Kind::Unix, Kind::Tcp]] {
-        for mixin in mixins() {
+        for mixin in all_mixins() {
             let broadcast = Arc::new(Broadcast::new());
             let joined = Arc::new(parking_lot::Mutex::new(None));
             let (room, member) = (broadcast.clone(), joined.clone());

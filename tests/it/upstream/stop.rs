@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use socketserver::*;
 
 use super::connect::full_backlog;
-use super::{Gateway, KINDS, as_it_is, fill, mixins, on_every_gateway, read_exactly};
+use super::{Gateway, KINDS, as_it_is, fill, on_every_gateway, read_exactly};
+use crate::mixins::all_mixins;
 use crate::support::clients::{Client, line_of, read_until_closed, rest_of, tcp};
 use crate::support::servers::serve_with;
 use crate::support::{TIMEOUT, wait_until};
@@ -47,7 +48,7 @@ fn are_forced(before: impl Fn(&Client, &Client) + Sync) {
         };
         is_forced(&name, || {
             let gateway = first.take().unwrap_or_else(|| {
-                let again = mixins().into_iter().find(|(name, _)| *name == mixin).unwrap();
+                let again = all_mixins().into_iter().find(|(name, _)| *name == mixin).unwrap();
                 Gateway::new(again, kinds, &(), as_it_is)
             });
             let (client, upstream) = gateway.pair();
@@ -180,7 +181,7 @@ fn a_stop_ends_a_relay_whose_client_floods() {
 fn a_stop_forces_what_is_connecting() {
     for kind in KINDS {
         let (_listener, _waiting, address) = full_backlog(kind);
-        for (name, _) in mixins() {
+        for (name, _) in all_mixins() {
             is_forced(name, || {
                 let address = address.clone();
                 let handler = handler_fn(move |client| {
@@ -188,7 +189,7 @@ fn a_stop_forces_what_is_connecting() {
                     assert!(matches!(error, Error::Stopped), "{error:?}");
                     Ok(())
                 });
-                let mixin = mixins().into_iter().find(|mixin| mixin.0 == name).unwrap().1;
+                let mixin = all_mixins().into_iter().find(|mixin| mixin.0 == name).unwrap().1;
                 let server = serve_with(TcpServer::builder().mixin(mixin), handler);
                 let client = Client::Tcp(tcp(server.local_addr()));
                 wait_until("it connects", || {
@@ -205,7 +206,7 @@ fn a_stop_forces_what_is_connecting() {
 #[test]
 fn a_handler_may_connect_after_a_stop_has_begun() {
     let upstream = super::Listener::new(super::Kind::Tcp);
-    for (name, mixin) in mixins() {
+    for (name, mixin) in all_mixins() {
         let address = upstream.address();
         let handler = handler_fn(move |client| {
             let mut line = String::new();
