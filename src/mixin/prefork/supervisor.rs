@@ -181,7 +181,7 @@ impl Supervisor {
         self.restarts.deadline(Instant::now()).or(place.filter(|place| *place > Instant::now()))
     }
 
-    /// The child that accepts no more since the earliest time.
+    /// Notes since when children accept no more. Returns the one for which that is longest, and the time.
     fn eldest_that_retires(&self, state: &ServerState) -> Option<(Instant, i32)> {
         let (now, mut eldest) = (Instant::now(), None::<(Instant, i32)>);
         self.children.for_each(|pid, child| {
