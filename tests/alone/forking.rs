@@ -174,6 +174,10 @@ fn children_are_counted_by_why_they_ended() {
     ] {
         let client = server.client();
         (&client).write_all(words.as_bytes()).unwrap();
+        if reason == "write_timeout" {
+            (&client).read_exact(&mut [0]).unwrap();
+            wait_until("its child gives it up", || server.children().is_empty());
+        }
         assert!(rest_of(&client).iter().all(|byte| *byte == b'x'), "{reason}");
     }
     echoes(server.endpoint(), "the end of file\n");

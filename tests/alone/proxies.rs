@@ -107,6 +107,7 @@ fn a_forking_server_behind_haproxy_sees_the_client() {
         client.write_all(beginning.as_bytes()).unwrap();
         assert_eq!(lines(&client).count(), 0);
     }
+    wait_until("the children of before have ended", || server.children().is_empty());
     let silent = server.client();
     wait_until("a child waits for its header", || !server.children().is_empty());
     let ended = server.stop();

@@ -295,38 +295,36 @@ print(plain.recv(1))
 
 fn sslscan_finds_nothing_weak() {
     let server = start("threading", "");
-    for name in ["localhost", "other.example"] {
-        let mut command = Command::new("sslscan");
-        command.args(["--no-colour", &format!("--sni-name={name}"), &server.address]);
-        let ended = run(command, "");
-        assert_eq!(ended.status, Some(0), "{ended:?}");
-        let text = ended.text();
-        for version in ["SSLv2", "SSLv3", "TLSv1.0", "TLSv1.1"] {
-            let line = format!("{version:<9} disabled");
-            assert!(text.contains(&line), "{line}: {text}");
-        }
-        for line in ["TLSv1.2   enabled", "TLSv1.3   enabled"] {
-            assert!(text.contains(line), "{line}: {text}");
-        }
-        assert!(text.contains("Session renegotiation not supported"), "{text}");
-        assert!(
-            !text.contains("vulnerable")
-                || !text.lines().any(|line| {
-                    line.contains("vulnerable to heartbleed") && !line.contains("not vulnerable")
-                }),
-            "{text}"
-        );
-        let ciphers: Vec<_> = text
-            .lines()
-            .filter(|line| line.starts_with("Preferred") || line.starts_with("Accepted"))
-            .collect();
-        assert!(ciphers.len() >= 6, "{text}");
-        for cipher in ciphers {
-            // Authenticated ciphers, with keys that are made for each connection.
-            let is_aead = cipher.contains("GCM") || cipher.contains("CHACHA20");
-            let is_ephemeral = cipher.contains("ECDHE") || cipher.contains("TLSv1.3");
-            assert!(is_aead && is_ephemeral, "{cipher}");
-        }
+    let mut command = Command::new("sslscan");
+    command.args(["--no-colour", "--sni-name=localhost", &server.address]);
+    let ended = run(command, "");
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    let text = ended.text();
+    for version in ["SSLv2", "SSLv3", "TLSv1.0", "TLSv1.1"] {
+        let line = format!("{version:<9} disabled");
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    for line in ["TLSv1.2   enabled", "TLSv1.3   enabled"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(text.contains("Session renegotiation not supported"), "{text}");
+    assert!(
+        !text.contains("vulnerable")
+            || !text.lines().any(|line| {
+                line.contains("vulnerable to heartbleed") && !line.contains("not vulnerable")
+            }),
+        "{text}"
+    );
+    let ciphers: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("Preferred") || line.starts_with("Accepted"))
+        .collect();
+    assert!(ciphers.len() >= 6, "{text}");
+    for cipher in ciphers {
+        // Authenticated ciphers, with keys that are made for each connection.
+        let is_aead = cipher.contains("GCM") || cipher.contains("CHACHA20");
+        let is_ephemeral = cipher.contains("ECDHE") || cipher.contains("TLSv1.3");
+        assert!(is_aead && is_ephemeral, "{cipher}");
     }
     server.stop();
 }

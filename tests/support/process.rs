@@ -2,6 +2,7 @@
 //! killed on drop.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -59,7 +60,6 @@ struct Output {
 }
 
 /// What a program left when it had ended.
-#[derive(Debug)]
 pub(crate) struct Ended {
     /// `None`: a signal killed it.
     pub(crate) status: Option<i32>,
@@ -67,6 +67,18 @@ pub(crate) struct Ended {
     /// What the test had not read before.
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
+}
+
+/// The output as text: it is what a failed test shows.
+impl fmt::Debug for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ended")
+            .field("status", &self.status)
+            .field("signal", &self.signal)
+            .field("stdout", &String::from_utf8_lossy(&self.stdout))
+            .field("stderr", &self.stderr)
+            .finish()
+    }
 }
 
 impl Ended {
