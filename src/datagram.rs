@@ -138,7 +138,8 @@ impl DatagramRequest {
     /// When the process has no file descriptors left.
     pub fn in_memory(data: impl Into<Vec<u8>>) -> InMemoryDatagram {
         let address = Address::Udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let state = ServerState::new(Settings::default(), Observed::default(), address.clone());
+        let listener = ListenerInfo::new(1, address.clone(), false, None);
+        let state = ServerState::new(Settings::default(), Observed::default(), listener);
         let state = Arc::new(state.expect("a pipe and an eventfd"));
         let (id, listener) = (state.new_id(), state.first_listener.clone());
         let (data, replies) = (data.into(), Arc::new(Replies::default()));

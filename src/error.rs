@@ -52,6 +52,13 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Listeners could not be [handed over](crate::ServerHandle::hand_over), or
+    /// [taken over](crate::Builder::take_over). The old server goes on.
+    #[non_exhaustive]
+    HandOver {
+        /// Why.
+        reason: String,
+    },
     /// A peer sent a line longer than `max_line_length`.
     #[non_exhaustive]
     LineTooLong {
@@ -285,6 +292,7 @@ impl fmt::Display for Error {
             Error::Resolve { host, source } => write!(f, "cannot resolve {host}: {source}"),
             Error::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Error::Inherited { socket, reason } => write!(f, "{socket}: {reason}"),
+            Error::HandOver { reason } => write!(f, "not handed over: {reason}"),
             Error::Connect { address, source } => {
                 write!(f, "cannot connect to {address}: {source}")
             }

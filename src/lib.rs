@@ -384,6 +384,7 @@ mod datagram;
 mod error;
 pub mod extend;
 pub mod framing;
+mod hand_over;
 mod handler;
 mod id;
 mod mixin;

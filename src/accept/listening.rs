@@ -2,14 +2,15 @@
 //! [`ServerHandle`](crate::ServerHandle) use.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use super::listener::{Accept, Listener};
 use super::source::{Source, prepare};
-use crate::address::Endpoint;
+use crate::address::{Endpoint, Scheme};
 use crate::error::{Error, Result};
+use crate::hand_over::Received;
 use crate::id::ListenerId;
 use crate::request::{AnyHandler, sealed};
 use crate::state::{ListenerInfo, Listening};
@@ -38,23 +39,77 @@ impl Listening for Listener {
     fn listeners(&self) -> Vec<ListenerInfo> {
         self.accepting.lock().sources.infos()
     }
+
+    fn copies(&self) -> io::Result<Vec<(OwnedFd, ListenerInfo)>> {
+        self.accepting.lock().sources.copies()
+    }
 }
 
 impl Listener {
     fn bind<T: Transport>(&self, endpoint: &Endpoint, is_tls: bool) -> Result<Vec<ListenerInfo>> {
-        self.add_all(T::bind_each(endpoint, &self.state.settings.transport)?, is_tls)
+        let transports = T::bind_each(endpoint, &self.state.settings.transport)?;
+        self.add_all(transports, is_tls, Some(endpoint))
     }
 
     /// Takes requests from these transports too, over TLS if the server has it: from all of them, or from
-    /// none.
+    /// none. `endpoint` is what they were bound for, if this server has bound them.
     ///
     /// # Errors
     /// Those of [`listen`](crate::ServerHandle::listen).
-    pub(crate) fn add<T: Transport>(&self, transports: Vec<T>) -> Result<Vec<ListenerInfo>> {
-        self.add_all(transports, self.state.has_tls())
+    pub(crate) fn add<T: Transport>(
+        &self,
+        transports: Vec<T>,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<Vec<ListenerInfo>> {
+        self.add_all(transports, self.state.has_tls(), endpoint)
     }
 
-    fn add_all<T: Transport>(&self, transports: Vec<T>, is_tls: bool) -> Result<Vec<ListenerInfo>> {
+    /// Takes requests from a listener of another server, as that one did.
+    ///
+    /// # Errors
+    /// [`Error::Inherited`] if it is of the other kind, streams or datagrams.
+    pub(crate) fn take_over(&self, received: Received) -> Result<()> {
+        let Received { socket, is_plain, endpoint } = received;
+        let (is_tls, endpoint) = (!is_plain && self.state.has_tls(), endpoint.as_ref());
+        match (&self.handler, socket.scheme()) {
+            (AnyHandler::Stream(_), Scheme::Unix) => {
+                self.add_all(vec![UnixStream::try_from(socket)?], is_tls, endpoint)
+            }
+            (AnyHandler::Stream(_), _) => {
+                self.add_all(vec![Tcp::try_from(socket)?], is_tls, endpoint)
+            }
+            (AnyHandler::Datagram(_), Scheme::UnixDatagram) => {
+                self.add_all(vec![UnixDatagram::try_from(socket)?], is_tls, endpoint)
+            }
+            (AnyHandler::Datagram(_), _) => {
+                self.add_all(vec![Udp::try_from(socket)?], is_tls, endpoint)
+            }
+        }
+        .map(drop)
+    }
+
+    /// Whether there is a listener that was bound for this endpoint, or is bound to it.
+    pub(crate) fn is_bound_for(&self, endpoint: &Endpoint) -> bool {
+        let shown = endpoint.to_string();
+        self.accepting
+            .lock()
+            .sources
+            .infos()
+            .iter()
+            .any(|info| info.endpoint() == Some(endpoint) || info.local_addr.to_string() == shown)
+    }
+
+    /// See [`Transport::set_owner`].
+    pub(crate) fn set_owner(&self, yes: bool) {
+        self.accepting.lock().sources.set_owner(yes);
+    }
+
+    fn add_all<T: Transport>(
+        &self,
+        transports: Vec<T>,
+        is_tls: bool,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<Vec<ListenerInfo>> {
         let Some(handler) = <T::Handler as sealed::RequestHandler>::of_any(&self.handler) else {
             // The transports of a server have the handler's kind: types see to it.
             return Ok(Vec::new());
@@ -71,7 +126,7 @@ impl Listener {
             return Err(Error::ShutDown);
         }
         for (transport, address) in prepared {
-            let info = ListenerInfo::new(sources.next_number(), address, is_tls);
+            let info = ListenerInfo::new(sources.next_number(), address, is_tls, endpoint.cloned());
             added.push(ListenerInfo::clone(&info));
             let source = Source::new(info, transport, handler.clone());
             if let Err(error) = sources.add(source, &self.ready) {

@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::error::Result;
+use crate::hand_over::TakenOver;
 use crate::id::ListenerId;
 use crate::request::{Request, panic_message};
 use crate::state::{Listening, ProcessSignals, ServerHandle, ServerState};
@@ -49,6 +51,8 @@ pub struct BaseServer {
     listener: Arc<Listener>,
     /// Locked by the thread that is the acceptor.
     acceptor: Mutex<Acceptor>,
+    /// The listeners are still those of a predecessor.
+    taken_over: Mutex<Option<TakenOver>>,
 }
 
 /// What [`BaseServer::next_request`] returned for.
@@ -67,12 +71,17 @@ pub enum NextRequest {
 }
 
 impl BaseServer {
-    pub(crate) fn new(listener: Listener, actions: Vec<ServiceActions>) -> BaseServer {
+    pub(crate) fn new(
+        listener: Listener,
+        actions: Vec<ServiceActions>,
+        taken_over: Option<TakenOver>,
+    ) -> BaseServer {
         let acceptor = Acceptor { spin_until: None, actions, exclusive: None };
         let listener = Arc::new(listener);
         let listening: Arc<dyn Listening> = listener.clone();
         listener.state.set_listening(Arc::downgrade(&listening));
-        BaseServer { listener, acceptor: Mutex::new(acceptor) }
+        let (acceptor, taken_over) = (Mutex::new(acceptor), Mutex::new(taken_over));
+        BaseServer { listener, acceptor, taken_over }
     }
 
     /// A handle on this server.
@@ -82,6 +91,18 @@ impl BaseServer {
 
     pub(crate) fn state(&self) -> &Arc<ServerState> {
         &self.listener.state
+    }
+
+    /// Has a predecessor stop, if there is one: this server serves from now on. Calls after the first
+    /// do nothing.
+    ///
+    /// # Errors
+    /// [`Error::HandOver`](crate::Error::HandOver): the predecessor goes on.
+    pub(crate) fn take_over(&self) -> Result<()> {
+        let Some(taken_over) = self.taken_over.lock().take() else { return Ok(()) };
+        taken_over.ready()?;
+        self.listener.set_owner(true);
+        Ok(())
     }
 
     /// For threads that accept beside the acceptor.
@@ -116,7 +137,7 @@ impl BaseServer {
             let next = match stopping {
                 false if self.state().processes.own().retires() => self.retire(&mut acceptor),
                 false => acceptor.try_again(&self.listener).or_else(|| self.close_listeners()),
-                true if self.state().processes.leaves_backlog() => Some(NextRequest::ShutDown),
+                true if self.leaves_backlog() => Some(NextRequest::ShutDown),
                 true => self.drain_backlog(),
             };
             if let Some(next) = next {
@@ -126,6 +147,12 @@ impl BaseServer {
                 return next;
             }
         }
+    }
+
+    /// Whether what is in the backlog is another process's to serve.
+    fn leaves_backlog(&self) -> bool {
+        let processes = &self.state().processes;
+        processes.is_handed_over() || processes.leaves_backlog()
     }
 
     /// One step of a stop: takes a request that was in the backlog when the stop began. `None`: it

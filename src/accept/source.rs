@@ -37,6 +37,10 @@ impl Source {
         self.tasks.accept(&self.info, state)
     }
 
+    pub(super) fn set_owner(&self, yes: bool) {
+        self.tasks.set_owner(yes);
+    }
+
     /// How many requests may be waiting now, at most.
     pub(super) fn max_queued(&self) -> usize {
         // A user's transport may panic.
@@ -76,6 +80,7 @@ trait TaskSource: AsFd + Send + Sync {
         listener: &Arc<ListenerInfo>,
         state: &Arc<ServerState>,
     ) -> io::Result<Option<Box<dyn RequestTask>>>;
+    fn set_owner(&self, yes: bool);
     fn max_queued(&self) -> Option<usize>;
 }
 
@@ -98,6 +103,10 @@ impl<T: Transport> TaskSource for TransportWithHandler<T> {
     ) -> io::Result<Option<Box<dyn RequestTask>>> {
         let incoming = self.transport.accept(&state.settings.transport)?;
         Ok(<T::Handler as sealed::RequestHandler>::task(&self.handler, incoming, listener, state))
+    }
+
+    fn set_owner(&self, yes: bool) {
+        self.transport.set_owner(yes);
     }
 
     fn max_queued(&self) -> Option<usize> {

@@ -1,7 +1,7 @@
 //! [`Sources`]: the sockets that requests are taken from, and the threads that wait for them.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use super::source::Source;
@@ -219,6 +219,21 @@ impl Sources {
 
     fn delete_sources(&self, waiter: &ListenerWaiter) {
         self.open.iter().for_each(|open| waiter.delete(open.source.as_fd()));
+    }
+
+    /// See [`Transport::set_owner`](crate::extend::Transport::set_owner).
+    pub(super) fn set_owner(&self, yes: bool) {
+        self.open.iter().for_each(|open| open.source.set_owner(yes));
+    }
+
+    /// A duplicate of each socket that is not being closed.
+    pub(super) fn copies(&self) -> io::Result<Vec<(OwnedFd, ListenerInfo)>> {
+        let open = self.open.iter().filter(|open| !open.is_closing && !self.is_closed);
+        let copy = |open: &Open| {
+            let info = ListenerInfo::clone(&open.source.info);
+            Ok((open.source.as_fd().try_clone_to_owned()?, info))
+        };
+        open.map(copy).collect()
     }
 
     /// All sources but one.

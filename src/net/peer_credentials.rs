@@ -23,7 +23,7 @@ pub struct PeerCredentials {
 
 impl PeerCredentials {
     /// Of a connected Unix stream socket.
-    pub(super) fn of(fd: BorrowedFd<'_>) -> io::Result<PeerCredentials> {
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<PeerCredentials> {
         let [pid, uid, gid] = socket::peer_credentials(fd)?;
         Ok(PeerCredentials { pid: (pid != 0).then_some(pid), uid, gid })
     }

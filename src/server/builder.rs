@@ -3,6 +3,7 @@
 
 mod bind;
 mod socket;
+mod take_over;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -10,6 +11,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::accept::{Listener, ServiceActions};
+use crate::address::Endpoint;
 use crate::config::{
     Access, ConnectionRate, Keepalive, MinRate, Overload, ProxyProtocol, Settings,
 };
@@ -21,6 +23,7 @@ use crate::sys;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 use crate::transport::Transport;
+use take_over::TakeOver;
 
 /// The settings of a server: start with [`Server::builder`](crate::Server::builder) or
 /// [`Builder::new`], end with [`bind`](Builder::bind).
@@ -45,14 +48,22 @@ pub struct Builder<T, M> {
     settings: Settings,
     actions: Vec<ServiceActions>,
     observer: Observed,
-    /// Adds the further listeners, in their order.
-    also: Vec<AddListener>,
+    /// The further listeners, in their order.
+    also: Vec<Also>,
+    take_over: Option<TakeOver<T>>,
     #[cfg(feature = "tls")]
     tls: Option<TlsConfig>,
     transport: PhantomData<fn() -> T>,
 }
 
-type AddListener = Box<dyn FnOnce(&Listener) -> Result<()> + Send>;
+enum Also {
+    /// `is_plain`: without the server's TLS.
+    Endpoint { endpoint: Result<Endpoint>, is_plain: bool },
+    /// Adds a transport that was bound elsewhere.
+    Transport(AddTransport),
+}
+
+type AddTransport = Box<dyn FnOnce(&Listener) -> Result<()> + Send>;
 
 impl<T: Transport, M: Mixin> Builder<T, M> {
     /// The default settings, with a mixin that the program has chosen.
@@ -75,6 +86,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
             actions: Vec::new(),
             observer: Observed::default(),
             also: Vec::new(),
+            take_over: None,
             #[cfg(feature = "tls")]
             tls: None,
             transport: PhantomData,
@@ -90,6 +102,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
             actions: self.actions,
             observer: self.observer,
             also: self.also,
+            take_over: self.take_over,
             #[cfg(feature = "tls")]
             tls: self.tls,
             transport: self.transport,

@@ -207,6 +207,10 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn handle_request(&self) -> Handled {
+        if let Err(error) = self.base().take_over() {
+            log::error!("{error}");
+            self.handle().shutdown();
+        }
         let timeout = self.base().state().settings.request_timeout;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         match self.mixin.next_request(self.base(), deadline) {
@@ -229,8 +233,12 @@ impl<T: Transport, M: Mixin> Server<T, M> {
     }
 
     fn start(&self) -> Result<()> {
-        self.base().state().begin_serving()?;
-        self.mixin.start(self.base())
+        let (base, state) = (self.base(), self.base().state());
+        state.begin_serving()?;
+        self.mixin.start(base)?;
+        base.take_over()?;
+        state.tell_start();
+        Ok(())
     }
 
     fn serve(self) -> Result<()> {

@@ -17,9 +17,18 @@ pub(super) fn shut_down(base: BaseServer, mixin: &impl Mixin) {
     state.shutdown_process();
     state.begin_stop();
     state.tell_stop();
-    // 2. Close the listener: clients that connect from now on are refused by the system.
+    // 2. Close the listener: clients that connect from now on are refused by the system, or served by
+    // the program that it was handed over to.
+    if state.processes.is_handed_over() {
+        base.listener().set_owner(false);
+    }
     drop(base);
     state.rejected.clear();
+    if state.processes.is_handed_over() {
+        // Clients that have just connected do not know that they are to connect anew.
+        mixin.wait(&handle, &|| state.schedule().first_requests);
+        state.registry.drain_new();
+    }
     // 3. Wait for the requests to end by themselves.
     if !mixin.wait(&handle, &|| state.schedule().force) {
         // 4. Shut down the connections that are left, and wait for their handlers to notice.

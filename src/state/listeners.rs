@@ -1,6 +1,8 @@
 //! The listeners of a server as the rest of a program sees them: [`ListenerInfo`]; and what a handle
 //! asks of the part that accepts: [`Listening`].
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::{ServerHandle, ServerState};
@@ -18,11 +20,22 @@ pub struct ListenerInfo {
     pub local_addr: Address,
     /// Whether its connections are over TLS.
     pub is_tls: bool,
+    endpoint: Option<Endpoint>,
 }
 
 impl ListenerInfo {
-    pub(crate) fn new(id: u64, local_addr: Address, is_tls: bool) -> Arc<ListenerInfo> {
-        Arc::new(ListenerInfo { id: id.into(), local_addr, is_tls })
+    pub(crate) fn new(
+        id: u64,
+        local_addr: Address,
+        is_tls: bool,
+        endpoint: Option<Endpoint>,
+    ) -> Arc<ListenerInfo> {
+        Arc::new(ListenerInfo { id: id.into(), local_addr, is_tls, endpoint })
+    }
+
+    /// What it was bound for; `None` for a socket that was bound elsewhere.
+    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+        self.endpoint.as_ref()
     }
 }
 
@@ -32,6 +45,8 @@ pub(crate) trait Listening: Send + Sync {
     fn listen(&self, endpoint: &Endpoint, is_plain: bool) -> Result<Vec<ListenerInfo>>;
     fn close_listener(&self, id: ListenerId) -> bool;
     fn listeners(&self) -> Vec<ListenerInfo>;
+    /// A duplicate of each socket, for another process.
+    fn copies(&self) -> io::Result<Vec<(OwnedFd, ListenerInfo)>>;
 }
 
 impl ServerHandle {
@@ -107,7 +122,7 @@ impl ServerHandle {
 
 impl ServerState {
     /// `None` once the server has closed its listeners.
-    fn listening(&self) -> Option<Arc<dyn Listening>> {
+    pub(crate) fn listening(&self) -> Option<Arc<dyn Listening>> {
         self.listening.get()?.upgrade()
     }
 }

@@ -102,7 +102,7 @@ impl ServerState {
     pub(crate) fn new(
         settings: Settings,
         observer: Observed,
-        local_addr: Address,
+        first_listener: Arc<ListenerInfo>,
     ) -> io::Result<ServerState> {
         Ok(ServerState {
             processes: Processes::new(settings.processes)?,
@@ -110,7 +110,7 @@ impl ServerState {
             settings,
             observer,
             stop_was_told: AtomicBool::new(false),
-            first_listener: ListenerInfo::new(1, local_addr, false),
+            first_listener,
             listening: OnceLock::new(),
             registry: Registry::default(),
             rejected: LingeringRejects::default(),

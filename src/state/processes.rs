@@ -57,6 +57,8 @@ struct ServerWide {
     stop_deadline: AtomicU64,
     /// A child has been woken for a connection that it does not accept.
     passed_on: AtomicBool,
+    /// Another program has the listeners, and what belongs to them.
+    handed_over: AtomicBool,
     wanted: Wanted,
 }
 
@@ -141,6 +143,15 @@ impl Processes {
             self.all.iter().map(|process| number(process).load(Ordering::Relaxed)).sum()
         };
         (sum(|process| &process.drained), sum(|process| &process.forced))
+    }
+
+    /// Whether the listeners are another program's, which removes their files.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.server.handed_over.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_handed_over(&self, yes: bool) {
+        self.server.handed_over.store(yes, Ordering::SeqCst);
     }
 
     /// Asks every process to stop. Runs in signal handlers.

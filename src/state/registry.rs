@@ -55,6 +55,8 @@ struct Inner {
     order: Option<BTreeSet<ConnectionId>>,
     /// Since a stop began: a connection that is inserted has its read side shut.
     draining: bool,
+    /// Not those of new clients yet.
+    spares_new: bool,
     drained: usize,
     forced: usize,
 }
@@ -84,6 +86,12 @@ pub(crate) struct Begun {
 impl Entry {
     fn begun(&self) -> Begun {
         Begun { at: self.since, traffic: self.stream.as_ref().map(|stream| stream.traffic()) }
+    }
+
+    /// Whether the client has sent nothing, or has had no answer.
+    fn is_new(&self) -> bool {
+        let traffic = self.stream.as_ref().map(|stream| stream.traffic()).unwrap_or_default();
+        traffic.received == 0 || traffic.sent == 0
     }
 
     fn info(&self, id: ConnectionId) -> ConnectionInfo {
@@ -162,7 +170,7 @@ impl Registry {
     ) {
         let mut inner = self.inner.lock();
         count();
-        if inner.draining {
+        if inner.draining && !inner.spares_new {
             close(stream.as_ref(), Shutdown::Read);
         }
         if let Some(peer_key) = peer_key {
@@ -278,13 +286,22 @@ impl Registry {
         }
     }
 
-    /// Begins a stop: every handler reads EOF behind what was received.
-    pub(crate) fn drain(&self) {
+    /// Begins a stop: every handler reads EOF behind what was received. With `spares_new`, those whose
+    /// clients have not had an answer yet read on until [`drain_new`](Registry::drain_new).
+    pub(crate) fn drain(&self, spares_new: bool) {
         let mut inner = self.inner.lock();
         if !std::mem::replace(&mut inner.draining, true) {
-            for entry in inner.connections.values() {
-                entry.close(Shutdown::Read);
-            }
+            inner.spares_new = spares_new;
+            let drained = inner.connections.values().filter(|entry| !spares_new || !entry.is_new());
+            drained.for_each(|entry| entry.close(Shutdown::Read));
+        }
+    }
+
+    /// The handlers that were spared read EOF too.
+    pub(crate) fn drain_new(&self) {
+        let mut inner = self.inner.lock();
+        if std::mem::replace(&mut inner.spares_new, false) {
+            inner.connections.values().for_each(|entry| entry.close(Shutdown::Read));
         }
     }
 

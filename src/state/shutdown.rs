@@ -51,6 +51,8 @@ impl StopReport {
 /// margins: a fifth of the timeout from `force` on, a quarter of that from `end` on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StopSchedule {
+    /// After a hand-over: clients that have connected before have sent their first request.
+    pub(crate) first_requests: Instant,
     /// The remaining connections are shut down, early enough for their handlers to end in time.
     pub(crate) force: Instant,
     /// The server stops waiting for them.
@@ -68,6 +70,10 @@ const MIN_STOP_TIMEOUT: Duration = Duration::from_millis(100);
 /// The most time between `force` and `report`.
 const FORCE_MARGIN: Duration = Duration::from_millis(300);
 
+/// How long a client whose connection was accepted shortly before a hand-over has to send its first
+/// request.
+const FIRST_REQUEST_TIME: Duration = Duration::from_secs(1);
+
 /// How many of the stuck requests are logged one by one.
 const MAX_LOGGED: usize = 20;
 
@@ -79,9 +85,10 @@ impl StopSchedule {
         let now = Instant::now();
         let timeout = timeout.min(MAX_STOP_TIMEOUT);
         let force = now + timeout - (timeout / 5).min(FORCE_MARGIN);
+        let first_requests = now + (timeout / 2).min(FIRST_REQUEST_TIME);
         let report = now + timeout.max(MIN_STOP_TIMEOUT);
         let end = report - ((report - force) / 4).min(REPORT_MARGIN);
-        StopSchedule { force, end, report }
+        StopSchedule { first_requests, force, end, report }
     }
 }
 
@@ -170,9 +177,12 @@ impl ServerState {
             return Err(Error::ShutDown);
         }
         lifecycle.serving = Serving::Active;
-        drop(lifecycle);
-        self.observer.tell(|observer| observer.listening(self.local_addr()));
         Ok(())
+    }
+
+    /// Tells the observer that the server serves.
+    pub(crate) fn tell_start(&self) {
+        self.observer.tell(|observer| observer.listening(self.local_addr()));
     }
 
     /// Tells the observer that a stop has begun, once. Not called in a forked child.
@@ -189,7 +199,7 @@ impl ServerState {
         let timeout = self.processes.stop_time_left().unwrap_or(self.settings.stop_timeout);
         let schedule = StopSchedule::after(timeout);
         self.lifecycle.lock().schedule.get_or_insert(schedule);
-        self.registry.drain();
+        self.registry.drain(self.processes.is_handed_over());
         self.stop_waiters.lock().iter().for_each(|waiter| waiter.unpark());
     }
 

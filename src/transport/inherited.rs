@@ -2,6 +2,7 @@
 //! [`InheritedSocket`].
 
 use std::env;
+use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram as StdUnixDatagram, UnixListener};
@@ -9,8 +10,9 @@ use std::process;
 
 use socket2::{Domain, Socket, Type};
 
-use super::{Tcp, Udp, UnixDatagram, UnixStream};
-use crate::address::Scheme;
+use super::socket_file::SocketFile;
+use super::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
+use crate::address::{Address, Scheme};
 use crate::error::{Error, Result};
 use crate::sys::inherited;
 
@@ -129,6 +131,8 @@ pub struct InheritedSocket {
     name: String,
     socket: Socket,
     scheme: Scheme,
+    /// The file of a Unix socket goes with it.
+    has_file: bool,
 }
 
 impl InheritedSocket {
@@ -153,10 +157,11 @@ impl InheritedSocket {
         InheritedSocket::new(name, taken)
     }
 
-    fn new(name: String, descriptor: OwnedFd) -> Result<InheritedSocket> {
+    /// Another process has passed it on.
+    pub(crate) fn new(name: String, descriptor: OwnedFd) -> Result<InheritedSocket> {
         let socket = Socket::from(descriptor);
         match scheme_of(&socket) {
-            Ok(scheme) => Ok(InheritedSocket { name, socket, scheme }),
+            Ok(scheme) => Ok(InheritedSocket { name, socket, scheme, has_file: false }),
             Err(reason) => Err(Error::Inherited { socket: name, reason }),
         }
     }
@@ -169,6 +174,39 @@ impl InheritedSocket {
     /// Which transport serves it.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// With the file of a Unix socket, which the process that has passed it on still owns.
+    pub(crate) fn with_file(self) -> InheritedSocket {
+        InheritedSocket { has_file: true, ..self }
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<InheritedSocket> {
+        let InheritedSocket { name, socket, scheme, has_file } = self;
+        let (name, socket) = (name.clone(), socket.try_clone()?);
+        Ok(InheritedSocket { name, socket, scheme: *scheme, has_file: *has_file })
+    }
+
+    /// The address that it is bound to.
+    pub(crate) fn address(&self) -> Result<Address> {
+        let read = || {
+            let copy = self.socket.try_clone()?;
+            match self.scheme {
+                Scheme::Tcp => Tcp::from(TcpListener::from(copy)).local_addr(),
+                Scheme::Udp => Udp::from(UdpSocket::from(copy)).local_addr(),
+                Scheme::Unix => UnixStream::from(UnixListener::from(copy)).local_addr(),
+                Scheme::UnixDatagram => {
+                    UnixDatagram::from(StdUnixDatagram::from(copy)).local_addr()
+                }
+            }
+        };
+        read().map_err(Error::system("read the address"))
+    }
+
+    fn file(&self) -> Option<SocketFile> {
+        let path = self.socket.local_addr().ok()?.as_pathname()?.to_owned();
+        let file = self.has_file.then(|| SocketFile::of_other(&path))?;
+        file.inspect_err(|error| log::warn!("{}: {error}", path.display())).ok()
     }
 
     /// The socket, if it is of this kind.
@@ -219,7 +257,11 @@ impl TryFrom<InheritedSocket> for UnixStream {
     type Error = Error;
 
     fn try_from(socket: InheritedSocket) -> Result<UnixStream> {
-        Ok(UnixListener::from(socket.of_scheme(Scheme::Unix)?).into())
+        let file = socket.file();
+        let listener = UnixListener::from(socket.of_scheme(Scheme::Unix)?);
+        let mut transport = UnixStream::from(listener);
+        transport.file = file;
+        Ok(transport)
     }
 }
 
@@ -235,7 +277,11 @@ impl TryFrom<InheritedSocket> for UnixDatagram {
     type Error = Error;
 
     fn try_from(socket: InheritedSocket) -> Result<UnixDatagram> {
-        Ok(StdUnixDatagram::from(socket.of_scheme(Scheme::UnixDatagram)?).into())
+        let file = socket.file();
+        let socket = StdUnixDatagram::from(socket.of_scheme(Scheme::UnixDatagram)?);
+        let mut transport = UnixDatagram::from(socket);
+        transport.file = file;
+        Ok(transport)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::request::RequestHandler;
 
 pub(crate) use connected::Connected;
 pub use inherited::{InheritedSocket, Listeners};
+pub(crate) use socket_file::PrivateSocket;
 pub use tcp::Tcp;
 pub use udp::Udp;
 pub use unix_datagram::UnixDatagram;
@@ -125,6 +126,14 @@ pub trait Transport: AsFd + Send + Sync + Sized + 'static {
         &self,
         options: &TransportOptions,
     ) -> io::Result<<Self::Handler as RequestHandler>::Incoming>;
+
+    /// Whether what belongs to the socket besides its descriptor, such as the file of a Unix socket, is
+    /// this process's to remove. It is called with `false` when another process has
+    /// [taken the socket over](crate::Builder::take_over), and in that one with `true`. Does nothing by
+    /// default.
+    fn set_owner(&self, yes: bool) {
+        let _ = yes;
+    }
 
     /// How many requests may be waiting to be accepted now, at most. It is asked once, when a stop
     /// begins, which then serves so many and none that come later. `None`, the default: that is not

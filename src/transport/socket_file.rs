@@ -4,8 +4,9 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use socket2::{Domain, Socket, Type};
 use super::permissions::Permissions;
 use crate::address::UnixName;
 use crate::config::TransportOptions;
+use crate::error::{Error, Result};
 use crate::sys::fork::generation;
 
 /// The file of a bound socket. When this is dropped the file is removed, unless another one has
@@ -28,6 +30,8 @@ pub(super) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// The file is this process's to remove, and not that of one that was handed the socket.
+    is_own: AtomicBool,
     /// Of the process that has bound it. A child that serves beside its parent has a copy of this, and
     /// must leave the file alone.
     generation: u32,
@@ -39,20 +43,58 @@ impl SocketFile {
         let path = std::path::absolute(path)?;
         let metadata = std::fs::symlink_metadata(&path)?;
         let (device, inode) = (metadata.dev(), metadata.ino());
-        Ok(SocketFile { path, device, inode, generation: generation() })
+        let is_own = AtomicBool::new(true);
+        Ok(SocketFile { path, device, inode, is_own, generation: generation() })
+    }
+
+    /// That of a socket which another process has bound, and which is still its own.
+    pub(super) fn of_other(path: &Path) -> io::Result<SocketFile> {
+        let file = SocketFile::at(path)?;
+        file.set_own(false);
+        Ok(file)
+    }
+
+    pub(super) fn set_own(&self, yes: bool) {
+        self.is_own.store(yes, Ordering::SeqCst);
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Another server may have replaced the file by its own.
-        if self.generation == generation()
+        if self.is_own.load(Ordering::SeqCst)
+            && self.generation == generation()
             && let Ok(metadata) = std::fs::symlink_metadata(&self.path)
             && (metadata.dev(), metadata.ino()) == (self.device, self.inode)
             && let Err(error) = std::fs::remove_file(&self.path)
         {
             log::warn!("cannot remove {}: {error}", self.path.display());
         }
+    }
+}
+
+/// A listening socket to which only processes of the same user may connect.
+pub(crate) struct PrivateSocket {
+    _file: Option<SocketFile>,
+    listener: UnixListener,
+}
+
+impl PrivateSocket {
+    /// # Errors
+    /// [`Error::Bind`], if a process listens there for instance.
+    pub(crate) fn listen(path: &Path) -> Result<PrivateSocket> {
+        let options = TransportOptions { socket_mode: Some(0o600), ..TransportOptions::default() };
+        let listen = || {
+            let name = UnixName::Path(path.to_owned());
+            let (socket, _file) = bind(&name, Type::STREAM.nonblocking(), &options)?;
+            socket.listen(16)?;
+            Ok(PrivateSocket { _file, listener: socket.into() })
+        };
+        listen().map_err(|source| Error::Bind { address: path.display().to_string(), source })
+    }
+
+    pub(crate) fn listener(&self) -> &UnixListener {
+        &self.listener
     }
 }
 

@@ -29,13 +29,13 @@ use crate::sys::socket::{next_length, receive_from};
 pub struct UnixDatagram {
     /// `None` for an abstract name, and for a socket that was bound elsewhere. Before the socket, so
     /// that it is dropped first.
-    _file: Option<SocketFile>,
+    pub(super) file: Option<SocketFile>,
     socket: Arc<net::UnixDatagram>,
 }
 
 impl From<net::UnixDatagram> for UnixDatagram {
     fn from(socket: net::UnixDatagram) -> UnixDatagram {
-        UnixDatagram { _file: None, socket: Arc::new(socket) }
+        UnixDatagram { file: None, socket: Arc::new(socket) }
     }
 }
 
@@ -50,9 +50,9 @@ impl Transport for UnixDatagram {
 
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<UnixDatagram> {
         let name = endpoint.unix_name(Scheme::UnixDatagram)?;
-        let (socket, _file) = socket_file::bind(name, Type::DGRAM, options)
+        let (socket, file) = socket_file::bind(name, Type::DGRAM, options)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
-        Ok(UnixDatagram { _file, socket: Arc::new(socket.into()) })
+        Ok(UnixDatagram { file, socket: Arc::new(socket.into()) })
     }
 
     /// Non-blocking, so that a reply never waits for a client whose queue is full.
@@ -62,6 +62,10 @@ impl Transport for UnixDatagram {
 
     fn local_addr(&self) -> io::Result<Address> {
         Ok(Address::UnixDatagram(UnixName::from_std(&self.socket.local_addr()?)))
+    }
+
+    fn set_owner(&self, yes: bool) {
+        self.file.iter().for_each(|file| file.set_own(yes));
     }
 
     fn accept(&self, options: &TransportOptions) -> io::Result<IncomingDatagram> {

@@ -24,7 +24,7 @@ use crate::request::IncomingStream;
 pub struct UnixStream {
     /// `None` for an abstract name, and for a listener that was bound elsewhere. Before the listener,
     /// so that it is dropped first.
-    _file: Option<SocketFile>,
+    pub(super) file: Option<SocketFile>,
     listener: UnixListener,
     /// The length of its queue, as it was asked for. `u32::MAX` for a listener that was bound
     /// elsewhere.
@@ -33,7 +33,7 @@ pub struct UnixStream {
 
 impl From<UnixListener> for UnixStream {
     fn from(listener: UnixListener) -> UnixStream {
-        UnixStream { _file: None, listener, backlog: u32::MAX }
+        UnixStream { file: None, listener, backlog: u32::MAX }
     }
 }
 
@@ -48,14 +48,14 @@ impl Transport for UnixStream {
 
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<UnixStream> {
         let name = endpoint.unix_name(Scheme::Unix)?;
-        let (socket, _file) = socket_file::bind(name, Type::STREAM.nonblocking(), options)
+        let (socket, file) = socket_file::bind(name, Type::STREAM.nonblocking(), options)
             .and_then(|(socket, file)| {
                 // Now that the file has its permissions.
                 socket.listen(options.backlog.try_into().unwrap_or(i32::MAX))?;
                 Ok((socket, file))
             })
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
-        Ok(UnixStream { _file, listener: socket.into(), backlog: options.backlog })
+        Ok(UnixStream { file, listener: socket.into(), backlog: options.backlog })
     }
 
     fn prepare(&self, _options: &TransportOptions) -> io::Result<()> {
@@ -64,6 +64,10 @@ impl Transport for UnixStream {
 
     fn local_addr(&self) -> io::Result<Address> {
         Ok(Address::Unix(UnixName::from_std(&self.listener.local_addr()?)))
+    }
+
+    fn set_owner(&self, yes: bool) {
+        self.file.iter().for_each(|file| file.set_own(yes));
     }
 
     fn accept(&self, options: &TransportOptions) -> io::Result<IncomingStream> {

@@ -11,6 +11,7 @@ mod every_server;
 mod extremes;
 #[cfg(feature = "fibers")]
 mod fibers;
+mod hand_over;
 mod histograms;
 mod idle_acceptors;
 mod lifecycle;

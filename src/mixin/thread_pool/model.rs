@@ -99,7 +99,7 @@ impl Server {
 
     fn stop(&self) {
         let never = || Instant::now() + 2 * YEAR;
-        self.shared.registry.drain();
+        self.shared.registry.drain(false);
         assert!(self.shared.registry.wait_until_empty(never));
         self.pool.shutdown(|| self.shared.registry.len(), NEVER);
         assert!(self.pool.state.lock().is_empty());

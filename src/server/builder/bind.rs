@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::Builder;
+use super::take_over::{Inherited, Sockets};
+use super::{Also, Builder};
 use crate::accept::{BaseServer, Listener, prepare};
 use crate::address::Endpoint;
 use crate::close_reason::CloseReason;
@@ -15,7 +16,7 @@ use crate::mixin::{Mixin, Sequential};
 use crate::net::WriteProgress;
 use crate::request::IntoHandler;
 use crate::server::Server;
-use crate::state::{Listening, ServerState};
+use crate::state::{ListenerInfo, Listening, ServerState};
 use crate::transport::{Connected, Transport};
 
 impl<T: Transport, M: Mixin> Builder<T, M> {
@@ -51,7 +52,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         A::Error: Into<Error>,
     {
         let endpoint = address.try_into().map_err(Into::into);
-        self.also.push(Box::new(|listener| listener.listen(&endpoint?, false).map(drop)));
+        self.also.push(Also::Endpoint { endpoint, is_plain: false });
         self
     }
 
@@ -75,7 +76,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     where
         U: Transport<Handler = T::Handler>,
     {
-        self.also.push(Box::new(|listener| listener.add(vec![transport]).map(drop)));
+        let add = |listener: &Listener| listener.add(vec![transport], None).map(drop);
+        self.also.push(Also::Transport(Box::new(add)));
         self
     }
 
@@ -92,27 +94,38 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
     /// [`Error::Address`] and [`Error::Resolve`] for what is no address, [`Error::Bind`] when the
     /// system refuses it, or one of several; then nothing is bound. [`Error::Unsupported`] for settings
     /// that exclude each other.
-    pub fn bind<A, H>(self, address: A, handler: H) -> Result<Server<T, M>>
+    pub fn bind<A, H>(mut self, address: A, handler: H) -> Result<Server<T, M>>
     where
         A: TryInto<Endpoint>,
         A::Error: Into<Error>,
         H: IntoHandler<T::Handler>,
     {
         let endpoint = address.try_into().map_err(Into::into)?;
+        if let Some(sockets) = self.receive()? {
+            // The first of all: it is one of the predecessor's mostly.
+            self.also.insert(0, Also::Endpoint { endpoint: Ok(endpoint), is_plain: false });
+            return self.with_sockets(sockets, handler);
+        }
         let mut transports = T::bind_each(&endpoint, &self.settings.transport)?.into_iter();
         let absent = || io::ErrorKind::AddrNotAvailable.into();
         let no_address = || Error::Bind { address: endpoint.to_string(), source: absent() };
         let first = transports.next().ok_or_else(no_address)?;
-        self.with_transports(first, transports.collect(), handler)
+        let (endpoint, others) = (Some(endpoint), transports.collect());
+        self.with_sockets(Sockets { first, endpoint, others, inherited: None }, handler)
     }
 
-    fn with_transports<H>(self, first: T, others: Vec<T>, handler: H) -> Result<Server<T, M>>
+    pub(super) fn with_sockets<H>(self, sockets: Sockets<T>, handler: H) -> Result<Server<T, M>>
     where
         H: IntoHandler<T::Handler>,
     {
+        if self.take_over.is_some() {
+            let reason = "listeners are taken over by `bind` and `from_predecessor` only";
+            return Err(Error::Unsupported { reason });
+        }
         #[cfg(feature = "tls")]
         let tls = self.tls;
         let Builder { mixin, mut settings, actions, observer, also, .. } = self;
+        let Sockets { first, endpoint, others, inherited } = sockets;
         if settings.proxy_protocol.is_some() && mixin.forks_requests() && settings.limits_peers() {
             let reason = "a forking server reads the PROXY header in the child, and cannot limit the \
                           connections of one client";
@@ -125,8 +138,9 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         settings.transport.write_timeout = settings.write_timeout.map(WriteProgress::slice);
         let local_addr = prepare(&first, &settings.transport)?;
         #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "TLS is added to it"))]
-        let mut state = ServerState::new(settings, observer, local_addr)
-            .map_err(Error::system("make a pipe"))?;
+        let info = ListenerInfo::new(1, local_addr, false, endpoint.clone());
+        let mut state =
+            ServerState::new(settings, observer, info).map_err(Error::system("make a pipe"))?;
         #[cfg(feature = "tls")]
         if let Some(tls) = tls {
             state.begin_tls(tls.into_inner());
@@ -134,10 +148,34 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         let (handler, state) = (handler.into_handler(), Arc::new(state));
         let listener = Listener::new(first, &handler, state, mixin.max_requests());
         if !others.is_empty() {
-            listener.add(others)?;
+            listener.add(others, endpoint.as_ref())?;
         }
-        also.into_iter().try_for_each(|add| add(&listener))?;
-        Ok(Server::new(BaseServer::new(listener, actions), mixin))
+        let Some(Inherited { others, mut taken_over }) = inherited else {
+            also.into_iter().try_for_each(|also| also.add_to(&listener, false))?;
+            return Ok(Server::new(BaseServer::new(listener, actions, None), mixin));
+        };
+        others
+            .into_iter()
+            .try_for_each(|received| listener.take_over(received))
+            .and_then(|()| also.into_iter().try_for_each(|also| also.add_to(&listener, true)))
+            .inspect_err(|error| taken_over.fail(&error.to_string()))?;
+        Ok(Server::new(BaseServer::new(listener, actions, Some(taken_over)), mixin))
+    }
+}
+
+impl Also {
+    /// `has_predecessor`: it may be there already.
+    fn add_to(self, listener: &Listener, has_predecessor: bool) -> Result<()> {
+        match self {
+            Also::Transport(add) => add(listener),
+            Also::Endpoint { endpoint, is_plain } => {
+                let endpoint = endpoint?;
+                if has_predecessor && listener.is_bound_for(&endpoint) {
+                    return Ok(());
+                }
+                listener.listen(&endpoint, is_plain).map(drop)
+            }
+        }
     }
 }
 
@@ -152,7 +190,7 @@ impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
     where
         H: IntoHandler<dyn StreamRequestHandler>,
     {
-        self.with_transports(listener.into(), Vec::new(), handler)
+        self.with_sockets(Sockets::one(listener.into()), handler)
     }
 
     /// Serves one connection that another program has accepted, on this thread, until it has ended: that of
@@ -191,12 +229,13 @@ impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
             actions: self.actions,
             observer: self.observer,
             also: Vec::new(),
+            take_over: None,
             #[cfg(feature = "tls")]
             tls: self.tls,
             transport: PhantomData,
         };
         let server: Server<Connected, _> =
-            builder.with_transports(transport, Vec::new(), handler)?;
+            builder.with_sockets(Sockets::one(transport), handler)?;
         Ok(server.handle_one().unwrap_or(CloseReason::Denied))
     }
 }
@@ -212,6 +251,6 @@ impl<T: Transport<Handler = dyn DatagramRequestHandler>, M: Mixin> Builder<T, M>
     where
         H: IntoHandler<dyn DatagramRequestHandler>,
     {
-        self.with_transports(socket.into(), Vec::new(), handler)
+        self.with_sockets(Sockets::one(socket.into()), handler)
     }
 }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Builder, not_zero};
+use super::{Also, Builder, not_zero};
 use crate::address::Endpoint;
 use crate::error::Error;
 use crate::handler::StreamRequestHandler;
 use crate::mixin::Mixin;
-use crate::state::Listening;
 use crate::tls::TlsConfig;
 use crate::transport::Transport;
 
@@ -55,7 +54,7 @@ impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
         A::Error: Into<Error>,
     {
         let endpoint = address.try_into().map_err(Into::into);
-        self.also.push(Box::new(|listener| listener.listen(&endpoint?, true).map(drop)));
+        self.also.push(Also::Endpoint { endpoint, is_plain: true });
         self
     }
 

@@ -131,7 +131,7 @@ fn a_connection_there_in_a_stop_has_its_read_side_shut_and_is_counted() {
             passing.insert(registry);
             registry.remove(1.into(), |_| {});
         });
-        registry.drain();
+        registry.drain(false);
         passing.join().unwrap();
         // Both, or neither.
         match registry.drained_and_forced() {
@@ -146,9 +146,9 @@ fn a_connection_there_in_a_stop_has_its_read_side_shut_and_is_counted() {
 fn a_stop_that_begins_twice_shuts_and_counts_once() {
     check_all(|| {
         let (registry, connection) = (Arc::new(Registry::default()), TestConnection::new(1));
-        let other = spawn(&registry, Registry::drain);
+        let other = spawn(&registry, |registry| registry.drain(false));
         connection.insert(&registry);
-        registry.drain();
+        registry.drain(false);
         registry.remove(1.into(), |_| {});
         other.join().unwrap();
         assert_eq!(connection.shut(), [Shutdown::Read]);
@@ -161,7 +161,7 @@ fn only_a_connection_that_was_shut_down_counts_as_forced() {
     check_all(|| {
         let (registry, connection) = (Arc::new(Registry::default()), TestConnection::new(1));
         connection.insert(&registry);
-        registry.drain();
+        registry.drain(false);
         let ending = spawn(&registry, |registry| registry.remove(1.into(), |_| {}));
         registry.force();
         ending.join().unwrap();
@@ -243,7 +243,7 @@ fn a_connection_that_is_disconnected_during_a_stop_is_counted_once() {
             reader.read();
             registry.remove(1.into(), |_| {});
         });
-        registry.drain();
+        registry.drain(false);
         let found = registry.disconnect(1.into());
         assert!(registry.wait_until_empty(never));
         reader.join().unwrap();
@@ -272,7 +272,7 @@ fn a_stop_ends_and_counts_each_connection_once() {
         };
         serve(&early, TestConnection::read);
         serve(&quick, |_| ());
-        registry.drain();
+        registry.drain(false);
         serve(&late, TestConnection::read);
         serve(&writer, TestConnection::write);
 
