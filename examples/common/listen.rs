@@ -9,6 +9,7 @@ use socketserver::{
     Builder, DatagramRequestHandler, Endpoint, Scheme, Server, StreamRequestHandler,
 };
 
+use super::hand_over::{Restart, predecessor};
 use super::usage_error;
 
 /// Where the server's requests come from: `--listen`, and each `--also`.
@@ -22,6 +23,8 @@ enum Place {
     Address(Endpoint),
     /// A socket that the program was started with, until a server has it.
     Inherited(Scheme, RefCell<Option<InheritedSocket>>),
+    /// The same, which the predecessor has.
+    OfPredecessor(Scheme),
     /// Standard input is the one connection to serve.
     Inetd,
 }
@@ -48,7 +51,7 @@ impl Listen {
                 Some(Scheme::Unix)
             }
             Place::Address(endpoint) => endpoint.scheme(),
-            Place::Inherited(scheme, _) => Some(*scheme),
+            Place::Inherited(scheme, _) | Place::OfPredecessor(scheme) => Some(*scheme),
             Place::Inetd => None,
         }
     }
@@ -63,9 +66,11 @@ impl Listen {
         T: Transport<Handler = dyn StreamRequestHandler>
             + TryFrom<InheritedSocket, Error = socketserver::Error>,
     {
+        builder = Restart::taking_over(builder);
         for place in &self.also {
             builder = match place {
                 Place::Address(endpoint) => builder.also(endpoint.clone()),
+                Place::OfPredecessor(_) => builder,
                 Place::Inherited(Scheme::Unix, _) => {
                     builder.also_transport(place.inherited::<UnixStream>()?)
                 }
@@ -74,6 +79,7 @@ impl Listen {
         }
         match &self.first {
             Place::Address(endpoint) => Ok(builder.bind(endpoint.clone(), handler)?),
+            Place::OfPredecessor(_) => Ok(builder.from_predecessor(handler)?),
             place => Ok(builder.from_listener(place.inherited::<T>()?, handler)?),
         }
     }
@@ -88,9 +94,11 @@ impl Listen {
         T: Transport<Handler = dyn DatagramRequestHandler>
             + TryFrom<InheritedSocket, Error = socketserver::Error>,
     {
+        builder = Restart::taking_over(builder);
         for place in &self.also {
             builder = match place {
                 Place::Address(endpoint) => builder.also(endpoint.clone()),
+                Place::OfPredecessor(_) => builder,
                 Place::Inherited(Scheme::UnixDatagram, _) => {
                     builder.also_transport(place.inherited::<UnixDatagram>()?)
                 }
@@ -99,6 +107,7 @@ impl Listen {
         }
         match &self.first {
             Place::Address(endpoint) => Ok(builder.bind(endpoint.clone(), handler)?),
+            Place::OfPredecessor(_) => Ok(builder.from_predecessor(handler)?),
             place => Ok(builder.from_socket(place.inherited::<T>()?, handler)?),
         }
     }
@@ -115,6 +124,10 @@ impl Place {
     ) -> Result<Place, Box<dyn Error>> {
         let socket = if text == "inetd" {
             return Ok(Place::Inetd);
+        } else if let Some((scheme, _)) = predecessor()
+            && (text.starts_with("fd:") || text.starts_with("systemd:"))
+        {
+            return Ok(Place::OfPredecessor(scheme));
         } else if let Some(number) = text.strip_prefix("fd:") {
             let number = number.parse().map_err(|_| {
                 usage_error(format!("--{flag} {text}: not the number of a descriptor"))

@@ -3,14 +3,15 @@
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use socketserver::extend::{Mixin, Transport};
+use socketserver::extend::{Mixin, Transport, TransportOptions};
 use socketserver::transport::{Tcp, UnixStream};
 use socketserver::{
-    Address, Builder, Connection, Endpoint, Forking, Handled, HandlerResult, RunningServer, Scheme,
-    Server, ServerHandle, StreamRequestHandler, Threading,
+    Address, Builder, Connection, Endpoint, Forking, Handled, HandlerResult, RunningServer, Server,
+    ServerHandle, StreamRequestHandler, Threading,
 };
 
 use super::flags::{Flag, Values};
@@ -108,13 +109,15 @@ impl Metrics {
         address: &Endpoint,
         server: ServerHandle,
     ) -> Result<Option<RunningServer>, Box<dyn Error>> {
-        let listener = TcpListener::bind(&address.resolve(Scheme::Tcp)?[..])
-            .map_err(|error| format!("--metrics {address}: {error}"))?;
-        announce(&Address::Tcp(listener.local_addr()?));
+        let mut options = TransportOptions::default();
+        options.reuse_port = true;
+        let listener = Tcp::bind(address, &options)?;
+        announce(&listener.local_addr()?);
         let started = OnceLock::new();
         let start = move || -> Result<RunningServer, Box<dyn Error>> {
             let builder = builder::<Tcp, _>(Threading::new());
-            Ok(builder.from_listener(listener.try_clone()?, Scrape(server.clone()))?.spawn()?)
+            let listener = TcpListener::from(listener.as_fd().try_clone_to_owned()?);
+            Ok(builder.from_listener(listener, Scrape(server.clone()))?.spawn()?)
         };
         let poll = move || {
             started
@@ -133,6 +136,8 @@ fn builder<T: Transport, M: Mixin>(mixin: M) -> Builder<T, M> {
         .message_timeout(TIMEOUT)
         .max_line_length(8 * 1024)
         .request_timeout(Duration::ZERO)
+        // A successor binds to it while its predecessor still serves.
+        .reuse_port(true)
         .stop_timeout(Duration::from_secs(1))
 }
 

@@ -3,6 +3,7 @@
 
 mod announce;
 mod flags;
+mod hand_over;
 mod listen;
 mod metrics;
 mod mixin;
@@ -35,6 +36,7 @@ pub(crate) use announce::{announce, try_line};
 #[allow(unused_imports, reason = "each example uses a part")]
 pub(crate) use flags::usage_error;
 use flags::{Flag, Values};
+use hand_over::Restart;
 use listen::Listen;
 use metrics::Metrics;
 pub(crate) use signals::on_signals;
@@ -154,6 +156,7 @@ impl Example {
             mixin,
             stop_timeout,
             metrics,
+            restart: Restart::of(mixin),
             values,
             try_it,
         }))
@@ -169,6 +172,7 @@ pub(crate) struct Options {
     mixin: mixin::Choice,
     stop_timeout: Duration,
     metrics: Metrics,
+    restart: Restart,
     values: Values,
     try_it: &'static str,
 }
@@ -299,6 +303,7 @@ impl Options {
     pub(crate) fn builder<T: Transport>(&self) -> Builder<T, Box<dyn Mixin>> {
         let builder = Server::<T, Sequential>::builder().mixin(self.mixin.mixin());
         let builder = builder.access(self.access.clone()).stop_timeout(self.stop_timeout);
+        let builder = self.restart.polled_by(builder);
         self.metrics.polled_by(systemd::notified(builder.raise_descriptor_limit()))
     }
 
@@ -318,10 +323,11 @@ impl Options {
         self.stop_timeout
     }
 
-    /// Serves until `SIGINT` or `SIGTERM`.
+    /// Serves until `SIGINT` or `SIGTERM`, or until a successor does after `SIGUSR2`.
     pub(crate) fn run<T: Transport>(&self, server: Server<T, Box<dyn Mixin>>) -> Outcome {
         let handle = server.handle();
         on_signals(|| Ok(handle.shutdown_pipe()?))?;
+        self.restart.on_signal(server.handle())?;
         self.announce_all(&handle);
         let _metrics = self.serve_metrics(server.handle())?;
         Ok(server.serve_forever()?)

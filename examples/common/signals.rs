@@ -1,7 +1,7 @@
 //! The stop on a signal, and signals that are counted.
 
 use std::error::Error;
-use std::io::{self, PipeReader};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -24,6 +24,28 @@ pub(crate) fn on_signals<P: Into<OwnedFd> + 'static>(
         pipe::register(signal, pipe()?)?;
     }
     Ok(())
+}
+
+/// A signal's arrivals, each of which one process or thread takes.
+pub(super) struct Signals(PipeReader);
+
+impl Signals {
+    pub(super) fn of(signal: i32) -> io::Result<Signals> {
+        let (reader, writer) = io::pipe()?;
+        pipe::register(signal, writer)?;
+        Ok(Signals(reader))
+    }
+
+    /// Waits for the next one. `false` if there is none any more.
+    pub(super) fn wait(&self) -> bool {
+        (&self.0).read_exact(&mut [0]).is_ok()
+    }
+
+    /// Takes one that has arrived.
+    pub(super) fn take(&self) -> bool {
+        let non_blocking = rustix::io::ioctl_fionbio(&self.0, true);
+        non_blocking.is_ok() && (&self.0).read(&mut [0]).is_ok_and(|length| length == 1)
+    }
 }
 
 /// How often this program has got a signal, in each of its processes the same.

@@ -30,6 +30,11 @@ impl Observer for Notify {
         notify(NotifyState::Ready);
     }
 
+    fn handed_over(&self, successor: Option<u32>) {
+        // The process that the manager is to watch from now on.
+        successor.into_iter().for_each(|pid| notify(NotifyState::MainPid(pid)));
+    }
+
     fn stopping(&self) {
         notify(NotifyState::Stopping);
     }

@@ -123,7 +123,9 @@ impl InputHalf<'_> {
         let (link, input) = (self.link, &mut *self.input);
         if input.drain_remaining.is_none() && link.server.is_stopping() && !link.is_upstream {
             link.check_shutdown();
-            input.drain_remaining = Some(link.stream.inner().unread()?);
+            if !link.is_spared() {
+                input.drain_remaining = Some(link.stream.inner().unread()?);
+            }
         }
         Ok(input.drain_remaining.unwrap_or(usize::MAX).min(input.timeouts.max_length()))
     }

@@ -21,10 +21,17 @@ impl Link<'_> {
         if self.server.is_stopping() {
             let state = self.server.state();
             state.begin_stop();
+            state.drain_new_in_time();
             if Instant::now() >= state.schedule().force {
                 state.registry.force();
             }
         }
+    }
+
+    /// Whether the stop leaves this connection alone for now: the listeners were handed over, and the
+    /// client has not had an answer yet.
+    pub(super) fn is_spared(self) -> bool {
+        self.server.state().processes.is_handed_over() && self.closed_by_server().is_none()
     }
 
     /// The reason if the server has shut the connection.

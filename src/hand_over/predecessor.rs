@@ -72,12 +72,13 @@ impl ServerHandle {
     /// let path = "/run/echo/hand-over";
     /// let builder = ThreadingTcpServer::builder().take_over(path);
     /// let server = builder.bind("0.0.0.0:7", Echo)?.spawn()?;
-    /// // The same program, with the same arguments.
-    /// let mut program = Command::new(std::env::current_exe()?);
-    /// program.args(std::env::args_os().skip(1));
+    /// // The program of this name, which may be another version, with the same arguments.
+    /// let mut arguments = std::env::args_os();
+    /// let mut program = Command::new(arguments.next().ok_or("no name")?);
+    /// program.args(arguments);
     /// let successor = server.handle().hand_over_to(path, &mut program)?;
     /// println!("process {} serves", successor.id());
-    /// # Ok::<(), socketserver::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -193,7 +194,9 @@ impl Predecessor<'_> {
             self.state.processes.set_handed_over(false);
             return Err(lost(error));
         }
+        let successor = channel.peer().ok().and_then(|peer| peer.pid);
         log::info!("{}: handed over", self.state.local_addr());
+        self.state.tell(|observer| observer.handed_over(successor));
         self.state.shutdown();
         Ok(())
     }

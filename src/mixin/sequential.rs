@@ -118,7 +118,8 @@ impl StopWatch {
             }
             let is_due = stopping && !self.is_forced.load(Ordering::Relaxed);
             let force = is_due.then(|| state.schedule().force);
-            let wake_up = [deadline, force].into_iter().flatten().min();
+            let spared = if stopping { state.spared_until() } else { None };
+            let wake_up = [deadline, force, spared].into_iter().flatten().min();
             match poll(!stopping, wake_up)? {
                 // Shuts down the read side of the client's connection, which makes it ready.
                 Woken::Stop => state.begin_stop(),
@@ -130,7 +131,7 @@ impl StopWatch {
                 Woken::TimedOut if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
                     return Ok(Watched::TimedOut);
                 }
-                Woken::TimedOut => {}
+                Woken::TimedOut => state.drain_new_in_time(),
             }
         }
     }

@@ -38,6 +38,14 @@ pub trait Observer: Send + Sync + 'static {
         let _ = address;
     }
 
+    /// The listeners are those of another process, which serves from now on
+    /// ([`hand_over`](crate::ServerHandle::hand_over)), and this server is about to stop. Called before
+    /// `stopping`, on the thread that hands over, under [`Prefork`](crate::Prefork) in a child. The number
+    /// of the process is `None` if it is not visible from here, as one outside of the container.
+    fn handed_over(&self, successor: Option<u32>) {
+        let _ = successor;
+    }
+
     /// A stop has begun: what was received is answered, and nothing new is accepted.
     fn stopping(&self) {}
 

@@ -297,6 +297,10 @@ impl Registry {
         }
     }
 
+    pub(crate) fn spares_new(&self) -> bool {
+        self.inner.lock().spares_new
+    }
+
     /// The handlers that were spared read EOF too.
     pub(crate) fn drain_new(&self) {
         let mut inner = self.inner.lock();

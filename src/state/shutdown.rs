@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{ConnectionInfo, ServerState};
+use super::{ConnectionInfo, Observer, ServerState};
 use crate::error::{Error, Result};
 use crate::sync::{Current, Waitable};
 
@@ -180,6 +180,10 @@ impl ServerState {
         Ok(())
     }
 
+    pub(crate) fn tell(&self, tell: impl FnOnce(&dyn Observer)) {
+        self.observer.tell(tell);
+    }
+
     /// Tells the observer that the server serves.
     pub(crate) fn tell_start(&self) {
         self.observer.tell(|observer| observer.listening(self.local_addr()));
@@ -201,6 +205,18 @@ impl ServerState {
         self.lifecycle.lock().schedule.get_or_insert(schedule);
         self.registry.drain(self.processes.is_handed_over());
         self.stop_waiters.lock().iter().for_each(|waiter| waiter.unpark());
+    }
+
+    /// Until when new clients are [spared](super::Registry::drain), if there may be some.
+    pub(crate) fn spared_until(&self) -> Option<Instant> {
+        self.registry.spares_new().then(|| self.schedule().first_requests)
+    }
+
+    /// Spares them no longer, if their time is over.
+    pub(crate) fn drain_new_in_time(&self) {
+        if self.spared_until().is_some_and(|until| Instant::now() >= until) {
+            self.registry.drain_new();
+        }
     }
 
     pub(crate) fn schedule(&self) -> StopSchedule {

@@ -159,6 +159,31 @@ fn open_connections_are_answered_by_the_old_server_until_they_end() {
 }
 
 #[test]
+fn a_client_that_has_just_connected_is_answered_by_the_old_server() {
+    let directory = TempDir::new();
+    let (path, socket) = (directory.join("hand-over"), directory.join("socket"));
+    for mixin in ["sequential", "threading", "fibers"] {
+        let start = || {
+            let builder = UnixStreamServer::builder().mixin(named(mixin)).take_over(&path);
+            serve_at(socket.to_str().unwrap(), builder, Echo)
+        };
+        let old = start();
+        let new_client = unix(old.local_addr());
+        wait_until("it is accepted", || old.handle().connections().len() == 1);
+        let new = restart(&old, &path, start);
+        if mixin != "sequential" {
+            wait_until("the stop has begun", || old.handle().listeners().is_empty());
+        }
+        // Its read side being shut, this would fail with EPIPE.
+        assert_eq!(ask(&new_client, "first"), "first", "{mixin}");
+        assert_eq!(line_of(&new_client), "", "{mixin}");
+        let report = old.stop(TIMEOUT);
+        assert_eq!((report.drained, report.forced), (1, 0), "{mixin}");
+        stop(new);
+    }
+}
+
+#[test]
 fn all_listeners_are_handed_over_and_new_ones_are_bound() {
     let directory = TempDir::new();
     let path = directory.join("hand-over");

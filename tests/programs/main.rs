@@ -18,6 +18,7 @@ mod metrics;
 mod named_chat;
 mod outside_clients;
 mod proxies;
+mod restarts;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
@@ -54,6 +55,7 @@ const TESTS: &[&[Test]] = &[
     activation::TESTS,
     listeners::TESTS,
     proxies::TESTS,
+    restarts::TESTS,
     #[cfg(feature = "tls")]
     tls::TESTS,
 ];

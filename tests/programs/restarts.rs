@@ -1,0 +1,281 @@
+//! Examples that restart on `SIGUSR2`, under load: no client is refused, reset, or left without an answer.
+
+use std::io::{ErrorKind, Write};
+use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use socketserver::Endpoint;
+
+use crate::examples::MIXINS;
+use crate::harness::{Test, tests};
+use crate::support::clients::{ask, line_of, tcp, udp, unix};
+use crate::support::process::{Process, example, listening_on, run};
+use crate::support::{TIMEOUT, TempDir, wait_until};
+
+pub(crate) const TESTS: &[Test] = tests![
+    restarts_under_load_lose_no_client,
+    restarts_under_load_lose_no_datagram,
+    a_restart_over_netcat: ["nc"],
+    a_socket_that_systemd_has_passed_is_handed_on: ["systemd-socket-activate", "curl"],
+    a_successor_that_fails_changes_nothing,
+    a_successor_that_is_killed_changes_nothing,
+    an_open_connection_ends_as_by_any_stop,
+];
+
+/// A server, and those that succeed it, which share its output.
+struct Servers {
+    first: Process,
+    address: Endpoint,
+    /// The one that serves.
+    pid: Pid,
+    told: UnixDatagram,
+    _directory: TempDir,
+}
+
+impl Servers {
+    fn start(name: &str, flags: &[&str]) -> Servers {
+        let mut command = example(name);
+        command.args(flags);
+        Servers::spawn(command, |process| listening_on(&process.line()).parse().unwrap())
+    }
+
+    fn spawn(mut command: Command, address: impl Fn(&Process) -> Endpoint) -> Servers {
+        let directory = TempDir::new();
+        let path = directory.join("notify");
+        let told = UnixDatagram::bind(&path).unwrap();
+        told.set_read_timeout(Some(TIMEOUT)).unwrap();
+        command.env("NOTIFY_SOCKET", &path).env("RUNTIME_DIRECTORY", directory.path());
+        let first = Process::spawn(command);
+        let (address, pid) = (address(&first), first.pid());
+        Servers { first, address, pid, told, _directory: directory }
+    }
+
+    /// What is told the service manager next, of this kind.
+    fn told(&self, what: &str) -> String {
+        let mut message = [0; 1024];
+        loop {
+            let length = self.told.recv(&mut message).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let message = str::from_utf8(&message[..length]).unwrap();
+            if let Some(line) = message.lines().find_map(|line| line.strip_prefix(what)) {
+                return line.to_owned();
+            }
+        }
+    }
+
+    fn restart(&mut self) {
+        kill_process(self.pid, Signal::USR2).unwrap();
+        let successor = self.told("MAINPID=").parse().unwrap();
+        self.pid = Pid::from_raw(successor).unwrap();
+    }
+
+    fn stop(self) -> String {
+        kill_process(self.pid, Signal::TERM).unwrap();
+        let ended = self.first.wait();
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        ended.stderr
+    }
+}
+
+/// The last one is an orphan, which a failed test must end.
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if thread::panicking()
+            && let Some(pid) = Pid::from_raw(self.0.load(Ordering::Relaxed).cast_signed())
+        {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+struct Guard(AtomicU32);
+
+/// Restarts while clients ask one thing after the other.
+fn under_load(servers: &mut Servers, restarts: usize, ask: &[&(dyn Fn(&str) + Sync)]) {
+    let guard = Guard(AtomicU32::new(servers.pid.as_raw_nonzero().get().cast_unsigned()));
+    let over = AtomicBool::new(false);
+    let answered: Vec<_> = ask.iter().map(|_| AtomicU32::new(0)).collect();
+    thread::scope(|scope| {
+        for (ask, answered) in ask.iter().zip(&answered) {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let number = answered.load(Ordering::Relaxed);
+                    ask(&format!("number {number}"));
+                    answered.store(number + 1, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..restarts {
+            let before: Vec<_> = answered.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+            servers.restart();
+            guard.0.store(servers.pid.as_raw_nonzero().get().cast_unsigned(), Ordering::Relaxed);
+            wait_until("each client has an answer of the new server", || {
+                answered
+                    .iter()
+                    .zip(&before)
+                    .all(|(n, before)| n.load(Ordering::Relaxed) > before + 1)
+            });
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+fn restarts_under_load_lose_no_client() {
+    for mixin in MIXINS {
+        let directory = TempDir::new();
+        let path = directory.join("socket");
+        let also = format!("unix:{}", path.display());
+        let flags = ["--listen", "127.0.0.1:0", "--also", &also, "--mixin", mixin];
+        let mut servers = Servers::start("echo", &flags);
+        let (tcp_at, unix_at) = (servers.address.clone(), Endpoint::try_from(&*path).unwrap());
+        let by_tcp = |line: &str| assert_eq!(ask(&tcp(tcp_at.clone()), line), line);
+        let by_unix = |line: &str| assert_eq!(ask(&unix(unix_at.clone()), line), line);
+        under_load(&mut servers, 10, &[&by_tcp, &by_unix, &by_tcp]);
+        servers.stop();
+        assert!(!path.exists(), "{mixin}");
+    }
+}
+
+fn restarts_under_load_lose_no_datagram() {
+    let ask = |socket: &UdpSocket, line: &str| {
+        socket.send(line.as_bytes()).unwrap();
+        let mut answer = [0; 100];
+        let length = socket.recv(&mut answer).unwrap_or_else(|e| panic!("{line}: {e}"));
+        assert_eq!(&answer[..length], line.as_bytes());
+    };
+    for mixin in MIXINS {
+        let flags = ["--listen", "udp://127.0.0.1:0", "--max-rate", "0", "--mixin", mixin];
+        let mut servers = Servers::start("echo", &flags);
+        let socket = udp(servers.address.clone());
+        under_load(&mut servers, 5, &[&|line: &str| ask(&socket, line)]);
+        servers.stop();
+    }
+}
+
+fn a_restart_over_netcat() {
+    let mut servers = Servers::start("echo", &["--listen", "127.0.0.1:0"]);
+    let address = servers.address.clone();
+    let address = address.resolve(socketserver::Scheme::Tcp).unwrap()[0];
+    let by_netcat = |line: &str| {
+        let mut command = Command::new("nc");
+        command.args(["-N", "127.0.0.1", &address.port().to_string()]);
+        assert_eq!(run(command, line).text(), line);
+    };
+    under_load(&mut servers, 5, &[&by_netcat]);
+    servers.stop();
+}
+
+fn a_socket_that_systemd_has_passed_is_handed_on() {
+    let directory = TempDir::new();
+    let path = directory.join("socket");
+    let mut command = Command::new("systemd-socket-activate");
+    command.args(["--listen", path.to_str().unwrap(), "--fdname", "chat"]);
+    let notify = directory.join("notify");
+    for (name, value) in
+        [("NOTIFY_SOCKET", &notify), ("RUNTIME_DIRECTORY", &path.parent().unwrap().to_owned())]
+    {
+        command.args(["--setenv", &format!("{name}={}", value.display())]);
+    }
+    command.arg(example("echo").get_program()).args(["--listen", "systemd:chat"]);
+    let address = Endpoint::try_from(&*path).unwrap();
+    let mut servers = Servers::spawn(command, |process| {
+        wait_until("it listens", || path.exists());
+        assert!(process.error_line().starts_with("Listening on"));
+        address.clone()
+    });
+    servers.told = UnixDatagram::bind(&notify).unwrap();
+    servers.told.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let by_unix = |line: &str| assert_eq!(ask(&unix(address.clone()), line), line);
+    // The first client starts it.
+    by_unix("hello");
+    under_load(&mut servers, 5, &[&by_unix]);
+    servers.stop();
+    assert!(path.exists(), "the file is the service manager's");
+}
+
+fn a_successor_that_fails_changes_nothing() {
+    for mixin in MIXINS {
+        let directory = TempDir::new();
+        let allowed = directory.join("program");
+        // The program is replaced by one that fails.
+        std::fs::copy(example("echo").get_program(), &allowed).unwrap();
+        let mut command = Command::new(&allowed);
+        command.args(["--listen", "127.0.0.1:0", "--mixin", mixin]);
+        let first = |process: &Process| listening_on(&process.line()).parse().unwrap();
+        let servers = Servers::spawn(command, first);
+        replace(&allowed, "#!/bin/sh\nexit 3\n");
+        kill_process(servers.pid, Signal::USR2).unwrap();
+        servers.first.wait_for("not handed over: the successor has ended: exit status: 3");
+        std::fs::remove_file(&allowed).unwrap();
+        kill_process(servers.pid, Signal::USR2).unwrap();
+        servers.first.wait_for("not handed over: cannot start the successor");
+        assert_eq!(ask(&tcp(servers.address.clone()), "hello"), "hello", "{mixin}");
+        servers.stop();
+    }
+}
+
+/// Not written into: the program runs.
+fn replace(program: &PathBuf, script: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::remove_file(program).unwrap();
+    std::fs::write(program, script).unwrap();
+    std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn a_successor_that_is_killed_changes_nothing() {
+    let directory = TempDir::new();
+    let program = directory.join("program");
+    std::fs::copy(example("echo").get_program(), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.args(["--listen", "127.0.0.1:0"]);
+    let first = |process: &Process| listening_on(&process.line()).parse().unwrap();
+    let servers = Servers::spawn(command, first);
+    replace(&program, "#!/bin/sh\necho successor $$\nexec sleep 60\n");
+    kill_process(servers.pid, Signal::USR2).unwrap();
+    servers.first.wait_for("try: ");
+    servers.first.line();
+    let line = servers.first.line();
+    let successor = line.strip_prefix("successor ").unwrap().parse().unwrap();
+    kill_process(Pid::from_raw(successor).unwrap(), Signal::KILL).unwrap();
+    servers.first.wait_for("not handed over: the successor has ended: signal: 9");
+    assert_eq!(ask(&tcp(servers.address.clone()), "hello"), "hello");
+    servers.stop();
+}
+
+fn an_open_connection_ends_as_by_any_stop() {
+    for mixin in MIXINS {
+        if mixin == "sequential" {
+            // It serves no second client meanwhile.
+            continue;
+        }
+        let mut servers = Servers::start("echo", &["--listen", "127.0.0.1:0", "--mixin", mixin]);
+        let open = tcp(servers.address.clone());
+        assert_eq!(ask(&open, "before"), "before");
+        (&open).write_all(b"at the end").unwrap();
+        servers.restart();
+        assert_eq!(line_of(&open), "at the end", "{mixin}");
+        match (&open).write_all(b"after\n") {
+            Ok(()) => assert_eq!(line_of_closed(&open), ""),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::BrokenPipe),
+        }
+        assert_eq!(ask(&tcp(servers.address.clone()), "after"), "after");
+        servers.stop();
+    }
+}
+
+fn line_of_closed(stream: &std::net::TcpStream) -> String {
+    use std::io::Read;
+    let mut rest = String::new();
+    match { stream }.read_to_string(&mut rest) {
+        Ok(_) => rest,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            String::new()
+        }
+    }
+}
