@@ -362,6 +362,7 @@
 //!
 //! stop         ServerHandle::stop asks, and waits for the report                   state/shutdown.rs
 //!              the serving thread goes through the steps                           server/shutdown.rs
+//! restart      ServerHandle::hand_over passes the listeners on, then a stop        hand_over/
 //! ```
 //!
 //! # Cargo features
