@@ -50,7 +50,7 @@ fn run(options: Options) -> Outcome {
     let builder = UnixStreamServer::builder().mixin(options.spawnable());
     let server = options.streams(builder, app.clone())?.spawn()?;
     options.announce_all(&server.handle());
-    let _metrics = options.serve_metrics(server.handle())?;
+    let _beside = options.serve_beside(server.handle())?;
 
     // The main loop counts until it reads a byte.
     wake_up.set_read_timeout(Some(Duration::from_millis(100)))?;

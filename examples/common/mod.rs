@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each example uses a part")]
 
 mod announce;
+mod console;
 mod flags;
 mod hand_over;
 mod listen;
@@ -26,8 +27,8 @@ use std::time::Duration;
 use socketserver::extend::{Mixin, Spawnable, Transport};
 use socketserver::transport::{InheritedSocket, Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Access, Address, Builder, ConnectionRate, DatagramRequestHandler, ProxyProtocol, RunningServer,
-    Scheme, Sequential, Server, ServerHandle, StreamRequestHandler,
+    Access, Address, Builder, ConnectionRate, DatagramRequestHandler, Endpoint, ProxyProtocol,
+    RunningServer, Scheme, Sequential, Server, ServerHandle, StreamRequestHandler,
 };
 
 use announce::announce_other;
@@ -137,6 +138,7 @@ impl Example {
         flags.extend(mixin::flags(self.no_forking.is_some()));
         flags.push(STOP_TIMEOUT);
         flags.extend(self.has_metrics.then_some(metrics::FLAG));
+        flags.extend(self.has_metrics.then_some(console::FLAG));
         flags.extend(&self.flags);
         let Some(values) = flags::parse(&flags)? else {
             return flags::help(self.about, &flags).map(|()| None);
@@ -148,6 +150,7 @@ impl Example {
         let stop_timeout = stop_timeout.unwrap_or(Duration::from_secs(10));
         let (access, proxies, tls) = (Access::open(), proxies::of(&values)?, Tls::of(&values)?);
         let (metrics, try_it) = (Metrics::of(&values, mixin)?, self.try_it);
+        let console = console::of(&values, mixin)?;
         Ok(Some(Options {
             listen,
             access,
@@ -156,6 +159,7 @@ impl Example {
             mixin,
             stop_timeout,
             metrics,
+            console,
             restart: Restart::of(mixin),
             values,
             try_it,
@@ -172,6 +176,7 @@ pub(crate) struct Options {
     mixin: mixin::Choice,
     stop_timeout: Duration,
     metrics: Metrics,
+    console: Option<Endpoint>,
     restart: Restart,
     values: Values,
     try_it: &'static str,
@@ -329,16 +334,15 @@ impl Options {
         on_signals(|| Ok(handle.shutdown_pipe()?))?;
         self.restart.on_signal(server.handle())?;
         self.announce_all(&handle);
-        let _metrics = self.serve_metrics(server.handle())?;
+        let _beside = self.serve_beside(server.handle())?;
         Ok(server.serve_forever()?)
     }
 
-    /// Serves the metrics of a server that is not [`run`](Options::run), as long as the result is kept.
-    pub(crate) fn serve_metrics(
-        &self,
-        server: ServerHandle,
-    ) -> Result<Option<RunningServer>, Box<dyn Error>> {
-        self.metrics.serve(server)
+    /// Serves the metrics and the console of a server that is not [`run`](Options::run), as long as
+    /// the result is kept.
+    pub(crate) fn serve_beside(&self, server: ServerHandle) -> Result<Beside, Box<dyn Error>> {
+        let _console = console::serve(self.console.as_ref(), &server)?;
+        Ok(Beside { _console, _metrics: self.metrics.serve(server)? })
     }
 
     /// Prints the address, and the command to try it with.
@@ -357,6 +361,12 @@ impl Options {
         self.announce(server.local_addr());
         server.listeners().iter().skip(1).for_each(|other| announce_other(&other.local_addr));
     }
+}
+
+/// What is served beside a server.
+pub(crate) struct Beside {
+    _console: Option<console::Running>,
+    _metrics: Option<RunningServer>,
 }
 
 /// The time as C's `ctime` writes it, without its newline: `Sat Nov 20 23:46:01 2026`.

@@ -7,6 +7,7 @@ mod chat;
 mod chat_names;
 mod clients;
 mod command_line;
+mod console;
 mod datagram_loops;
 mod examples;
 mod gateway;
@@ -48,6 +49,7 @@ const TESTS: &[&[Test]] = &[
     try_line::TESTS,
     clients::TESTS,
     metrics::TESTS,
+    console::TESTS,
     terminal::TESTS,
     telnet::TESTS,
     outside_clients::TESTS,
