@@ -49,12 +49,17 @@ fn run(options: Options) -> Outcome {
     let app = Arc::new(App { started: Instant::now(), ticks: AtomicU64::new(0), waker });
     let builder = UnixStreamServer::builder().mixin(options.spawnable());
     let server = options.streams(builder, app.clone())?.spawn()?;
+    options.restart_on_signal(server.handle())?;
     options.announce_all(&server.handle());
     let _beside = options.serve_beside(server.handle())?;
 
     // The main loop counts until it reads a byte.
     wake_up.set_read_timeout(Some(Duration::from_millis(100)))?;
     while let Err(error) = wake_up.read(&mut [0]) {
+        if server.is_stopping() {
+            // Another process serves.
+            break;
+        }
         // The other error is `EINTR`: the signal handler writes the byte.
         if error.kind() == ErrorKind::WouldBlock {
             app.ticks.fetch_add(1, Relaxed);

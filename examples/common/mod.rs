@@ -345,6 +345,11 @@ impl Options {
         Ok(Beside { _console, _metrics: self.metrics.serve(server)? })
     }
 
+    /// From now on `SIGUSR2` restarts a server that is not [`run`](Options::run).
+    pub(crate) fn restart_on_signal(&self, server: ServerHandle) -> Outcome {
+        self.restart.on_signal(server)
+    }
+
     /// Prints the address, and the command to try it with.
     pub(crate) fn announce(&self, address: &Address) {
         self.announce_with(address, self.try_it);

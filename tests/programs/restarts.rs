@@ -24,6 +24,8 @@ pub(crate) const TESTS: &[Test] = tests![
     a_socket_that_systemd_has_passed_is_handed_on: ["systemd-socket-activate", "curl"],
     a_successor_that_fails_changes_nothing,
     a_successor_that_is_killed_changes_nothing,
+    a_stranger_is_sent_away: ["python3"],
+    an_embedded_server_restarts,
     an_open_connection_ends_as_by_any_stop,
 ];
 
@@ -235,7 +237,7 @@ fn a_successor_that_is_killed_changes_nothing() {
     command.args(["--listen", "127.0.0.1:0"]);
     let first = |process: &Process| listening_on(&process.line()).parse().unwrap();
     let servers = Servers::spawn(command, first);
-    replace(&program, "#!/bin/sh\necho successor $$\nexec sleep 60\n");
+    replace(&program, "#!/bin/sh\necho successor $$\nexec /bin/sleep 60\n");
     kill_process(servers.pid, Signal::USR2).unwrap();
     servers.first.wait_for("try: ");
     servers.first.line();
@@ -245,6 +247,82 @@ fn a_successor_that_is_killed_changes_nothing() {
     servers.first.wait_for("not handed over: the successor has ended: signal: 9");
     assert_eq!(ask(&tcp(servers.address.clone()), "hello"), "hello");
     servers.stop();
+}
+
+fn a_stranger_is_sent_away() {
+    let directory = TempDir::new();
+    let program = directory.join("program");
+    std::fs::copy(example("echo").get_program(), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.args(["--listen", "127.0.0.1:0"]);
+    let first = |process: &Process| listening_on(&process.line()).parse().unwrap();
+    let servers = Servers::spawn(command, first);
+    // A successor that says nothing, while the server waits for it.
+    replace(&program, "#!/bin/sh\nexec /bin/sleep 60\n");
+    kill_process(servers.pid, Signal::USR2).unwrap();
+    let path = servers._directory.join(&format!("echo-{}.hand-over", servers.pid.as_raw_nonzero()));
+    wait_until("it listens", || path.exists());
+    let mut stranger = Command::new("python3");
+    stranger.args(["-c", STRANGER, path.to_str().unwrap()]);
+    let ended = run(stranger, "");
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(ended.text(), "PermissionError\nb''\n", "{ended:?}");
+        servers.first.wait_for("not the successor: it is a process of the user 65534");
+    }
+    let children = servers.first.children();
+    children.into_iter().for_each(|child| kill_process(child, Signal::KILL).unwrap());
+    servers.first.wait_for("not handed over: the successor has ended: signal: 9");
+    assert_eq!(ask(&tcp(servers.address.clone()), "hello"), "hello");
+    servers.stop();
+}
+
+/// As another user, first by what the mode of the file lets it, then in spite of the mode.
+const STRANGER: &str = r#"
+import os, socket, sys
+path = sys.argv[1]
+if os.geteuid() != 0:
+    sys.exit()
+def connect():
+    os.seteuid(65534)
+    try:
+        stranger = socket.socket(socket.AF_UNIX)
+        stranger.settimeout(30)
+        stranger.connect(path)
+        stranger.sendall(b"socketserver hand-over 1\n")
+        return stranger.recv(100)
+    except (BrokenPipeError, ConnectionResetError):
+        return b""
+    except PermissionError:
+        return "PermissionError"
+    finally:
+        os.seteuid(0)
+print(connect())
+os.chmod(os.path.dirname(path), 0o755)
+os.chmod(path, 0o666)
+print(connect())
+"#;
+
+fn an_embedded_server_restarts() {
+    let directory = TempDir::new();
+    let path = directory.join("socket");
+    let address = format!("unix:{}", path.display());
+    let mut servers = Servers::start("embed", &["--listen", &address]);
+    let endpoint = servers.address.clone();
+    let by_unix = |_: &str| {
+        let answer = ask(&unix(endpoint.clone()), "status");
+        assert!(answer.contains("ticks"), "{answer}");
+    };
+    // It tells no service manager: its builder is its own.
+    by_unix("");
+    kill_process(servers.pid, Signal::USR2).unwrap();
+    servers.first.wait_for("listening on");
+    let successors = servers.first.children();
+    assert_eq!(successors.len(), 1);
+    servers.pid = successors[0];
+    servers.first.wait_for("stopped; clients cut off: 0");
+    by_unix("");
+    servers.stop();
+    assert!(!path.exists());
 }
 
 fn an_open_connection_ends_as_by_any_stop() {

@@ -14,6 +14,7 @@ mod http;
 mod lookup;
 mod lookup_packing;
 mod mail;
+mod top;
 mod web_chat;
 mod web_chat_servers;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
             lookup::TESTS,
             lookup_packing::TESTS,
             mail::TESTS,
+            top::TESTS,
             web_chat::TESTS,
             web_chat_servers::TESTS,
         ]
