@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::manifest::{Entry, MAX_LISTENERS, count_line};
@@ -16,7 +17,8 @@ use crate::transport::{InheritedSocket, PrivateSocket};
 /// How long a client of the socket may take to say that it is a successor.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether a successor that was started has ended.
+/// How often it is looked whether a successor that was started has ended, and the pause after a client
+/// that is none.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 impl ServerHandle {
@@ -137,7 +139,11 @@ impl Predecessor<'_> {
             match self.accept_one() {
                 Ok(channel) => return Ok(channel),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => log::warn!("not the successor: {error}"),
+                Err(error) => {
+                    log::warn!("not the successor: {error}");
+                    // Without a descriptor for it, the client is still there.
+                    thread::sleep(CHECK_INTERVAL);
+                }
             }
         }
     }
@@ -166,6 +172,7 @@ impl Predecessor<'_> {
             | io::ErrorKind::ConnectionReset => {
                 failed("the successor has ended before it was ready".to_owned())
             }
+            io::ErrorKind::Interrupted => Error::ShutDown,
             _ => failed(format!("the successor is not ready: {error}")),
         };
         let listeners = self.listeners()?;
@@ -189,9 +196,11 @@ impl Predecessor<'_> {
             }
         }
         // From here on the files of the sockets are the successor's, and a stop leaves them alone.
-        self.state.processes.set_handed_over(true);
+        if !self.state.processes.hand_over() {
+            return Err(failed("another process has the listeners".to_owned()));
+        }
         if let Err(error) = channel.send(YOURS) {
-            self.state.processes.set_handed_over(false);
+            self.state.processes.take_back();
             return Err(lost(error));
         }
         let successor = channel.peer().ok().and_then(|peer| peer.pid);

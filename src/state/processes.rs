@@ -150,8 +150,14 @@ impl Processes {
         self.server.handed_over.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn set_handed_over(&self, yes: bool) {
-        self.server.handed_over.store(yes, Ordering::SeqCst);
+    /// They are from now on; `false` if they were before.
+    pub(crate) fn hand_over(&self) -> bool {
+        !self.server.handed_over.swap(true, Ordering::SeqCst)
+    }
+
+    /// They are this server's again: the other program has ended.
+    pub(crate) fn take_back(&self) {
+        self.server.handed_over.store(false, Ordering::SeqCst);
     }
 
     /// Asks every process to stop. Runs in signal handlers.

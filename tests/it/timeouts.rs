@@ -9,11 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use socket2::SockRef;
 use socketserver::framing::{LengthPrefixed, Prefix};
 use socketserver::services::Echo;
 use socketserver::*;
 
-use crate::support::clients::{line_of, rest_of};
+use crate::support::clients::{Client, line_of, rest_of};
 use crate::support::close_reasons::{Ending, LONG, Limits, SHORT, Visit, ends, no_error};
 use crate::support::servers::flood;
 use crate::support::{TIMEOUT, next, wait_until};
@@ -351,6 +352,11 @@ const STEADY: Duration = Duration::from_millis(1500);
 /// Reads for twice the timeout, much less than what wakes a blocked write: a third of the send buffer
 /// of a TCP socket, three quarters of a Unix socket's.
 fn reads_steadily(visit: Visit) -> Option<Visit> {
+    if let Client::Tcp(stream) = &visit.client {
+        // Linux may let it grow to 6 MiB, and opens a window that was closed only when a sixteenth of
+        // the buffer is free: more than is read here.
+        SockRef::from(stream).set_recv_buffer_size(128 * 1024).unwrap();
+    }
     visit.send("please\n");
     for _ in 0..20 {
         (&visit.client).read_exact(&mut [0; 12 * 1024]).unwrap();

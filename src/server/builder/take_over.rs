@@ -39,9 +39,9 @@ where
     /// listeners, this server keeps them.
     ///
     /// # Errors
-    /// [`bind`](Builder::bind) fails with [`Error::HandOver`] if the other server does not pass its
-    /// listeners on, and with [`Error::Inherited`] if they are of the other kind, streams or datagrams;
-    /// serving fails with [`Error::HandOver`] if the other server goes on.
+    /// [`Error::HandOver`]: [`bind`](Builder::bind) fails if the other server does not pass its listeners
+    /// on, or if they are of the other kind, streams or datagrams; serving fails if the other server
+    /// goes on.
     pub fn take_over(mut self, path: impl Into<PathBuf>) -> Self {
         self.take_over = Some(TakeOver { path: path.into(), adopt: |socket| socket.try_into() });
         self

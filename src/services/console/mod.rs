@@ -50,8 +50,8 @@ use command::Command;
 /// # Who may use it
 ///
 /// Processes of the same user and of root, on a Unix socket, and those that
-/// [`access`](Console::access) allows; all others are denied, and so is every client over TCP. Whoever
-/// may use it can stop the server.
+/// [`access`](Console::access) allows; all others are denied, and so is every client over TCP. A client
+/// that may use it can stop the server.
 ///
 /// # What it sees
 ///
