@@ -137,8 +137,8 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
         settings.transport.write_timeout = settings.write_timeout.map(WriteProgress::slice);
         let local_addr = prepare(&first, &settings.transport)?;
-        #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "TLS is added to it"))]
         let info = ListenerInfo::new(1, local_addr, false, endpoint.clone());
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "TLS is added to it"))]
         let mut state =
             ServerState::new(settings, observer, info).map_err(Error::system("make a pipe"))?;
         #[cfg(feature = "tls")]
