@@ -4,7 +4,6 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use socketserver::transport::InheritedSocket;
 use socketserver::{Address, Builder, Scheme, ServerHandle};
 
 use super::mixin::Choice;
+use super::polled::Polled;
 use super::signals::Signals;
 use super::{NAME, Outcome};
 
@@ -23,9 +23,6 @@ const VARIABLE: &str = "SOCKETSERVER_TAKE_OVER";
 
 /// How long the successor may take to serve.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How soon after a signal a process that must not have a thread for it begins.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 const SCHEMES: [(&str, Scheme); 4] = [
     ("tcp", Scheme::Tcp),
@@ -42,17 +39,14 @@ pub(super) fn predecessor() -> Option<(Scheme, PathBuf)> {
     Some((*scheme, path.into()))
 }
 
-/// What a process that forks calls now and then.
-type Poll = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
-
 pub(super) struct Restart {
     mixin: Choice,
-    poll: Poll,
+    polled: Polled,
 }
 
 impl Restart {
     pub(super) fn of(mixin: Choice) -> Restart {
-        Restart { mixin, poll: Poll::default() }
+        Restart { mixin, polled: Polled::default() }
     }
 
     /// Takes over from a predecessor, if there is one.
@@ -73,26 +67,19 @@ impl Restart {
         builder: Builder<T, M>,
     ) -> Builder<T, M> {
         let builder = builder.hand_over_timeout(TIMEOUT);
-        if self.mixin.is_spawnable() {
-            return builder;
-        }
-        let poll = self.poll.clone();
-        builder.service_actions(POLL_INTERVAL, move || {
-            poll.get().inspect(|poll| poll());
-        })
+        if self.mixin.is_spawnable() { builder } else { self.polled.by(builder) }
     }
 
     /// From now on the signal restarts the server.
     pub(super) fn on_signal(&self, server: ServerHandle) -> Outcome {
         let signals = Signals::of(SIGUSR2)?;
         if !self.mixin.is_spawnable() {
-            let poll = move || {
+            self.polled.set(move || {
                 // Of several processes one has the signal.
                 if signals.take() {
                     restart(&server);
                 }
-            };
-            let _ = self.poll.set(Box::new(poll));
+            });
             return Ok(());
         }
         thread::Builder::new().name("restart".to_owned()).spawn(move || {

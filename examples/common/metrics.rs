@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use socketserver::extend::{Mixin, Transport, TransportOptions};
@@ -16,13 +16,11 @@ use socketserver::{
 
 use super::flags::{Flag, Values};
 use super::mixin::Choice;
+use super::polled::Polled;
 use super::usage_error;
 
 pub(super) const FLAG: Flag<'static> =
     Flag("metrics", "ADDRESS", "where to answer GET /metrics, for Prometheus; nowhere by default");
-
-/// How often a process that must not have a thread for it looks whether there is a scrape.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a client may take to ask.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,11 +29,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Metrics {
     address: Option<Endpoint>,
     mixin: Choice,
-    /// What the thread that accepts calls now and then, once there is something to call.
-    poll: Arc<OnceLock<Poll>>,
+    polled: Polled,
 }
-
-type Poll = Box<dyn Fn() + Send + Sync>;
 
 impl Metrics {
     pub(super) fn of(values: &Values, mixin: Choice) -> Result<Metrics, Box<dyn Error>> {
@@ -48,24 +43,19 @@ impl Metrics {
             Some(address) if address.is_unix() && mixin.forks_children() => {
                 Err(refused("on a Unix socket with --mixin prefork"))
             }
-            _ => Ok(Metrics { address, mixin, poll: Arc::default() }),
+            _ => Ok(Metrics { address, mixin, polled: Polled::default() }),
         }
     }
 
-    /// Has a server that forks call `poll`.
+    /// Has a server that forks look whether there is a scrape.
     pub(super) fn polled_by<T: Transport, M: Mixin>(
         &self,
         builder: Builder<T, M>,
     ) -> Builder<T, M> {
-        if self.mixin.is_spawnable() || self.address.is_none() {
-            return builder;
+        match self.mixin.is_spawnable() || self.address.is_none() {
+            true => builder,
+            false => self.polled.by(builder),
         }
-        let poll = self.poll.clone();
-        builder.service_actions(POLL_INTERVAL, move || {
-            if let Some(poll) = poll.get() {
-                poll();
-            }
-        })
     }
 
     /// Serves the metrics of a server, as long as the result is kept.
@@ -98,8 +88,7 @@ impl Metrics {
         // A process that forks must not have a thread for this: it forks for a scrape as well.
         let metrics = builder::<T, _>(Forking::new()).bind(address, scrape)?;
         announce(metrics.local_addr());
-        let poll = move || while metrics.handle_request() == Handled::Request {};
-        let _ = self.poll.set(Box::new(poll));
+        self.polled.set(move || while metrics.handle_request() == Handled::Request {});
         Ok(None)
     }
 
@@ -119,11 +108,10 @@ impl Metrics {
             let listener = TcpListener::from(listener.as_fd().try_clone_to_owned()?);
             Ok(builder.from_listener(listener, Scrape(server.clone()))?.spawn()?)
         };
-        let poll = move || {
+        self.polled.set(move || {
             started
                 .get_or_init(|| start().inspect_err(|error| log::error!("metrics: {error}")).ok());
-        };
-        let _ = self.poll.set(Box::new(poll));
+        });
         Ok(None)
     }
 }

@@ -8,6 +8,7 @@ mod hand_over;
 mod listen;
 mod metrics;
 mod mixin;
+mod polled;
 mod proxies;
 mod signals;
 mod systemd;

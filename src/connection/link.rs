@@ -29,9 +29,10 @@ impl Link<'_> {
     }
 
     /// Whether the stop leaves this connection alone for now: the listeners were handed over, and the
-    /// client has not had an answer yet.
+    /// client has not had an answer yet. A forked child knows that better than its parent, which
+    /// shuts the connection that they share when the time is over.
     pub(super) fn is_spared(self) -> bool {
-        self.server.state().processes.is_handed_over() && self.closed_by_server().is_none()
+        self.server.state().processes.is_handed_over() && self.stream.close_reason().is_none()
     }
 
     /// The reason if the server has shut the connection.

@@ -21,8 +21,11 @@ mod manifest;
 mod predecessor;
 mod successor;
 
+use std::time::{Duration, Instant};
+
 use rustix::process::geteuid;
 
+use crate::error::Error;
 use crate::net::PeerCredentials;
 use channel::Channel;
 
@@ -46,6 +49,15 @@ const KEPT: &str = "kept ";
 /// Whether the process at the other end has the same user, or is root's.
 fn is_trusted(peer: PeerCredentials) -> bool {
     peer.uid == 0 || peer.uid == geteuid().as_raw()
+}
+
+/// At most a year, which cannot overflow the clock.
+fn deadline_after(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(Duration::from_secs(365 * 24 * 60 * 60))
+}
+
+fn failed(reason: String) -> Error {
+    Error::HandOver { reason }
 }
 
 /// A text in a line of the protocol.

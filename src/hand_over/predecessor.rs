@@ -7,12 +7,18 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use super::manifest::{Entry, MAX_LISTENERS, count_line};
-use super::{Channel, FAILED, GREETING, KEPT, READY, YOURS, is_trusted, one_line};
+use super::{
+    Channel, FAILED, GREETING, KEPT, READY, YOURS, deadline_after, failed, is_trusted, one_line,
+};
+use crate::address::Endpoint;
+use crate::config::TransportOptions;
 use crate::error::{Error, Result};
 use crate::state::{ListenerInfo, ServerHandle, ServerState};
 use crate::sys::poll::{Interest, poll};
-use crate::transport::{InheritedSocket, PrivateSocket};
+use crate::transport::{self, InheritedSocket, Transport};
 
 /// How long a client of the socket may take to say that it is a successor.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -103,7 +109,7 @@ impl ServerHandle {
 
 struct Predecessor<'a> {
     state: &'a ServerState,
-    socket: PrivateSocket,
+    socket: transport::UnixStream,
     deadline: Instant,
     /// The process of the successor, if this one has started it.
     child: Option<&'a mut Child>,
@@ -115,12 +121,10 @@ impl Predecessor<'_> {
         if state.is_stopping() {
             return Err(Error::ShutDown);
         }
-        let timeout = state.settings.hand_over_timeout;
-        let deadline = Instant::now().checked_add(timeout).unwrap_or_else(|| {
-            // Beyond the clock: a year will do.
-            Instant::now() + Duration::from_secs(31_536_000)
-        });
-        Ok(Predecessor { state, socket: PrivateSocket::listen(path)?, deadline, child: None })
+        let deadline = deadline_after(state.settings.hand_over_timeout);
+        let options = TransportOptions { socket_mode: Some(0o600), ..TransportOptions::default() };
+        let socket = transport::UnixStream::bind(&Endpoint::try_from(path)?, &options)?;
+        Ok(Predecessor { state, socket, deadline, child: None })
     }
 
     fn hand_over(&mut self) -> Result<()> {
@@ -149,9 +153,9 @@ impl Predecessor<'_> {
     }
 
     fn accept_one(&self) -> io::Result<Channel> {
-        let (stream, _) = self.socket.listener().accept()?;
+        let (stream, _) = SockRef::from(&self.socket).accept()?;
         let greeted_by = self.deadline.min(Instant::now() + GREETING_TIMEOUT);
-        let mut channel = Channel::new(stream, greeted_by);
+        let mut channel = Channel::new(stream.into(), greeted_by);
         let peer = channel.peer()?;
         if !is_trusted(peer) {
             return Err(io::Error::other(format!("it is a process of the user {}", peer.uid)));
@@ -238,7 +242,7 @@ impl Predecessor<'_> {
                 }
                 until = until.min(now + CHECK_INTERVAL);
             }
-            let fd = channel.map_or(self.socket.listener().as_fd(), |channel| channel.as_fd());
+            let fd = channel.map_or(self.socket.as_fd(), |channel| channel.as_fd());
             let wanted = [fd, self.state.shutdown_signal()].map(|fd| Some((fd, Interest::Read)));
             let ready = poll(wanted, [], Some(until));
             match ready.map_err(Error::system("wait for a successor"))? {
@@ -261,8 +265,4 @@ impl Offered {
         let socket = InheritedSocket::new(info.local_addr.to_string(), socket)?;
         Ok(Offered { entry: Entry::new(socket.scheme(), info, state.has_tls()), socket })
     }
-}
-
-fn failed(reason: String) -> Error {
-    Error::HandOver { reason }
 }

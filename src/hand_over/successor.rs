@@ -7,7 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::manifest::{Entry, parse_count};
-use super::{Channel, FAILED, GREETING, KEPT, READY, YOURS, is_trusted, one_line};
+use super::{
+    Channel, FAILED, GREETING, KEPT, READY, YOURS, deadline_after, failed, is_trusted, one_line,
+};
 use crate::address::Endpoint;
 use crate::error::{Error, Result};
 use crate::transport::InheritedSocket;
@@ -41,9 +43,7 @@ pub(crate) fn receive_from(
         return Ok(None);
     };
     let lost = |error: io::Error| failed(format!("no listeners from {}: {error}", path.display()));
-    let deadline = Instant::now().checked_add(timeout);
-    let deadline = deadline.ok_or_else(|| failed("the timeout is too long".to_owned()))?;
-    let mut channel = Channel::new(stream, deadline);
+    let mut channel = Channel::new(stream, deadline_after(timeout));
     let peer = channel.peer().map_err(lost)?;
     if !is_trusted(peer) {
         let of = format!("{} is a socket of the user {}", path.display(), peer.uid);
@@ -140,8 +140,4 @@ impl Drop for TakenOver {
 
 fn malformed(line: &str) -> Error {
     failed(format!("the predecessor has sent {:?}", one_line(line)))
-}
-
-fn failed(reason: String) -> Error {
-    Error::HandOver { reason }
 }

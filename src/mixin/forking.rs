@@ -1,5 +1,6 @@
 //! [`Forking`]: a process per request; children are watched and reaped by their pidfds.
 
+use std::mem::ManuallyDrop;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -236,6 +237,8 @@ fn run_child(
 ) -> ! {
     let reason = catch_unwind(AssertUnwindSafe(|| {
         let (task, registration) = request.into_parts();
+        // The parent counts its end, also if this panics.
+        let registration = ManuallyDrop::new(registration);
         let stream = task.shared_stream().cloned();
         if let Some(stream) = &stream {
             stream.assume_read_shutdown();
@@ -258,7 +261,6 @@ fn run_child(
         if let Some(stream) = stream {
             let _ = stream.inner().shutdown(Shutdown::Both);
         }
-        std::mem::forget(registration);
         reason
     }));
     fork::exit(match reason {

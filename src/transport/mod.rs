@@ -21,7 +21,6 @@ use crate::request::RequestHandler;
 
 pub(crate) use connected::Connected;
 pub use inherited::{InheritedSocket, Listeners};
-pub(crate) use socket_file::PrivateSocket;
 pub use tcp::Tcp;
 pub use udp::Udp;
 pub use unix_datagram::UnixDatagram;

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,7 +17,6 @@ use socket2::{Domain, Socket, Type};
 use super::permissions::Permissions;
 use crate::address::UnixName;
 use crate::config::TransportOptions;
-use crate::error::{Error, Result};
 use crate::sys::fork::generation;
 
 /// The file of a bound socket. When this is dropped the file is removed, unless another one has
@@ -70,31 +69,6 @@ impl Drop for SocketFile {
         {
             log::warn!("cannot remove {}: {error}", self.path.display());
         }
-    }
-}
-
-/// A listening socket to which only processes of the same user may connect.
-pub(crate) struct PrivateSocket {
-    _file: Option<SocketFile>,
-    listener: UnixListener,
-}
-
-impl PrivateSocket {
-    /// # Errors
-    /// [`Error::Bind`], if a process listens there for instance.
-    pub(crate) fn listen(path: &Path) -> Result<PrivateSocket> {
-        let options = TransportOptions { socket_mode: Some(0o600), ..TransportOptions::default() };
-        let listen = || {
-            let name = UnixName::Path(path.to_owned());
-            let (socket, _file) = bind(&name, Type::STREAM.nonblocking(), &options)?;
-            socket.listen(16)?;
-            Ok(PrivateSocket { _file, listener: socket.into() })
-        };
-        listen().map_err(|source| Error::Bind { address: path.display().to_string(), source })
-    }
-
-    pub(crate) fn listener(&self) -> &UnixListener {
-        &self.listener
     }
 }
 

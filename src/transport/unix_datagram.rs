@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use socket2::Type;
 
 use super::socket_file::{self, SocketFile};
@@ -31,11 +32,17 @@ pub struct UnixDatagram {
     /// that it is dropped first.
     pub(super) file: Option<SocketFile>,
     socket: Arc<net::UnixDatagram>,
+    /// For the datagram that is received.
+    buffer: Mutex<Vec<u8>>,
+    /// The longest that a sender without privileges can send.
+    longest: usize,
 }
 
 impl From<net::UnixDatagram> for UnixDatagram {
     fn from(socket: net::UnixDatagram) -> UnixDatagram {
-        UnixDatagram { file: None, socket: Arc::new(socket) }
+        // The system doubles what a program sets as its SO_SNDBUF.
+        let longest = 2 * sysctl("net/core/wmem_max").unwrap_or(212_992);
+        UnixDatagram { file: None, socket: Arc::new(socket), buffer: Mutex::default(), longest }
     }
 }
 
@@ -52,7 +59,9 @@ impl Transport for UnixDatagram {
         let name = endpoint.unix_name(Scheme::UnixDatagram)?;
         let (socket, file) = socket_file::bind(name, Type::DGRAM, options)
             .map_err(|source| Error::Bind { address: endpoint.to_string(), source })?;
-        Ok(UnixDatagram { file, socket: Arc::new(socket.into()) })
+        let mut bound = UnixDatagram::from(net::UnixDatagram::from(socket));
+        bound.file = file;
+        Ok(bound)
     }
 
     /// Non-blocking, so that a reply never waits for a client whose queue is full.
@@ -69,13 +78,18 @@ impl Transport for UnixDatagram {
     }
 
     fn accept(&self, options: &TransportOptions) -> io::Result<IncomingDatagram> {
-        let length = next_length(self.as_fd())?;
-        let mut data = vec![0; length.min(options.max_packet_size.unwrap_or(usize::MAX))];
-        let (received, length, peer) = receive_from(self.as_fd(), &mut data)?;
-        // Only where another process receives from the same socket, it is not the same datagram.
-        data.truncate(received);
+        // Another process may receive from the same socket, and take this one: then the next may be
+        // longer.
+        let room = next_length(self.as_fd())?.max(self.longest);
+        let room = room.min(options.max_packet_size.unwrap_or(usize::MAX));
+        let mut buffer = self.buffer.lock();
+        if buffer.len() < room {
+            // The system gives it memory where it is written to.
+            *buffer = vec![0; room];
+        }
+        let (received, length, peer) = receive_from(self.as_fd(), &mut buffer)?;
         Ok(IncomingDatagram {
-            data,
+            data: buffer[..received].to_vec(),
             length,
             peer: Address::UnixDatagram(peer.map_or(UnixName::Unnamed, name_of)),
             local: None,

@@ -14,6 +14,7 @@ mod fiber_processes;
 mod fiber_start;
 mod forking;
 mod good_clients;
+mod hand_over;
 #[path = "../support/harness.rs"]
 mod harness;
 mod hostile;
@@ -73,6 +74,7 @@ const TESTS: &[&[Test]] = &[
     fiber_start::TESTS,
     stopped_process::TESTS,
     unix_sockets::TESTS,
+    hand_over::TESTS,
     #[cfg(feature = "fibers")]
     fiber_processes::TESTS,
     hostile::TESTS,
@@ -90,6 +92,7 @@ const PARTS: &[&[Part]] = &[
     listeners::PARTS,
     prefork::PARTS,
     prefork_sizing::PARTS,
+    hand_over::PARTS,
     look_ups::PARTS,
     proxies::PARTS,
     relaying::PARTS,

@@ -16,13 +16,14 @@ use socketserver::*;
 
 use super::children::Commands;
 use crate::harness::{Test, tests};
-use crate::support::clients::{ask, echoes, rest_of, tcp, unix};
+use crate::support::clients::{ask, echoes, rest_of, tcp, unix, unixgram};
 use crate::support::server_process::{Part, ServerProcess, announce, serve};
 use crate::support::system::{Bystanders, pid_of};
 use crate::support::{TempDir, abstract_name, wait_until};
 
 pub(crate) const TESTS: &[Test] = tests![
     four_transports_are_served_under_each_mixin_beside_other_children,
+    datagrams_of_different_lengths_are_received_whole,
     children_serve_at_the_same_time,
     connections_are_spread_over_the_children,
     every_child_serves_every_listener,
@@ -165,6 +166,27 @@ fn four_transports_are_served_under_each_mixin_beside_other_children() {
             assert!(left.is_empty(), "{left:?}");
         }
     }
+}
+
+/// A child that has asked for the length of one may receive another, which is longer.
+fn datagrams_of_different_lengths_are_received_whole() {
+    let address = format!("unixgram:{}", abstract_name());
+    let server = ServerProcess::start("prefork-matrix", &format!("sequential {address}"));
+    thread::scope(|scope| {
+        for client in 1..=4 {
+            let socket = unixgram(server.endpoint());
+            scope.spawn(move || {
+                for number in 0..5000 {
+                    let data = vec![b'x'; 1 + (client * number) % 1000];
+                    socket.send(&data).unwrap();
+                    let mut answer = [0; 1001];
+                    assert_eq!(socket.recv(&mut answer).unwrap(), data.len());
+                }
+            });
+        }
+    });
+    let ended = server.stop();
+    assert_eq!(["finished", "truncated"].map(|name| ended.count(name)), [20_000, 0]);
 }
 
 fn children_serve_at_the_same_time() {

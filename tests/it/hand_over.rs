@@ -2,7 +2,7 @@
 //! process here.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -30,12 +30,22 @@ fn restart(
     path: &Path,
     next: impl FnOnce() -> RunningServer,
 ) -> RunningServer {
+    let (handed_over, next) = while_handing_over(old, path, next);
+    handed_over.unwrap();
+    next
+}
+
+/// Has a server hand over, does this once it listens at the path, and returns what has come of both.
+fn while_handing_over<R>(
+    server: &RunningServer,
+    path: &Path,
+    act: impl FnOnce() -> R,
+) -> (Result<()>, R) {
     thread::scope(|scope| {
-        let handing_over = scope.spawn(|| old.handle().hand_over(path));
+        let handing_over = scope.spawn(|| server.handle().hand_over(path));
         wait_until("it listens at the path", || path.exists());
-        let next = next();
-        handing_over.join().unwrap().unwrap();
-        next
+        let acted = act();
+        (handing_over.join().unwrap(), acted)
     })
 }
 
@@ -265,12 +275,7 @@ fn hands_over<R>(
     let directory = TempDir::new();
     let path = directory.join("hand-over");
     let server = serve_at("127.0.0.1:0", builder, Echo);
-    let (result, value) = thread::scope(|scope| {
-        let handing_over = scope.spawn(|| server.handle().hand_over(&path));
-        wait_until("it listens at the path", || path.exists());
-        let value = meanwhile(&server, &path);
-        (handing_over.join().unwrap(), value)
-    });
+    let (result, value) = while_handing_over(&server, &path, || meanwhile(&server, &path));
     assert!(!path.exists());
     (result, value, server)
 }
@@ -288,9 +293,6 @@ fn builder() -> Builder<transport::Tcp, Threading> {
 
 #[test]
 fn a_successor_that_cannot_serve_changes_nothing() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap();
-    let _holds_it = TcpListener::bind(taken);
     let (result, error, server) = hands_over(builder(), |_, path| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let in_use = listener.local_addr().unwrap();
@@ -327,12 +329,8 @@ fn the_file_of_a_unix_socket_outlives_a_successor_that_fails() {
     let builder = || ThreadingUnixStreamServer::builder().take_over(&path);
     let address = format!("unix:{}", socket.display());
     let server = serve_at(&address, builder(), Echo);
-    thread::scope(|scope| {
-        let handing_over = scope.spawn(|| server.handle().hand_over(&path));
-        wait_until("it listens at the path", || path.exists());
-        drop(builder().bind(&*address, Echo).unwrap());
-        handing_over.join().unwrap().unwrap_err();
-    });
+    let start_and_drop = || drop(builder().bind(&*address, Echo).unwrap());
+    while_handing_over(&server, &path, start_and_drop).0.unwrap_err();
     assert_eq!(ask(&unix(server.local_addr()), "hello"), "hello");
     stop(server);
     assert!(!socket.exists());
@@ -364,15 +362,22 @@ fn no_successor_within_the_timeout_is_an_error() {
     let directory = TempDir::new();
     let path = directory.join("hand-over");
     let old = serve_at("127.0.0.1:0", builder(), Echo);
-    thread::scope(|scope| {
-        let handing_over = scope.spawn(|| old.handle().hand_over(&path));
-        wait_until("it listens at the path", || path.exists());
-        let next = self::builder().take_over(&path).bind("127.0.0.1:0", Echo).unwrap();
-        handing_over.join().unwrap().unwrap_err();
-        let error = next.spawn().unwrap_err();
-        assert!(error.to_string().contains("the predecessor keeps its listeners"), "{error}");
+    let (handed_over, next) = while_handing_over(&old, &path, || {
+        self::builder().take_over(&path).bind("127.0.0.1:0", Echo).unwrap()
     });
+    handed_over.unwrap_err();
+    let error = next.spawn().unwrap_err();
+    assert!(error.to_string().contains("the predecessor keeps its listeners"), "{error}");
     goes_on(old);
+}
+
+#[test]
+fn listeners_are_taken_over_where_a_server_binds() {
+    let directory = TempDir::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let builder = builder().take_over(directory.join("hand-over"));
+    let error = builder.from_listener(listener, Echo).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
 }
 
 #[test]
@@ -542,20 +547,18 @@ fn a_server_that_takes_over_serves_by_handle_request_too() {
     let directory = TempDir::new();
     let path = directory.join("hand-over");
     let old = serve_at("127.0.0.1:0", builder(), Echo);
-    thread::scope(|scope| {
-        let handing_over = scope.spawn(|| old.handle().hand_over(&path));
-        wait_until("it listens at the path", || path.exists());
+    let (handed_over, next) = while_handing_over(&old, &path, || {
         let builder = TcpServer::builder().take_over(&path).request_timeout(Duration::ZERO);
         let next = builder.bind("127.0.0.1:0", Echo).unwrap();
         assert!(!old.handle().is_stopping());
         assert_eq!(next.handle_request(), Handled::TimedOut);
-        handing_over.join().unwrap().unwrap();
-        let client = TcpStream::connect(next.local_addr().socket_addr().unwrap()).unwrap();
-        (&client).write_all(b"hello\n").unwrap();
-        client.shutdown(std::net::Shutdown::Write).unwrap();
-        old.handle().stop(TIMEOUT);
-        let _ = next.handle_request();
-        assert_eq!(line_of(&client), "hello");
+        next
     });
+    handed_over.unwrap();
     stop(old);
+    let client = tcp(next.local_addr());
+    (&client).write_all(b"hello\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(next.handle_request(), Handled::Request);
+    assert_eq!(line_of(&client), "hello");
 }

@@ -59,6 +59,8 @@ const TESTS: &[&[Test]] = &[
     proxies::TESTS,
     restarts::TESTS,
     #[cfg(feature = "tls")]
+    restarts::TLS_TESTS,
+    #[cfg(feature = "tls")]
     tls::TESTS,
 ];
 

@@ -1,7 +1,8 @@
 //! Examples that restart on `SIGUSR2`, under load: no client is refused, reset, or left without an answer.
 
-use std::io::{ErrorKind, Write};
-use std::net::UdpSocket;
+use std::fs::Permissions;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,21 +14,26 @@ use socketserver::Endpoint;
 
 use crate::examples::MIXINS;
 use crate::harness::{Test, tests};
-use crate::support::clients::{ask, line_of, tcp, udp, unix};
+use crate::support::clients::{ask, line_of, tcp, udp, unix, unixgram};
 use crate::support::process::{Process, example, listening_on, run};
 use crate::support::{TIMEOUT, TempDir, wait_until};
+#[cfg(feature = "tls")]
+use crate::tls_clients;
 
 pub(crate) const TESTS: &[Test] = tests![
     restarts_under_load_lose_no_client,
     restarts_under_load_lose_no_datagram,
     a_restart_over_netcat: ["nc"],
-    a_socket_that_systemd_has_passed_is_handed_on: ["systemd-socket-activate", "curl"],
+    a_socket_that_systemd_has_passed_is_handed_on: ["systemd-socket-activate"],
     a_successor_that_fails_changes_nothing,
     a_successor_that_is_killed_changes_nothing,
     a_stranger_is_sent_away: ["python3"],
     an_embedded_server_restarts,
     an_open_connection_ends_as_by_any_stop,
 ];
+
+#[cfg(feature = "tls")]
+pub(crate) const TLS_TESTS: &[Test] = tests![restarts_under_load_lose_no_client_over_tls];
 
 /// A server, and those that succeed it, which share its output.
 struct Servers {
@@ -36,7 +42,8 @@ struct Servers {
     /// The one that serves.
     pid: Pid,
     told: UnixDatagram,
-    _directory: TempDir,
+    /// The first has the sockets.
+    directories: Vec<TempDir>,
 }
 
 impl Servers {
@@ -54,7 +61,24 @@ impl Servers {
         command.env("NOTIFY_SOCKET", &path).env("RUNTIME_DIRECTORY", directory.path());
         let first = Process::spawn(command);
         let (address, pid) = (address(&first), first.pid());
-        Servers { first, address, pid, told, _directory: directory }
+        Servers { first, address, pid, told, directories: vec![directory] }
+    }
+
+    /// An example that is replaced by this script once it serves.
+    fn replaced_by(script: &str, flags: &[&str]) -> (Servers, PathBuf) {
+        let directory = TempDir::new();
+        let program = directory.join("program");
+        std::fs::copy(example("echo").get_program(), &program).unwrap();
+        let mut command = Command::new(&program);
+        command.args(["--listen", "127.0.0.1:0"]).args(flags);
+        let address = |process: &Process| listening_on(&process.line()).parse().unwrap();
+        let mut servers = Servers::spawn(command, address);
+        // Not written into: the program runs.
+        std::fs::remove_file(&program).unwrap();
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        servers.directories.push(directory);
+        (servers, program)
     }
 
     /// What is told the service manager next, of this kind.
@@ -144,17 +168,56 @@ fn restarts_under_load_lose_no_client() {
 }
 
 fn restarts_under_load_lose_no_datagram() {
-    let ask = |socket: &UdpSocket, line: &str| {
-        socket.send(line.as_bytes()).unwrap();
-        let mut answer = [0; 100];
-        let length = socket.recv(&mut answer).unwrap_or_else(|e| panic!("{line}: {e}"));
-        assert_eq!(&answer[..length], line.as_bytes());
-    };
     for mixin in MIXINS {
-        let flags = ["--listen", "udp://127.0.0.1:0", "--max-rate", "0", "--mixin", mixin];
-        let mut servers = Servers::start("echo", &flags);
+        let flags = ["--max-rate", "0", "--mixin", mixin];
+        let mut servers =
+            Servers::start("echo", &[&["--listen", "udp://127.0.0.1:0"], &flags[..]].concat());
         let socket = udp(servers.address.clone());
-        under_load(&mut servers, 5, &[&|line: &str| ask(&socket, line)]);
+        let by_udp = |line: &str| {
+            comes_back(line, |data, answer| socket.send(data).and_then(|_| socket.recv(answer)));
+        };
+        under_load(&mut servers, 5, &[&by_udp]);
+        servers.stop();
+
+        let directory = TempDir::new();
+        let address = format!("unixgram:{}", directory.join("socket").display());
+        let mut servers = Servers::start("echo", &[&["--listen", &address], &flags[..]].concat());
+        let sockets = [(); 2].map(|()| unixgram(servers.address.clone()));
+        let [first, second] = sockets.each_ref().map(|socket| {
+            move |line: &str| {
+                comes_back(line, |data, answer| {
+                    socket.send(data).and_then(|_| socket.recv(answer))
+                });
+            }
+        });
+        under_load(&mut servers, 5, &[&first, &second]);
+        servers.stop();
+    }
+}
+
+#[track_caller]
+fn comes_back(line: &str, exchange: impl Fn(&[u8], &mut [u8]) -> io::Result<usize>) {
+    let mut answer = [0; 100];
+    let length = exchange(line.as_bytes(), &mut answer).unwrap_or_else(|e| panic!("{line}: {e}"));
+    assert_eq!(&answer[..length], line.as_bytes());
+}
+
+#[cfg(feature = "tls")]
+fn restarts_under_load_lose_no_client_over_tls() {
+    let [certificate, key] = tls_clients::pair("localhost").map(|file| file.display().to_string());
+    for mixin in MIXINS {
+        let tls = ["--tls-cert", &certificate, "--tls-key", &key, "--mixin", mixin];
+        let flags = [&["--listen", "127.0.0.1:0"], &tls[..]].concat();
+        let mut servers = Servers::start("echo", &flags);
+        let address = servers.address.clone();
+        let by_tls = |line: &str| {
+            let config = tls_clients::client_config(None);
+            let mut client = tls_clients::connect_at(address.clone(), config, "localhost");
+            // In two steps, as by a client on another machine.
+            tls_clients::handshake(&mut client).unwrap();
+            assert_eq!(tls_clients::ask(&mut client, line), line, "{mixin}");
+        };
+        under_load(&mut servers, 10, &[&by_tls, &by_tls, &by_tls]);
         servers.stop();
     }
 }
@@ -202,18 +265,10 @@ fn a_socket_that_systemd_has_passed_is_handed_on() {
 
 fn a_successor_that_fails_changes_nothing() {
     for mixin in MIXINS {
-        let directory = TempDir::new();
-        let allowed = directory.join("program");
-        // The program is replaced by one that fails.
-        std::fs::copy(example("echo").get_program(), &allowed).unwrap();
-        let mut command = Command::new(&allowed);
-        command.args(["--listen", "127.0.0.1:0", "--mixin", mixin]);
-        let first = |process: &Process| listening_on(&process.line()).parse().unwrap();
-        let servers = Servers::spawn(command, first);
-        replace(&allowed, "#!/bin/sh\nexit 3\n");
+        let (servers, program) = Servers::replaced_by("#!/bin/sh\nexit 3\n", &["--mixin", mixin]);
         kill_process(servers.pid, Signal::USR2).unwrap();
         servers.first.wait_for("not handed over: the successor has ended: exit status: 3");
-        std::fs::remove_file(&allowed).unwrap();
+        std::fs::remove_file(&program).unwrap();
         kill_process(servers.pid, Signal::USR2).unwrap();
         servers.first.wait_for("not handed over: cannot start the successor");
         assert_eq!(ask(&tcp(servers.address.clone()), "hello"), "hello", "{mixin}");
@@ -221,23 +276,9 @@ fn a_successor_that_fails_changes_nothing() {
     }
 }
 
-/// Not written into: the program runs.
-fn replace(program: &PathBuf, script: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::remove_file(program).unwrap();
-    std::fs::write(program, script).unwrap();
-    std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
-}
-
 fn a_successor_that_is_killed_changes_nothing() {
-    let directory = TempDir::new();
-    let program = directory.join("program");
-    std::fs::copy(example("echo").get_program(), &program).unwrap();
-    let mut command = Command::new(&program);
-    command.args(["--listen", "127.0.0.1:0"]);
-    let first = |process: &Process| listening_on(&process.line()).parse().unwrap();
-    let servers = Servers::spawn(command, first);
-    replace(&program, "#!/bin/sh\necho successor $$\nexec /bin/sleep 60\n");
+    let script = "#!/bin/sh\necho successor $$\nexec /bin/sleep 60\n";
+    let (servers, _) = Servers::replaced_by(script, &[]);
     kill_process(servers.pid, Signal::USR2).unwrap();
     servers.first.wait_for("try: ");
     servers.first.line();
@@ -250,17 +291,11 @@ fn a_successor_that_is_killed_changes_nothing() {
 }
 
 fn a_stranger_is_sent_away() {
-    let directory = TempDir::new();
-    let program = directory.join("program");
-    std::fs::copy(example("echo").get_program(), &program).unwrap();
-    let mut command = Command::new(&program);
-    command.args(["--listen", "127.0.0.1:0"]);
-    let first = |process: &Process| listening_on(&process.line()).parse().unwrap();
-    let servers = Servers::spawn(command, first);
     // A successor that says nothing, while the server waits for it.
-    replace(&program, "#!/bin/sh\nexec /bin/sleep 60\n");
+    let (servers, _) = Servers::replaced_by("#!/bin/sh\nexec /bin/sleep 60\n", &[]);
     kill_process(servers.pid, Signal::USR2).unwrap();
-    let path = servers._directory.join(&format!("echo-{}.hand-over", servers.pid.as_raw_nonzero()));
+    let name = format!("echo-{}.hand-over", servers.pid.as_raw_nonzero());
+    let path = servers.directories[0].join(&name);
     wait_until("it listens", || path.exists());
     let mut stranger = Command::new("python3");
     stranger.args(["-c", STRANGER, path.to_str().unwrap()]);
@@ -338,22 +373,15 @@ fn an_open_connection_ends_as_by_any_stop() {
         servers.restart();
         assert_eq!(line_of(&open), "at the end", "{mixin}");
         match (&open).write_all(b"after\n") {
-            Ok(()) => assert_eq!(line_of_closed(&open), ""),
+            Ok(()) => {
+                let mut rest = Vec::new();
+                let ended = (&open).read_to_end(&mut rest);
+                let is_reset = |error: &io::Error| error.kind() == ErrorKind::ConnectionReset;
+                assert!(rest.is_empty() && ended.as_ref().err().is_none_or(is_reset), "{ended:?}");
+            }
             Err(error) => assert_eq!(error.kind(), ErrorKind::BrokenPipe),
         }
         assert_eq!(ask(&tcp(servers.address.clone()), "after"), "after");
         servers.stop();
-    }
-}
-
-fn line_of_closed(stream: &std::net::TcpStream) -> String {
-    use std::io::Read;
-    let mut rest = String::new();
-    match { stream }.read_to_string(&mut rest) {
-        Ok(_) => rest,
-        Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-            String::new()
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! `top`, on a server in this process.
 
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -25,19 +26,20 @@ fn top(arguments: &[&str]) -> Command {
     command
 }
 
-fn serve(console: &Path) -> [RunningServer; 2] {
+/// A server with one client, and its console.
+fn serve(console: &Path) -> (RunningServer, RunningServer, TcpStream) {
     let server = ThreadingTcpServer::bind("127.0.0.1:0", Echo).unwrap().spawn().unwrap();
     let handle = server.handle();
     let console = ThreadingUnixStreamServer::bind(console, Console::new(handle)).unwrap();
-    [server, console.spawn().unwrap()]
+    let client = tcp(server.local_addr());
+    assert_eq!(ask(&client, "hello"), "hello");
+    (server, console.spawn().unwrap(), client)
 }
 
 fn once_it_prints_a_picture() {
     let directory = TempDir::new();
     let path = directory.join("console");
-    let [server, _console] = serve(&path);
-    let client = tcp(server.local_addr());
-    assert_eq!(ask(&client, "hello"), "hello");
+    let (server, _console, client) = serve(&path);
     let ended = run(top(&["--once", "--interval", "0.05", path.to_str().unwrap()]), "");
     assert_eq!((ended.status, &*ended.stderr), (Some(0), ""));
     let lines: Vec<_> = ended.lines().collect();
@@ -106,9 +108,7 @@ fn on_a_terminal(path: &Path) -> Process {
 fn on_a_terminal_it_draws_until_q_and_leaves_it_as_it_was() {
     let directory = TempDir::new();
     let path = directory.join("console");
-    let [server, _console] = serve(&path);
-    let client = tcp(server.local_addr());
-    assert_eq!(ask(&client, "hello"), "hello");
+    let _served = serve(&path);
     let ended = on_a_terminal(&path).finish("q\n");
     assert_eq!(ended.text(), "0 True\n\n", "{ended:?}");
 }
@@ -116,9 +116,7 @@ fn on_a_terminal_it_draws_until_q_and_leaves_it_as_it_was() {
 fn it_ends_with_the_server() {
     let directory = TempDir::new();
     let path = directory.join("console");
-    let [server, console] = serve(&path);
-    let client = tcp(server.local_addr());
-    assert_eq!(ask(&client, "hello"), "hello");
+    let (server, console, _client) = serve(&path);
     let terminal = on_a_terminal(&path);
     console.stop(Duration::from_millis(100));
     server.stop(TIMEOUT);

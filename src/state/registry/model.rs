@@ -143,6 +143,20 @@ fn a_connection_there_in_a_stop_has_its_read_side_shut_and_is_counted() {
 }
 
 #[test]
+fn a_new_client_is_spared_until_its_time_is_over() {
+    check_all(|| {
+        let (registry, connection) = (Arc::new(Registry::default()), TestConnection::new(1));
+        let arriving = connection.clone();
+        let arriving = spawn(&registry, move |registry| arriving.insert(registry));
+        registry.drain(true);
+        assert_eq!(connection.shut(), []);
+        registry.drain_new();
+        arriving.join().unwrap();
+        assert_eq!(connection.shut(), [Shutdown::Read]);
+    });
+}
+
+#[test]
 fn a_stop_that_begins_twice_shuts_and_counts_once() {
     check_all(|| {
         let (registry, connection) = (Arc::new(Registry::default()), TestConnection::new(1));
