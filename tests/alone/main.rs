@@ -8,6 +8,7 @@ mod containers;
 mod cpython;
 mod descriptors;
 mod draining;
+mod events;
 #[cfg(feature = "fibers")]
 mod fiber_processes;
 #[cfg(feature = "fibers")]
@@ -57,6 +58,9 @@ const TESTS: &[&[Test]] = &[
     stopping::TESTS,
     draining::TESTS,
     forking::TESTS,
+    events::TESTS,
+    #[cfg(feature = "tracing")]
+    events::TRACING_TESTS,
     children::TESTS,
     containers::TESTS,
     child_handlers::TESTS,
@@ -85,6 +89,7 @@ const TESTS: &[&[Test]] = &[
 
 const PARTS: &[&[Part]] = &[
     forking::PARTS,
+    events::PARTS,
     children::PARTS,
     child_handlers::PARTS,
     containers::PARTS,
