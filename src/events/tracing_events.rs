@@ -24,6 +24,7 @@ use crate::state::{Observer, StopReport};
 /// | `socketserver` | `accept fails` | warn | `error` |
 /// | `socketserver` | `accept works` | info | `after` |
 /// | `socketserver` | `folded` | info | `event`, `count` |
+/// | `socketserver` | `handed over` | info | `successor`, if it is visible |
 /// | `socketserver` | `stopping` | info | |
 /// | `socketserver` | `stopped` | info | `drained`, `forced`, `killed`, `stuck` |
 ///
@@ -140,6 +141,10 @@ impl Observer for TracingEvents {
 
     fn folded(&self, folded: &Folded) {
         info!(target: "socketserver", event = %folded.event, count = folded.count, "folded");
+    }
+
+    fn handed_over(&self, successor: Option<u32>) {
+        info!(target: "socketserver", successor, "handed over");
     }
 
     fn stopping(&self) {

@@ -62,7 +62,7 @@ struct Inner {
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(crate) struct Entry {
     peer: Address,
     /// `None` while no limit needs it.
     peer_key: Option<PeerKey>,
@@ -83,19 +83,24 @@ pub(crate) struct Begun {
     pub(super) traffic: Option<Traffic>,
 }
 
-/// What is left of a request that was removed.
-pub(crate) struct Removed {
+/// What the observers are told of a request that was removed.
+pub(super) struct Removed {
     pub(super) peer: Address,
     pub(super) begun: Begun,
     pub(super) longest_wait: Duration,
 }
 
 impl Entry {
+    pub(super) fn removed(&self) -> Removed {
+        let (begun, longest_wait) = (self.begun(), self.longest_wait());
+        Removed { peer: self.peer.clone(), begun, longest_wait }
+    }
+
     fn longest_wait(&self) -> Duration {
         self.stream.as_ref().map(|stream| stream.longest_wait()).unwrap_or_default()
     }
 
-    fn begun(&self) -> Begun {
+    pub(super) fn begun(&self) -> Begun {
         Begun { at: self.since, traffic: self.stream.as_ref().map(|stream| stream.traffic()) }
     }
 
@@ -230,15 +235,11 @@ impl Registry {
     }
 
     /// Calls `record` under the lock, before the connection is closed.
-    pub(crate) fn remove(
-        &self,
-        id: ConnectionId,
-        record: impl FnOnce(Option<Begun>),
-    ) -> Option<Removed> {
+    pub(crate) fn remove(&self, id: ConnectionId, record: impl FnOnce(Option<&Entry>)) {
         let mut inner = self.inner.lock();
         let removed = inner.connections.remove(&id);
-        record(removed.as_ref().map(Entry::begun));
-        let entry = removed?;
+        record(removed.as_ref());
+        let Some(entry) = removed else { return };
         inner.order.as_mut().map(|order| order.remove(&id));
         if let Some(peer_key) = entry.peer_key
             && let hash_map::Entry::Occupied(mut count) = inner.peer_counts.entry(peer_key)
@@ -256,18 +257,15 @@ impl Registry {
         let is_last = inner.connections.is_empty();
         self.closing.fetch_add(1, Ordering::SeqCst);
         drop(inner);
-        let (begun, longest_wait) = (entry.begun(), entry.longest_wait());
-        let Entry { peer, stream, upstreams, .. } = entry;
         // Dropping the last `Arc` closes the socket, which is not done under the lock.
-        drop((stream, upstreams));
+        drop(entry);
         self.closing.fetch_sub(1, Ordering::SeqCst);
         if is_last {
             self.became_empty.notify_all();
         }
-        Some(Removed { peer, begun, longest_wait })
     }
 
-    /// Since when a request is served, and its traffic; `None` if it is not. And its longest wait.
+    /// Since when a request is served, its traffic, and its longest wait; `None` if it is not served.
     pub(super) fn begun(&self, id: ConnectionId) -> Option<(Begun, Duration)> {
         let inner = self.inner.lock();
         inner.connections.get(&id).map(|entry| (entry.begun(), entry.longest_wait()))
