@@ -56,16 +56,20 @@ impl AcceptState {
 
 impl Listener {
     /// Calls `call` under the lock of the listeners, and tells the observers what it has noted.
+    #[inline(always)]
     pub(super) fn accepting<R>(&self, call: impl FnOnce(&mut AcceptState) -> R) -> R {
         let mut accepting = self.accepting.lock();
         let result = call(&mut accepting);
-        let untold = std::mem::take(&mut accepting.untold);
-        drop(accepting);
-        untold.iter().for_each(|untold| untold.tell(&self.state));
+        if !accepting.untold.is_empty() {
+            let untold = std::mem::take(&mut accepting.untold);
+            drop(accepting);
+            untold.iter().for_each(|untold| untold.tell(&self.state));
+        }
         result
     }
 
     /// The same for an accept, of which they are told too.
+    #[inline(always)]
     pub(super) fn accept_with(&self, call: impl FnOnce(&mut AcceptState) -> Accept) -> Accept {
         let accept = self.accepting(call);
         if let Accept::Request(request) = &accept {

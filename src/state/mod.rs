@@ -43,8 +43,8 @@ use counter::Counter;
 use limits::Limits;
 pub(crate) use listeners::Listening;
 pub(crate) use processes::{ProcessSignals, Processes};
-use registry::{Begun, Entry};
 pub(crate) use registry::Registry;
+use registry::{Begun, Entry};
 use rejected::LingeringRejects;
 use scripted::ScriptedUpstreams;
 use shutdown::Lifecycle;
@@ -214,14 +214,13 @@ impl ServerState {
 
     /// Frees the place of a request that has ended. `listener` is for the observers.
     pub(crate) fn release(&self, id: ConnectionId, end: End, listener: Option<&ListenerInfo>) {
-        let mut removed = None;
         // Counted before the socket is closed, which is what a client can see.
-        self.registry.remove(id, |entry| {
+        let removed = self.registry.remove(id, |entry| {
             self.stats().finished.add_exclusively(1);
             if let (End::Ended(ended), Some(entry)) = (end, entry) {
                 self.record(ended, entry.begun(), Counter::add_exclusively);
             }
-            removed = entry.filter(|_| listener.is_some()).map(Entry::removed);
+            listener.and(entry).map(Entry::removed)
         });
         self.note_load();
         if self.awaits_release.take() {

@@ -91,9 +91,9 @@ pub(super) struct Removed {
 }
 
 impl Entry {
-    pub(super) fn removed(&self) -> Removed {
+    pub(super) fn removed(&self) -> Box<Removed> {
         let (begun, longest_wait) = (self.begun(), self.longest_wait());
-        Removed { peer: self.peer.clone(), begun, longest_wait }
+        Box::new(Removed { peer: self.peer.clone(), begun, longest_wait })
     }
 
     fn longest_wait(&self) -> Duration {
@@ -234,12 +234,16 @@ impl Registry {
         true
     }
 
-    /// Calls `record` under the lock, before the connection is closed.
-    pub(crate) fn remove(&self, id: ConnectionId, record: impl FnOnce(Option<&Entry>)) {
+    /// Calls `record` under the lock, before the connection is closed, and returns what it returns.
+    pub(crate) fn remove<R>(
+        &self,
+        id: ConnectionId,
+        record: impl FnOnce(Option<&Entry>) -> R,
+    ) -> R {
         let mut inner = self.inner.lock();
         let removed = inner.connections.remove(&id);
-        record(removed.as_ref());
-        let Some(entry) = removed else { return };
+        let recorded = record(removed.as_ref());
+        let Some(entry) = removed else { return recorded };
         inner.order.as_mut().map(|order| order.remove(&id));
         if let Some(peer_key) = entry.peer_key
             && let hash_map::Entry::Occupied(mut count) = inner.peer_counts.entry(peer_key)
@@ -263,6 +267,7 @@ impl Registry {
         if is_last {
             self.became_empty.notify_all();
         }
+        recorded
     }
 
     /// Since when a request is served, its traffic, and its longest wait; `None` if it is not served.
