@@ -372,7 +372,7 @@
 //!
 //! - `fibers`, on by default: the mixin [`Fibers`].
 //! - `tls`: TLS on stream servers and upstreams. It needs a C compiler, for `ring`.
-//! - `tracing`: [`events::TracingEvents`], an observer that emits events of the crate `tracing`.
+//! - `tracing`: `events::TracingEvents`, an observer that emits events of the crate `tracing`.
 //!
 //! # Platforms
 //!
