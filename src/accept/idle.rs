@@ -5,7 +5,7 @@ use std::io;
 
 use crate::primitive::atomic::{AtomicUsize, Ordering};
 use crate::primitive::{Mutex, SleepFlag};
-use crate::sys::epoll::{ExclusiveWaiter, ListenerWaiter};
+use crate::sys::poller::{ExclusiveWaiter, ListenerWaiter};
 
 #[cfg(all(test, shuttle))]
 mod model;

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use super::unix_name::unescape;
 use super::{UnixName, unmapped};
 use crate::error::{Error, Result};
+use crate::sys::unix_name::HAS_ABSTRACT;
 
 /// An address to listen on or to connect to, as it is written in a configuration.
 ///
@@ -127,10 +128,14 @@ impl Endpoint {
     /// The name of a Unix socket.
     ///
     /// # Errors
-    /// [`Error::Address`] for an endpoint of another scheme than `scheme`.
+    /// [`Error::Address`] for an endpoint of another scheme than `scheme`. [`Error::Unsupported`] for an
+    /// abstract name, which only Linux has, on another system.
     pub fn unix_name(&self, scheme: Scheme) -> Result<&UnixName> {
         self.expect(scheme)?;
         match &self.target {
+            Target::Unix(UnixName::Abstract(_)) if !HAS_ABSTRACT => {
+                Err(Error::Unsupported { reason: "only Linux has abstract names of Unix sockets" })
+            }
             Target::Unix(name) => Ok(name),
             Target::Host(..) => Err(self.not_a(scheme)),
         }

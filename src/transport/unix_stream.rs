@@ -48,8 +48,10 @@ impl Transport for UnixStream {
 
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<UnixStream> {
         let name = endpoint.unix_name(Scheme::Unix)?;
-        let (socket, file) = socket_file::bind(name, Type::STREAM.nonblocking(), options)
+        let (socket, file) = socket_file::bind(name, Type::STREAM, options)
             .and_then(|(socket, file)| {
+                // Also done by `prepare`, which a transport that wraps this one may not call.
+                socket.set_nonblocking(true)?;
                 // Now that the file has its permissions.
                 socket.listen(options.backlog.try_into().unwrap_or(i32::MAX))?;
                 Ok((socket, file))
