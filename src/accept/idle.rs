@@ -136,7 +136,7 @@ impl IdleAcceptor {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(all(test, not(shuttle), target_os = "linux", not(socketserver_portable)))]
 mod tests {
     use std::fs::File;
     use std::net::TcpListener;

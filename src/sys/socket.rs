@@ -64,6 +64,7 @@ pub(crate) fn unread_past_mark(fd: BorrowedFd<'_>) -> io::Result<usize> {
 
 /// The first `N` words of a socket option
 /// ([getsockopt(2)](https://man7.org/linux/man-pages/man2/getsockopt.2.html)).
+#[cfg_attr(target_os = "freebsd", allow(dead_code))]
 pub(super) fn option<const N: usize>(
     fd: BorrowedFd<'_>,
     level: libc::c_int,
