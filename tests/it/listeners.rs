@@ -489,10 +489,12 @@ fn fifty_listeners_each_have_their_turn() {
     }
 }
 
+#[cfg(all(target_os = "linux", not(socketserver_portable)))]
 fn is_readable(fd: impl AsFd) -> bool {
     poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&Timespec::default())).unwrap() == 1
 }
 
+#[cfg(all(target_os = "linux", not(socketserver_portable)))]
 #[test]
 fn the_descriptor_of_a_server_is_readable_when_any_listener_has_something() {
     let builder = TcpServer::builder().request_timeout(Duration::ZERO).also("127.0.0.1:0");

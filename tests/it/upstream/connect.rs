@@ -154,7 +154,7 @@ pub(super) fn full_backlog(kind: Kind) -> (Socket, Vec<Socket>, String) {
         }
         Kind::Unix => {
             let name = abstract_name();
-            let path = name.replacen('@', "\0", 1);
+            let path = name.strip_prefix('@').map_or(name.clone(), |name| format!("\0{name}"));
             (Domain::UNIX, socket2::SockAddr::unix(path).unwrap(), format!("unix:{name}"))
         }
     };
