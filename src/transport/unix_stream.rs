@@ -8,13 +8,13 @@ use socket2::Type;
 
 use super::Transport;
 use super::socket_file::{self, SocketFile};
-use super::sysctl;
 use crate::address::{Address, Endpoint, Scheme, UnixName};
 use crate::config::TransportOptions;
 use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
 use crate::net::{SocketStream, Stream};
 use crate::request::IncomingStream;
+use crate::sys::socket::max_backlog;
 
 /// Unix stream sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
 ///
@@ -91,7 +91,6 @@ impl Transport for UnixStream {
     /// The longest that the queue can be, which is one more than the backlog. Only a netlink socket
     /// tells how long it is.
     fn max_queued(&self) -> Option<usize> {
-        let max_backlog = sysctl("net/core/somaxconn")?;
-        Some(max_backlog.min(self.backlog as usize) + 1)
+        Some(max_backlog()?.min(self.backlog as usize) + 1)
     }
 }

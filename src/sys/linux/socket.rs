@@ -165,6 +165,11 @@ pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
     }
 }
 
+/// The longest backlog that the system allows.
+pub(crate) fn max_backlog() -> Option<usize> {
+    std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
+}
+
 /// How many connections wait in the queue of a listening TCP socket (`TCP_INFO`, whose
 /// `tcpi_unacked` is that number for a listener).
 pub(crate) fn accept_queue_length(listener: BorrowedFd<'_>) -> io::Result<usize> {

@@ -16,9 +16,9 @@ use rustix::net::{
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::native::prevent_sigpipe;
+use super::native::{self, prevent_sigpipe};
 pub(crate) use super::native::{
-    NO_SIGPIPE, is_listening, peer_credentials, set_user_timeout, unacknowledged,
+    NO_SIGPIPE, is_listening, max_backlog, peer_credentials, set_user_timeout, unacknowledged,
 };
 use super::process::is_drained;
 use crate::sys::poll::{Interest, poll};
@@ -174,14 +174,18 @@ pub(crate) fn next_length(fd: BorrowedFd<'_>) -> io::Result<usize> {
 /// The system decides when it acknowledges.
 pub(crate) fn acknowledge(_fd: BorrowedFd<'_>) {}
 
-/// # Errors
-/// `Unsupported`: it is not known.
+/// At most how many connections wait in the queue of a listening socket: BSD has half as many again as the
+/// backlog.
 pub(crate) fn accept_queue_length(_listener: BorrowedFd<'_>) -> io::Result<usize> {
-    Err(io::ErrorKind::Unsupported.into())
+    let max = native::max_backlog().ok_or(io::ErrorKind::Unsupported)?;
+    Ok(max.saturating_add(max / 2 + 1))
 }
 
-/// # Errors
-/// `Unsupported`: it is not known.
-pub(crate) fn max_queued_datagrams(_socket: BorrowedFd<'_>) -> io::Result<usize> {
-    Err(io::ErrorKind::Unsupported.into())
+/// At most how many datagrams wait in the receive buffer of a UDP socket: as many as fit, each with what
+/// the system counts besides its bytes.
+pub(crate) fn max_queued_datagrams(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(rustix::net::sockopt::socket_recv_buffer_size(socket)? / MIN_DATAGRAM)
 }
+
+/// The size of an mbuf of BSD, and less than Linux counts for any datagram.
+const MIN_DATAGRAM: usize = 256;

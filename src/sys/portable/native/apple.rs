@@ -66,6 +66,25 @@ pub(crate) fn is_listening(socket: &Socket) -> io::Result<bool> {
     Ok(socket.peer_addr().is_err())
 }
 
+/// The longest backlog that the system allows (`kern.ipc.somaxconn`, sysctl(3)).
+pub(crate) fn max_backlog() -> Option<usize> {
+    let mut max: c_int = 0;
+    let mut size = size_of::<c_int>();
+    // SAFETY: the name ends with NUL. The call stores at most `size` bytes through the pointer to a local
+    // variable, and their number.
+    let read = unsafe {
+        let value = (&raw mut max).cast();
+        libc::sysctlbyname(
+            c"kern.ipc.somaxconn".as_ptr(),
+            value,
+            &mut size,
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    usize::try_from(max).ok().filter(|_| read == 0)
+}
+
 /// How many threads this process has (`proc_pidinfo`).
 pub(crate) fn threads() -> io::Result<usize> {
     let size = size_of::<libc::proc_taskinfo>() as c_int;

@@ -51,6 +51,11 @@ pub(crate) fn is_listening(socket: &Socket) -> io::Result<bool> {
     socket.is_listener()
 }
 
+/// The longest backlog that the system allows.
+pub(crate) fn max_backlog() -> Option<usize> {
+    std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
+}
+
 /// How many threads this process has.
 pub(crate) fn threads() -> io::Result<usize> {
     // The link count is two more than the entries, one for each thread.
