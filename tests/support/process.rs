@@ -11,7 +11,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, test_kill_process, waitid,
 };
@@ -428,6 +427,7 @@ fn has_ended_within(pid: Pid, time: Duration) -> bool {
 
 #[cfg(target_os = "linux")]
 fn wait_for_exit(pid: Pid, time: Duration) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{PidfdFlags, pidfd_open};
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
     let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };

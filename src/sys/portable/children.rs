@@ -21,8 +21,8 @@ pub(crate) const NEEDS: &str = "watch children";
 pub(crate) struct Children<T> {
     running: Mutex<HashMap<i32, T>>,
     exits: Exits,
-    /// Each has been sent the `SIGTERM` that drains its connection.
-    drained: Mutex<bool>,
+    /// Each has been sent `SIGTERM`.
+    terminated: Mutex<bool>,
 }
 
 /// All systems can watch children.
@@ -35,7 +35,7 @@ impl<T> Children<T> {
     pub(crate) fn new() -> io::Result<Children<T>> {
         keep_exit_statuses()?;
         let exits = Exits::watch()?;
-        Ok(Children { running: Mutex::default(), exits, drained: Mutex::new(false) })
+        Ok(Children { running: Mutex::default(), exits, terminated: Mutex::new(false) })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -74,17 +74,18 @@ impl<T> Children<T> {
         reaped.into_iter().zip(attached).map(|((pid, exit), value)| (pid, exit, value)).collect()
     }
 
-    /// Sends every child `SIGTERM`, or `SIGKILL` if `kill` is set.
+    /// Sends every child `SIGTERM`, or `SIGKILL` if `kill` is set. `SIGTERM` is sent once, since a second
+    /// one would kill.
     pub(crate) fn terminate(&self, kill: bool) {
-        self.terminate_if(kill, |_, _| true);
+        if kill || !std::mem::replace(&mut *self.terminated.lock(), true) {
+            self.terminate_if(kill, |_, _| true);
+        }
     }
 
-    /// Sends every child the first `SIGTERM`, which drains its connection: this process cannot shut the
-    /// read side without discarding what the child has not read yet.
+    /// Sends every child the `SIGTERM` that drains its connection: this process cannot shut the read side
+    /// without discarding what the child has not read yet.
     pub(crate) fn drain(&self) {
-        if !std::mem::replace(&mut *self.drained.lock(), true) {
-            self.terminate(false);
-        }
+        self.terminate(false);
     }
 
     /// As [`terminate`](Children::terminate), those for which `condition`, with the process id and the
