@@ -249,7 +249,6 @@ fn unix_target(name: UnixName) -> Result<Target, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Address;
 
     #[track_caller]
     fn reads_and_shows(text: &str, scheme: Option<Scheme>) {
@@ -279,6 +278,7 @@ mod tests {
     #[cfg(all(target_os = "linux", not(socketserver_portable)))]
     #[test]
     fn unprintable_bytes_are_shown_as_escapes_that_parse_to_the_same_name() {
+        use crate::address::Address;
         for (name, shown) in [
             (UnixName::Abstract(b"a\\b\xff\0".into()), r"unix:@a\\b\xff\x00"),
             (UnixName::Path("/a\r\n\u{1b}[2J\u{9b}".into()), r"unix:/a\x0d\x0a\x1b[2J\xc2\x9b"),

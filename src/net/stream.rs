@@ -396,14 +396,13 @@ pub(crate) fn poll_any(
     if is_timeout { Err(io::ErrorKind::TimedOut.into()) } else { Ok(other_is_ready) }
 }
 
-#[cfg(test)]
+/// Other systems have no call for it.
+#[cfg(all(test, target_os = "linux", not(socketserver_portable)))]
 mod tests {
     use std::net::TcpListener;
 
     use super::*;
 
-    // Other systems have no call for it.
-    #[cfg(all(target_os = "linux", not(socketserver_portable)))]
     #[test]
     fn acknowledge_sends_the_acknowledgement_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

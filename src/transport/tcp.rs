@@ -124,7 +124,8 @@ pub(super) fn ip_socket(
     Ok(socket)
 }
 
-#[cfg(test)]
+/// Other systems have other limits.
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::time::Duration;
 
