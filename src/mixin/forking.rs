@@ -180,7 +180,7 @@ impl Mixin for Forking {
 
     fn wait(&self, _server: &ServerHandle, deadline: &dyn Fn() -> Instant) -> bool {
         let Some(processes) = self.processes.get() else { return true };
-        processes.children.drain();
+        processes.children.drain(Registration::is_read_shutdown);
         loop {
             self.reap();
             if processes.children.is_empty() {

@@ -205,6 +205,13 @@ pub(crate) struct Registration {
     ended: Option<Ended>,
 }
 
+impl Registration {
+    /// Whether a stop has shut the read side of its connection, in this process.
+    pub(crate) fn is_read_shutdown(&self) -> bool {
+        self.state.registry.is_read_shutdown(self.id)
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         self.state.release(self.id, self.ended);

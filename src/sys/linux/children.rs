@@ -111,7 +111,7 @@ impl<T> Children<T> {
 
     /// Does nothing: a stop shuts the read side of a child's connection in this process, and the child
     /// reads what was received before that.
-    pub(crate) fn drain(&self) {}
+    pub(crate) fn drain(&self, _is_read_shutdown: impl Fn(&T) -> bool) {}
 
     /// The same for those for which `condition`, with the process id and the value, is true.
     pub(crate) fn terminate_if(&self, kill: bool, mut condition: impl FnMut(i32, &T) -> bool) {

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
+use super::process::prepare_to_fork;
 use super::sigchld::Exits;
 use crate::sys::exit::Exit;
 use crate::sys::signals::keep_exit_statuses;
@@ -19,10 +20,15 @@ pub(crate) const NEEDS: &str = "watch children";
 /// it is readable when a child may have exited.
 #[derive(Debug)]
 pub(crate) struct Children<T> {
-    running: Mutex<HashMap<i32, T>>,
+    running: Mutex<HashMap<i32, Child<T>>>,
     exits: Exits,
-    /// Each has been sent `SIGTERM`.
-    terminated: Mutex<bool>,
+}
+
+#[derive(Debug)]
+struct Child<T> {
+    attached: T,
+    /// It has been sent `SIGTERM`.
+    is_terminated: bool,
 }
 
 /// All systems can watch children.
@@ -34,8 +40,9 @@ impl<T> Children<T> {
     /// `SIGCHLD` is not ignored from now on.
     pub(crate) fn new() -> io::Result<Children<T>> {
         keep_exit_statuses()?;
-        let exits = Exits::watch()?;
-        Ok(Children { running: Mutex::default(), exits, terminated: Mutex::new(false) })
+        // Takes its descriptors now, and not with the first child.
+        prepare_to_fork()?;
+        Ok(Children { running: Mutex::default(), exits: Exits::watch()? })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -44,7 +51,8 @@ impl<T> Children<T> {
 
     /// Watches a child that was just forked.
     pub(crate) fn add(&self, pid: Pid, attached: T) -> io::Result<()> {
-        self.running.lock().insert(pid.as_raw_nonzero().get(), attached);
+        let child = Child { attached, is_terminated: false };
+        self.running.lock().insert(pid.as_raw_nonzero().get(), child);
         // It may have exited before that.
         self.exits.note();
         Ok(())
@@ -70,32 +78,31 @@ impl<T> Children<T> {
             reaped.push((*pid, exit));
             true
         });
-        let attached: Vec<_> = exited.map(|(_, attached)| attached).collect();
+        let attached: Vec<_> = exited.map(|(_, child)| child.attached).collect();
         reaped.into_iter().zip(attached).map(|((pid, exit), value)| (pid, exit, value)).collect()
     }
 
-    /// Sends every child `SIGTERM`, or `SIGKILL` if `kill` is set. `SIGTERM` is sent once, since a second
-    /// one would kill.
+    /// Sends every child `SIGTERM`, or `SIGKILL` if `kill` is set.
     pub(crate) fn terminate(&self, kill: bool) {
-        if kill || !std::mem::replace(&mut *self.terminated.lock(), true) {
-            self.terminate_if(kill, |_, _| true);
-        }
+        self.terminate_if(kill, |_, _| true);
     }
 
-    /// Sends every child the `SIGTERM` that drains its connection: this process cannot shut the read side
-    /// without discarding what the child has not read yet.
-    pub(crate) fn drain(&self) {
-        self.terminate(false);
+    /// Sends those whose connection's read side was shut in this process the `SIGTERM` that drains it:
+    /// that cannot be shut here without discarding what the child has not read yet.
+    pub(crate) fn drain(&self, is_read_shutdown: impl Fn(&T) -> bool) {
+        self.terminate_if(false, |_, attached| is_read_shutdown(attached));
     }
 
     /// As [`terminate`](Children::terminate), those for which `condition`, with the process id and the
-    /// value, is true.
+    /// value, is true. Each is sent `SIGTERM` once, since a second one would kill it.
     pub(crate) fn terminate_if(&self, kill: bool, mut condition: impl FnMut(i32, &T) -> bool) {
         let signal = if kill { Signal::KILL } else { Signal::TERM };
-        for (pid, attached) in &*self.running.lock() {
+        for (pid, child) in &mut *self.running.lock() {
             if let Some(process) = Pid::from_raw(*pid)
-                && condition(*pid, attached)
+                && (kill || !child.is_terminated)
+                && condition(*pid, &child.attached)
             {
+                child.is_terminated = true;
                 // The process id is the child's until it is reaped, which takes the lock.
                 let _ = kill_process(process, signal);
             }
@@ -104,7 +111,7 @@ impl<T> Children<T> {
 
     /// Calls `call` with the process id and the value of every child.
     pub(crate) fn for_each(&self, mut call: impl FnMut(i32, &T)) {
-        self.running.lock().iter().for_each(|(pid, attached)| call(*pid, attached));
+        self.running.lock().iter().for_each(|(pid, child)| call(*pid, &child.attached));
     }
 
     /// In a forked child: forgets its siblings. The attached values are not dropped, because the
@@ -113,7 +120,7 @@ impl<T> Children<T> {
         // Another thread of the parent may have held the lock at the fork. This process has no
         // such thread, so the lock is never released here.
         if let Some(mut running) = self.running.try_lock() {
-            running.drain().for_each(|(_, attached)| std::mem::forget(attached));
+            running.drain().for_each(|(_, child)| std::mem::forget(child.attached));
         }
     }
 }
