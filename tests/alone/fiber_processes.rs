@@ -191,7 +191,9 @@ fn the_warning_says_what_the_handler_does() {
         let client = server.client();
         (&client).write_all(format!("{command}\n").as_bytes()).unwrap();
         let warning = server.error_line();
-        assert!(warning.contains(expected), "{command}: {warning}");
+        // Elsewhere nothing tells what a thread does.
+        let is_told = cfg!(not(socketserver_portable));
+        assert!(!is_told || warning.contains(expected), "{command}: {warning}");
     }
     // On the other worker, if not on both.
     wait_until("a worker is free", || ask(&server.client(), "release") == "release");
