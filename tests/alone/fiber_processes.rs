@@ -307,6 +307,7 @@ fn without_descriptors_connections_wait_until_some_are_free() {
     let control = server.client();
     assert_eq!(ask(&control, "hello"), "hello");
     for _ in 0..3 {
+        wait_until("no other connection is open", || count(&control, "active") == 1);
         let errors = count(&control, "accept_errors");
         let own = leave_descriptors(&server, 0);
         let waiting = server.client();
