@@ -18,7 +18,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use client::{Failure, failed};
-use rustix::net::SocketAddrUnix;
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 use socket2::Socket;
@@ -69,15 +68,26 @@ fn run() -> Result<(), Failure> {
     }
 }
 
+/// Without an address the socket gets no answers. Autobind (unix(7)) chooses a free abstract one, which
+/// leaves no file behind.
+#[cfg(target_os = "linux")]
+fn bind_unix(socket: &UnixDatagram) -> std::io::Result<()> {
+    Ok(rustix::net::bind(socket, &rustix::net::SocketAddrUnix::new_unnamed())?)
+}
+
+/// Only Linux has such addresses.
+#[cfg(not(target_os = "linux"))]
+fn bind_unix(_socket: &UnixDatagram) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
 /// A socket that is connected to the server, and so receives from it only.
 fn connect(endpoint: &Endpoint) -> Result<Socket, Failure> {
     let connected = if endpoint.is_unix() {
         let name = endpoint.unix_name(Scheme::UnixDatagram)?;
         name.socket_addr().and_then(|name| {
             let socket = UnixDatagram::unbound()?;
-            // Without an address the socket gets no answers. Autobind (unix(7)) chooses a free
-            // abstract one, which leaves no file behind.
-            rustix::net::bind(&socket, &SocketAddrUnix::new_unnamed())?;
+            bind_unix(&socket)?;
             socket.connect_addr(&name)?;
             Ok(Socket::from(socket))
         })

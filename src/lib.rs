@@ -376,8 +376,9 @@
 //!
 //! # Platforms
 //!
-//! Linux 5.4 or newer; the crate does not build on other systems yet. Fibers are for x86, x86_64,
-//! ARM, AArch64, RISC-V and LoongArch; on other processors the feature must be off.
+//! Linux 5.4 or newer. Linux is tested; macOS and FreeBSD are compiled, and their code paths are tested on
+//! Linux. `docs/platforms.md` has what is promised where. Fibers are for x86, x86_64, ARM, AArch64, RISC-V
+//! and LoongArch; on other processors the feature must be off.
 
 mod accept;
 mod address;

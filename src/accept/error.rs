@@ -42,13 +42,14 @@ impl AcceptError {
                 | Errno::NETDOWN
                 | Errno::NOPROTOOPT
                 | Errno::HOSTDOWN
-                | Errno::NONET
                 | Errno::HOSTUNREACH
                 | Errno::OPNOTSUPP
                 | Errno::NETUNREACH
                 | Errno::PERM
                 | Errno::TIMEDOUT,
             ) => AcceptError::OneConnection,
+            #[cfg(target_os = "linux")]
+            Some(Errno::NONET) => AcceptError::OneConnection,
             Some(Errno::INVAL) => AcceptError::NotListening,
             _ => AcceptError::System,
         }

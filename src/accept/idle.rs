@@ -5,7 +5,7 @@ use std::io;
 
 use crate::primitive::atomic::{AtomicUsize, Ordering};
 use crate::primitive::{Mutex, SleepFlag};
-use crate::sys::epoll::{ExclusiveWaiter, ListenerWaiter};
+use crate::sys::poller::{ExclusiveWaiter, ListenerWaiter};
 
 #[cfg(all(test, shuttle))]
 mod model;
@@ -136,7 +136,7 @@ impl IdleAcceptor {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(all(test, not(shuttle), target_os = "linux", not(socketserver_portable)))]
 mod tests {
     use std::fs::File;
     use std::net::TcpListener;

@@ -23,7 +23,7 @@ use super::untold::Untold;
 use crate::address::Address;
 use crate::request::{AnyHandler, Request, RequestHandler, sealed};
 use crate::state::ServerState;
-use crate::sys::epoll::{ExclusiveWaiter, ListenerWaiter, ReadySet};
+use crate::sys::poller::{ExclusiveWaiter, ListenerWaiter, ReadySet};
 use crate::transport::Transport;
 
 pub(crate) struct Listener {

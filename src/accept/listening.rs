@@ -14,6 +14,7 @@ use crate::hand_over::Received;
 use crate::id::ListenerId;
 use crate::request::{AnyHandler, sealed};
 use crate::state::{ListenerInfo, Listening};
+use crate::sys::poller::ReadySet;
 use crate::transport::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 
 impl Listening for Listener {
@@ -149,7 +150,7 @@ impl Listener {
         mut release: impl FnMut(BorrowedFd<'_>),
     ) {
         release(self.state.acceptor_waker().as_fd());
-        self.ready.get().inspect(|ready| release(ready.as_fd()));
+        self.ready.get().inspect(|ready| ready.release(&mut release));
         // Another thread, if the program has promised that it does no harm, may have held the lock at
         // the fork.
         let Some(mut accepting) = self.accepting.try_lock() else {
@@ -200,20 +201,19 @@ impl Listener {
 /// Readable when a source has something. It stays the same while listeners come and go.
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        if let Some(ready) = self.ready.get() {
-            return ready.as_fd();
+        if let Some(ready) = self.ready.get().and_then(ReadySet::descriptor) {
+            return ready;
         }
         let sources = &self.accepting.lock().sources;
-        match sources.ready_set(&self.ready) {
-            Ok(ready) => ready.as_fd(),
-            // There is no descriptor left for it, or epoll(7) refuses a user's transport.
-            Err(error) => {
-                log::debug!("waiting for one listener: {error}");
-                match sources.first() {
-                    Some(first) => self.lent.get_or_init(|| first.clone()).as_fd(),
-                    None => self.state.shutdown_signal(),
-                }
-            }
+        // There may be no descriptor left for it, and epoll(7) refuses a user's transport.
+        let ready = sources.ready_set(&self.ready);
+        let ready = ready.inspect_err(|error| log::debug!("waiting for one listener: {error}"));
+        if let Some(ready) = ready.ok().and_then(ReadySet::descriptor) {
+            return ready;
+        }
+        match sources.first() {
+            Some(first) => self.lent.get_or_init(|| first.clone()).as_fd(),
+            None => self.state.shutdown_signal(),
         }
     }
 }

@@ -35,8 +35,8 @@ use crate::hand_over::TakenOver;
 use crate::id::ListenerId;
 use crate::request::{Request, panic_message};
 use crate::state::{Listening, ProcessSignals, ServerHandle, ServerState};
-use crate::sys::epoll::ExclusivePoller;
 use crate::sys::poll::{Interest, poll};
+use crate::sys::poller::{ExclusivePoller, ReadySet};
 use listener::Accept;
 
 pub(crate) use listener::Listener;
@@ -289,6 +289,9 @@ impl BaseServer {
         let wake_up = wake_up.into_iter().flatten().min();
         let listens_only = listens && !stopping && !look && fd.is_none() && rejected.is_empty();
         let exclusive = if listens_only { acceptor.exclusive(listener) } else { None };
+        let several = if listens && only_source.is_none() { listener.ready.get() } else { None };
+        // Without a descriptor for all of them.
+        let each = several.map(ReadySet::listeners).unwrap_or_default();
         let ready = match exclusive {
             Some(poller) => {
                 let [pending, shutdown, waker] = poller.wait_until(wake_up);
@@ -300,15 +303,22 @@ impl BaseServer {
                     Some(state.acceptor_waker().as_fd()),
                     fd,
                     match &only_source {
-                        _ if !listens => None,
-                        Some(only) => Some(only.as_fd()),
-                        None => listener.ready.get().map(|ready| ready.as_fd()),
+                        Some(only) if listens => Some(only.as_fd()),
+                        _ => several.and_then(ReadySet::descriptor),
                     },
                 ]
                 .map(|fd| fd.map(|fd| (fd, Interest::Read))),
-                rejected.iter().filter_map(|stream| stream.inner().as_fd()),
+                rejected
+                    .iter()
+                    .filter_map(|stream| stream.inner().as_fd())
+                    .chain(each.iter().map(|listener| listener.as_fd())),
                 wake_up,
-            ),
+            )
+            .map(|[shutdown, waker, fd, pending]| {
+                let pending =
+                    pending || !each.is_empty() && several.is_some_and(ReadySet::is_ready);
+                [shutdown, waker, fd, pending]
+            }),
         };
         match ready {
             Ok([shutdown, waker, fd, pending]) => {

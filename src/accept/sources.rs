@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use super::source::Source;
 use crate::id::ListenerId;
 use crate::state::ListenerInfo;
-use crate::sys::epoll::{ListenerWaiter, ReadySet};
+use crate::sys::poller::{ListenerWaiter, ReadySet};
 
 /// Requests come from one source mostly, which is accepted from, and waited for, directly. Of several
 /// sources the [`ReadySet`] says which are ready; it is made when it is first needed.
@@ -127,7 +127,7 @@ impl Sources {
 
     /// From now on nothing waits for the source.
     fn forget(&self, source: &Source, ready: Option<&ReadySet>) {
-        ready.inspect(|ready| ready.delete(source.as_fd()));
+        ready.inspect(|ready| ready.delete(source.as_fd(), source.info.id.into()));
         self.waiters.iter().for_each(|waiter| waiter.delete(source.as_fd()));
     }
 

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use super::unix_name::unescape;
 use super::{UnixName, unmapped};
 use crate::error::{Error, Result};
+use crate::sys::unix_name::HAS_ABSTRACT;
 
 /// An address to listen on or to connect to, as it is written in a configuration.
 ///
@@ -127,10 +128,14 @@ impl Endpoint {
     /// The name of a Unix socket.
     ///
     /// # Errors
-    /// [`Error::Address`] for an endpoint of another scheme than `scheme`.
+    /// [`Error::Address`] for an endpoint of another scheme than `scheme`. [`Error::Unsupported`] for an
+    /// abstract name, which only Linux has, on another system.
     pub fn unix_name(&self, scheme: Scheme) -> Result<&UnixName> {
         self.expect(scheme)?;
         match &self.target {
+            Target::Unix(UnixName::Abstract(_)) if !HAS_ABSTRACT => {
+                Err(Error::Unsupported { reason: "only Linux has abstract names of Unix sockets" })
+            }
             Target::Unix(name) => Ok(name),
             Target::Host(..) => Err(self.not_a(scheme)),
         }
@@ -244,7 +249,6 @@ fn unix_target(name: UnixName) -> Result<Target, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Address;
 
     #[track_caller]
     fn reads_and_shows(text: &str, scheme: Option<Scheme>) {
@@ -270,8 +274,11 @@ mod tests {
         reads_and_shows("unix:/tmp/\u{e9}", Some(Scheme::Unix));
     }
 
+    // Some of the names are abstract.
+    #[cfg(all(target_os = "linux", not(socketserver_portable)))]
     #[test]
     fn unprintable_bytes_are_shown_as_escapes_that_parse_to_the_same_name() {
+        use crate::address::Address;
         for (name, shown) in [
             (UnixName::Abstract(b"a\\b\xff\0".into()), r"unix:@a\\b\xff\x00"),
             (UnixName::Path("/a\r\n\u{1b}[2J\u{9b}".into()), r"unix:/a\x0d\x0a\x1b[2J\xc2\x9b"),

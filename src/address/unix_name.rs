@@ -1,13 +1,13 @@
 //! [`UnixName`]: the name of a Unix socket, with the escapes by which it is shown and parsed.
 
-use std::ffi::OsStr;
 use std::fmt::{self, Write};
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use socket2::SockAddr;
+
+use crate::sys::unix_name;
 
 /// The name of a Unix socket: one of the three kinds of address of
 /// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html), which has no others.
@@ -15,16 +15,17 @@ use socket2::SockAddr;
 pub enum UnixName {
     /// The path of a socket file.
     Path(PathBuf),
-    /// A name in Linux's abstract namespace, without the leading NUL; shown as `@name`.
+    /// A name in Linux's abstract namespace, without the leading NUL; shown as `@name`. Other systems have
+    /// no such names.
     Abstract(Vec<u8>),
     /// No name: the socket was not bound. Shown as nothing.
     Unnamed,
 }
 
 impl UnixName {
-    /// The longest path or abstract name, in bytes: `sockaddr_un` has room for 108, of which a NUL
-    /// takes one.
-    pub const MAX_LENGTH: usize = 107;
+    /// The longest path or abstract name, in bytes: `sockaddr_un` of Linux has room for 108, of which a
+    /// NUL takes one, and that of other systems for 104.
+    pub const MAX_LENGTH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
     /// The name in the form that std's sockets take.
     ///
@@ -34,7 +35,7 @@ impl UnixName {
     pub fn socket_addr(&self) -> std::io::Result<unix::net::SocketAddr> {
         match self {
             UnixName::Path(path) => unix::net::SocketAddr::from_pathname(path),
-            UnixName::Abstract(name) => unix::net::SocketAddr::from_abstract_name(name),
+            UnixName::Abstract(name) => unix_name::from_abstract(name),
             UnixName::Unnamed => Err(no_name()),
         }
     }
@@ -43,10 +44,7 @@ impl UnixName {
     pub(crate) fn to_sockaddr(&self) -> std::io::Result<SockAddr> {
         match self {
             UnixName::Path(path) => SockAddr::unix(path),
-            UnixName::Abstract(name) => {
-                let with_nul = [b"\0", name.as_slice()].concat();
-                SockAddr::unix(OsStr::from_bytes(&with_nul))
-            }
+            UnixName::Abstract(name) => unix_name::sockaddr_from_abstract(name),
             UnixName::Unnamed => Err(no_name()),
         }
     }
@@ -54,7 +52,7 @@ impl UnixName {
     pub(crate) fn from_std(address: &unix::net::SocketAddr) -> UnixName {
         if let Some(path) = address.as_pathname() {
             UnixName::Path(path.to_owned())
-        } else if let Some(name) = address.as_abstract_name() {
+        } else if let Some(name) = unix_name::abstract_name(address) {
             UnixName::Abstract(name.to_owned())
         } else {
             UnixName::Unnamed

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ForkDespiteThreads;
 use crate::connection::prepare_thread;
 use crate::error::{Error, Result};
-use crate::sys::children::probe_pidfd;
+use crate::sys::children;
 use crate::sys::fork::{self, Fork, ForkPermit};
 
 /// The exit status of a child that has failed: that cannot start, or with its request, or before all of
@@ -31,7 +31,7 @@ pub(super) fn prepare_to_fork(despite_threads: Option<ForkDespiteThreads>) -> Re
 
 /// Whether the system can watch children.
 pub(super) fn probe() -> Result<()> {
-    probe_pidfd().map_err(Error::system("use pidfd_open, which a forking server needs"))
+    children::probe().map_err(Error::system(children::NEEDS))
 }
 
 pub(super) fn fork(despite_threads: Option<ForkDespiteThreads>) -> Result<Fork> {

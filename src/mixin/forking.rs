@@ -16,8 +16,9 @@ use crate::id::ListenerId;
 use crate::net::Traffic;
 use crate::request::{Registration, Request};
 use crate::state::{Ended, ServerHandle};
-use crate::sys::children::{Children, Exit};
+use crate::sys::children::Children;
 use crate::sys::descriptors::DevNull;
+use crate::sys::exit::Exit;
 use crate::sys::fork::{self, Fork, Pid};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::signals::{self, BlockedSignals};
@@ -180,6 +181,7 @@ impl Mixin for Forking {
 
     fn wait(&self, _server: &ServerHandle, deadline: &dyn Fn() -> Instant) -> bool {
         let Some(processes) = self.processes.get() else { return true };
+        processes.children.drain(Registration::is_read_shutdown);
         loop {
             self.reap();
             if processes.children.is_empty() {

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::PeerCredentials;
 use crate::address::{Address, UnixName};
 pub use crate::sys::poll::Interest;
 use crate::sys::poll::{has_urgent_mark, poll_each};
-use crate::sys::socket::{self, Mode};
+use crate::sys::socket::{self, Mode, StreamSocket};
 
 /// A bidirectional byte stream, on which a [`Connection`](crate::Connection) is built.
 ///
@@ -145,25 +145,25 @@ pub trait Stream: Any + Send + Sync {
 /// A connected TCP or Unix socket as a [`Stream`].
 #[derive(Debug)]
 pub struct SocketStream {
-    socket: OwnedFd,
+    socket: StreamSocket,
     is_tcp: bool,
 }
 
 impl From<TcpStream> for SocketStream {
     fn from(stream: TcpStream) -> SocketStream {
-        SocketStream { socket: stream.into(), is_tcp: true }
+        SocketStream { socket: StreamSocket::new(stream.into()), is_tcp: true }
     }
 }
 
 impl From<UnixStream> for SocketStream {
     fn from(stream: UnixStream) -> SocketStream {
-        SocketStream { socket: stream.into(), is_tcp: false }
+        SocketStream { socket: StreamSocket::new(stream.into()), is_tcp: false }
     }
 }
 
 impl Stream for SocketStream {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        socket::receive(self.socket.as_fd(), buffer, Mode::AsSet)
+        self.socket.receive(buffer, Mode::AsSet)
     }
 
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -171,7 +171,7 @@ impl Stream for SocketStream {
     }
 
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        socket::receive(self.socket.as_fd(), buffer, Mode::Try)
+        self.socket.receive(buffer, Mode::Try)
     }
 
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -179,7 +179,7 @@ impl Stream for SocketStream {
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        socket2::SockRef::from(&self.socket).shutdown(how)
+        self.socket.shutdown(how)
     }
 
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
@@ -233,7 +233,11 @@ impl Stream for SocketStream {
     /// Only for TCP: on a Unix socket a read also ends at bytes that carry a descriptor
     /// (`SCM_RIGHTS`).
     fn short_read_empties(&self) -> bool {
-        self.is_tcp
+        self.is_tcp && !self.socket.input_has_ended()
+    }
+
+    fn has_input(&self) -> Option<bool> {
+        self.socket.input_has_ended().then_some(true)
     }
 
     fn can_splice(&self) -> bool {
@@ -245,8 +249,7 @@ impl Stream for SocketStream {
     /// algorithm), and Linux delays the acknowledgement by 40 ms if there is no data to send.
     fn acknowledge(&self) {
         if self.is_tcp {
-            // Fails only on a broken connection, where there is nothing to acknowledge.
-            let _ = rustix::net::sockopt::set_tcp_quickack(&self.socket, true);
+            socket::acknowledge(self.socket.as_fd());
         }
     }
 
@@ -393,7 +396,8 @@ pub(crate) fn poll_any(
     if is_timeout { Err(io::ErrorKind::TimedOut.into()) } else { Ok(other_is_ready) }
 }
 
-#[cfg(test)]
+/// Other systems have no call for it.
+#[cfg(all(test, target_os = "linux", not(socketserver_portable)))]
 mod tests {
     use std::net::TcpListener;
 

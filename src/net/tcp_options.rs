@@ -7,6 +7,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::config::TransportOptions;
+use crate::sys::socket::set_user_timeout;
 
 /// Sets `TCP_NODELAY`, keepalive and `TCP_USER_TIMEOUT`.
 pub(crate) fn set_tcp_options(fd: BorrowedFd<'_>, options: &TransportOptions) -> io::Result<()> {
@@ -25,7 +26,7 @@ pub(crate) fn set_tcp_options(fd: BorrowedFd<'_>, options: &TransportOptions) ->
     }
     let user_timeout = options.user_timeout;
     let user_timeout = user_timeout.map(|time| in_range(time, MILLISECOND, MAX_USER_TIMEOUT));
-    socket.set_tcp_user_timeout(user_timeout)
+    set_user_timeout(socket, user_timeout)
 }
 
 const SECOND: Duration = Duration::from_secs(1);

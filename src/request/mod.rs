@@ -237,6 +237,13 @@ impl Registration {
     }
 }
 
+impl Registration {
+    /// Whether a stop has shut the read side of its connection, in this process.
+    pub(crate) fn is_read_shutdown(&self) -> bool {
+        self.state.registry.is_read_shutdown(self.id)
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         self.state.release(self.id, self.end, self.listener.as_deref());

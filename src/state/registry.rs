@@ -323,6 +323,13 @@ impl Registry {
         self.inner.lock().spares_new
     }
 
+    /// Whether the read side of a connection was shut.
+    pub(crate) fn is_read_shutdown(&self, id: ConnectionId) -> bool {
+        let inner = self.inner.lock();
+        let stream = inner.connections.get(&id).and_then(|entry| entry.stream.as_ref());
+        stream.is_some_and(|stream| stream.is_read_shutdown())
+    }
+
     /// The handlers that were spared read EOF too.
     pub(crate) fn drain_new(&self) {
         let mut inner = self.inner.lock();

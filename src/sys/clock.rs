@@ -2,19 +2,21 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::platform::process::COARSE_CLOCK;
+
 /// The milliseconds of the monotonic clock, which is the same in all processes
 /// ([clock_gettime(2)](https://man7.org/linux/man-pages/man2/clock_gettime.2.html)).
 pub(crate) fn millis() -> u64 {
     of(ClockId::Monotonic)
 }
 
-/// The milliseconds of the monotonic clock, as of the kernel's last tick
+/// The milliseconds of the monotonic clock, on Linux as of the kernel's last tick
 /// (`CLOCK_MONOTONIC_COARSE`, [clock_gettime(2)]): it takes a quarter of the time of a precise clock,
 /// and is at most 10 ms late.
 ///
 /// [clock_gettime(2)]: https://man7.org/linux/man-pages/man2/clock_gettime.2.html
 pub(crate) fn coarse_millis() -> u64 {
-    of(ClockId::MonotonicCoarse)
+    of(COARSE_CLOCK)
 }
 
 fn of(clock: ClockId) -> u64 {

@@ -1,10 +1,11 @@
 //! The limit on open descriptors, and replacing descriptors in place.
-#![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::platform::process::duplicate_over;
 
 /// Replaces descriptors that a forked child has inherited by `/dev/null`, in place
 /// ([dup(2)](https://man7.org/linux/man-pages/man2/dup.2.html)). The child's copy of the file is
@@ -31,13 +32,7 @@ impl DevNull {
 
 /// Has a descriptor refer to another file, in place. Its own copy of the file before is closed.
 pub(crate) fn replace(descriptor: BorrowedFd<'_>, by: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: `dup3` touches no memory. Both arguments are open descriptors, since they are borrowed.
-    // The owner of the first keeps an open descriptor of that number, which it may use and close as
-    // before.
-    match unsafe { libc::dup3(by.as_raw_fd(), descriptor.as_raw_fd(), libc::O_CLOEXEC) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
+    duplicate_over(descriptor, by)
 }
 
 /// How many descriptors this process may have open (`RLIMIT_NOFILE`, the soft limit).

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use rustix::process::Pid;
 
+use super::platform::process::{other_threads, prepare_to_fork};
 use super::signals::BlockedSignals;
 
 /// The caller's promise that forking is safe although the process has other threads; see
@@ -30,14 +31,6 @@ impl ForkDespiteThreads {
     pub unsafe fn new() -> ForkDespiteThreads {
         ForkDespiteThreads(())
     }
-}
-
-/// How many threads this process has besides the caller. The link count of `/proc/self/task` is
-/// two more than its entries, one for each thread
-/// ([proc(5)](https://man7.org/linux/man-pages/man5/proc.5.html)).
-pub(crate) fn other_threads() -> io::Result<usize> {
-    let links = rustix::fs::stat("/proc/self/task")?.st_nlink;
-    Ok((links as usize).saturating_sub(3))
 }
 
 /// How long a joined thread may still be counted: `pthread_join` returns slightly before the thread
@@ -74,6 +67,7 @@ pub(crate) enum Fork {
 /// Forks. The child starts with `SIGINT` and `SIGTERM` blocked.
 pub(crate) fn fork(_permit: ForkPermit) -> io::Result<Fork> {
     let parent = rustix::process::getpid();
+    prepare_to_fork()?;
     // The child inherits the parent's signal handlers. They would write to the parent's shutdown
     // pipe and so stop the server; the child replaces them before it unblocks the signals.
     let signals = BlockedSignals::block()?;

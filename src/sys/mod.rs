@@ -1,10 +1,28 @@
 //! System calls that std lacks, behind safe functions and types. This is the only module that
 //! contains `unsafe` code.
+//!
+//! What Linux has beyond [POSIX] is in `linux`, and has a twin behind the same face in `portable`: for
+//! macOS and FreeBSD, and for Linux too with `--cfg socketserver_portable`, by which it is tested.
+//!
+//! [POSIX]: https://pubs.opengroup.org/onlinepubs/9799919799/
 
-pub(crate) mod children;
+#[cfg(all(target_os = "linux", not(socketserver_portable)))]
+mod linux;
+#[cfg(not(all(target_os = "linux", not(socketserver_portable))))]
+mod portable;
+
+#[cfg(all(target_os = "linux", not(socketserver_portable)))]
+use linux as platform;
+#[cfg(not(all(target_os = "linux", not(socketserver_portable))))]
+use portable as platform;
+
+#[cfg(feature = "fibers")]
+pub(crate) use platform::thread_state;
+pub(crate) use platform::{children, poller, socket_file, splice, unix_name};
+
 pub(crate) mod clock;
 pub(crate) mod descriptors;
-pub(crate) mod epoll;
+pub(crate) mod exit;
 #[cfg(feature = "fibers")]
 pub(crate) mod fiber;
 pub(crate) mod fork;
@@ -20,9 +38,6 @@ pub(crate) mod scope;
 pub(crate) mod shared;
 pub(crate) mod signals;
 pub(crate) mod socket;
-pub(crate) mod splice;
 #[cfg(feature = "fibers")]
 pub(crate) mod stack;
-#[cfg(feature = "fibers")]
-pub(crate) mod thread_state;
 pub(crate) mod waker;

@@ -13,9 +13,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use socket2::SockAddr;
 
+use super::platform::socket::REPORTS_LENGTH;
+
 /// A datagram that was received into a buffer.
 pub(crate) struct Received {
-    /// Its length, which may be more than the buffer's.
+    /// Its length, which may be more than the buffer's: then it is the true one only on Linux.
     pub(crate) length: usize,
     /// The sender's address.
     pub(crate) peer: Option<SocketAddr>,
@@ -30,7 +32,11 @@ pub(crate) fn enable(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
     if is_ipv6 {
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)?;
     }
-    set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO)
+    match set(socket, libc::IPPROTO_IP, ipv4::RECEIVE) {
+        // Elsewhere an IPv6 socket may refuse this one. It then replies to IPv4 as the system chooses.
+        Err(_) if is_ipv6 && !cfg!(target_os = "linux") => Ok(()),
+        set => set,
+    }
 }
 
 fn set(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
@@ -58,13 +64,15 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
         SockAddr::try_init(|address, size| {
             message.msg_name = address.cast();
             message.msg_namelen = *size;
-            let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+            let flags = libc::MSG_DONTWAIT | REPORTS_LENGTH;
             let length = libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags);
             *size = message.msg_namelen;
             usize::try_from(length).map_err(|_| io::Error::last_os_error())
         })
     };
     let (length, peer) = received?;
+    let is_longer = message.msg_flags & libc::MSG_TRUNC != 0;
+    let length = if is_longer { length.max(buffer.len() + 1) } else { length };
     Ok(Received { length, peer: peer.as_socket(), local: local(&message) })
 }
 
@@ -79,8 +87,8 @@ fn local(message: &libc::msghdr) -> Option<SocketAddr> {
         while !header.is_null() {
             let data = libc::CMSG_DATA(header);
             match ((*header).cmsg_level, (*header).cmsg_type) {
-                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    return of_ipv4(data.cast::<libc::in_pktinfo>().read_unaligned());
+                (libc::IPPROTO_IP, ipv4::KIND) => {
+                    return of_ipv4(ipv4::address(data.cast::<ipv4::Info>().read_unaligned()));
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     local = of_ipv6(data.cast::<libc::in6_pktinfo>().read_unaligned());
@@ -93,10 +101,39 @@ fn local(message: &libc::msghdr) -> Option<SocketAddr> {
     local
 }
 
-/// `ipi_spec_dst` is the address to reply from, also to a broadcast or multicast datagram.
-fn of_ipv4(info: libc::in_pktinfo) -> Option<SocketAddr> {
-    let address = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
-    (!address.is_unspecified()).then(|| (address, 0).into())
+fn of_ipv4(address: libc::in_addr) -> Option<SocketAddr> {
+    let address = Ipv4Addr::from(address.s_addr.to_ne_bytes());
+    let is_ours = !(address.is_unspecified() || address.is_multicast() || address.is_broadcast());
+    is_ours.then(|| (address, 0).into())
+}
+
+/// How the system tells, and is told, an IPv4 address.
+#[cfg(not(target_os = "freebsd"))]
+mod ipv4 {
+    pub(super) use libc::{IP_PKTINFO as KIND, IP_PKTINFO as RECEIVE, in_pktinfo as Info};
+
+    /// On Linux `ipi_spec_dst` is the address to reply from, also to a broadcast or multicast datagram.
+    /// macOS leaves it empty.
+    pub(super) fn address(info: Info) -> libc::in_addr {
+        if cfg!(target_os = "linux") { info.ipi_spec_dst } else { info.ipi_addr }
+    }
+
+    pub(super) fn info(address: libc::in_addr) -> Info {
+        Info { ipi_ifindex: 0, ipi_spec_dst: address, ipi_addr: libc::in_addr { s_addr: 0 } }
+    }
+}
+
+#[cfg(target_os = "freebsd")]
+mod ipv4 {
+    pub(super) use libc::{IP_RECVDSTADDR as KIND, IP_RECVDSTADDR as RECEIVE, in_addr as Info};
+
+    pub(super) fn address(info: Info) -> libc::in_addr {
+        info
+    }
+
+    pub(super) fn info(address: libc::in_addr) -> Info {
+        address
+    }
 }
 
 /// With the interface as its scope, which a link-local address needs.
@@ -124,13 +161,8 @@ pub(crate) fn send(
     message.msg_namelen = peer.len();
     match local {
         SocketAddr::V4(local) => {
-            let spec_dst = libc::in_addr { s_addr: u32::from_ne_bytes(local.ip().octets()) };
-            let info = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: spec_dst,
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            put(&mut message, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+            let address = libc::in_addr { s_addr: u32::from_ne_bytes(local.ip().octets()) };
+            put(&mut message, libc::IPPROTO_IP, ipv4::KIND, ipv4::info(address));
         }
         SocketAddr::V6(local) => {
             let info = libc::in6_pktinfo {

@@ -77,7 +77,8 @@ pub(crate) fn poll_each<'fd>(
 
 /// Whether both directions of a socket are closed (`POLLHUP`).
 pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
-    events(fd, PollFlags::HUP).contains(PollFlags::HUP)
+    // macOS reports `POLLHUP` with `POLLIN` when the input alone has ended.
+    events(fd, PollFlags::OUT).contains(PollFlags::HUP)
 }
 
 /// Whether there is TCP urgent data that was not read past (`POLLPRI`).
@@ -113,14 +114,18 @@ fn poll_fd<'fd>((fd, interest): &(BorrowedFd<'fd>, Interest)) -> PollFd<'fd> {
 fn sleep(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout = left.map(timespec);
+        let timeout = left.map(|left| timespec(left.min(MAX_SLEEP)));
         match rustix::event::poll(fds, timeout.as_ref()) {
+            Ok(0) if left.is_some_and(|left| left > MAX_SLEEP) => {}
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
 }
+
+/// The longest time of one poll(2): macOS takes no more than 2^31 - 1 milliseconds.
+const MAX_SLEEP: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn timespec(time: Duration) -> Timespec {
     Timespec {

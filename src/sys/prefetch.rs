@@ -7,6 +7,7 @@ const LINE: usize = 64;
 
 /// A range of addresses. The memory may be gone by the time that it is prefetched.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(crate) struct Span {
     start: usize,
     end: usize,

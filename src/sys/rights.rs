@@ -7,11 +7,15 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::cmsg_space;
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::sockopt::Timeout;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
+use super::platform::process::RECEIVE_CLOEXEC;
+use super::platform::socket::{NO_SIGPIPE, blocking};
 use super::socket::Mode;
 
 /// The most that one message carries (`SCM_MAX_FD` of Linux).
@@ -36,10 +40,10 @@ pub(crate) fn send(
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let flags = match mode {
-        Mode::AsSet => SendFlags::NOSIGNAL,
-        Mode::Try => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        Mode::AsSet => NO_SIGPIPE,
+        Mode::Try => NO_SIGPIPE | SendFlags::DONTWAIT,
     };
-    Ok(sendmsg(socket, bytes, &mut control, flags)?)
+    blocking(socket, Timeout::Send, mode, || Ok(sendmsg(socket, bytes, &mut control, flags)?))
 }
 
 /// Bytes, and the descriptors that came with them.
@@ -62,15 +66,21 @@ pub(crate) fn receive(
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space[..cmsg_space!(ScmRights(max))]);
     let flags = match mode {
-        Mode::AsSet => RecvFlags::CMSG_CLOEXEC,
-        Mode::Try => RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
+        Mode::AsSet => RECEIVE_CLOEXEC,
+        Mode::Try => RECEIVE_CLOEXEC | RecvFlags::DONTWAIT,
     };
-    let message = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
+    let message = blocking(socket, Timeout::Recv, mode, || {
+        Ok(recvmsg(socket, &mut [IoSliceMut::new(&mut *buffer)], &mut control, flags)?)
+    })?;
     let descriptors = control.drain().flat_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
     });
-    let descriptors = descriptors.flatten().collect();
+    let descriptors: Vec<OwnedFd> = descriptors.flatten().collect();
+    if RECEIVE_CLOEXEC.is_empty() {
+        // Where there is no such flag.
+        descriptors.iter().try_for_each(|fd| fcntl_setfd(fd, FdFlags::CLOEXEC))?;
+    }
     let had_more = message.flags.contains(ReturnFlags::CTRUNC);
     Ok(Received { length: message.bytes, descriptors, had_more })
 }

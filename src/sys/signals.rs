@@ -6,7 +6,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use rustix::process::{Pid, Signal};
+use super::platform::process::end_input;
+pub(crate) use super::platform::process::end_with_parent;
 
 /// A guard that blocks `SIGINT` and `SIGTERM` for this thread until it is dropped
 /// ([pthread_sigmask(3)](https://man7.org/linux/man-pages/man3/pthread_sigmask.3.html)). A signal
@@ -47,12 +48,9 @@ impl Drop for BlockedSignals {
 static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
 
 extern "C" fn drain_connection(_signal: libc::c_int) {
-    // SAFETY: `shutdown` takes two numbers, touches no memory, and is async-signal-safe
-    // (signal-safety(7)), as is the load of an atomic. For a number that is not an open socket it
-    // fails and changes nothing. It may change `errno` for the interrupted code, which then
-    // reports a wrong error: once for each signal at most (`SA_RESETHAND`), in a process that is
-    // about to exit.
-    unsafe { libc::shutdown(DESCRIPTOR.load(Ordering::Relaxed), libc::SHUT_RD) };
+    // It may change `errno` for the interrupted code, which then reports a wrong error: once for each
+    // signal at most (`SA_RESETHAND`), in a process that is about to exit.
+    end_input(DESCRIPTOR.load(Ordering::Relaxed));
 }
 
 extern "C" fn write_to_pipe(_signal: libc::c_int) {
@@ -61,18 +59,6 @@ extern "C" fn write_to_pipe(_signal: libc::c_int) {
     // as long as this process. As above, `errno` may change for the interrupted code, once for each
     // signal.
     unsafe { libc::write(DESCRIPTOR.load(Ordering::Relaxed), c"!".as_ptr().cast(), 1) };
-}
-
-/// Has the kernel send this child `SIGTERM` when its parent (exactly: the thread that forked it)
-/// ends, so that it does not outlive a parent that was killed
-/// ([PR_SET_PDEATHSIG](https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html)).
-pub(crate) fn end_with_parent(parent: Pid) -> io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
-    if rustix::process::getppid() != Some(parent) {
-        // The parent ended before the line above took effect.
-        rustix::process::kill_process(rustix::process::getpid(), Signal::TERM)?;
-    }
-    Ok(())
 }
 
 /// Installs handlers by which the first `SIGINT`, and the first `SIGTERM`, end this child
@@ -109,18 +95,6 @@ fn handle_once(descriptor: RawFd, handler: extern "C" fn(libc::c_int)) {
     }
 }
 
-/// Whether a write to a closed pipe or socket ends this process: Rust's `main` has `SIGPIPE` ignored, the
-/// `main` of another language may not.
-pub(crate) fn sigpipe_kills() -> bool {
-    // SAFETY: zeros are valid values for a `sigaction`, as above. The call gets a pointer to a local one
-    // that lives during the call, and changes no action.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(libc::SIGPIPE, std::ptr::null(), &mut action);
-        action.sa_sigaction == libc::SIG_DFL
-    }
-}
-
 /// Has the kernel keep the exit status of each child until it is waited for. With `SIGCHLD` ignored,
 /// which a process inherits, or with `SA_NOCLDWAIT`, it would reap children by itself
 /// ([sigaction(2)](https://man7.org/linux/man-pages/man2/sigaction.2.html)). A handler for the signal
@@ -147,4 +121,32 @@ pub(crate) fn keep_exit_statuses() -> io::Result<()> {
             _ => Err(io::Error::last_os_error()),
         }
     }
+}
+
+/// Calls the handler that an action names, with the arguments that the kernel has passed to another one;
+/// `false` if it names none.
+#[cfg_attr(not(feature = "fibers"), allow(dead_code))]
+pub(super) fn call_handler(
+    action: &libc::sigaction,
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) -> bool {
+    if [libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) {
+        return false;
+    }
+    // SAFETY: sigaction(2) returned this value as the address of a handler (it is not `SIG_DFL` or
+    // `SIG_IGN`), and its flags tell which of the two signatures it has. It gets the arguments that the
+    // kernel passed to the handler that calls this.
+    unsafe {
+        if action.sa_flags & libc::SA_SIGINFO != 0 {
+            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+                std::mem::transmute(action.sa_sigaction);
+            handler(signal, info, context);
+        } else {
+            let handler: extern "C" fn(libc::c_int) = std::mem::transmute(action.sa_sigaction);
+            handler(signal);
+        }
+    }
+    true
 }

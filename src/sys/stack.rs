@@ -11,7 +11,10 @@ use std::ptr;
 use std::sync::OnceLock;
 
 use corosensei::stack::{Stack as CoroutineStack, StackPointer};
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use rustix::mm::{MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+
+use super::platform::stack::{FAULTS, MAP_FLAGS, install_guard};
+use super::signals::call_handler;
 
 /// The length of the guard below each stack, in bytes. It is more than a page because C code,
 /// unlike Rust, does not probe each page of a large frame, and could step over a small guard.
@@ -38,12 +41,9 @@ impl Stack {
         let length = length.filter(|length| *length <= isize::MAX as usize);
         let length = length.ok_or(io::ErrorKind::OutOfMemory)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
-        // `MAP_STACK` keeps Linux from 6.7 on from using huge pages, of which a stack would waste
-        // the most.
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::STACK;
         // SAFETY: without an address and `MAP_FIXED` the kernel makes a new mapping in unused
         // address space, so that no existing memory changes.
-        let limit = unsafe { mmap_anonymous(ptr::null_mut(), length, access, flags)? };
+        let limit = unsafe { mmap_anonymous(ptr::null_mut(), length, access, MAP_FLAGS)? };
         let limit = NonZeroUsize::new(limit as usize).ok_or(io::ErrorKind::OutOfMemory)?;
         let stack = Stack { limit, length };
         stack.protect(GUARD.next_multiple_of(page))?;
@@ -52,15 +52,12 @@ impl Stack {
 
     fn protect(&self, guard: usize) -> io::Result<()> {
         let bottom = self.limit.get() as *mut c_void;
-        // Linux has guards of this kind since 6.13. They do not split the mapping, so that adjacent
-        // stacks count as one mapping.
-        //
         // SAFETY: the range is the lowest whole pages of the mapping that `new` has just made. This
         // stack owns it, and nothing has a pointer to it yet.
-        if unsafe { libc::madvise(bottom, guard, MADV_GUARD_INSTALL) } == 0 {
+        if unsafe { install_guard(bottom, guard) } {
             return Ok(());
         }
-        // On an older kernel: pages without access.
+        // Pages without access.
         //
         // SAFETY: as above.
         unsafe { mprotect(bottom, guard, MprotectFlags::empty())? };
@@ -72,9 +69,6 @@ impl Stack {
         Bounds { limit: self.limit.get(), size: self.length - guard }
     }
 }
-
-/// From `linux/mman.h`: [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html).
-const MADV_GUARD_INSTALL: c_int = 102;
 
 impl Drop for Stack {
     fn drop(&mut self) {
@@ -104,7 +98,7 @@ pub(crate) fn unmap_all(stacks: impl Iterator<Item = Stack>) {
 }
 
 // SAFETY: the usable part is at least a page, which is at least `MIN_STACK_SIZE`. Below it is a
-// guard: any access to it raises `SIGSEGV`. `base` and `limit` are page boundaries, which are
+// guard: any access to it raises a signal of `FAULTS`. `base` and `limit` are page boundaries, which are
 // aligned enough, and do not change.
 unsafe impl CoroutineStack for Stack {
     fn base(&self) -> StackPointer {
@@ -148,65 +142,56 @@ impl Bounds {
 /// after an overflow of a thread's stack, with a message that names the setting.
 pub(crate) fn handle_overflow() {
     ensure_signal_stack();
-    PREVIOUS.get_or_init(|| {
-        // SAFETY: a `sigaction` consists of integers and an optional function pointer, for which
-        // zeros are valid values. The call gets pointers to two local ones that live during it. The
-        // handler has the signature that `SA_SIGINFO` requires, and calls only what
-        // signal-safety(7) allows (and the previous handler, if there was one).
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            let mut previous = action;
-            let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_fault;
-            action.sa_sigaction = handler as usize;
-            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-            libc::sigaction(libc::SIGSEGV, &action, &mut previous);
-            Previous(previous)
-        }
-    });
+    for (signal, previous) in FAULTS.into_iter().zip(&PREVIOUS) {
+        previous.get_or_init(|| Previous(handle(signal)));
+    }
 }
 
-/// The action for `SIGSEGV` that was installed before.
+/// Installs the handler for a signal, and returns the action that was there before.
+fn handle(signal: c_int) -> libc::sigaction {
+    // SAFETY: a `sigaction` consists of integers and an optional function pointer, for which
+    // zeros are valid values. The call gets pointers to two local ones that live during it. The
+    // handler has the signature that `SA_SIGINFO` requires, and calls only what
+    // signal-safety(7) allows (and the previous handler, if there was one).
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let mut previous = action;
+        let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_fault;
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        libc::sigaction(signal, &action, &mut previous);
+        previous
+    }
+}
+
+/// The action for a signal of `FAULTS` that was installed before.
 struct Previous(libc::sigaction);
 
-static PREVIOUS: OnceLock<Previous> = OnceLock::new();
+static PREVIOUS: [OnceLock<Previous>; FAULTS.len()] = [const { OnceLock::new() }; FAULTS.len()];
 
 extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: with `SA_SIGINFO` the kernel passes a pointer to a valid `siginfo_t`. Its `si_addr`
-    // is set for `SIGSEGV`; if `kill` sent the signal it is other bytes of the same union, which
-    // are valid as a number.
+    // is set for a fault; if `kill` sent the signal it is other bytes of the same union, which are
+    // valid as a number.
     let address = unsafe { (*info).si_addr() } as usize;
     let Bounds { limit, size } = CURRENT_STACK.get();
     if size > 0 && (limit..limit + GUARD).contains(&address) {
         abort_overflowed(size);
     }
     // Another fault: it goes to the handler that was installed before.
-    let previous = PREVIOUS.get().map(|previous| previous.0);
-    match previous {
-        Some(action) if ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) => {
-            // SAFETY: sigaction(2) returned this value as the address of a handler (it is not
-            // `SIG_DFL` or `SIG_IGN`), and its flags tell which of the two signatures it has. It
-            // gets the arguments that the kernel passed to this handler.
-            unsafe {
-                if action.sa_flags & libc::SA_SIGINFO != 0 {
-                    let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
-                        std::mem::transmute(action.sa_sigaction);
-                    handler(signal, info, context);
-                } else {
-                    let handler: extern "C" fn(c_int) = std::mem::transmute(action.sa_sigaction);
-                    handler(signal);
-                }
-            }
-        }
-        // There was none. On return the access is repeated, and the default action ends the
-        // process.
-        //
-        // SAFETY: as in `handle_overflow`; a null pointer means that the present action is not
-        // wanted, and sigaction(2) is async-signal-safe.
-        _ => unsafe {
-            let mut default: libc::sigaction = std::mem::zeroed();
-            default.sa_sigaction = libc::SIG_DFL;
-            libc::sigaction(signal, &default, ptr::null_mut());
-        },
+    let index = FAULTS.iter().position(|fault| *fault == signal).unwrap_or(0);
+    let previous = PREVIOUS[index].get().map(|previous| previous.0);
+    if previous.is_some_and(|action| call_handler(&action, signal, info, context)) {
+        return;
+    }
+    // There was none. On return the access is repeated, and the default action ends the process.
+    //
+    // SAFETY: as in `handle`; a null pointer means that the present action is not wanted, and
+    // sigaction(2) is async-signal-safe.
+    unsafe {
+        let mut default: libc::sigaction = std::mem::zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        libc::sigaction(signal, &default, ptr::null_mut());
     }
 }
 

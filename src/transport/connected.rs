@@ -42,7 +42,7 @@ impl Connected {
 fn incoming(socket: Socket) -> std::result::Result<IncomingStream, String> {
     // Fails for what is not a socket.
     let kind = socket.r#type().map_err(|error| error.to_string())?;
-    let domain = socket.domain().map_err(|error| error.to_string())?;
+    let domain = socket.local_addr().map_err(|error| error.to_string())?.domain();
     if kind != Type::STREAM {
         return Err(format!("it is a socket of {kind:?}"));
     }

@@ -15,6 +15,7 @@ use super::{Tcp, Transport, Udp, UnixDatagram, UnixStream};
 use crate::address::{Address, Scheme};
 use crate::error::{Error, Result};
 use crate::sys::inherited;
+use crate::sys::socket::is_listening;
 
 /// The sockets that a service manager has passed to this process (socket activation), by name.
 ///
@@ -229,7 +230,7 @@ impl AsFd for InheritedSocket {
 fn scheme_of(socket: &Socket) -> std::result::Result<Scheme, String> {
     // Fails for what is not a socket.
     let kind = socket.r#type().map_err(|error| error.to_string())?;
-    let domain = socket.domain().map_err(|error| error.to_string())?;
+    let domain = socket.local_addr().map_err(|error| error.to_string())?.domain();
     let is_ip = domain == Domain::IPV4 || domain == Domain::IPV6;
     let scheme = match kind {
         Type::STREAM if is_ip => Scheme::Tcp,
@@ -238,7 +239,7 @@ fn scheme_of(socket: &Socket) -> std::result::Result<Scheme, String> {
         Type::DGRAM if domain == Domain::UNIX => Scheme::UnixDatagram,
         _ => return Err(format!("no server serves a {domain:?} socket of {kind:?}")),
     };
-    let is_listening = socket.is_listener().map_err(|error| error.to_string())?;
+    let is_listening = is_listening(socket).map_err(|error| error.to_string())?;
     if kind == Type::STREAM && !is_listening {
         return Err("it does not listen".to_owned());
     }

@@ -1,16 +1,14 @@
 //! The owner, group and mode of a Unix socket's file, which decide who may connect.
 
-use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{Gid, Uid};
 use socket2::Socket;
 
 use crate::address::UnixName;
 use crate::config::TransportOptions;
+use crate::sys::socket_file;
 
 /// What is to be set; `None` for what the system chooses.
 pub(super) struct Permissions {
@@ -37,12 +35,17 @@ impl Permissions {
         Ok(Permissions { mode, owner, group })
     }
 
-    /// To be called before the socket is bound: until [`set`](Permissions::set) only its own user may
-    /// connect, or send datagrams. Linux makes the file with the mode of the socket itself, less the
-    /// umask.
-    pub(super) fn restrict(&self, socket: &Socket) -> io::Result<()> {
-        let mode = self.mode.map(|mode| Mode::from_raw_mode(mode & 0o700));
-        mode.map_or(Ok(()), |mode| Ok(rustix::fs::fchmod(socket, mode)?))
+    /// Calls `bind`, after which, until [`set`](Permissions::set), only its own user may connect, or send
+    /// datagrams.
+    pub(super) fn restrict(
+        &self,
+        socket: &Socket,
+        bind: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self.mode {
+            Some(mode) => socket_file::bind_with_mode(socket, mode & 0o700, bind),
+            None => bind(),
+        }
     }
 
     /// To be called when it is bound to this path, and before it listens.
@@ -50,23 +53,13 @@ impl Permissions {
         if self.mode.or(self.owner).or(self.group).is_none() {
             return Ok(());
         }
-        // Not by the path: a process that may write to the directory could replace the file by a link
-        // to another one, of which a server of root would then change the owner.
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(path, flags, Mode::empty())?;
-        if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::Socket {
-            return Err(io::Error::other("another file has taken its place"));
-        }
+        let file = socket_file::SocketFile::open(path)?;
         let (owner, group) = (self.owner.map(Uid::from_raw), self.group.map(Gid::from_raw));
         if owner.is_some() || group.is_some() {
-            rustix::fs::chownat(&file, "", owner, group, AtFlags::EMPTY_PATH)
-                .map_err(|error| cannot("owner or group", error.into()))?;
+            file.set_owner(owner, group).map_err(|error| cannot("owner or group", error))?;
         }
         let Some(mode) = self.mode else { return Ok(()) };
-        // The one way for a descriptor by `O_PATH` before Linux 6.6 (`fchmodat2`).
-        let file = format!("/proc/self/fd/{}", file.as_raw_fd());
-        fs::set_permissions(file, fs::Permissions::from_mode(mode))
-            .map_err(|error| cannot("mode", error))
+        file.set_mode(mode).map_err(|error| cannot("mode", error))
     }
 }
 
@@ -76,7 +69,8 @@ fn cannot(what: &str, error: io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::PathBuf;
 
     use socket2::{Domain, Type};
@@ -117,8 +111,8 @@ mod tests {
             let path = directory.0.join(number.to_string());
             let permissions = permissions(&path, 0o666);
             let socket = Socket::new(Domain::UNIX, kind, None).unwrap();
-            permissions.restrict(&socket).unwrap();
-            socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+            let address = socket2::SockAddr::unix(&path).unwrap();
+            permissions.restrict(&socket, || socket.bind(&address)).unwrap();
             // Whatever the umask is; the default one would leave 0o755.
             assert_eq!(mode(&path) & 0o177, 0, "{:o}", mode(&path));
             permissions.set(&path).unwrap();

@@ -82,9 +82,9 @@ pub(super) fn bind(
     let permissions = Permissions::new(name, options)?;
     let bind = |name: &UnixName| {
         let socket = Socket::new(Domain::UNIX, kind, None)?;
-        permissions.restrict(&socket)?;
         options.prepare_socket(&socket)?;
-        socket.bind(&name.to_sockaddr()?)?;
+        let address = name.to_sockaddr()?;
+        permissions.restrict(&socket, || socket.bind(&address))?;
         Ok(socket)
     };
     let (socket, file) = bind_with(name, bind, |path| std::fs::remove_file(path))?;

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
 use crate::net::{SocketStream, set_tcp_options};
 use crate::request::IncomingStream;
-use crate::sys::socket::{accept_queue_length, set_timeout};
+use crate::sys::socket::{INHERITS_OPTIONS, accept_queue_length, set_timeout};
 
 /// TCP over IPv4 and IPv6 ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
 #[derive(Debug)]
@@ -48,17 +48,18 @@ impl Transport for Tcp {
     /// they cost no system call for each connection.
     fn prepare(&self, options: &TransportOptions) -> io::Result<()> {
         self.0.set_nonblocking(true)?;
-        set_tcp_options(self.as_fd(), options)?;
-        set_timeout(self.as_fd(), Timeout::Recv, options.read_timeout)?;
-        set_timeout(self.as_fd(), Timeout::Send, options.write_timeout)
+        set_connection_options(self.as_fd(), options)
     }
 
     fn local_addr(&self) -> io::Result<Address> {
         Ok(Address::tcp(self.0.local_addr()?))
     }
 
-    fn accept(&self, _options: &TransportOptions) -> io::Result<IncomingStream> {
+    fn accept(&self, options: &TransportOptions) -> io::Result<IncomingStream> {
         let (stream, peer) = self.0.accept()?;
+        if !INHERITS_OPTIONS {
+            set_connection_options(stream.as_fd(), options)?;
+        }
         Ok(IncomingStream {
             stream: Box::new(SocketStream::from(stream)),
             peer: Address::tcp(peer),
@@ -68,6 +69,13 @@ impl Transport for Tcp {
     fn max_queued(&self) -> Option<usize> {
         accept_queue_length(self.as_fd()).ok()
     }
+}
+
+/// Sets the options of a connection: on it, or on its listener.
+fn set_connection_options(socket: BorrowedFd<'_>, options: &TransportOptions) -> io::Result<()> {
+    set_tcp_options(socket, options)?;
+    set_timeout(socket, Timeout::Recv, options.read_timeout)?;
+    set_timeout(socket, Timeout::Send, options.write_timeout)
 }
 
 fn listen(address: SocketAddr, options: &TransportOptions) -> io::Result<Tcp> {
@@ -116,7 +124,8 @@ pub(super) fn ip_socket(
     Ok(socket)
 }
 
-#[cfg(test)]
+/// Other systems have other limits.
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::time::Duration;
 

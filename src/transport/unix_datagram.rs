@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::handler::DatagramRequestHandler;
 use crate::request::IncomingDatagram;
 use crate::sys::socket::{next_length, receive_from};
+use crate::sys::unix_name::abstract_name_of;
 
 /// Unix datagram sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
 ///
@@ -112,7 +113,7 @@ fn name_of(peer: rustix::net::SocketAddrAny) -> UnixName {
     let Ok(peer) = rustix::net::SocketAddrUnix::try_from(peer) else { return UnixName::Unnamed };
     if let Some(path) = peer.path_bytes() {
         UnixName::Path(std::ffi::OsString::from_vec(path.to_vec()).into())
-    } else if let Some(name) = peer.abstract_name() {
+    } else if let Some(name) = abstract_name_of(&peer) {
         UnixName::Abstract(name.to_vec())
     } else {
         UnixName::Unnamed

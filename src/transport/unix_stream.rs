@@ -8,13 +8,13 @@ use socket2::Type;
 
 use super::Transport;
 use super::socket_file::{self, SocketFile};
-use super::sysctl;
 use crate::address::{Address, Endpoint, Scheme, UnixName};
 use crate::config::TransportOptions;
 use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
 use crate::net::{SocketStream, Stream};
 use crate::request::IncomingStream;
+use crate::sys::socket::max_backlog;
 
 /// Unix stream sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
 ///
@@ -48,8 +48,10 @@ impl Transport for UnixStream {
 
     fn bind(endpoint: &Endpoint, options: &TransportOptions) -> Result<UnixStream> {
         let name = endpoint.unix_name(Scheme::Unix)?;
-        let (socket, file) = socket_file::bind(name, Type::STREAM.nonblocking(), options)
+        let (socket, file) = socket_file::bind(name, Type::STREAM, options)
             .and_then(|(socket, file)| {
+                // Also done by `prepare`, which a transport that wraps this one may not call.
+                socket.set_nonblocking(true)?;
                 // Now that the file has its permissions.
                 socket.listen(options.backlog.try_into().unwrap_or(i32::MAX))?;
                 Ok((socket, file))
@@ -89,7 +91,6 @@ impl Transport for UnixStream {
     /// The longest that the queue can be, which is one more than the backlog. Only a netlink socket
     /// tells how long it is.
     fn max_queued(&self) -> Option<usize> {
-        let max_backlog = sysctl("net/core/somaxconn")?;
-        Some(max_backlog.min(self.backlog as usize) + 1)
+        Some(max_backlog()?.min(self.backlog as usize) + 1)
     }
 }

@@ -93,6 +93,7 @@ fn accept_errors_do_not_end_the_server_and_only_those_of_the_system_delay_it() {
         libc::ENETDOWN,
         libc::ENOPROTOOPT,
         libc::EHOSTDOWN,
+        #[cfg(target_os = "linux")]
         libc::ENONET,
         libc::EHOSTUNREACH,
         libc::EOPNOTSUPP,

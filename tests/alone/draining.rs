@@ -195,9 +195,11 @@ fn a_stop_ends_although_clients_connect_without_end() {
     let name = abstract_name();
     let builder = UnixStreamServer::builder().backlog(100);
     let server = serve_at(&format!("unix:{name}"), builder, slow());
-    let address = SockAddr::unix(format!("\0{}", &name[1..])).unwrap();
+    let address = name.strip_prefix('@').map_or(name.clone(), |name| format!("\0{name}"));
+    let address = SockAddr::unix(address).unwrap();
     stops_soon(server, || {
-        let client = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
         let _ = client.connect(&address);
     });
 }

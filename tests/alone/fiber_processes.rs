@@ -191,7 +191,9 @@ fn the_warning_says_what_the_handler_does() {
         let client = server.client();
         (&client).write_all(format!("{command}\n").as_bytes()).unwrap();
         let warning = server.error_line();
-        assert!(warning.contains(expected), "{command}: {warning}");
+        // Elsewhere nothing tells what a thread does.
+        let is_told = cfg!(not(socketserver_portable));
+        assert!(!is_told || warning.contains(expected), "{command}: {warning}");
     }
     // On the other worker, if not on both.
     wait_until("a worker is free", || ask(&server.client(), "release") == "release");
@@ -305,6 +307,7 @@ fn without_descriptors_connections_wait_until_some_are_free() {
     let control = server.client();
     assert_eq!(ask(&control, "hello"), "hello");
     for _ in 0..3 {
+        wait_until("no other connection is open", || count(&control, "active") == 1);
         let errors = count(&control, "accept_errors");
         let own = leave_descriptors(&server, 0);
         let waiting = server.client();

@@ -1,31 +1,24 @@
-//! What a forking server inherits from its process: buffered output, an ignored signal, a filter of
-//! system calls. Each server is a process of its own.
+//! What a forking server inherits from its process: buffered output, an ignored signal. Each server is a process of its own.
 #![allow(unsafe_code, reason = "ignores a signal")]
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::io::Errno;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use socketserver::services::Echo;
 use socketserver::*;
 
 use crate::harness::{Test, tests};
 use crate::support::clients::{echoes, rest_of};
-use crate::support::server_process::{Part, ServerProcess, announce, serve};
+use crate::support::server_process::{Part, ServerProcess, serve};
 
 pub(crate) const TESTS: &[Test] = tests![
     output_from_before_a_fork_is_written_once,
     children_are_counted_although_sigchld_was_ignored,
-    a_forking_server_does_not_start_without_pidfd_open,
-    a_request_is_refused_without_pidfd_open,
 ];
 
 pub(crate) const PARTS: &[Part] = &[
     ("half-line", |_| serve(ForkingTcpServer::bind("127.0.0.1:0", HalfLine).unwrap())),
     ("ignored-sigchld", serve_with_ignored_sigchld),
-    ("no-pidfd", serve_without_pidfd_open),
-    ("no-pidfd-for-one", handle_request_without_pidfd_open),
 ];
 
 fn output_from_before_a_fork_is_written_once() {
@@ -54,26 +47,6 @@ fn children_are_counted_although_sigchld_was_ignored() {
         assert_eq!(ended.logged("exited with status 3"), 1, "{way}: {ended:?}");
         assert_eq!(ended.logged(""), 1, "{way}: {ended:?}");
     }
-}
-
-fn a_forking_server_does_not_start_without_pidfd_open() {
-    for (errno, text) in
-        [("ENOSYS", "Function not implemented"), ("EPERM", "Operation not permitted")]
-    {
-        let ended = ServerProcess::start("no-pidfd", errno).wait();
-        let mut lines = ended.lines();
-        let error = lines.next().unwrap();
-        assert!(error.contains("pidfd_open") && error.contains(text), "{ended:?}");
-    }
-}
-
-fn a_request_is_refused_without_pidfd_open() {
-    let server = ServerProcess::start("no-pidfd-for-one", "ENOSYS");
-    let client = server.client();
-    assert!(rest_of(&client).is_empty());
-    let ended = server.wait();
-    assert_eq!(["active", "refused", "failed"].map(|name| ended.count(name)), [0, 1, 0]);
-    assert_eq!((ended.logged("pidfd_open"), ended.logged("")), (1, 1), "{ended:?}");
 }
 
 // The servers.
@@ -119,30 +92,4 @@ fn serve_with_ignored_sigchld(way: &str) {
         Ok(())
     });
     serve(ForkingTcpServer::bind("127.0.0.1:0", handler).unwrap());
-}
-
-fn serve_without_pidfd_open(errno: &str) {
-    forbid_pidfd_open(errno);
-    let server = ForkingTcpServer::bind("127.0.0.1:0", Echo).unwrap();
-    announce(server.local_addr());
-    println!("{}", server.serve_forever().unwrap_err());
-}
-
-fn handle_request_without_pidfd_open(errno: &str) {
-    forbid_pidfd_open(errno);
-    let server = ForkingTcpServer::bind("127.0.0.1:0", Echo).unwrap();
-    announce(server.local_addr());
-    assert_eq!(server.handle_request(), Handled::Request);
-    println!("{:?}", server.handle().stats());
-}
-
-/// As old containers do, by `ENOSYS` or `EPERM`.
-fn forbid_pidfd_open(errno: &str) {
-    let errno = if errno == "EPERM" { Errno::PERM } else { Errno::NOSYS };
-    let rules = [(libc::SYS_pidfd_open, Vec::new())].into();
-    let refused = SeccompAction::Errno(errno.raw_os_error() as u32);
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).unwrap();
-    let program: BpfProgram = filter.try_into().unwrap();
-    seccompiler::apply_filter(&program).unwrap();
 }

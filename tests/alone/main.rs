@@ -4,12 +4,13 @@
 mod accept_errors;
 mod child_handlers;
 mod children;
+#[cfg(target_os = "linux")]
 mod containers;
 mod cpython;
 mod descriptors;
 mod draining;
 mod events;
-#[cfg(feature = "fibers")]
+#[cfg(all(feature = "fibers", target_os = "linux"))]
 mod fiber_processes;
 #[cfg(feature = "fibers")]
 mod fiber_start;
@@ -28,6 +29,7 @@ mod prefork;
 mod prefork_sizing;
 mod proxies;
 mod relaying;
+#[cfg(target_os = "linux")]
 mod scarcity;
 mod server_limits;
 mod slow_clients;
@@ -42,6 +44,8 @@ mod tls;
 #[path = "../support/tls.rs"]
 mod tls_clients;
 mod unix_sockets;
+#[cfg(all(target_os = "linux", not(socketserver_portable)))]
+mod without_pidfd;
 
 use std::process::ExitCode;
 
@@ -62,9 +66,12 @@ const TESTS: &[&[Test]] = &[
     #[cfg(feature = "tracing")]
     events::TRACING_TESTS,
     children::TESTS,
+    #[cfg(target_os = "linux")]
     containers::TESTS,
     child_handlers::TESTS,
     inheritance::TESTS,
+    #[cfg(all(target_os = "linux", not(socketserver_portable)))]
+    without_pidfd::TESTS,
     prefork::TESTS,
     prefork_sizing::TESTS,
     look_ups::TESTS,
@@ -72,6 +79,7 @@ const TESTS: &[&[Test]] = &[
     relaying::TESTS,
     #[cfg(feature = "fibers")]
     relaying::FIBER_TESTS,
+    #[cfg(target_os = "linux")]
     scarcity::TESTS,
     server_limits::TESTS,
     #[cfg(feature = "fibers")]
@@ -79,7 +87,7 @@ const TESTS: &[&[Test]] = &[
     stopped_process::TESTS,
     unix_sockets::TESTS,
     hand_over::TESTS,
-    #[cfg(feature = "fibers")]
+    #[cfg(all(feature = "fibers", target_os = "linux"))]
     fiber_processes::TESTS,
     hostile::TESTS,
     hostile_upstreams::TESTS,
@@ -92,8 +100,11 @@ const PARTS: &[&[Part]] = &[
     events::PARTS,
     children::PARTS,
     child_handlers::PARTS,
+    #[cfg(target_os = "linux")]
     containers::PARTS,
     inheritance::PARTS,
+    #[cfg(all(target_os = "linux", not(socketserver_portable)))]
+    without_pidfd::PARTS,
     listeners::PARTS,
     prefork::PARTS,
     prefork_sizing::PARTS,
@@ -102,11 +113,12 @@ const PARTS: &[&[Part]] = &[
     proxies::PARTS,
     relaying::PARTS,
     hostile_upstreams::PARTS,
+    #[cfg(target_os = "linux")]
     scarcity::PARTS,
     server_limits::PARTS,
     stopped_process::PARTS,
     unix_sockets::PARTS,
-    #[cfg(feature = "fibers")]
+    #[cfg(all(feature = "fibers", target_os = "linux"))]
     fiber_processes::PARTS,
     #[cfg(feature = "tls")]
     tls::PARTS,

@@ -113,7 +113,8 @@ fn leaves_no_descriptor_behind(mixin: &str) {
     let before = open();
     let (client, upstream) = scene.pair();
     carries_bulk(&client, &upstream);
-    if mixin != "forking" {
+    let splices = cfg!(not(socketserver_portable));
+    if splices && mixin != "forking" {
         assert!(scene.open("pipe:") >= before[1] + 4, "{mixin}: {:?}", scene.descriptors());
     }
     drop((client, upstream));

@@ -66,6 +66,10 @@ fn the_longest_path_and_name_can_be_served() {
     let longest = directory.join(&"x".repeat(left));
     let server = serve_at(longest.to_str().unwrap(), UnixStreamServer::builder(), Echo);
     echoes(server.local_addr(), "hello\n");
+    if !cfg!(all(target_os = "linux", not(socketserver_portable))) {
+        // There are no other names.
+        return;
+    }
     let mut name = abstract_name();
     name.push_str(&"x".repeat(1 + UnixName::MAX_LENGTH - name.len()));
     let server = serve_at(&name, UnixStreamServer::builder(), Echo);

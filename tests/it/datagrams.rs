@@ -118,7 +118,10 @@ fn a_datagram_that_is_too_long_is_reported_and_not_handled() {
     let builder = UnixDatagramServer::builder().max_packet_size(10);
     let server = serve_at(&abstract_name(), builder, handler);
     unixgram(server.local_addr()).send(&[0; 100]).unwrap();
-    assert!(next(&calls).to_string().contains("datagram of 100 bytes"));
+    // Only Linux tells the length of what was longer than the buffer.
+    let portable = !cfg!(all(target_os = "linux", not(socketserver_portable)));
+    let reported = if portable { "datagram of 11 bytes" } else { "datagram of 100 bytes" };
+    assert!(next(&calls).to_string().contains(reported));
     echoes(server.local_addr(), "0123456789");
 }
 

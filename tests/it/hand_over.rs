@@ -465,7 +465,7 @@ fn successor_of(text: &str, sockets: &[BorrowedFd<'_>]) -> (Result<RunningServer
                 assert!(control.push(SendAncillaryMessage::ScmRights(sockets)));
             }
             let bytes = [std::io::IoSlice::new(text.as_bytes())];
-            sendmsg(&stream, &bytes, &mut control, SendFlags::NOSIGNAL).unwrap();
+            sendmsg(&stream, &bytes, &mut control, SendFlags::empty()).unwrap();
             let mut said = String::new();
             if text.ends_with('\n') {
                 let _ = reader.read_line(&mut said);

@@ -342,13 +342,24 @@ impl Transport for Inspected {
         let keepalive = socket.keepalive()?.then(|| socket.tcp_keepalive_time());
         *FOUND.lock() = Some([
             keepalive.transpose()?,
-            socket.tcp_user_timeout()?,
+            user_timeout(&socket)?,
             socket.read_timeout()?,
             socket.write_timeout()?,
             socket.tcp_nodelay()?.then_some(Duration::ZERO),
         ]);
         Ok(incoming)
     }
+}
+
+#[cfg(target_os = "linux")]
+fn user_timeout(socket: &socket2::SockRef<'_>) -> std::io::Result<Option<Duration>> {
+    socket.tcp_user_timeout()
+}
+
+/// Other systems do not tell.
+#[cfg(not(target_os = "linux"))]
+fn user_timeout(_socket: &socket2::SockRef<'_>) -> std::io::Result<Option<Duration>> {
+    Ok(None)
 }
 
 #[test]

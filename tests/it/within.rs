@@ -3,8 +3,7 @@
 
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::TcpListener;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -19,7 +18,7 @@ use crate::mixins::{by_each_mixin, stops_cleanly};
 use crate::support::clients::{Client, ask, line_of};
 use crate::support::close_reasons::{LONG, Limits, SHORT, is_counted};
 use crate::support::servers::answers;
-use crate::support::{Gate, abstract_name, next};
+use crate::support::{Gate, TempDir, next};
 
 /// Calls `call` within [`SHORT`], and checks that it fails at the end of that, and not before.
 #[track_caller]
@@ -198,13 +197,13 @@ fn waits_for_an_upstream_end_with_the_limit() {
 
 #[test]
 fn a_connect_ends_with_the_limit() {
-    let name = abstract_name();
+    let directory = TempDir::new();
+    let path = directory.join("full");
     let full = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-    let address = SocketAddr::from_abstract_name(&name[1..]).unwrap();
-    full.bind(&SockAddr::unix(format!("\0{}", &name[1..])).unwrap()).unwrap();
+    full.bind(&SockAddr::unix(&path).unwrap()).unwrap();
     full.listen(0).unwrap();
-    let _first = UnixStream::connect_addr(&address).unwrap();
-    let endpoint = format!("unix:{name}");
+    let _first = UnixStream::connect(&path).unwrap();
+    let endpoint = format!("unix:{}", path.display());
     let handler = answers(move |line, connection| {
         times_out(connection, |connection| connection.connect(endpoint.as_str(), LONG));
         Ok(writeln!(connection, "{line}")?)

@@ -3,7 +3,6 @@
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{self, UnixDatagram, UnixStream};
 use std::time::Duration;
 
@@ -35,11 +34,7 @@ pub(crate) fn tcp_from(local: &str, server: impl Into<Endpoint>) -> TcpStream {
 
 /// A Unix socket's name as std has it.
 pub(crate) fn unix_address(name: &UnixName) -> net::SocketAddr {
-    match name {
-        UnixName::Path(path) => net::SocketAddr::from_pathname(path).unwrap(),
-        UnixName::Abstract(name) => net::SocketAddr::from_abstract_name(name).unwrap(),
-        UnixName::Unnamed => panic!("no name"),
-    }
+    name.socket_addr().unwrap()
 }
 
 /// A client of a Unix stream server.
@@ -65,8 +60,9 @@ pub(crate) fn udp(address: impl Into<Endpoint>) -> UdpSocket {
 /// A client of a Unix datagram server, bound to a name, so that the server can reply.
 pub(crate) fn unixgram(address: impl Into<Endpoint>) -> UnixDatagram {
     bound_test();
-    let name = UnixName::Abstract(abstract_name()[1..].into());
-    let socket = UnixDatagram::bind_addr(&unix_address(&name)).unwrap();
+    let name: Endpoint = format!("unixgram:{}", abstract_name()).parse().unwrap();
+    let name = unix_address(name.unix_name(Scheme::UnixDatagram).unwrap());
+    let socket = UnixDatagram::bind_addr(&name).unwrap();
     let server = unix_address(address.into().unix_name(Scheme::UnixDatagram).unwrap());
     socket.connect_addr(&server).unwrap();
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();

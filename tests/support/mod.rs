@@ -97,9 +97,15 @@ fn unique() -> String {
     format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// An unused abstract name of a Unix socket, as `@name`.
+/// An unused abstract name of a Unix socket, as `@name`. Where a server cannot have one, a path in the
+/// directory for temporary files.
 pub(crate) fn abstract_name() -> String {
-    format!("@socketserver-test-{}", unique())
+    let name = format!("socketserver-test-{}", unique());
+    if cfg!(all(target_os = "linux", not(socketserver_portable))) {
+        format!("@{name}")
+    } else {
+        std::env::temp_dir().join(name).display().to_string()
+    }
 }
 
 /// A directory of one test, removed on drop.

@@ -11,10 +11,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, test_kill_process,
-    waitid,
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, test_kill_process, waitid,
 };
 use socketserver::Endpoint;
 
@@ -416,17 +414,33 @@ pub(crate) fn has_ended(pid: Pid) -> bool {
 }
 
 fn has_ended_within(pid: Pid, time: Duration) -> bool {
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
     let deadline = Instant::now() + time;
-    loop {
+    while !has_ended(pid) {
         let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
-            Ok(ready) => return ready == 1,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => panic!("poll: {error}"),
+        if left.is_zero() {
+            return false;
         }
+        wait_for_exit(pid, left);
     }
+    true
+}
+
+#[cfg(target_os = "linux")]
+fn wait_for_exit(pid: Pid, time: Duration) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{PidfdFlags, pidfd_open};
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+    match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&time)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => panic!("poll: {error}"),
+    }
+}
+
+/// Elsewhere there is nothing to wait for.
+#[cfg(not(target_os = "linux"))]
+fn wait_for_exit(_pid: Pid, time: Duration) {
+    thread::sleep(time.min(Duration::from_millis(2)));
 }
 
 fn children_of(parent: Pid) -> Vec<Pid> {

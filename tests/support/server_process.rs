@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::Signal;
 use socketserver::extend::Mixin;
 use socketserver::extend::Transport;
 use socketserver::{Address, ConnectionInfo, Endpoint, Server, ServerHandle};
@@ -29,7 +29,8 @@ pub(crate) fn play(parts: &[Part]) -> Option<ExitCode> {
         return None;
     }
     // The server does not survive the thread of the test that has started it.
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     log_to_standard_error();
     let (_, main) = parts.iter().find(|part| part.0 == name).expect(name);
     main(argument);

@@ -3,10 +3,6 @@
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, setrlimit};
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set,
-    set_capabilities,
-};
 
 /// The number of threads of this process that serve, by their name.
 pub(crate) fn serving_threads() -> usize {
@@ -55,7 +51,12 @@ pub(crate) fn has_privileged_ports() -> bool {
 }
 
 /// Takes the right to bind privileged ports from this thread, and from the programs that it starts.
+#[cfg(target_os = "linux")]
 pub(crate) fn drop_port_privilege() {
+    use rustix::thread::{
+        CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set,
+        set_capabilities,
+    };
     let lost = CapabilitySet::NET_BIND_SERVICE;
     let CapabilitySets { effective, permitted, inheritable } = capabilities(None).unwrap();
     if permitted.contains(lost) {
@@ -68,6 +69,10 @@ pub(crate) fn drop_port_privilege() {
         set_capabilities(None, rest).unwrap();
     }
 }
+
+/// Other systems have no such right.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn drop_port_privilege() {}
 
 /// Two children of this process that do not belong to a server: one has ended and is a zombie, the
 /// other is running.

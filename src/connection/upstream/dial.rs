@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef};
 
 use super::look_up::look_up;
 use super::wait::{ClosesWith, UpstreamWait};
@@ -19,6 +19,7 @@ use crate::id::ConnectionId;
 use crate::net::{Interest, SharedStream, SocketStream, set_tcp_options};
 use crate::state::ServerState;
 use crate::sync::{Activity, Current, Interrupted, TimeLimit};
+use crate::sys::socket::new_stream;
 #[cfg(feature = "tls")]
 use crate::tls::{self, ClientSide};
 
@@ -187,7 +188,7 @@ impl<'a> Dial<'a> {
 
     /// Begins to connect. A stop or a disconnect of the client shuts the socket from now on.
     fn attempt(&self, domain: Domain, peer: &Address, address: &SockAddr) -> io::Result<Attempt> {
-        let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
+        let socket = new_stream(domain)?;
         let is_tcp = domain != Domain::UNIX;
         if is_tcp {
             set_tcp_options(socket.as_fd(), &self.state.settings.transport)?;

@@ -13,8 +13,8 @@ use super::stream_state::StreamState;
 use super::worker_shared::{WorkerShared, Workers};
 use crate::mixin::thread_pool::ThreadPool;
 use crate::sync::{Current, Suspend};
-use crate::sys::epoll::{Event, Poller};
 use crate::sys::fiber::{self, Fiber, Job};
+use crate::sys::poller::{Event, Poller};
 use crate::sys::prefetch::Span;
 use crate::sys::stack::{Stack, unmap_all};
 

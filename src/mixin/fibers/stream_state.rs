@@ -2,7 +2,7 @@
 
 use super::slab::Key;
 use crate::net::Interest;
-use crate::sys::epoll::Event;
+use crate::sys::poller::Event;
 
 /// A stream as the scheduler of its worker sees it.
 #[derive(Default)]

@@ -258,10 +258,7 @@ impl Scheduler {
             if state.take_readiness(interest) {
                 return Ok(true);
             }
-            if !state.is_registered {
-                self.poller.add(fd, stream_key.number())?;
-                state.is_registered = true;
-            }
+            self.poller.arm(fd, stream_key.number(), interest, &mut state.is_registered)?;
             *state.waiter(interest) = Some(key);
             Ok(false)
         });
@@ -293,7 +290,11 @@ impl Scheduler {
 
     /// Whether an event has ended the wait.
     fn end_wait(&self, stream: StreamKey, interest: Interest) -> bool {
-        self.with_stream(stream, |state| state.waiter(interest).take().is_none()).unwrap_or(true)
+        let ended = self.with_stream(stream, |state| state.waiter(interest).take().is_none());
+        if ended == Some(false) {
+            self.poller.disarm(stream.number(), interest);
+        }
+        ended.unwrap_or(true)
     }
 
     /// Waits for its turn to offload a job: those that come first are first.

@@ -11,8 +11,8 @@ use super::worker_shared::{Message, Workers};
 use crate::accept::Listener;
 use crate::mixin::thread_pool::ThreadPool;
 use crate::state::ServerState;
-use crate::sys::epoll::{ListenerWaiter, Poller};
 use crate::sys::fiber::Job;
+use crate::sys::poller::{ListenerWaiter, Poller};
 use crate::sys::stack::handle_overflow;
 
 /// How many connections a worker accepts in one iteration.
@@ -165,7 +165,8 @@ struct ListenerRegistration<'a> {
     scheduler: &'a Scheduler,
     state: Arc<ServerState>,
     listener: Weak<Listener>,
-    waiter: ListenerWaiter,
+    /// `None` if the accept loop accepts.
+    waiter: Option<ListenerWaiter>,
     is_registered: Cell<bool>,
 }
 
@@ -174,8 +175,9 @@ impl ListenerRegistration<'_> {
         if self.is_registered.get() || self.state.is_stopping() {
             return;
         }
+        let Some(waiter) = &self.waiter else { return };
         let Some(listener) = self.listener.upgrade() else { return };
-        match listener.register_waiter(&self.waiter) {
+        match listener.register_waiter(waiter) {
             Ok(()) => self.is_registered.set(true),
             // Without waiters, the accept loop accepts.
             Err(error) => log::debug!("a worker cannot watch the listener: {error}"),
@@ -183,9 +185,10 @@ impl ListenerRegistration<'_> {
     }
 
     fn unregister(&self) {
-        if let (true, Some(listener)) = (self.is_registered.replace(false), self.listener.upgrade())
+        if let (true, Some(waiter)) = (self.is_registered.replace(false), &self.waiter)
+            && let Some(listener) = self.listener.upgrade()
         {
-            listener.unregister_waiter(&self.waiter);
+            listener.unregister_waiter(waiter);
         }
     }
 
@@ -197,6 +200,7 @@ impl ListenerRegistration<'_> {
 
     /// Accepts what is pending, and serves it or hands it to a less busy worker.
     fn accept_batch(&self, workers: &Workers) {
+        let Some(waiter) = &self.waiter else { return };
         let Some(listener) = self.listener.upgrade() else { return };
         let accepting = listener.accept_each(ACCEPT_BATCH, |request| {
             let least_busy = workers.least_busy();
@@ -211,7 +215,7 @@ impl ListenerRegistration<'_> {
             }
         });
         let processes = &self.state.processes;
-        let requeued = !processes.has_more_than_others() || listener.requeue(&self.waiter);
+        let requeued = !processes.has_more_than_others() || listener.requeue(waiter);
         if !accepting || !requeued {
             self.unregister();
         }

@@ -6,13 +6,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use rustix::thread::Pid;
 
 use super::scheduler;
 use super::slab::Key;
 use crate::primitive::SleepFlag;
 use crate::request::Request;
 use crate::sync::Resume;
+use crate::sys::thread_state::{ThreadId, current_thread};
 use crate::sys::waker::Waker;
 
 /// The workers of a server.
@@ -111,7 +111,7 @@ pub(super) struct WorkerShared {
     /// The request of the running fiber.
     request: AtomicU64,
     /// The worker's thread, once it runs.
-    thread: OnceLock<Pid>,
+    thread: OnceLock<ThreadId>,
 }
 
 #[derive(Debug, Default)]
@@ -154,10 +154,10 @@ impl WorkerShared {
 
     /// Called by the worker's thread.
     pub(super) fn set_thread(&self) {
-        let _ = self.thread.set(rustix::thread::gettid());
+        let _ = self.thread.set(current_thread());
     }
 
-    pub(super) fn thread(&self) -> Option<Pid> {
+    pub(super) fn thread(&self) -> Option<ThreadId> {
         self.thread.get().copied()
     }
 

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::mixin::ForkDespiteThreads;
 use crate::mixin::child_process::{self, KILL_GRACE, prepare_to_fork};
 use crate::state::{ProcessSignals, ServerState};
-use crate::sys::children::{Children, Exit};
+use crate::sys::children::Children;
+use crate::sys::exit::Exit;
 use crate::sys::fork::Fork;
 use crate::sys::poll::{Interest, poll};
 

@@ -26,6 +26,7 @@ use crate::sync::{Activity, ActivityCell};
 use crate::sys::poll::{is_hung_up, poll};
 #[cfg(feature = "fibers")]
 use crate::sys::prefetch::Span;
+use crate::sys::socket::set_nonblocking;
 use writing::Output;
 
 pub(crate) use reading::IoTimeout;
@@ -214,7 +215,7 @@ impl SharedStream {
     /// splice(2) needs.
     pub(crate) fn set_nonblocking(&self, yes: bool) -> io::Result<()> {
         let fd = self.inner.as_fd();
-        fd.map_or(Ok(()), |fd| Ok(rustix::io::ioctl_fionbio(fd, yes)?))
+        fd.map_or(Ok(()), |fd| set_nonblocking(fd, yes))
     }
 
     /// Has the socket send RST when it is closed, as the peer of a relay did (`SO_LINGER` of zero,

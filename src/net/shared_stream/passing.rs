@@ -58,7 +58,16 @@ impl SharedStream {
         mode: Mode,
     ) -> io::Result<usize> {
         if let Some(descriptors) = self.descriptors.get() {
-            return descriptors.receive(self.passing_socket()?, buffer, mode);
+            return match descriptors.receive(self.passing_socket()?, buffer, mode) {
+                // Only where `HIDES_END`.
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && self.has_input_beyond_fd() == Some(true) =>
+                {
+                    Ok(0)
+                }
+                received => received,
+            };
         }
         match mode {
             Mode::AsSet => from.read(buffer),

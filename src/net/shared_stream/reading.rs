@@ -8,7 +8,7 @@ use super::SharedStream;
 use crate::net::{Interest, Stream};
 use crate::sync::{Activity, Input, InputKind};
 use crate::sys::poll::has_input;
-use crate::sys::socket::{Mode, retry_interrupted};
+use crate::sys::socket::{HIDES_END, Mode, retry_interrupted};
 use crate::sys::splice::SplicePipe;
 
 /// How long a read may wait for the peer.
@@ -187,7 +187,7 @@ impl SharedStream {
 
     /// Whether a read does not block, for a stream of which its descriptor does not say that.
     pub(crate) fn has_input_beyond_fd(&self) -> Option<bool> {
-        if self.is_plain { None } else { self.inner.has_input() }
+        if self.is_plain && !HIDES_END { None } else { self.inner.has_input() }
     }
 
     /// Whether a read does not block. `is_last`: there is no wait after this in which an event would come

@@ -14,7 +14,7 @@ use crate::mixins::all_mixins;
 use crate::support::clients::{line_of, rest_of, tcp};
 use crate::support::recorder::{Recorder, next_error, next_finish};
 use crate::support::servers::{Settings, serve_with};
-use crate::support::{Gate, TIMEOUT, abstract_name, next, wait_until};
+use crate::support::{Gate, TIMEOUT, TempDir, abstract_name, next, wait_until};
 
 /// Runs a test on a server of each mixin, whose handler sends what this returns.
 fn on_every_mixin<R: Send + 'static>(
@@ -118,7 +118,10 @@ fn a_refusal_names_the_address() {
         }
         result => panic!("{result:?}"),
     });
-    let name = format!("unix:{}", abstract_name());
+    let directory = TempDir::new();
+    let stale = directory.join("stale");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    let name = format!("unix:{}", stale.display());
     connects(&name, TIMEOUT, |result, _| match result {
         Err(Error::Connect { address, source, .. }) => {
             assert_eq!((address, source.kind()), (name.clone(), io::ErrorKind::ConnectionRefused));
@@ -154,7 +157,7 @@ pub(super) fn full_backlog(kind: Kind) -> (Socket, Vec<Socket>, String) {
         }
         Kind::Unix => {
             let name = abstract_name();
-            let path = name.replacen('@', "\0", 1);
+            let path = name.strip_prefix('@').map_or(name.clone(), |name| format!("\0{name}"));
             (Domain::UNIX, socket2::SockAddr::unix(path).unwrap(), format!("unix:{name}"))
         }
     };

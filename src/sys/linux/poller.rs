@@ -14,15 +14,17 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::time;
 
-use super::descriptors::replace;
-use super::poll::timespec;
+use crate::sys::descriptors::replace;
+#[cfg(feature = "fibers")]
+use crate::sys::poll::Interest;
+use crate::sys::poll::timespec;
 
 /// The descriptors that a worker thread waits for, each registered with a number.
 #[cfg(feature = "fibers")]
 #[derive(Debug)]
 pub(crate) struct Poller(Arc<OwnedFd>);
 
-/// The readiness of a descriptor. For one that is registered with [`Poller::add`]: what has changed
+/// The readiness of a descriptor. For one that is registered with [`Poller::arm`]: what has changed
 /// since the last event.
 #[cfg(feature = "fibers")]
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,33 +47,46 @@ impl Poller {
         Ok(Poller(Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?)))
     }
 
-    /// Registers a stream for edge-triggered events of both directions: one for its present state,
-    /// and one for each change until it is closed. Does nothing if it is registered already.
-    pub(crate) fn add(&self, stream: BorrowedFd<'_>, number: u64) -> io::Result<()> {
-        let flags =
-            EventFlags::IN | EventFlags::PRI | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        self.register(stream, number, flags)
+    /// Has the stream's readiness reported by an event. The first time it registers the stream for
+    /// edge-triggered events of both directions: one for its present state, and one for each change
+    /// until it is closed.
+    pub(crate) fn arm(
+        &self,
+        stream: BorrowedFd<'_>,
+        number: u64,
+        _interest: Interest,
+        is_registered: &mut bool,
+    ) -> io::Result<()> {
+        if !*is_registered {
+            let flags = EventFlags::IN
+                | EventFlags::PRI
+                | EventFlags::OUT
+                | EventFlags::RDHUP
+                | EventFlags::ET;
+            add(&self.0, stream, number, flags)?;
+            *is_registered = true;
+        }
+        Ok(())
     }
+
+    /// The wait that the stream was armed for has ended without an event. The stream stays registered.
+    pub(crate) fn disarm(&self, _number: u64, _interest: Interest) {}
 
     /// Registers a descriptor for level-triggered input: each [`wait`](Poller::wait) reports it as
     /// long as there is input. Does nothing if it is registered already.
     pub(crate) fn add_level(&self, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
-        self.register(fd, number, EventFlags::IN)
+        add(&self.0, fd, number, EventFlags::IN)
     }
 
     /// To wait for listeners with this number.
-    pub(crate) fn listener_waiter(&self, number: u64) -> ListenerWaiter {
-        ListenerWaiter { epoll: self.0.clone(), number }
+    pub(crate) fn listener_waiter(&self, number: u64) -> Option<ListenerWaiter> {
+        Some(ListenerWaiter { epoll: self.0.clone(), number })
     }
 
     /// Unregisters an open descriptor. (A closed one is unregistered by the kernel.)
     pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
         // `ENOENT`: it was not registered.
         let _ = epoll::delete(&self.0, fd);
-    }
-
-    fn register(&self, fd: BorrowedFd<'_>, number: u64, flags: EventFlags) -> io::Result<()> {
-        add(&self.0, fd, number, flags)
     }
 
     /// Blocks until there are events, at most for `timeout` (`None`: for ever), and calls
@@ -149,7 +164,7 @@ impl PartialEq for ListenerWaiter {
     }
 }
 
-/// Which of several listeners are ready, in turn. Its descriptor is readable while one is.
+/// Which of several listeners are ready, in turn.
 #[derive(Debug)]
 pub(crate) struct ReadySet(OwnedFd);
 
@@ -161,14 +176,34 @@ impl ReadySet {
     /// In a forked child, which has this set in common with its parent: this becomes an empty one of
     /// its own, with the same descriptor.
     pub(crate) fn replace_inherited(&self) -> io::Result<()> {
-        replace(self.as_fd(), ReadySet::new()?.as_fd())
+        replace(self.0.as_fd(), ReadySet::new()?.0.as_fd())
+    }
+
+    /// The descriptor, which is readable while a listener is ready.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+
+    /// In a forked child that has no listeners: calls `release` with its descriptors.
+    pub(crate) fn release(&self, release: &mut impl FnMut(BorrowedFd<'_>)) {
+        release(self.0.as_fd());
+    }
+
+    /// Whether a listener is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.next().is_some()
+    }
+
+    /// The listeners to wait for in its place: none, since it has a descriptor.
+    pub(crate) fn listeners(&self) -> Vec<Arc<OwnedFd>> {
+        Vec::new()
     }
 
     pub(crate) fn add(&self, listener: BorrowedFd<'_>, number: u64) -> io::Result<()> {
         add(&self.0, listener, number, EventFlags::IN)
     }
 
-    pub(crate) fn delete(&self, listener: BorrowedFd<'_>) {
+    pub(crate) fn delete(&self, listener: BorrowedFd<'_>, _number: u64) {
         let _ = epoll::delete(&self.0, listener);
     }
 
@@ -185,12 +220,6 @@ impl ReadySet {
         let mut events = [MaybeUninit::uninit(); 2];
         let ready = epoll::wait(&self.0, &mut events, Some(&Timespec::default()));
         ready.is_ok_and(|(ready, _)| ready.iter().any(|event| event.data.u64() != number))
-    }
-}
-
-impl AsFd for ReadySet {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

@@ -5,8 +5,10 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use super::signals::sigpipe_kills;
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
+
+use super::pipe::pipe;
+use super::process::sigpipe_kills;
 
 /// A pipe, and how many bytes are in it.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl SplicePipe {
         if sigpipe_kills() {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let (read, write) = pipe()?;
         // Above the user's share of memory for pipes (`pipe-user-pages-soft`) it stays as it is.
         let _ = fcntl_setpipe_size(&write, CAPACITY);
         Ok(SplicePipe { read, write, length: 0 })

@@ -10,6 +10,9 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
+use crate::sys::exit::Exit;
+use crate::sys::signals::keep_exit_statuses;
+
 /// The running children, each with a value that is kept until the child is reaped. As a descriptor
 /// it is readable when a child has exited
 /// ([pidfd_open(2)](https://man7.org/linux/man-pages/man2/pidfd_open.2.html)).
@@ -28,7 +31,7 @@ struct Child<T> {
 
 /// Fails if this system has no pidfds, or a filter of system calls forbids them
 /// ([seccomp(2)](https://man7.org/linux/man-pages/man2/seccomp.2.html)).
-pub(crate) fn probe_pidfd() -> io::Result<()> {
+pub(crate) fn probe() -> io::Result<()> {
     let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     match rustix::process::waitid(WaitId::PidFd(own.as_fd()), options) {
@@ -41,7 +44,7 @@ pub(crate) fn probe_pidfd() -> io::Result<()> {
 impl<T> Children<T> {
     /// `SIGCHLD` is not ignored from now on.
     pub(crate) fn new() -> io::Result<Children<T>> {
-        super::signals::keep_exit_statuses()?;
+        keep_exit_statuses()?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Children { running: Mutex::default(), epoll })
     }
@@ -95,7 +98,7 @@ impl<T> Children<T> {
                     let _ = epoll::delete(&self.epoll, &child.pidfd);
                     let id = WaitId::PidFd(child.pidfd.as_fd());
                     let status = rustix::process::waitid(id, WaitIdOptions::EXITED).ok().flatten();
-                    reaped.push((pid, status.as_ref().map(Exit::of), child.attached));
+                    reaped.push((pid, status.as_ref().map(exit_of), child.attached));
                 }
             }
         }
@@ -105,6 +108,10 @@ impl<T> Children<T> {
     pub(crate) fn terminate(&self, kill: bool) {
         self.terminate_if(kill, |_, _| true);
     }
+
+    /// Does nothing: a stop shuts the read side of a child's connection in this process, and the child
+    /// reads what was received before that.
+    pub(crate) fn drain(&self, _is_read_shutdown: impl Fn(&T) -> bool) {}
 
     /// The same for those for which `condition`, with the process id and the value, is true.
     pub(crate) fn terminate_if(&self, kill: bool, mut condition: impl FnMut(i32, &T) -> bool) {
@@ -141,31 +148,9 @@ impl<T> AsFd for Children<T> {
     }
 }
 
-/// How a child exited: its status, or the signal that killed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
-    Status(i32),
-    Signal(i32),
+fn exit_of(status: &WaitIdStatus) -> Exit {
+    Exit::new(status.exit_status(), status.terminating_signal())
 }
 
-impl Exit {
-    fn of(status: &WaitIdStatus) -> Exit {
-        match status.exit_status() {
-            Some(status) => Exit::Status(status),
-            None => Exit::Signal(status.terminating_signal().unwrap_or_default()),
-        }
-    }
-
-    pub(crate) fn is_success(self) -> bool {
-        self == Exit::Status(0)
-    }
-}
-
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Exit::Status(status) => write!(f, "exited with status {status}"),
-            Exit::Signal(signal) => write!(f, "was killed by signal {signal}"),
-        }
-    }
-}
+/// What a system lacks that cannot watch children.
+pub(crate) const NEEDS: &str = "use pidfd_open, which a forking server needs";

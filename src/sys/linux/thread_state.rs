@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rustix::thread::Pid;
+pub(crate) use rustix::thread::{Pid as ThreadId, gettid as current_thread};
 
 /// Whether a thread runs, or what it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ impl ThreadState {
     /// From `/proc/self/task/TID/syscall`
     /// ([proc_pid_syscall(5)](https://man7.org/linux/man-pages/man5/proc_pid_syscall.5.html)). `None`
     /// where that cannot be read: the kernel may lack it, and a container may hide it.
-    pub(crate) fn of(thread: Pid) -> Option<ThreadState> {
+    pub(crate) fn of(thread: ThreadId) -> Option<ThreadState> {
         let path = format!("/proc/self/task/{}/syscall", thread.as_raw_nonzero());
         ThreadState::parse(&std::fs::read_to_string(path).ok()?)
     }
@@ -124,7 +124,7 @@ mod tests {
         let (sender, receiver) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let waits = move || {
-            sender.send(rustix::thread::gettid()).unwrap();
+            sender.send(current_thread()).unwrap();
             _ = ended.recv();
         };
         let thread = thread::spawn(waits);

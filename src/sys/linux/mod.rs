@@ -1,0 +1,15 @@
+//! What Linux has of its own. `portable` has the twins.
+
+pub(crate) mod children;
+pub(super) mod pipe;
+pub(crate) mod poller;
+pub(super) mod process;
+pub(crate) mod socket;
+pub(crate) mod socket_file;
+pub(crate) mod splice;
+#[cfg(feature = "fibers")]
+pub(super) mod stack;
+#[cfg(feature = "fibers")]
+pub(crate) mod thread_state;
+pub(crate) mod unix_name;
+pub(crate) mod waker;

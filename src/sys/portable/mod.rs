@@ -1,0 +1,18 @@
+//! The twins of `linux`, for other Unix systems. They use what POSIX has, and `native`, which is what
+//! each system has in its own way.
+
+pub(crate) mod children;
+mod native;
+pub(super) mod pipe;
+pub(crate) mod poller;
+pub(super) mod process;
+mod sigchld;
+pub(crate) mod socket;
+pub(crate) mod socket_file;
+pub(crate) mod splice;
+#[cfg(feature = "fibers")]
+pub(super) mod stack;
+#[cfg(feature = "fibers")]
+pub(crate) mod thread_state;
+pub(crate) mod unix_name;
+pub(crate) mod waker;
