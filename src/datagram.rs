@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::config::Settings;
 use crate::id::ConnectionId;
 use crate::net::Traffic;
-use crate::state::{ListenerInfo, Observed, ServerHandle, ServerState};
+use crate::state::{ListenerInfo, Observers, ServerHandle, ServerState};
 
 /// The sending side of a datagram transport, for the replies to an
 /// [`IncomingDatagram`](crate::extend::IncomingDatagram).
@@ -92,6 +92,10 @@ impl DatagramRequest {
         &self.listener
     }
 
+    pub(crate) fn shared_listener(&self) -> &Arc<ListenerInfo> {
+        &self.listener
+    }
+
     /// The server that received this datagram.
     pub fn server(&self) -> &ServerHandle {
         &self.server
@@ -139,7 +143,7 @@ impl DatagramRequest {
     pub fn in_memory(data: impl Into<Vec<u8>>) -> InMemoryDatagram {
         let address = Address::Udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let listener = ListenerInfo::new(1, address.clone(), false, None);
-        let state = ServerState::new(Settings::default(), Observed::default(), listener);
+        let state = ServerState::new(Settings::default(), Observers::default(), listener);
         let state = Arc::new(state.expect("a pipe and an eventfd"));
         let (id, listener) = (state.new_id(), state.first_listener.clone());
         let (data, replies) = (data.into(), Arc::new(Replies::default()));

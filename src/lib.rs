@@ -300,7 +300,8 @@
 //! No error of a connection ends the server, and no shortage of descriptors, threads or memory: the
 //! connection waits in the backlog or is refused, and the acceptor backs off until a request ends
 //! (or for a time that doubles from 5 ms to 80 ms). What went wrong is logged through the [`log`]
-//! crate, and counted in [`Stats`], which Prometheus can read ([`Stats::write_prometheus`]). The log
+//! crate, and counted in [`Stats`], which Prometheus can read ([`Stats::write_prometheus`]). An
+//! [`Observer`] is told of each request, [`events::AccessLog`] for instance. The log
 //! also says when the limit on connections is reached, and when that is over;
 //! [`raise_descriptor_limit`](Builder::raise_descriptor_limit) raises it to what the system allows.
 //!
@@ -338,6 +339,7 @@
 //!                            admit            limits, access, verify_request       accept/admission.rs
 //!                              or reject      overload message, lingering close    state/rejected.rs
 //!                            register         who is being served                  state/registry.rs
+//!                              and observers  accepted, refused                    state/observer.rs
 //!
 //! Request::finish            opening          a proxy's header, then admit; TLS    request/opening.rs
 //!                            setup, handle,   errors and panics to handle_error    request/lifecycle.rs
@@ -348,6 +350,7 @@
 //!                              waiting        the one place where a handler blocks net/shared_stream/
 //!                            lingering close  so that the last answer arrives      connection/close.rs
 //!                            release          its place is free again              state/mod.rs
+//!                              and observers  closed                               state/requests.rs
 //!
 //! Sequential   loop { next_request; finish }                                       mixin/sequential.rs
 //! Threading    loop { next_request; a pooled thread: finish }                      mixin/threading.rs
@@ -369,6 +372,7 @@
 //!
 //! - `fibers`, on by default: the mixin [`Fibers`].
 //! - `tls`: TLS on stream servers and upstreams. It needs a C compiler, for `ring`.
+//! - `tracing`: `events::TracingEvents`, an observer that emits events of the crate `tracing`.
 //!
 //! # Platforms
 //!
@@ -384,6 +388,7 @@ mod config;
 mod connection;
 mod datagram;
 mod error;
+pub mod events;
 pub mod extend;
 pub mod framing;
 mod hand_over;

@@ -11,7 +11,7 @@ use lexopt::prelude::*;
 use super::{NAME, Outcome};
 
 /// A flag with a value: its name, what stands for the value in `--help`, and what it does. In brackets, the
-/// value may be left out.
+/// value may be left out; if it is empty, there is none.
 #[derive(Clone, Copy)]
 pub(super) struct Flag<'a>(pub(super) &'static str, pub(super) &'static str, pub(super) &'a str);
 
@@ -70,6 +70,9 @@ pub(super) fn parse(flags: &[Flag<'_>]) -> Result<Option<Values>, lexopt::Error>
 
 /// The value of a flag; empty if it was left out.
 fn value(parser: &mut lexopt::Parser, flag: &Flag<'_>) -> Result<String, lexopt::Error> {
+    if flag.1.is_empty() {
+        return Ok(String::new());
+    }
     if !flag.1.starts_with('[') {
         return parser.value()?.string();
     }

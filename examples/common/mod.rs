@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use socketserver::events::AccessLog;
 use socketserver::extend::{Mixin, Spawnable, Transport};
 use socketserver::transport::{InheritedSocket, Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
@@ -63,8 +64,14 @@ const TLS_FLAGS: [Flag<'static>; 3] = [
     Flag("tls-client-ca", "FILE", "requires client certificates, signed by those in this file"),
 ];
 
+const ACCESS_LOG: Flag<'static> =
+    Flag("access-log", "", "a line on standard error for each request that has ended");
+
 const STOP_TIMEOUT: Flag<'static> =
     Flag("stop-timeout", "SECONDS", "how long a stop waits for clients; 10 by default");
+
+/// What is logged if `RUST_LOG` does not say it. The access log is written if its flag is given.
+const LOG_FILTER: &str = "warn,socketserver::access=info";
 
 /// An example: the text of its `--help`, and its own flags.
 pub(crate) struct Example {
@@ -119,7 +126,7 @@ impl Example {
 
     /// All of `main`: reads the flags, starts logging, serves, and reports an error.
     pub(crate) fn run(self, serve: impl FnOnce(Options) -> Outcome) -> ExitCode {
-        env_logger::init_from_env(env_logger::Env::default().default_filter_or("warn"));
+        env_logger::init_from_env(env_logger::Env::default().default_filter_or(LOG_FILTER));
         let outcome = match self.options() {
             Ok(Some(options)) => serve(options),
             Ok(None) => Ok(()),
@@ -137,7 +144,7 @@ impl Example {
         let mut flags = vec![Flag("listen", "ADDRESS", &listen_help), ALSO, proxies::FLAG];
         flags.extend(TLS_FLAGS);
         flags.extend(mixin::flags(self.no_forking.is_some()));
-        flags.push(STOP_TIMEOUT);
+        flags.extend([STOP_TIMEOUT, ACCESS_LOG]);
         flags.extend(self.has_metrics.then_some(metrics::FLAG));
         flags.extend(self.has_metrics.then_some(console::FLAG));
         flags.extend(&self.flags);
@@ -237,10 +244,11 @@ impl Options {
             }
             Some(Scheme::Udp) => {
                 let builder = self.builder::<Udp>().connection_rate(self.max_rate()?);
-                self.run(self.listen.datagrams(builder, handler)?)
+                self.run(self.listen.datagrams(self.logged(builder), handler)?)
             }
             Some(Scheme::UnixDatagram) => {
-                self.run(self.listen.datagrams(self.builder::<UnixDatagram>(), handler)?)
+                let builder = self.logged(self.builder::<UnixDatagram>());
+                self.run(self.listen.datagrams(builder, handler)?)
             }
             _ => self.serve(handler),
         }
@@ -279,7 +287,15 @@ impl Options {
         Ok(server)
     }
 
-    /// What the flags say of proxies and of TLS. `server` is to be set.
+    /// What the flag says of an access log.
+    fn logged<T: Transport, M: Mixin>(&self, builder: Builder<T, M>) -> Builder<T, M> {
+        match self.values.last(ACCESS_LOG.0) {
+            Some(_) => builder.observer(AccessLog::new()),
+            None => builder,
+        }
+    }
+
+    /// What the flags say of proxies, of TLS and of an access log. `server` is to be set.
     fn secured<T, M: Mixin>(
         &self,
         builder: Builder<T, M>,
@@ -288,7 +304,7 @@ impl Options {
     where
         T: Transport<Handler = dyn StreamRequestHandler>,
     {
-        let builder = builder.proxy_protocol(self.proxies.clone());
+        let builder = self.logged(builder).proxy_protocol(self.proxies.clone());
         match &self.tls {
             Some(tls) => tls.on(builder, server),
             None => Ok(builder),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::config::Overload;
 use crate::request::{Request, RequestTask};
-use crate::state::{PeerKey, Rejection, ServerState, peer_uid};
+use crate::state::events::Refusal;
+use crate::state::{PeerKey, ServerState, peer_uid};
 
 /// Whether the acceptor should take another request from its listener now. If not, it is woken when
 /// a request has ended.
@@ -24,53 +25,52 @@ pub(super) fn refuses(state: &ServerState) -> bool {
         && !state.has_capacity(state.limits.max_connections())
 }
 
-/// For the log of a server that is full: which limit it has reached, and what becomes of more requests.
-pub(super) fn limit(state: &ServerState, mixin_limit: usize) -> String {
+/// The limit of a server that is full; for its log, which one it is, and what becomes of more requests.
+pub(super) fn limit(state: &ServerState, mixin_limit: usize) -> (usize, String) {
     let max_connections = state.limits.max_connections();
     let (limit, setting, more) = match state.settings.overload {
         _ if mixin_limit < max_connections => (mixin_limit, "the mixin's limit", "wait"),
         Overload::Defer => (max_connections, "max_connections", "wait"),
         Overload::Refuse(_) => (max_connections, "max_connections", "are refused"),
     };
-    format!("{limit} requests are being served, which is {setting}; more {more}")
+    (limit, format!("{limit} requests are being served, which is {setting}; more {more}"))
 }
 
-/// Admits a request, or rejects it.
-pub(super) fn admit(task: Box<dyn RequestTask>, state: &Arc<ServerState>) -> Option<Request> {
-    let peer_key = match state.limits.checks_peers() && task.is_of_peer() {
-        true => check_peer(&*task, state)?,
-        false => None,
+/// Admits a request, or rejects it: then it is returned, to be dropped.
+pub(super) fn admit(
+    task: Box<dyn RequestTask>,
+    state: &Arc<ServerState>,
+) -> Result<Request, (Box<dyn RequestTask>, Refusal)> {
+    let checked = match state.limits.checks_peers() && task.is_of_peer() {
+        true => check_peer(&*task, state),
+        false => Ok(None),
     };
-    // Under `Overload::Defer`, `has_capacity` was true when this one was accepted.
-    if refuses(state) {
-        reject(&*task, state, "the server is full");
-        return None;
+    let admitted = checked.and_then(|peer_key| match () {
+        // Under `Overload::Defer`, `has_capacity` was true when this one was accepted.
+        () if refuses(state) => Err(Refusal::Full),
+        () if !task.verify() => Err(Refusal::Unverified),
+        () => Ok(peer_key),
+    });
+    match admitted {
+        Ok(peer_key) => Ok(Request::new(task, peer_key, state.clone())),
+        Err(why) => {
+            log::debug!("rejecting {}: {why}", task.peer());
+            match why {
+                Refusal::Access | Refusal::Unverified => state.stats().denied.add_one(),
+                _ => state.reject(task.shared_stream()),
+            }
+            Err((task, why))
+        }
     }
-    if !task.verify() {
-        log::debug!("verify_request denies {}", task.peer());
-        state.stats().denied.add_one();
-        return None;
-    }
-    Some(Request::new(task, peer_key, state.clone()))
 }
 
-/// Checks what depends on who the peer is. Returns its key, if it has one; `None` if it is rejected.
-fn check_peer(task: &dyn RequestTask, state: &ServerState) -> Option<Option<PeerKey>> {
+/// Checks what depends on who the peer is. Returns its key, if it has one.
+fn check_peer(task: &dyn RequestTask, state: &ServerState) -> Result<Option<PeerKey>, Refusal> {
     let peer = task.peer();
     let uid = peer_uid(peer, task.shared_stream().map(|stream| &**stream));
     let has_place = |peer_key: Option<PeerKey>, max: Option<usize>| {
         let limited = peer_key.zip(max);
         limited.is_none_or(|(peer_key, max)| state.registry.count(peer_key) < max)
     };
-    match state.check_peer(peer, uid, has_place) {
-        Ok(peer_key) => return Some(peer_key),
-        Err(Rejection::Denied) => state.stats().denied.add_one(),
-        Err(Rejection::Refused(why)) => reject(task, state, why),
-    }
-    None
-}
-
-fn reject(task: &dyn RequestTask, state: &ServerState, why: &str) {
-    log::debug!("rejecting {}: {why}", task.peer());
-    state.reject(task.shared_stream());
+    state.check_peer(peer, uid, has_place)
 }

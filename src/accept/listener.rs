@@ -19,6 +19,7 @@ use super::error::{AcceptError, Backoff};
 use super::idle::{IdleAcceptor, IdleAcceptors};
 use super::source::{Source, catch_panic};
 use super::sources::Sources;
+use super::untold::Untold;
 use crate::address::Address;
 use crate::request::{AnyHandler, Request, RequestHandler, sealed};
 use crate::state::ServerState;
@@ -54,6 +55,7 @@ pub(super) struct AcceptState {
     full: Episode,
     /// accept(2) fails for want of something that the system has not.
     failing: Episode,
+    pub(super) untold: Vec<Untold>,
 }
 
 /// The result of one accept.
@@ -88,6 +90,7 @@ impl Listener {
             consecutive_failures: 0,
             full: Episode::default(),
             failing: Episode::default(),
+            untold: Vec::new(),
         };
         Listener {
             handler: <T::Handler as sealed::RequestHandler>::into_any(handler.clone()),
@@ -132,24 +135,29 @@ impl Listener {
     /// Says in the log when a limit is no longer reached, and when accept works again. Returns when
     /// to look at it next.
     pub(super) fn log_episodes(&self, has_capacity: bool) -> Option<Instant> {
-        let mut accepting = self.accepting.lock();
-        let is_full = !has_capacity || admission::refuses(&self.state);
-        self.log_limit(&mut accepting.full, is_full);
-        if let Some(Change::Ended(time)) = accepting.failing.update(false, Instant::now) {
-            log::warn!("{}: accept works again, after {time:.1?}", self.state.local_addr());
-        }
-        [accepting.full.deadline(), accepting.failing.deadline()].into_iter().flatten().min()
+        self.accepting(|accepting| {
+            let is_full = !has_capacity || admission::refuses(&self.state);
+            self.log_limit(accepting, is_full);
+            if let Some(Change::Ended(time)) = accepting.failing.update(false, Instant::now) {
+                log::warn!("{}: accept works again, after {time:.1?}", self.state.local_addr());
+                accepting.note(&self.state, || Untold::AcceptWorks { after: time });
+            }
+            [accepting.full.deadline(), accepting.failing.deadline()].into_iter().flatten().min()
+        })
     }
 
-    fn log_limit(&self, full: &mut Episode, is_full: bool) {
-        let address = self.state.local_addr();
-        match full.update(is_full, Instant::now) {
+    fn log_limit(&self, accepting: &mut AcceptState, is_full: bool) {
+        let (state, address) = (&self.state, self.state.local_addr());
+        match accepting.full.update(is_full, Instant::now) {
             None => {}
             Some(Change::Began) => {
-                log::warn!("{address}: {}", admission::limit(&self.state, self.mixin_limit));
+                let (limit, text) = admission::limit(state, self.mixin_limit);
+                log::warn!("{address}: {text}");
+                accepting.note(state, || Untold::AtLimit { limit });
             }
             Some(Change::Ended(time)) => {
                 log::warn!("{address}: below the limit again, after {time:.1?}");
+                accepting.note(state, || Untold::BelowLimit { after: time });
             }
         }
     }
@@ -173,27 +181,18 @@ impl Listener {
     }
 
     pub(super) fn back_off(&self, error: &io::Error) {
-        self.accepting.lock().back_off(error, self.state.local_addr(), &self.state);
+        self.accepting(|accepting| accepting.back_off(error, self.state.local_addr(), &self.state));
     }
 
     /// Takes a request, if the server accepts now.
     pub(super) fn accept(&self) -> Accept {
-        let mut accepting = self.accepting.lock();
-        let state = &self.state;
-        let is_closed =
-            state.is_stopping() || state.limits.is_suspended() || state.processes.own().retires();
-        let accept = if is_closed || accepting.backoff_deadline.is_some() {
-            Accept::NotAccepting
-        } else {
-            let has_capacity = self.has_capacity();
-            if !has_capacity || admission::refuses(state) {
-                self.log_limit(&mut accepting.full, true);
-            }
-            if has_capacity { self.accept_ready(&mut accepting) } else { Accept::NotAccepting }
-        };
-        // Under the lock, so that it is exact.
-        let is_last = matches!(accept, Accept::Request(_)) && state.processes.own().use_quota();
-        drop(accepting);
+        let (state, mut is_last) = (&self.state, false);
+        let accept = self.accept_with(|accepting| {
+            let accept = self.accept_if_open(accepting);
+            // Under the lock, so that it is exact.
+            is_last = matches!(accept, Accept::Request(_)) && state.processes.own().use_quota();
+            accept
+        });
         if is_last {
             state.wake_acceptor();
         }
@@ -202,6 +201,20 @@ impl Listener {
             state.processes.pass_on();
         }
         accept
+    }
+
+    fn accept_if_open(&self, accepting: &mut AcceptState) -> Accept {
+        let state = &self.state;
+        let is_closed =
+            state.is_stopping() || state.limits.is_suspended() || state.processes.own().retires();
+        if is_closed || accepting.backoff_deadline.is_some() {
+            return Accept::NotAccepting;
+        }
+        let has_capacity = self.has_capacity();
+        if !has_capacity || admission::refuses(state) {
+            self.log_limit(accepting, true);
+        }
+        if has_capacity { self.accept_ready(accepting) } else { Accept::NotAccepting }
     }
 
     /// Takes up to `max` requests, for a thread beside the acceptor. Returns whether the server still
@@ -232,22 +245,23 @@ impl Listener {
     /// During a stop: takes a request that was in a backlog. Queues are FIFO, so that those that
     /// were there when the stop began come first.
     pub(super) fn accept_from_backlog(&self) -> Accept {
-        let mut accepting = self.accepting.lock();
-        if !self.state.processes.take_queued() {
-            return Accept::WouldBlock;
-        }
-        let mut accept = Accept::WouldBlock;
-        while let Some(index) = accepting.sources.next_to_drain() {
-            accept = self.accept_locked(&mut accepting, index);
-            match accept {
-                Accept::WouldBlock => accepting.sources.note_drained(index),
-                _ => break,
+        self.accept_with(|accepting| {
+            if !self.state.processes.take_queued() {
+                return Accept::WouldBlock;
             }
-        }
-        if matches!(accept, Accept::WouldBlock | Accept::NotAccepting) {
-            self.state.processes.put_back_queued();
-        }
-        accept
+            let mut accept = Accept::WouldBlock;
+            while let Some(index) = accepting.sources.next_to_drain() {
+                accept = self.accept_locked(accepting, index);
+                match accept {
+                    Accept::WouldBlock => accepting.sources.note_drained(index),
+                    _ => break,
+                }
+            }
+            if matches!(accept, Accept::WouldBlock | Accept::NotAccepting) {
+                self.state.processes.put_back_queued();
+            }
+            accept
+        })
     }
 
     fn accept_ready(&self, accepting: &mut AcceptState) -> Accept {
@@ -269,8 +283,14 @@ impl Listener {
                 accepting.backoff.after_success();
                 accepting.consecutive_failures = 0;
                 accepting.sources.note_taken(index);
-                let request = task.and_then(|task| admission::admit(task, &self.state));
-                return request.map_or(Accept::Rejected, Accept::Request);
+                return match task.map(|task| admission::admit(task, &self.state)) {
+                    Some(Ok(request)) => Accept::Request(request),
+                    Some(Err((task, why))) => {
+                        accepting.note(&self.state, || Untold::refused(&*task, why));
+                        Accept::Rejected
+                    }
+                    None => Accept::Rejected,
+                };
             }
             Err(error) => error,
         };
@@ -409,6 +429,7 @@ impl AcceptState {
         state.stats().accept_errors.add_one();
         if let Some(Change::Began) = self.failing.update(true, Instant::now) {
             log::error!("{address}: accept: {error}; trying again");
+            self.note(state, || Untold::accept_fails(error));
         }
         self.finished_before_backoff = state.stats().finished.value();
         // None for a time that the clock cannot express.

@@ -175,25 +175,26 @@ impl Listener {
     /// Takes a request from the backlog of a listener that is being closed, and closes it when there
     /// is none. `WouldBlock`: no listener is being closed now.
     pub(super) fn accept_from_closing(&self) -> Accept {
-        loop {
-            let mut accepting = self.accepting.lock();
-            let Some(index) = accepting.sources.closing() else {
-                self.has_closing.store(false, Ordering::SeqCst);
-                return Accept::WouldBlock;
-            };
-            if !accepting.sources.is_drained(index) {
-                match self.accept_locked(&mut accepting, index) {
-                    Accept::WouldBlock => {}
-                    accept => return accept,
+        self.accept_with(|accepting| {
+            loop {
+                let Some(index) = accepting.sources.closing() else {
+                    self.has_closing.store(false, Ordering::SeqCst);
+                    return Accept::WouldBlock;
+                };
+                if !accepting.sources.is_drained(index) {
+                    match self.accept_locked(accepting, index) {
+                        Accept::WouldBlock => {}
+                        accept => return accept,
+                    }
                 }
+                let closed = accepting.sources.remove(index, &self.ready);
+                let info = closed.info.clone();
+                // Under the lock: a listener that is not listed any more is closed, and its file removed. A
+                // user's transport may panic.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(closed)));
+                log::info!("closed the listener {}", info.local_addr);
             }
-            let closed = accepting.sources.remove(index, &self.ready);
-            let info = closed.info.clone();
-            // Under the lock: a listener that is not listed any more is closed, and its file removed. A
-            // user's transport may panic.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(closed)));
-            log::info!("closed the listener {}", info.local_addr);
-        }
+        })
     }
 }
 

@@ -19,6 +19,7 @@ mod listener;
 mod listening;
 mod source;
 mod sources;
+mod untold;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -230,6 +231,7 @@ impl BaseServer {
             }
         }
         state.rejected.poll();
+        state.tell_folded(false);
         if wakeups.fd {
             return Some(NextRequest::Ready);
         }
@@ -281,6 +283,7 @@ impl BaseServer {
             episode_deadline,
             stopping.then(|| state.schedule().force),
             state.rejected.next_deadline(),
+            state.folded_deadline(),
             look.then(Instant::now),
         ];
         let wake_up = wake_up.into_iter().flatten().min();

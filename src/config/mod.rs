@@ -186,6 +186,8 @@ pub(crate) struct Settings {
     pub(crate) descriptors_per_request: usize,
     /// The mixin's, at least one.
     pub(crate) processes: usize,
+    /// How many requests at a time each have a process of their own; zero if they have none.
+    pub(crate) forked_requests: usize,
     pub(crate) max_connections_per_peer: Option<usize>,
     pub(crate) connection_rate: Option<ConnectionRate>,
     pub(crate) access: Access,
@@ -211,6 +213,7 @@ impl Default for Settings {
             max_connections: None,
             descriptors_per_request: 1,
             processes: 1,
+            forked_requests: 0,
             max_connections_per_peer: None,
             connection_rate: None,
             access: Access::open(),

@@ -15,7 +15,7 @@ use crate::address::{Address, Endpoint};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::net::{SharedStream, SocketStream, Stream};
-use crate::state::{ListenerInfo, Observed, ServerState};
+use crate::state::{ListenerInfo, Observers, ServerState};
 
 /// A [`Connection`] for a handler's unit test: without a socket, its input given and its output there
 /// to be inspected ([`Connection::in_memory`]); or to another `Connection`, which plays the client
@@ -121,7 +121,7 @@ fn address() -> Address {
 
 fn in_memory_state() -> Arc<ServerState> {
     let listener = ListenerInfo::new(1, address(), false, None);
-    let state = ServerState::new(Settings::default(), Observed::default(), listener);
+    let state = ServerState::new(Settings::default(), Observers::default(), listener);
     Arc::new(state.expect("a pipe and an eventfd"))
 }
 

@@ -154,6 +154,10 @@ impl Connection {
         &self.listener
     }
 
+    pub(crate) fn shared_listener(&self) -> &Arc<ListenerInfo> {
+        &self.listener
+    }
+
     /// The server that accepted this connection.
     pub fn server(&self) -> &ServerHandle {
         &self.server

@@ -133,8 +133,9 @@ impl Mixin for Forking {
         self.processes().map(drop)
     }
 
-    fn process_request(&self, server: &BaseServer, request: Request) {
+    fn process_request(&self, server: &BaseServer, mut request: Request) {
         self.reap();
+        request.begin_in_child();
         match self.fork() {
             Ok((processes, Fork::Child { parent, signals })) => {
                 run_child(processes, parent, signals, server, request)
@@ -228,7 +229,7 @@ impl Mixin for Forking {
 /// 6. Run the handler.
 /// 7. Count the outcome, in memory that is shared with the parent.
 /// 8. Shut down the connection, which the parent has open too.
-/// 9. Forget the registration: the parent releases it when the child has exited.
+/// 9. Leave the registration: the parent releases it when the child has exited.
 /// 10. Exit without destructors, with a status that tells the parent what is counted already.
 fn run_child(
     processes: &ChildProcesses,
@@ -239,7 +240,7 @@ fn run_child(
 ) -> ! {
     let reason = catch_unwind(AssertUnwindSafe(|| {
         let (task, registration) = request.into_parts();
-        // The parent counts its end, also if this panics.
+        // The parent releases it, also if this panics.
         let registration = ManuallyDrop::new(registration);
         let stream = task.shared_stream().cloned();
         if let Some(stream) = &stream {
@@ -259,7 +260,8 @@ fn run_child(
 
         let mut traffic = Traffic::default();
         let reason = task.run(&mut traffic);
-        state.record_in_child(registration.id, Ended::now(traffic));
+        state.record_in_child(registration.id, Ended::now(reason, traffic));
+        state.tell_folded(true);
         if let Some(stream) = stream {
             let _ = stream.inner().shutdown(Shutdown::Both);
         }

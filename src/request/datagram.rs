@@ -102,8 +102,8 @@ impl RequestTask for DatagramTask {
         self.request.peer_addr()
     }
 
-    fn listener(&self) -> &ListenerInfo {
-        self.request.listener()
+    fn listener(&self) -> &Arc<ListenerInfo> {
+        self.request.shared_listener()
     }
 
     fn shared_stream(&self) -> Option<&Arc<SharedStream>> {

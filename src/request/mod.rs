@@ -15,7 +15,8 @@ use crate::close_reason::CloseReason;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::id::{ConnectionId, ListenerId};
 use crate::net::{SharedStream, Traffic, Wait};
-use crate::state::{Ended, ListenerInfo, PeerKey, ServerState};
+use crate::state::events::Refusal;
+use crate::state::{End, Ended, ListenerInfo, PeerKey, ServerState};
 use crate::sync::Current;
 #[cfg(feature = "fibers")]
 use crate::sys::prefetch::Span;
@@ -100,7 +101,7 @@ pub(crate) trait RequestTask: Send {
     fn id(&self) -> ConnectionId;
     fn peer(&self) -> &Address;
     /// The one that it came from.
-    fn listener(&self) -> &ListenerInfo;
+    fn listener(&self) -> &Arc<ListenerInfo>;
     /// `None` for a datagram.
     fn shared_stream(&self) -> Option<&Arc<SharedStream>>;
     /// Whether the client is the peer, so that its address is known before the task runs.
@@ -136,7 +137,18 @@ impl Request {
         let count = || state.stats().accepted.add_exclusively(1);
         state.registry.insert(id, task.peer().clone(), peer_key, stream, current.clone(), count);
         state.note_load();
-        Request { task, current, registration: Registration { state, id, ended: None } }
+        let listener = state.is_observed().then(|| task.listener().clone());
+        let registration = Registration { state, id, end: End::NotRun, listener };
+        Request { task, current, registration }
+    }
+
+    /// To be called before the request is given to what runs it.
+    #[inline(always)]
+    pub(crate) fn tell_accepted(&self) {
+        let Registration { state, id, listener, .. } = &self.registration;
+        if let Some(listener) = listener {
+            state.tell_accepted(*id, self.peer_addr(), listener);
+        }
     }
 
     /// The listener that it came from.
@@ -172,16 +184,27 @@ impl Request {
         let Request { task, current, mut registration } = self;
         let mut traffic = Traffic::default();
         let reason = current.run(|| task.run(&mut traffic));
-        registration.ended = Some(Ended::now(traffic));
+        registration.end = End::Ended(Ended::now(reason, traffic));
         drop(registration);
         reason
     }
 
     /// Rejects the request, because there is no thread or process to run it: its client is sent
     /// the message of [`Overload::Refuse`](crate::Overload::Refuse), if that is the server's policy.
-    pub fn refuse(self, why: &dyn std::error::Error) {
-        log::warn!("refusing {}: {why}", self.peer_addr());
-        self.registration.state.reject(self.task.shared_stream());
+    pub fn refuse(mut self, why: &dyn std::error::Error) {
+        self.registration.end = End::NotRun;
+        let (peer, Registration { state, id, listener, .. }) =
+            (self.peer_addr(), &self.registration);
+        log::warn!("refusing {peer}: {why}");
+        state.reject(self.task.shared_stream());
+        if let Some(listener) = listener {
+            state.tell_refused(Some(*id), peer, listener, Refusal::NoWorker);
+        }
+    }
+
+    /// See [`Registration::begin_in_child`].
+    pub(crate) fn begin_in_child(&mut self) {
+        self.registration.begin_in_child();
     }
 
     /// Splits what runs from what counts: a forking server has them in two processes.
@@ -201,8 +224,17 @@ impl std::fmt::Debug for Request {
 pub(crate) struct Registration {
     pub(crate) state: Arc<ServerState>,
     pub(crate) id: ConnectionId,
-    /// `None` for a request that has not run in this process.
-    ended: Option<Ended>,
+    end: End,
+    /// `None` if there is no observer.
+    listener: Option<Arc<ListenerInfo>>,
+}
+
+impl Registration {
+    /// In the parent, before a child is forked that runs the request.
+    pub(crate) fn begin_in_child(&mut self) {
+        self.end = End::InChild;
+        self.state.begin_in_child(self.id);
+    }
 }
 
 impl Registration {
@@ -214,6 +246,6 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.state.release(self.id, self.ended);
+        self.state.release(self.id, self.end, self.listener.as_deref());
     }
 }

@@ -2,7 +2,6 @@
 //! because it may take the client some time.
 
 use std::sync::Arc;
-#[cfg(feature = "tls")]
 use std::time::Instant;
 
 use super::lifecycle::{self, catch_panic};
@@ -12,7 +11,8 @@ use crate::connection::Connection;
 use crate::error::Error;
 use crate::handler::StreamRequestHandler;
 use crate::net::SharedStream;
-use crate::state::{PeerKey, Rejection, ServerState, peer_uid};
+use crate::state::events::{EventKind, Handshaken, Refusal};
+use crate::state::{PeerKey, ServerState, peer_uid};
 #[cfg(feature = "tls")]
 use crate::tls;
 
@@ -63,7 +63,9 @@ impl Opening {
         connection: &mut Connection,
         handler: &dyn StreamRequestHandler,
     ) -> Result<(), CloseReason> {
-        let Err(Failure { reason, is_explained }) = self.open(connection, handler) else {
+        let begun = Instant::now();
+        let Err(Failure { reason, refusal, is_explained }) = self.open(connection, handler) else {
+            tell_handshaken(connection, begun);
             return Ok(());
         };
         let state = connection.server().state();
@@ -74,6 +76,10 @@ impl Opening {
         if is_explained || reason == CloseReason::Limit && refuses() {
             // Not left to the acceptor, which may be in another process.
             let _ = connection.linger();
+        }
+        if let Some(refusal) = refusal {
+            let (id, peer) = (Some(connection.id()), connection.peer_addr());
+            state.tell_refused(id, peer, connection.listener(), refusal);
         }
         Err(reason)
     }
@@ -97,7 +103,7 @@ impl Opening {
             false => {
                 // Nothing is lost if there is no room to say so.
                 let _ = connection.shared_stream().inner().end_output();
-                Err(CloseReason::Denied.into())
+                Err(Refusal::Unverified.into())
             }
         }
     }
@@ -106,6 +112,8 @@ impl Opening {
 /// Why a connection is closed before its handler was called.
 struct Failure {
     reason: CloseReason,
+    /// `None` if its client, or a stop, has closed it.
+    refusal: Option<Refusal>,
     /// The client is being told why, and may be sending still, so that a close could destroy what it is
     /// told.
     is_explained: bool,
@@ -113,12 +121,41 @@ struct Failure {
 
 impl From<CloseReason> for Failure {
     fn from(reason: CloseReason) -> Failure {
-        Failure { reason, is_explained: false }
+        Failure { reason, refusal: Refusal::of(reason), is_explained: false }
     }
 }
 
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        let reason = match refusal {
+            Refusal::Access | Refusal::Unverified => CloseReason::Denied,
+            _ => CloseReason::Limit,
+        };
+        Failure { reason, refusal: Some(refusal), is_explained: false }
+    }
+}
+
+#[inline(always)]
+fn tell_handshaken(connection: &Connection, begun: Instant) {
+    let state = connection.server().state();
+    if !state.is_observed() {
+        return;
+    }
+    #[cfg(feature = "tls")]
+    let tls = connection.tls();
+    let handshaken = Handshaken {
+        id: connection.id(),
+        peer: connection.peer_addr(),
+        proxied_by: connection.proxied_by(),
+        #[cfg(feature = "tls")]
+        tls: tls.as_ref(),
+        duration: begun.elapsed(),
+    };
+    state.tell_event(EventKind::Handshaken, |observer| observer.handshaken(&handshaken));
+}
+
 /// Checks the client behind a proxy as the acceptor checks others, and registers it.
-fn admit_client(connection: &Connection, state: &Arc<ServerState>) -> Result<(), CloseReason> {
+fn admit_client(connection: &Connection, state: &Arc<ServerState>) -> Result<(), Refusal> {
     let (client, stream) = (connection.peer_addr(), connection.shared_stream());
     let uid = match connection.proxied_by() {
         // The user at the other end is the proxy's.
@@ -128,14 +165,8 @@ fn admit_client(connection: &Connection, state: &Arc<ServerState>) -> Result<(),
     let register = |peer_key: Option<PeerKey>, max: Option<usize>| {
         state.registry.set_peer(connection.id(), client.clone(), peer_key, max)
     };
-    match state.check_peer(client, uid, register) {
-        Ok(_) => Ok(()),
-        Err(Rejection::Denied) => Err(CloseReason::Denied),
-        Err(Rejection::Refused(why)) => {
-            log::debug!("rejecting {client}: {why}");
-            Err(CloseReason::Limit)
-        }
-    }
+    let admitted = state.check_peer(client, uid, register);
+    admitted.map(drop).inspect_err(|why| log::debug!("rejecting {client}: {why}"))
 }
 
 /// The handshake of TLS.
@@ -147,7 +178,8 @@ fn handshake(connection: &Connection) -> Result<(), Failure> {
     log::debug!("{}: the TLS handshake failed: {error}", connection.peer_addr());
     if let Some(Error::Tls { .. }) = Error::of(&error) {
         // An alert says why.
-        return Err(Failure { reason: CloseReason::HandshakeFailed, is_explained: true });
+        let failure = Failure::from(CloseReason::HandshakeFailed);
+        return Err(Failure { is_explained: true, ..failure });
     }
     let by_server = connection.close_reason_of_server();
     Err(by_server.unwrap_or(CloseReason::HandshakeFailed).into())

@@ -80,8 +80,8 @@ impl RequestTask for StreamTask {
         self.connection.peer_addr()
     }
 
-    fn listener(&self) -> &ListenerInfo {
-        self.connection.listener()
+    fn listener(&self) -> &Arc<ListenerInfo> {
+        self.connection.shared_listener()
     }
 
     fn shared_stream(&self) -> Option<&Arc<SharedStream>> {

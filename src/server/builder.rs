@@ -18,7 +18,7 @@ use crate::config::{
 use crate::error::Result;
 use crate::handler::StreamRequestHandler;
 use crate::mixin::Mixin;
-use crate::state::{Observed, Observer};
+use crate::state::{Observer, Observers};
 use crate::sys;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
@@ -47,7 +47,7 @@ pub struct Builder<T, M> {
     mixin: M,
     settings: Settings,
     actions: Vec<ServiceActions>,
-    observer: Observed,
+    observers: Observers,
     /// The further listeners, in their order.
     also: Vec<Also>,
     take_over: Option<TakeOver<T>>,
@@ -84,7 +84,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
             mixin,
             settings: Settings::default(),
             actions: Vec::new(),
-            observer: Observed::default(),
+            observers: Observers::default(),
             also: Vec::new(),
             take_over: None,
             #[cfg(feature = "tls")]
@@ -100,7 +100,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
             mixin,
             settings: self.settings,
             actions: self.actions,
-            observer: self.observer,
+            observers: self.observers,
             also: self.also,
             take_over: self.take_over,
             #[cfg(feature = "tls")]
@@ -312,9 +312,29 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         self
     }
 
-    /// Is told what happens to the server; none by default.
+    /// Is told what happens to the server; none by default. Set more than once, all of them are told, in
+    /// this order.
+    ///
+    /// ```
+    /// use socketserver::events::{AccessLog, Pressure};
+    /// use socketserver::{Observer, ThreadingTcpServer, services::Echo};
+    ///
+    /// struct Page;
+    ///
+    /// impl Observer for Page {
+    ///     fn pressure(&self, pressure: &Pressure<'_>) {
+    ///         eprintln!("look after the server: {pressure:?}");
+    ///     }
+    /// }
+    ///
+    /// let server = ThreadingTcpServer::builder()
+    ///     .observer(AccessLog::new())
+    ///     .observer(Page)
+    ///     .bind("127.0.0.1:0", Echo)?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observer = Observed::by(observer);
+        self.observers.add(observer);
         self
     }
 }

@@ -65,12 +65,22 @@ impl ServerHandle {
         self.state.wake_acceptor();
     }
 
+    /// How many requests of one peer are served at a time; `None`: any number.
+    pub fn max_connections_per_peer(&self) -> Option<usize> {
+        self.state.limits.max_per_peer()
+    }
+
     /// Changes how many requests of one peer are served at a time:
     /// [`max_connections_per_peer`](crate::Builder::max_connections_per_peer). `None`: any number; zero
     /// counts as one.
     /// Requests that were accepted while there was no such limit are not counted.
     pub fn set_max_connections_per_peer(&self, connections: impl Into<Option<usize>>) {
         self.state.limits.set_max_per_peer(connections.into().map(|max| max.max(1)));
+    }
+
+    /// How often one peer may connect; `None`: as often as it likes.
+    pub fn connection_rate(&self) -> Option<ConnectionRate> {
+        self.state.limits.rate()
     }
 
     /// Changes how often one peer may connect:

@@ -99,6 +99,10 @@ impl Limits {
         self.rules.lock().max_per_peer
     }
 
+    pub(super) fn rate(&self) -> Option<ConnectionRate> {
+        self.rules.lock().rate
+    }
+
     /// Whether the peer connects too often; a connection that does is not counted.
     pub(crate) fn exceeds_rate(&self, peer: PeerKey) -> bool {
         let mut rules = self.rules.lock();

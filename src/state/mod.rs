@@ -1,7 +1,10 @@
 //! What a server, its handles and its connections share: settings, limits, counters, the registry,
 //! and the course of a stop.
 
+mod child_reports;
 mod counter;
+pub(crate) mod events;
+mod fold;
 mod handle;
 mod histogram;
 mod limits;
@@ -14,6 +17,7 @@ mod prometheus;
 mod rate_limiter;
 mod registry;
 mod rejected;
+mod requests;
 mod scripted;
 mod shutdown;
 mod stats;
@@ -26,6 +30,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use crate::address::Address;
+use crate::close_reason::CloseReason;
 use crate::config::Settings;
 use crate::id::ConnectionId;
 use crate::net::Traffic;
@@ -33,12 +38,13 @@ use crate::net::outbox::OutboxWriter;
 use crate::primitive::SleepFlag;
 use crate::sync::Current;
 use crate::sys::waker::Waker;
+use child_reports::{ChildReport, ChildReports};
 use counter::Counter;
 use limits::Limits;
 pub(crate) use listeners::Listening;
 pub(crate) use processes::{ProcessSignals, Processes};
-use registry::Begun;
 pub(crate) use registry::Registry;
+use registry::{Begun, Entry};
 use rejected::LingeringRejects;
 use scripted::ScriptedUpstreams;
 use shutdown::Lifecycle;
@@ -47,9 +53,9 @@ use stats::Counters;
 pub use handle::{RunningServer, ServerHandle};
 pub use histogram::Histogram;
 pub use listeners::ListenerInfo;
-pub(crate) use observer::Observed;
 pub use observer::Observer;
-pub(crate) use peer_check::{Rejection, peer_uid};
+pub(crate) use observer::Observers;
+pub(crate) use peer_check::peer_uid;
 pub(crate) use peer_key::PeerKey;
 pub use registry::ConnectionInfo;
 pub use shutdown::StopReport;
@@ -63,9 +69,11 @@ pub(crate) struct ServerState {
     /// Not set for a connection in memory; dangling once the listeners are closed.
     listening: OnceLock<Weak<dyn Listening>>,
     pub(crate) limits: Limits,
-    observer: Observed,
-    /// The observer knows of the stop.
+    observers: Observers,
+    /// The observers know of the stop.
     stop_was_told: AtomicBool,
+    /// For a server that is observed, and forks for each request.
+    child_reports: Option<ChildReports>,
     pub(crate) registry: Registry,
     pub(crate) rejected: LingeringRejects,
     pub(crate) outbox_writer: OutboxWriter,
@@ -85,31 +93,46 @@ pub(crate) struct ServerState {
     stop_waiters: Mutex<Vec<Arc<Current>>>,
 }
 
-/// When a request has ended, and the traffic of a datagram.
+/// When and why a request has ended, and the traffic of a datagram.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ended {
     at: Instant,
+    reason: CloseReason,
     traffic: Traffic,
 }
 
 impl Ended {
-    pub(crate) fn now(traffic: Traffic) -> Ended {
-        Ended { at: Instant::now(), traffic }
+    pub(crate) fn now(reason: CloseReason, traffic: Traffic) -> Ended {
+        Ended { at: Instant::now(), reason, traffic }
     }
+}
+
+/// How a request ends, in the process that has admitted it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    NotRun,
+    Ended(Ended),
+    /// With a child, which has counted.
+    InChild,
 }
 
 impl ServerState {
     pub(crate) fn new(
         settings: Settings,
-        observer: Observed,
+        observers: Observers,
         first_listener: Arc<ListenerInfo>,
     ) -> io::Result<ServerState> {
+        let child_reports = match settings.forked_requests {
+            children @ 1.. if !observers.is_empty() => Some(ChildReports::new(children)?),
+            _ => None,
+        };
         Ok(ServerState {
             processes: Processes::new(settings.processes)?,
             limits: Limits::new(&settings),
             settings,
-            observer,
+            observers,
             stop_was_told: AtomicBool::new(false),
+            child_reports,
             first_listener,
             listening: OnceLock::new(),
             registry: Registry::default(),
@@ -167,8 +190,8 @@ impl ServerState {
         self.processes.new_id().into()
     }
 
-    /// In a child that was just forked: it stops, is woken and counts by itself from now on. The
-    /// observer is the parent's.
+    /// In a child that was just forked: it stops, is woken and counts by itself from now on. The parent
+    /// tells the observers of the stop.
     pub(crate) fn become_child(&self, index: usize, signals: &ProcessSignals) -> io::Result<()> {
         self.stop_was_told.store(true, Ordering::SeqCst);
         self.processes.become_child(index, &self.signals, signals)
@@ -189,18 +212,22 @@ impl ServerState {
         self.awaits_release.arm();
     }
 
-    /// Frees the place of a request that has ended.
-    pub(crate) fn release(&self, id: ConnectionId, ended: Option<Ended>) {
+    /// Frees the place of a request that has ended. `listener` is for the observers.
+    pub(crate) fn release(&self, id: ConnectionId, end: End, listener: Option<&ListenerInfo>) {
         // Counted before the socket is closed, which is what a client can see.
-        self.registry.remove(id, |begun| {
+        let removed = self.registry.remove(id, |entry| {
             self.stats().finished.add_exclusively(1);
-            if let (Some(ended), Some(begun)) = (ended, begun) {
-                self.record(ended, begun, Counter::add_exclusively);
+            if let (End::Ended(ended), Some(entry)) = (end, entry) {
+                self.record(ended, entry.begun(), Counter::add_exclusively);
             }
+            listener.and(entry).map(Entry::removed)
         });
         self.note_load();
         if self.awaits_release.take() {
             self.wake_acceptor();
+        }
+        if let (Some(listener), Some(removed)) = (listener, removed) {
+            self.tell_closed(id, end, listener, &removed);
         }
     }
 
@@ -215,9 +242,12 @@ impl ServerState {
     /// In a forked child, which does not release its request: counts it in memory that its siblings
     /// add to as well.
     pub(crate) fn record_in_child(&self, id: ConnectionId, ended: Ended) {
-        if let Some(begun) = self.registry.begun(id) {
-            self.record(ended, begun, Counter::add);
+        let Some((begun, longest_wait)) = self.registry.begun(id) else { return };
+        if let Some(reports) = &self.child_reports {
+            let traffic = begun.traffic.unwrap_or(ended.traffic);
+            reports.report(id, ChildReport { reason: ended.reason, traffic, longest_wait });
         }
+        self.record(ended, begun, Counter::add);
     }
 
     fn record(&self, ended: Ended, begun: Begun, add: impl Fn(&Counter, u64) + Copy) {

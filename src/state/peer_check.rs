@@ -1,16 +1,9 @@
 //! Whether a peer may connect: the access list, and the limits per peer.
 
+use super::events::Refusal;
 use super::{PeerKey, ServerState};
 use crate::address::Address;
 use crate::net::SharedStream;
-
-/// Why a connection is not served.
-pub(crate) enum Rejection {
-    /// By the access list.
-    Denied,
-    /// By a limit, for this reason.
-    Refused(&'static str),
-}
 
 /// The user at the other end of a Unix stream socket, which the access list and the limits go by.
 pub(crate) fn peer_uid(peer: &Address, stream: Option<&SharedStream>) -> Option<u32> {
@@ -31,21 +24,20 @@ impl ServerState {
         peer: &Address,
         uid: Option<u32>,
         take_place: impl FnOnce(Option<PeerKey>, Option<usize>) -> bool,
-    ) -> Result<Option<PeerKey>, Rejection> {
+    ) -> Result<Option<PeerKey>, Refusal> {
         let limits = &self.limits;
         // Without peer rules no lock is taken.
         let checks_peers = limits.checks_peers();
         if checks_peers && !limits.permits(peer.ip(), uid) {
-            log::debug!("the access list denies {peer}");
-            return Err(Rejection::Denied);
+            return Err(Refusal::Access);
         }
         let peer_key = PeerKey::of(peer.socket_addr(), uid).filter(|_| checks_peers);
         let max = peer_key.and_then(|_| limits.max_per_peer());
         if !take_place(peer_key, max) {
-            return Err(Rejection::Refused("its peer has as many connections as it may"));
+            return Err(Refusal::PeerLimit);
         }
         if peer_key.is_some_and(|peer_key| limits.exceeds_rate(peer_key)) {
-            return Err(Rejection::Refused("its peer connects too often"));
+            return Err(Refusal::Rate);
         }
         Ok(peer_key)
     }

@@ -34,6 +34,7 @@ impl Stats {
     /// | `socketserver_upstreams_connected_total` | counter | [`upstreams`](Stats::upstreams) |
     /// | `socketserver_upstream_errors_total` | counter | [`upstream_errors`](Stats::upstream_errors) |
     /// | `socketserver_accept_errors_total` | counter | [`accept_errors`](Stats::accept_errors) |
+    /// | `socketserver_observer_panics_total` | counter | [`observer_panics`](Stats::observer_panics) |
     /// | `socketserver_request_duration_seconds` | histogram | [`durations`](Stats::durations) |
     /// | `socketserver_request_received_bytes` | histogram | [`bytes_received`](Stats::bytes_received) |
     /// | `socketserver_request_sent_bytes` | histogram | [`bytes_sent`](Stats::bytes_sent) |
@@ -95,6 +96,7 @@ fn describe(counter: &'static str) -> (&'static str, &'static str) {
         "upstreams" => ("upstreams_connected", "Upstreams connected to."),
         "upstream_errors" => ("upstream_errors", "Upstreams that could not be connected to."),
         "accept_errors" => ("accept_errors", "Failures of accepting that concern the system."),
+        "observer_panics" => ("observer_panics", "Calls of an observer that have panicked."),
         other => (other, ""),
     }
 }

@@ -62,7 +62,7 @@ struct Inner {
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(crate) struct Entry {
     peer: Address,
     /// `None` while no limit needs it.
     peer_key: Option<PeerKey>,
@@ -83,8 +83,24 @@ pub(crate) struct Begun {
     pub(super) traffic: Option<Traffic>,
 }
 
+/// What the observers are told of a request that was removed.
+pub(super) struct Removed {
+    pub(super) peer: Address,
+    pub(super) begun: Begun,
+    pub(super) longest_wait: Duration,
+}
+
 impl Entry {
-    fn begun(&self) -> Begun {
+    pub(super) fn removed(&self) -> Box<Removed> {
+        let (begun, longest_wait) = (self.begun(), self.longest_wait());
+        Box::new(Removed { peer: self.peer.clone(), begun, longest_wait })
+    }
+
+    fn longest_wait(&self) -> Duration {
+        self.stream.as_ref().map(|stream| stream.longest_wait()).unwrap_or_default()
+    }
+
+    pub(super) fn begun(&self) -> Begun {
         Begun { at: self.since, traffic: self.stream.as_ref().map(|stream| stream.traffic()) }
     }
 
@@ -218,12 +234,16 @@ impl Registry {
         true
     }
 
-    /// Calls `record` under the lock, before the connection is closed.
-    pub(crate) fn remove(&self, id: ConnectionId, record: impl FnOnce(Option<Begun>)) {
+    /// Calls `record` under the lock, before the connection is closed, and returns what it returns.
+    pub(crate) fn remove<R>(
+        &self,
+        id: ConnectionId,
+        record: impl FnOnce(Option<&Entry>) -> R,
+    ) -> R {
         let mut inner = self.inner.lock();
         let removed = inner.connections.remove(&id);
-        record(removed.as_ref().map(Entry::begun));
-        let Some(entry) = removed else { return };
+        let recorded = record(removed.as_ref());
+        let Some(entry) = removed else { return recorded };
         inner.order.as_mut().map(|order| order.remove(&id));
         if let Some(peer_key) = entry.peer_key
             && let hash_map::Entry::Occupied(mut count) = inner.peer_counts.entry(peer_key)
@@ -247,11 +267,13 @@ impl Registry {
         if is_last {
             self.became_empty.notify_all();
         }
+        recorded
     }
 
-    /// Since when a request is served, and its traffic; `None` if it is not.
-    pub(super) fn begun(&self, id: ConnectionId) -> Option<Begun> {
-        self.inner.lock().connections.get(&id).map(Entry::begun)
+    /// Since when a request is served, its traffic, and its longest wait; `None` if it is not served.
+    pub(super) fn begun(&self, id: ConnectionId) -> Option<(Begun, Duration)> {
+        let inner = self.inner.lock();
+        inner.connections.get(&id).map(|entry| (entry.begun(), entry.longest_wait()))
     }
 
     pub(crate) fn snapshot(&self) -> Vec<ConnectionInfo> {

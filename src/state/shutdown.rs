@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{ConnectionInfo, Observer, ServerState};
+use super::{ConnectionInfo, ServerState};
 use crate::error::{Error, Result};
 use crate::sync::{Current, Waitable};
 
@@ -180,19 +180,15 @@ impl ServerState {
         Ok(())
     }
 
-    pub(crate) fn tell(&self, tell: impl FnOnce(&dyn Observer)) {
-        self.observer.tell(tell);
-    }
-
-    /// Tells the observer that the server serves.
+    /// Tells the observers that the server serves.
     pub(crate) fn tell_start(&self) {
-        self.observer.tell(|observer| observer.listening(self.local_addr()));
+        self.tell(|observer| observer.listening(self.local_addr()));
     }
 
-    /// Tells the observer that a stop has begun, once. Not called in a forked child.
+    /// Tells the observers that a stop has begun, once. Not called in a forked child.
     pub(crate) fn tell_stop(&self) {
         if !self.stop_was_told.swap(true, Ordering::SeqCst) {
-            self.observer.tell(|observer| observer.stopping());
+            self.tell(|observer| observer.stopping());
         }
     }
 
@@ -238,7 +234,8 @@ impl ServerState {
         lifecycle.report = report.clone();
         drop(lifecycle);
         self.stopped.notify_all();
-        self.observer.tell(|observer| observer.stopped(&report));
+        self.tell_folded(true);
+        self.tell(|observer| observer.stopped(&report));
     }
 
     fn report(&self) -> StopReport {

@@ -114,12 +114,26 @@ counters! {
     upstream_errors,
     /// Failures of accepting that concern the system, not one connection.
     accept_errors,
+    /// Calls of an [`Observer`](crate::Observer) that have panicked.
+    observer_panics,
 }
 
 macro_rules! reasons {
     ($($reason:ident => $name:ident,)*) => {
         /// The names of the counters of close reasons.
         pub(super) const REASONS: &[&str] = &[$(stringify!($name),)*];
+
+        /// All of them.
+        pub(super) const CLOSE_REASONS: &[CloseReason] = &[$(CloseReason::$reason,)*];
+
+        impl CloseReason {
+            /// A name without blanks, for programs: that of its counter in [`Stats`], such as `eof`.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(CloseReason::$reason => stringify!($name),)*
+                }
+            }
+        }
 
         impl Stats {
             /// The number of requests that ended for a reason.

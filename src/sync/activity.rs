@@ -64,9 +64,13 @@ impl fmt::Display for Activity {
 pub(crate) struct ActivityCell(AtomicU64);
 
 impl ActivityCell {
-    pub(crate) fn set(&self, activity: Activity) {
+    /// Returns the time, by [`clock::coarse_millis`].
+    #[inline(always)]
+    pub(crate) fn set(&self, activity: Activity) -> u64 {
+        let now = clock::coarse_millis();
         // Milliseconds are 61 bits.
-        self.0.store(clock::coarse_millis() << 3 | activity as u64, Ordering::Relaxed);
+        self.0.store(now << 3 | activity as u64, Ordering::Relaxed);
+        now
     }
 
     /// What it is, and for how long. Both are zero before the first [`set`](ActivityCell::set).

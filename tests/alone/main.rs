@@ -9,6 +9,7 @@ mod containers;
 mod cpython;
 mod descriptors;
 mod draining;
+mod events;
 #[cfg(all(feature = "fibers", target_os = "linux"))]
 mod fiber_processes;
 #[cfg(feature = "fibers")]
@@ -61,6 +62,9 @@ const TESTS: &[&[Test]] = &[
     stopping::TESTS,
     draining::TESTS,
     forking::TESTS,
+    events::TESTS,
+    #[cfg(feature = "tracing")]
+    events::TRACING_TESTS,
     children::TESTS,
     #[cfg(target_os = "linux")]
     containers::TESTS,
@@ -93,6 +97,7 @@ const TESTS: &[&[Test]] = &[
 
 const PARTS: &[&[Part]] = &[
     forking::PARTS,
+    events::PARTS,
     children::PARTS,
     child_handlers::PARTS,
     #[cfg(target_os = "linux")]

@@ -46,8 +46,8 @@ fn the_auto_traits_of_public_types() {
         Access, Address, CloseReason, ConnectionInfo, ConnectionRate, Echo, Endpoint,
         ForkDespiteThreads, Handled, Hello, Interest, Keepalive, LengthPrefixed, MinRate, Overload,
         Peers, Prefix, Scheme, Sequential, Stats, StopReport, Tcp, TransportOptions,
-        UnixDatagram, UnixName, UnixStream: ["Send", "Sync", "UnwindSafe", "RefUnwindSafe"];
-        Udp: ["Send", "Sync", "UnwindSafe"];
+        UnixName, UnixStream: ["Send", "Sync", "UnwindSafe", "RefUnwindSafe"];
+        Udp, UnixDatagram: ["Send", "Sync", "UnwindSafe"];
         // These hold an `io::Error`, a trait object of the program's, or a channel or lock that a
         // panic may leave in any state.
         BaseServer, Broadcast, Connection, DatagramRequest, Error, Forking, HandlerError,

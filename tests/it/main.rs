@@ -7,6 +7,7 @@ mod close_reasons;
 mod closing;
 mod connected;
 mod datagrams;
+mod events;
 mod every_server;
 mod extremes;
 #[cfg(feature = "fibers")]

@@ -352,14 +352,18 @@ const STEADY: Duration = Duration::from_millis(1500);
 /// Reads for twice the timeout, much less than what wakes a blocked write: a third of the send buffer
 /// of a TCP socket, three quarters of a Unix socket's.
 fn reads_steadily(visit: Visit) -> Option<Visit> {
+    let mut piece = vec![0; 12 * 1024];
     if let Client::Tcp(stream) = &visit.client {
         // Linux may let it grow to 6 MiB, and opens a window that was closed only when a sixteenth of
         // the buffer is free: more than is read here.
         SockRef::from(stream).set_recv_buffer_size(128 * 1024).unwrap();
+        // A closed window also opens only when there is room for a whole segment, of 64 KiB on the
+        // loopback interface. Two may have to be read for that: eleven times 12 KiB, 1.6 s.
+        piece.resize(32 * 1024, 0);
     }
     visit.send("please\n");
     for _ in 0..20 {
-        (&visit.client).read_exact(&mut [0; 12 * 1024]).unwrap();
+        (&visit.client).read_exact(&mut piece).unwrap();
         assert_eq!(visit.server.stats().finished, 0, "{:?}", visit.begin.elapsed());
         thread::sleep(STEADY / 10);
     }

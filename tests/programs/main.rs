@@ -1,6 +1,7 @@
 //! The examples as programs, driven by the tests and by clients such as nc, telnet and Python. A test
 //! of a client that is not installed is left out.
 
+mod access_log;
 mod activation;
 mod answers;
 mod chat;
@@ -50,6 +51,7 @@ const TESTS: &[&[Test]] = &[
     clients::TESTS,
     metrics::TESTS,
     console::TESTS,
+    access_log::TESTS,
     terminal::TESTS,
     telnet::TESTS,
     outside_clients::TESTS,

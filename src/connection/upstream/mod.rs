@@ -10,12 +10,14 @@ mod wait;
 use std::io::Write;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use super::Connection;
 use crate::address::Endpoint;
 use crate::error::{Error, Result};
 use crate::id::ConnectionId;
 use crate::net::SharedStream;
+use crate::state::events::{EventKind, Upstream as UpstreamEvent, UpstreamChange};
 use crate::state::{ServerHandle, ServerState};
 #[cfg(feature = "tls")]
 use crate::tls::TlsClientConfig;
@@ -175,12 +177,31 @@ fn connect(
 ) -> Result<Connection> {
     let state = server.state().clone();
     let closes_with = ClosesWith::default();
+    let begun = Instant::now();
     let dial = Dial::new(&state, client, &closes_with, request, endpoint, options)?;
     let connected = dial.connect();
     let stats = state.stats();
     let counter = if connected.is_ok() { &stats.upstreams } else { &stats.upstream_errors };
     counter.add_one();
-    Ok(Connection::new_upstream(connected?, request, closes_with, state))
+    match connected {
+        Ok(stream) => {
+            let upstream =
+                Connection::new_upstream(stream, request, closes_with.clone(), state.clone());
+            let (id, peer, duration) = (upstream.id, upstream.peer_addr(), begun.elapsed());
+            tell(&state, request, UpstreamChange::Connected { id, endpoint, peer, duration });
+            Ok(upstream)
+        }
+        Err(error) => {
+            let duration = begun.elapsed();
+            tell(&state, request, UpstreamChange::Failed { endpoint, error: &error, duration });
+            Err(error)
+        }
+    }
+}
+
+fn tell(state: &ServerState, request: Option<ConnectionId>, change: UpstreamChange<'_>) {
+    let upstream = UpstreamEvent { request, change };
+    state.tell_event(EventKind::Upstream, |observer| observer.upstream(&upstream));
 }
 
 /// What makes a connection an upstream.
@@ -190,6 +211,7 @@ pub(super) struct Upstream {
     /// That of the request.
     client: Option<Arc<SharedStream>>,
     closes_with: ClosesWith,
+    connected: Instant,
 }
 
 impl Connection {
@@ -201,15 +223,16 @@ impl Connection {
         state: Arc<ServerState>,
     ) -> Connection {
         let (id, listener) = (state.new_id(), state.first_listener.clone());
-        let mut connection = Connection::new(id, stream, listener, state);
-        connection.upstream = Some(Upstream { request, client: None, closes_with });
+        let (mut connection, connected) =
+            (Connection::new(id, stream, listener, state), Instant::now());
+        connection.upstream = Some(Upstream { request, client: None, closes_with, connected });
         connection.set_socket_timeouts();
         connection
     }
 
     /// Ends an upstream: sends its output, and removes it from its request.
     pub(super) fn close_upstream(&mut self) {
-        let Some(Upstream { request, .. }) = self.upstream.take() else { return };
+        let Some(Upstream { request, connected, .. }) = self.upstream.take() else { return };
         if !thread::panicking() && !self.is_broken() {
             // Nothing waits for the result: a handler that needs it calls `flush`.
             let flushed = self.flush();
@@ -221,7 +244,11 @@ impl Connection {
             // The reset discards what is not acknowledged.
             let _ = self.wait_until_acked();
         }
-        deregister(self.server.state(), request, &self.stream);
+        let state = self.server.state();
+        deregister(state, request, &self.stream);
+        let (id, peer, traffic) = (self.id, self.peer_addr(), self.stream.traffic());
+        let (duration, received, sent) = (connected.elapsed(), traffic.received, traffic.sent);
+        tell(state, request, UpstreamChange::Closed { id, peer, duration, received, sent });
     }
 }
 

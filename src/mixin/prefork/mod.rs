@@ -275,6 +275,7 @@ impl Mixin for Prefork {
             let (drained, forced) = state.registry.drained_and_forced();
             state.processes.own().report_stop(drained, forced);
             state.log_stuck();
+            state.tell_folded(true);
             let all_ended = state.registry.len() == 0;
             fork::exit(match thread::panicking() {
                 true => PANICKED,

@@ -9,7 +9,7 @@ mod writing;
 use std::fmt;
 use std::io;
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,8 @@ pub(crate) struct SharedStream {
     close_reason: OnceLock<CloseReason>,
     /// Whether it waits for its peer.
     activity: ActivityCell,
+    /// How long it has waited for its peer at once, at most, in milliseconds.
+    longest_wait: AtomicU64,
     /// Of the handler's reads.
     received: ByteCounter,
     /// Added to under the lock of `output`.
@@ -81,6 +83,7 @@ impl SharedStream {
             resets: AtomicBool::new(false),
             close_reason: OnceLock::new(),
             activity: ActivityCell::default(),
+            longest_wait: AtomicU64::new(0),
             received: ByteCounter::default(),
             sent: ByteCounter::default(),
             output: Mutex::default(),
@@ -177,10 +180,20 @@ impl SharedStream {
     /// Calls `wait`, during which this is what the handler does with it.
     #[inline(always)]
     fn doing<R>(&self, activity: Activity, wait: impl FnOnce() -> R) -> R {
-        self.activity.set(activity);
+        let begun = self.activity.set(activity);
         let result = wait();
-        self.activity.set(Activity::Running);
+        let waited = self.activity.set(Activity::Running).saturating_sub(begun);
+        // The halves of a connection may wait at the same time.
+        if waited > self.longest_wait.load(Ordering::Relaxed) {
+            self.longest_wait.fetch_max(waited, Ordering::Relaxed);
+        }
         result
+    }
+
+    /// The longest time, to about 10 ms, that a read, a write or a step of the protocol has waited for
+    /// the peer.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        Duration::from_millis(self.longest_wait.load(Ordering::Relaxed))
     }
 
     /// What the handler does with it, and for how long.

@@ -124,7 +124,7 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         }
         #[cfg(feature = "tls")]
         let tls = self.tls;
-        let Builder { mixin, mut settings, actions, observer, also, .. } = self;
+        let Builder { mixin, mut settings, actions, observers, also, .. } = self;
         let Sockets { first, endpoint, others, inherited } = sockets;
         if settings.proxy_protocol.is_some() && mixin.forks_requests() && settings.limits_peers() {
             let reason = "a forking server reads the PROXY header in the child, and cannot limit the \
@@ -134,13 +134,16 @@ impl<T: Transport, M: Mixin> Builder<T, M> {
         // The socket's own timeout is for what a connection mostly waits for, the next message.
         settings.descriptors_per_request = mixin.descriptors_per_request().max(1);
         settings.processes = mixin.processes().max(1);
+        if mixin.forks_requests() {
+            settings.forked_requests = mixin.max_requests();
+        }
         settings.transport.read_timeout = settings.idle_timeout.or(settings.read_timeout);
         settings.transport.write_timeout = settings.write_timeout.map(WriteProgress::slice);
         let local_addr = prepare(&first, &settings.transport)?;
         let info = ListenerInfo::new(1, local_addr, false, endpoint.clone());
         #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "TLS is added to it"))]
         let mut state =
-            ServerState::new(settings, observer, info).map_err(Error::system("make a pipe"))?;
+            ServerState::new(settings, observers, info).map_err(Error::system("make a pipe"))?;
         #[cfg(feature = "tls")]
         if let Some(tls) = tls {
             state.begin_tls(tls.into_inner());
@@ -227,7 +230,7 @@ impl<T: Transport<Handler = dyn StreamRequestHandler>, M: Mixin> Builder<T, M> {
             mixin: Sequential,
             settings: self.settings,
             actions: self.actions,
-            observer: self.observer,
+            observers: self.observers,
             also: Vec::new(),
             take_over: None,
             #[cfg(feature = "tls")]

@@ -160,6 +160,14 @@ fn status(server: &ServerHandle) -> Reply {
             Value::List(listeners.iter().map(|listener| listener.local_addr.to_string()).collect()),
         ),
         ("max_connections", Value::Number(server.max_connections() as u64)),
+        (
+            "max_per_peer",
+            server.max_connections_per_peer().map_or(Value::None, |max| Value::Number(max as u64)),
+        ),
+        (
+            "rate_per_peer",
+            server.connection_rate().map_or(Value::None, |rate| Value::Text(rate_text(rate))),
+        ),
     ];
     let counters = [
         ("active", stats.active),
@@ -177,6 +185,11 @@ fn status(server: &ServerHandle) -> Reply {
     ];
     fields.extend(counters.map(|(name, value)| (name, Value::Number(value))));
     Reply::Fields(fields)
+}
+
+/// As the command `rate` takes it.
+fn rate_text(rate: ConnectionRate) -> String {
+    format!("{} {}", rate.connections, rate.per.as_secs_f64())
 }
 
 /// The columns of [`row`], and their widths.

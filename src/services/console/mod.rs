@@ -175,7 +175,19 @@ mod tests {
         Console::new(handle.clone()).handle(connection.as_mut()).unwrap();
         assert_eq!(connection.output(), b"done\n".repeat(6));
         assert_eq!(handle.max_connections(), 7);
+        assert_eq!((handle.max_connections_per_peer(), handle.connection_rate()), (None, None));
         assert!(handle.is_suspended());
+        let mut connection = Connection::in_memory(
+            "limit peer 2\nrate 5 0.5\nstatus\njson status\nlimit peer none\njson status\n",
+        );
+        Console::new(handle.clone()).handle(connection.as_mut()).unwrap();
+        let output = String::from_utf8(connection.output().to_vec()).unwrap();
+        assert!(output.contains("\nmax_per_peer    2\nrate_per_peer   5 0.5\n"), "{output}");
+        let of_programs = [
+            r#""max_connections":7,"max_per_peer":2,"rate_per_peer":"5 0.5","#,
+            r#""max_connections":7,"max_per_peer":null,"rate_per_peer":"5 0.5","#,
+        ];
+        assert!(of_programs.into_iter().all(|status| output.contains(status)), "{output}");
         let mut connection = Connection::in_memory("json resume\njson stop\n");
         Console::new(handle.clone()).handle(connection.as_mut()).unwrap();
         assert_eq!(connection.output(), b"true\n".repeat(2));

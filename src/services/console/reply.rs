@@ -25,6 +25,8 @@ pub(super) enum Value {
     Time(Duration),
     Text(String),
     List(Vec<String>),
+    /// There is none: no limit, for instance.
+    None,
 }
 
 impl Rows {
@@ -105,6 +107,7 @@ fn write_object<'a>(
                 let texts: Vec<_> = texts.iter().map(|text| Json(text).to_string()).collect();
                 write!(out, "[{}]", texts.join(","))?;
             }
+            Value::None => out.write_all(b"null")?,
         }
     }
     out.write_all(b"}")
@@ -118,6 +121,7 @@ impl fmt::Display for Value {
             Value::Time(time) => write!(f, "{:.1} s", time.as_secs_f64()),
             Value::Text(text) => f.write_str(text),
             Value::List(texts) => f.write_str(&texts.join(", ")),
+            Value::None => f.write_str("none"),
         }
     }
 }
