@@ -178,8 +178,13 @@ mod tests {
             || (),
             wait,
             |jobs| {
-                let slow = Slow(&ended);
-                let runs = jobs.job(move || drop(slow));
+                let (slow, waits) = (Slow(&ended), &waits);
+                let runs = jobs.job(move || {
+                    while waits.load(Ordering::SeqCst) == 0 {
+                        thread::yield_now();
+                    }
+                    drop(slow);
+                });
                 thread::spawn(|| runs.run());
                 let slow = Slow(&ended);
                 let panics = jobs.job(move || {

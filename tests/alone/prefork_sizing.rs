@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = tests![
     a_child_that_ends_serves_its_last_requests_beside_another,
     the_eldest_that_ends_is_stopped_if_its_place_is_needed,
     a_stop_while_children_end_answers_what_is_queued,
+    a_stop_while_all_places_are_taken_answers_what_is_queued,
     as_many_children_are_idle_as_there_should_be,
     a_busy_server_with_idle_children_to_spare_loses_no_connection,
     a_request_that_takes_too_long_is_ended,
@@ -181,6 +182,26 @@ fn a_stop_while_children_end_answers_what_is_queued() {
         }
         let ended = server.wait();
         assert_eq!(["finished", "failed"].map(|name| ended.count(name)), [30, 0]);
+    }
+}
+
+/// Both children have accepted their last request, and serve it.
+fn a_stop_while_all_places_are_taken_answers_what_is_queued() {
+    for mixin in &MIXINS[1..] {
+        let server = start(&format!("{mixin} children=1 max_requests=1"), 1);
+        let served = [(); 2].map(|()| {
+            let client = server.client();
+            assert_eq!(ask(&client, "hello"), "hello");
+            client
+        });
+        let mut queued = server.client();
+        queued.write_all(b"queued\n").unwrap();
+        queued.shutdown(Shutdown::Write).unwrap();
+        server.signal(Signal::TERM);
+        assert_eq!(rest_of(&queued), b"queued\n", "{mixin}");
+        assert!(served.iter().all(|client| rest_of(client).is_empty()));
+        let ended = server.wait();
+        assert_eq!(["finished", "failed"].map(|name| ended.count(name)), [3, 0], "{mixin}");
     }
 }
 

@@ -230,7 +230,8 @@ impl Mixin for Prefork {
     }
 
     fn processes(&self) -> usize {
-        1 + self.sizing.slots()
+        // The parent, and a child for a stop.
+        2 + self.sizing.slots()
     }
 
     /// In the parent this returns when the server stops; in each child, with the requests that it has

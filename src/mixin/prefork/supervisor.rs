@@ -28,6 +28,9 @@ pub(super) struct Supervisor {
     /// The indices of [`Processes`](crate::state::Processes) that no child has. There are twice as many
     /// as children that accept, because a child that ends may still serve requests.
     free: Vec<usize>,
+    /// For a child that serves what is queued when a stop begins, while all others serve their last
+    /// requests in the other places.
+    place_for_stop: Option<usize>,
     restarts: Restarts,
     surplus: Surplus,
     despite_threads: Option<ForkDespiteThreads>,
@@ -77,6 +80,7 @@ impl Supervisor {
         Ok(Supervisor {
             children: Children::new().map_err(Error::system("watch children"))?,
             free: (1..=sizing.slots()).rev().collect(),
+            place_for_stop: Some(1 + sizing.slots()),
             sizing,
             longest_request,
             restarts: Restarts::default(),
@@ -143,13 +147,15 @@ impl Supervisor {
             if self.restarts.deadline(now).is_some() {
                 break;
             }
-            let Some(index) = self.free.last().copied() else {
+            let for_stop = self.place_for_stop.filter(|_| state.is_stopping());
+            let Some(index) = self.free.last().copied().or(for_stop) else {
                 self.stop_eldest_that_retires(state);
                 break;
             };
             match self.fork(state, index) {
                 Ok(child @ Some(_)) => return child,
-                Ok(None) => _ = self.free.pop(),
+                Ok(None) if self.free.pop().is_some() => {}
+                Ok(None) => self.place_for_stop = None,
                 Err(error) => {
                     state.processes.get(index).end();
                     if let Some(delay) = self.restarts.after_failure(now) {
