@@ -19,7 +19,7 @@ use socketserver::extend::{IncomingStream, Stream, Transport, TransportOptions};
 use socketserver::framing::{LengthPrefixed, Prefix};
 use socketserver::services::Echo;
 use socketserver::{
-    Address, Broadcast, Connection, Endpoint, Handled, HandlerResult, Sequential, Server,
+    Address, Broadcast, Connection, Endpoint, Handled, HandlerResult, Observer, Sequential, Server,
     StreamRequestHandler, Threading, handler_fn,
 };
 
@@ -85,8 +85,21 @@ fn request(criterion: &mut Criterion) {
         });
         kept.lock().unwrap().clear();
     }
+    // Of a flood a thousand events of a kind are told in a second; the others are counted.
+    let server = Server::<InMemory, Sequential>::builder()
+        .observer(Nothing)
+        .from_listener(InMemory::endless(), handler_fn(|_| Ok(())))
+        .unwrap();
+    group.bench_function("with an observer", |bencher| {
+        bencher.iter(|| assert_eq!(server.handle_request(), Handled::Request));
+    });
     group.finish();
 }
+
+/// An observer that takes no notice.
+struct Nothing;
+
+impl Observer for Nothing {}
 
 /// A message to members whose streams take it at once.
 fn broadcast(criterion: &mut Criterion) {

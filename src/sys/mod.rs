@@ -2,12 +2,14 @@
 //! contains `unsafe` code.
 //!
 //! What Linux has beyond [POSIX] is in `linux`, and has a twin behind the same face in `portable`: for
-//! macOS and FreeBSD, and for Linux too with `--cfg socketserver_portable`, by which it is tested.
+//! macOS and FreeBSD, and for Linux too with `--cfg socketserver_portable`, by which it is tested. Both
+//! use `native`, which is what each system has in its own way.
 //!
 //! [POSIX]: https://pubs.opengroup.org/onlinepubs/9799919799/
 
 #[cfg(all(target_os = "linux", not(socketserver_portable)))]
 mod linux;
+mod native;
 #[cfg(not(all(target_os = "linux", not(socketserver_portable))))]
 mod portable;
 
@@ -33,6 +35,7 @@ pub(crate) mod poll;
 #[cfg(feature = "fibers")]
 pub(crate) mod prefetch;
 pub(crate) mod raw_lock;
+mod readiness;
 pub(crate) mod rights;
 pub(crate) mod scope;
 pub(crate) mod shared;

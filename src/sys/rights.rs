@@ -14,8 +14,9 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
+use super::native::NO_SIGPIPE;
 use super::platform::process::RECEIVE_CLOEXEC;
-use super::platform::socket::{NO_SIGPIPE, blocking};
+use super::platform::socket::blocking;
 use super::socket::Mode;
 
 /// The most that one message carries (`SCM_MAX_FD` of Linux).

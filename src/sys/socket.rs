@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use rustix::net::sockopt::{self, Timeout};
 
+pub(crate) use super::native::{
+    is_listening, max_backlog, peer_credentials, set_user_timeout, unacknowledged,
+};
 pub(crate) use super::platform::socket::*;
 
 /// What a call does if the socket is not ready.

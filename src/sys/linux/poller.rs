@@ -18,28 +18,14 @@ use crate::sys::descriptors::replace;
 #[cfg(feature = "fibers")]
 use crate::sys::poll::Interest;
 use crate::sys::poll::timespec;
+#[cfg(feature = "fibers")]
+pub(crate) use crate::sys::readiness::Event;
+use crate::sys::readiness::Wakeups;
 
 /// The descriptors that a worker thread waits for, each registered with a number.
 #[cfg(feature = "fibers")]
 #[derive(Debug)]
 pub(crate) struct Poller(Arc<OwnedFd>);
-
-/// The readiness of a descriptor. For one that is registered with [`Poller::arm`]: what has changed
-/// since the last event.
-#[cfg(feature = "fibers")]
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Event {
-    /// There is input.
-    pub(crate) readable: bool,
-    /// There is an urgent mark in the input (`EPOLLPRI`), at which a read ends though more is there.
-    pub(crate) urgent: bool,
-    /// There is room for output.
-    pub(crate) writable: bool,
-    /// The input ends with what was received (`EPOLLRDHUP`): reads never block again.
-    pub(crate) ended: bool,
-    /// Both directions are closed (`EPOLLHUP`): writes never block again.
-    pub(crate) broken: bool,
-}
 
 #[cfg(feature = "fibers")]
 impl Poller {
@@ -271,15 +257,6 @@ impl ExclusivePoller {
 pub(crate) struct ExclusiveWaiter {
     poller: ExclusivePoller,
     timer: OwnedFd,
-}
-
-/// What an [`ExclusiveWaiter`] was woken by.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wakeups {
-    pub(crate) listener: bool,
-    pub(crate) shutdown: bool,
-    /// The timer has expired since the last wait.
-    pub(crate) tick: bool,
 }
 
 impl ExclusiveWaiter {

@@ -8,6 +8,8 @@ use rustix::net::RecvFlags;
 use rustix::process::{Pid, Signal};
 use rustix::time::ClockId;
 
+use crate::sys::native;
+
 /// The clock as of the kernel's last tick.
 pub(in crate::sys) const COARSE_CLOCK: ClockId = ClockId::MonotonicCoarse;
 
@@ -29,12 +31,9 @@ pub(in crate::sys) fn duplicate_over(
     }
 }
 
-/// How many threads this process has besides the caller. The link count of `/proc/self/task` is
-/// two more than its entries, one for each thread
-/// ([proc(5)](https://man7.org/linux/man-pages/man5/proc.5.html)).
+/// How many threads this process has besides the caller.
 pub(in crate::sys) fn other_threads() -> io::Result<usize> {
-    let links = rustix::fs::stat("/proc/self/task")?.st_nlink;
-    Ok((links as usize).saturating_sub(3))
+    Ok(native::threads()?.saturating_sub(1))
 }
 
 /// Called before each fork.

@@ -1,16 +1,15 @@
 //! The calls for sockets that have flags, options or semantics of Linux.
-#![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::sockopt::Timeout;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::sys::native::NO_SIGPIPE;
 use crate::sys::socket::{IOV_MAX, Mode, option};
 
 /// Whether what is set on a listening TCP socket is set on the connections that it accepts.
@@ -22,9 +21,6 @@ pub(crate) const HIDES_END: bool = false;
 
 /// With this flag, a receiving call returns the length of a datagram that is longer than the buffer.
 pub(in crate::sys) const REPORTS_LENGTH: libc::c_int = libc::MSG_TRUNC;
-
-/// With this flag a send to a broken connection raises no `SIGPIPE`.
-pub(in crate::sys) const NO_SIGPIPE: SendFlags = SendFlags::NOSIGNAL;
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -129,45 +125,6 @@ pub(crate) fn next_length(fd: BorrowedFd<'_>) -> io::Result<usize> {
 pub(crate) fn acknowledge(fd: BorrowedFd<'_>) {
     // Fails only on a broken connection, where there is nothing to acknowledge.
     let _ = rustix::net::sockopt::set_tcp_quickack(fd, true);
-}
-
-/// Sets how long a TCP peer may leave output unacknowledged (`TCP_USER_TIMEOUT`); `None`: as the system
-/// does.
-pub(crate) fn set_user_timeout(socket: SockRef<'_>, timeout: Option<Duration>) -> io::Result<()> {
-    socket.set_tcp_user_timeout(timeout)
-}
-
-/// Whether a stream socket listens.
-pub(crate) fn is_listening(socket: &Socket) -> io::Result<bool> {
-    socket.is_listener()
-}
-
-/// The process id, effective user id and effective group id of the process at the other end of a Unix
-/// stream socket, when it connected (`SO_PEERCRED`,
-/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)). The process id is 0, which rustix does
-/// not expect, for a process that is in another PID namespace.
-pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<[u32; 3]> {
-    // `struct ucred`.
-    option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED)
-}
-
-/// How many of the bytes written to a socket the peer has not acknowledged (`SIOCOUTQ`,
-/// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)), or the memory of those that it has not
-/// read from a Unix socket.
-pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open, because it is borrowed. The request (`SIOCOUTQ` and
-    // `TIOCOUTQ` are one number on Linux) stores one `int` through the pointer, which is to a
-    // local `int`.
-    match unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(bytes.try_into().unwrap_or(0)),
-    }
-}
-
-/// The longest backlog that the system allows.
-pub(crate) fn max_backlog() -> Option<usize> {
-    std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
 /// How many connections wait in the queue of a listening TCP socket (`TCP_INFO`, whose

@@ -1,8 +1,6 @@
-//! The twins of `linux`, for other Unix systems. They use what POSIX has, and `native`, which is what
-//! each system has in its own way.
+//! The twins of `linux`, for other Unix systems. They use what POSIX has.
 
 pub(crate) mod children;
-mod native;
 pub(super) mod pipe;
 pub(crate) mod poller;
 pub(super) mod process;

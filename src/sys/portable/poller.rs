@@ -25,10 +25,13 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
 
 #[cfg(feature = "fibers")]
-use super::native::HUNG_UP;
+use crate::sys::native::HUNG_UP;
 #[cfg(feature = "fibers")]
 use crate::sys::poll::timespec;
 use crate::sys::poll::{Interest, poll_all};
+#[cfg(feature = "fibers")]
+pub(crate) use crate::sys::readiness::Event;
+use crate::sys::readiness::Wakeups;
 
 /// The descriptors that a worker thread waits for, each with a number.
 #[cfg(feature = "fibers")]
@@ -52,22 +55,6 @@ struct Armed {
     read: bool,
     write: bool,
     closed: bool,
-}
-
-/// The readiness of a descriptor.
-#[cfg(feature = "fibers")]
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Event {
-    /// There is input, an end of it or an error.
-    pub(crate) readable: bool,
-    /// Never set: a wait finds what is behind an urgent mark.
-    pub(crate) urgent: bool,
-    /// There is room for output.
-    pub(crate) writable: bool,
-    /// Never set: reads find the end of the input.
-    pub(crate) ended: bool,
-    /// Both directions are closed.
-    pub(crate) broken: bool,
 }
 
 #[cfg(feature = "fibers")]
@@ -314,14 +301,6 @@ impl ExclusivePoller {
 /// It has no value.
 #[derive(Debug)]
 pub(crate) struct ExclusiveWaiter(Infallible);
-
-/// What an [`ExclusiveWaiter`] was woken by.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wakeups {
-    pub(crate) listener: bool,
-    pub(crate) shutdown: bool,
-    pub(crate) tick: bool,
-}
 
 impl ExclusiveWaiter {
     /// # Errors

@@ -13,8 +13,8 @@ use rustix::net::RecvFlags;
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use rustix::time::ClockId;
 
-use super::native;
 use super::pipe::pipe;
+use crate::sys::native;
 
 pub(in crate::sys) const COARSE_CLOCK: ClockId = ClockId::Monotonic;
 

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use parking_lot::Mutex;
 use rustix::process::getpid;
 
-use super::native;
 use super::pipe::pipe;
+use crate::sys::native;
 use crate::sys::signals::call_handler;
 
 /// Readable after a child of this process has exited, until [`take`](Exits::take).

@@ -16,11 +16,8 @@ use rustix::net::{
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::native::{self, prevent_sigpipe};
-pub(crate) use super::native::{
-    NO_SIGPIPE, is_listening, max_backlog, peer_credentials, set_user_timeout, unacknowledged,
-};
 use super::process::is_drained;
+use crate::sys::native::{self, NO_SIGPIPE, prevent_sigpipe};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::socket::{IOV_MAX, Mode, unread};
 

@@ -12,6 +12,8 @@ use rustix::event::PollFlags;
 use rustix::net::SendFlags;
 use socket2::{SockRef, Socket};
 
+use super::bsd::{peer_user_and_group, set_seconds, sysctl};
+
 /// With this flag a send to a broken connection raises no `SIGPIPE`.
 pub(crate) const NO_SIGPIPE: SendFlags = SendFlags::NOSIGNAL;
 
@@ -35,29 +37,15 @@ pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<usize> {
 /// The process id, user id and group id of the process at the other end of a Unix stream socket, when it
 /// connected. The process id is not known.
 pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<[u32; 3]> {
-    let (mut user, mut group) = (0, 0);
-    // SAFETY: the descriptor is open, because it is borrowed, and both pointers are to local variables.
-    match unsafe { libc::getpeereid(socket.as_raw_fd(), &mut user, &mut group) } {
-        0 => Ok([0, user, group]),
-        _ => Err(io::Error::last_os_error()),
-    }
+    peer_user_and_group(socket).map(|(user, group)| [0, user, group])
 }
 
 /// Sets how long a TCP peer may leave output unacknowledged, in whole seconds; `None`: as the system does.
 /// FreeBSD has the option since version 14, before which this does nothing.
 pub(crate) fn set_user_timeout(socket: SockRef<'_>, timeout: Option<Duration>) -> io::Result<()> {
-    let seconds = timeout.map_or(0, |timeout| timeout.as_nanos().div_ceil(1_000_000_000) as c_int);
-    let length = size_of::<c_int>() as libc::socklen_t;
-    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_MAXUNACKTIME);
-    let value = (&raw const seconds).cast();
-    // SAFETY: the descriptor is open, because `socket` borrows it. The kernel reads one `int` through the
-    // pointer, which is to a local one.
-    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, length) } {
-        0 => Ok(()),
-        _ => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
-            error => Err(error),
-        },
+    match set_seconds(&socket, libc::TCP_MAXUNACKTIME, timeout) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
+        set => set,
     }
 }
 
@@ -68,21 +56,7 @@ pub(crate) fn is_listening(socket: &Socket) -> io::Result<bool> {
 
 /// The longest backlog that the system allows (`kern.ipc.soacceptqueue`, sysctl(3)).
 pub(crate) fn max_backlog() -> Option<usize> {
-    let mut max: c_int = 0;
-    let mut size = size_of::<c_int>();
-    // SAFETY: the name ends with NUL. The call stores at most `size` bytes through the pointer to a local
-    // variable, and their number.
-    let read = unsafe {
-        let value = (&raw mut max).cast();
-        libc::sysctlbyname(
-            c"kern.ipc.soacceptqueue".as_ptr(),
-            value,
-            &mut size,
-            std::ptr::null(),
-            0,
-        )
-    };
-    usize::try_from(max).ok().filter(|_| read == 0)
+    sysctl(c"kern.ipc.soacceptqueue")
 }
 
 /// How many threads this process has (`KERN_PROC_PID`, sysctl(3)).
@@ -101,10 +75,4 @@ pub(crate) fn threads() -> io::Result<usize> {
             _ => Err(io::Error::last_os_error()),
         }
     }
-}
-
-/// The error number of the calling thread.
-pub(crate) fn errno() -> *mut c_int {
-    // SAFETY: the call has no preconditions.
-    unsafe { libc::__error() }
 }
