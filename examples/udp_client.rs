@@ -53,7 +53,7 @@ fn run() -> Result<(), Failure> {
             Failure::Usage(format!("{text:?} is not a number of seconds from 0.001 up"))
         })
     })?;
-    let mut socket = connect(&endpoint)?;
+    let (mut socket, _own_address) = connect(&endpoint)?;
     socket.set_read_timeout(Some(timeout)).map_err(failed("cannot set the timeout"))?;
 
     let mut lines = lines()?;
@@ -68,28 +68,51 @@ fn run() -> Result<(), Failure> {
     }
 }
 
-/// Without an address the socket gets no answers. Autobind (unix(7)) chooses a free abstract one, which
+/// The address that a Unix socket gets answers at. Autobind (unix(7)) chooses a free abstract one, which
 /// leaves no file behind.
-#[cfg(target_os = "linux")]
-fn bind_unix(socket: &UnixDatagram) -> std::io::Result<()> {
-    Ok(rustix::net::bind(socket, &rustix::net::SocketAddrUnix::new_unnamed())?)
+#[cfg(all(target_os = "linux", not(socketserver_portable)))]
+struct OwnAddress;
+
+#[cfg(all(target_os = "linux", not(socketserver_portable)))]
+impl OwnAddress {
+    fn bind(socket: &UnixDatagram) -> io::Result<OwnAddress> {
+        rustix::net::bind(socket, &rustix::net::SocketAddrUnix::new_unnamed())?;
+        Ok(OwnAddress)
+    }
 }
 
-/// Only Linux has such addresses.
-#[cfg(not(target_os = "linux"))]
-fn bind_unix(_socket: &UnixDatagram) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
+/// The address that a Unix socket gets answers at: a file, which is removed with this value.
+#[cfg(not(all(target_os = "linux", not(socketserver_portable))))]
+struct OwnAddress(std::path::PathBuf);
+
+#[cfg(not(all(target_os = "linux", not(socketserver_portable))))]
+impl OwnAddress {
+    fn bind(socket: &UnixDatagram) -> io::Result<OwnAddress> {
+        let name = format!("udp_client-{}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        // A client of this process id has left it behind.
+        let _ = std::fs::remove_file(&path);
+        rustix::net::bind(socket, &rustix::net::SocketAddrUnix::new(&*path)?)?;
+        Ok(OwnAddress(path))
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(socketserver_portable))))]
+impl Drop for OwnAddress {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// A socket that is connected to the server, and so receives from it only.
-fn connect(endpoint: &Endpoint) -> Result<Socket, Failure> {
+fn connect(endpoint: &Endpoint) -> Result<(Socket, Option<OwnAddress>), Failure> {
     let connected = if endpoint.is_unix() {
         let name = endpoint.unix_name(Scheme::UnixDatagram)?;
         name.socket_addr().and_then(|name| {
             let socket = UnixDatagram::unbound()?;
-            bind_unix(&socket)?;
+            let own = OwnAddress::bind(&socket)?;
             socket.connect_addr(&name)?;
-            Ok(Socket::from(socket))
+            Ok((Socket::from(socket), Some(own)))
         })
     } else {
         let found = endpoint.resolve(Scheme::Udp)?;
@@ -102,7 +125,7 @@ fn connect(endpoint: &Endpoint) -> Result<Socket, Failure> {
         };
         UdpSocket::bind(any).and_then(|socket| {
             socket.connect(server)?;
-            Ok(Socket::from(socket))
+            Ok((Socket::from(socket), None))
         })
     };
     connected.map_err(failed(format_args!("cannot connect to {endpoint}")))

@@ -7,7 +7,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::examples::{MIXINS, SERVERS};
 use crate::harness::{Test, tests};
-use crate::support::abstract_name;
+use crate::support::{TempDir, abstract_name};
 use crate::support::clients::{Client, line_of, round_trip};
 use crate::support::process::Server;
 
@@ -94,21 +94,26 @@ fn a_datagram_has_a_line_too() {
 }
 
 fn the_name_of_a_client_cannot_forge_a_line() {
-    let name = abstract_name();
-    let server = Server::start("echo", &format!("unix:{name}"), &["--access-log"]);
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-    let hostile = format!("\0{}", "x id=7\n[2026-01-01T00:00:00Z INFO] peer=\"a\u{202e}\\");
-    socket.bind(&SockAddr::unix(hostile).unwrap()).unwrap();
-    let address = SockAddr::unix(name.replace('@', "\0")).unwrap();
-    socket.connect(&address).unwrap();
-    drop(socket);
-    let line = server.error_line();
-    let expected = concat!(
-        r#"] peer="unix:@x id=7\\x0a[2026-01-01T00:00:00Z INFO] peer=\"a\u{202e}\\\\" id=1 "#,
-        "listener=unix:@socketserver-test-"
-    );
-    assert!(line.contains(expected), "{line}");
-    assert_eq!(server.stop().stderr, "");
+    let directory = TempDir::new();
+    let directory = directory.path().display();
+    let hostile = "x id=7\n[2026-01-01T00:00:00Z INFO] peer=\"a\u{202e}\\";
+    let escaped = r#"x id=7\\x0a[2026-01-01T00:00:00Z INFO] peer=\"a\u{202e}\\\\"#;
+    let path = (format!("{directory}/{hostile}"), format!("{directory}/{escaped}"));
+    let abstract_ = (format!("\0{hostile}"), format!("@{escaped}"));
+    let names = if abstract_name().starts_with('@') { vec![path, abstract_] } else { vec![path] };
+    for (name, escaped) in names {
+        let listen = format!("unix:{}", abstract_name());
+        let server = Server::start("echo", &listen, &["--access-log"]);
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.bind(&SockAddr::unix(name).unwrap()).unwrap();
+        let address = listen.replace("unix:", "").replace('@', "\0");
+        socket.connect(&SockAddr::unix(address).unwrap()).unwrap();
+        drop(socket);
+        let line = server.error_line();
+        let expected = format!(r#"] peer="unix:{escaped}" id=1 listener={listen} "#);
+        assert!(line.contains(&expected), "{line}");
+        assert_eq!(server.stop().stderr, "");
+    }
 }
 
 fn without_the_flag_there_is_no_line() {

@@ -1,6 +1,7 @@
 //! `--console`: an example server that its administrator asks and commands, by `nc` and by Python.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -27,7 +28,8 @@ const MIXINS: [&str; 3] = ["sequential", "threading", "fibers"];
 fn start(name: &str, mixin: &str, path: &Path) -> Server {
     let flags = ["--mixin", mixin, "--console", path.to_str().unwrap()];
     let server = Server::start(name, "127.0.0.1:0", &flags);
-    wait_until("the console listens", || path.exists());
+    // The file is there a moment before that.
+    wait_until("the console listens", || UnixStream::connect(path).is_ok());
     server
 }
 
@@ -164,15 +166,18 @@ fn the_console_is_back_after_a_restart() {
 }
 
 fn only_the_same_user_and_root_may_use_it() {
-    // By an abstract name, to which every process may connect.
+    // To an abstract name every process may connect, and to a path with this mode.
     let name = crate::support::abstract_name();
     let server = Server::start("echo", "127.0.0.1:0", &["--console", &format!("unix:{name}")]);
     let ask_as = |uid: &str| {
         let mut command = Command::new("python3");
-        command.args(["-c", STRANGER, &name[1..], uid]);
+        command.args(["-c", STRANGER, &name, uid]);
         run(command, "").text().trim().to_owned()
     };
     wait_until("the console listens", || ask_as("").contains("serving"));
+    if name.starts_with('/') {
+        std::fs::set_permissions(&name, PermissionsExt::from_mode(0o666)).unwrap();
+    }
     if rustix::process::geteuid().is_root() {
         assert_eq!(ask_as("65534"), "b''");
     }
@@ -186,7 +191,7 @@ if sys.argv[2]:
 console = socket.socket(socket.AF_UNIX)
 console.settimeout(30)
 try:
-    console.connect("\0" + sys.argv[1])
+    console.connect(sys.argv[1].replace("@", "\0", 1))
     console.sendall(b"status\n")
     print(console.recv(100))
 except BrokenPipeError:

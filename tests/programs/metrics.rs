@@ -247,7 +247,11 @@ fn metrics_on_a_unix_socket() {
     client.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     assert!(rest_of(client).starts_with(b"HTTP/1.1 200 OK\r\n"));
     let mut command = Command::new("curl");
-    command.args(["-s", "--abstract-unix-socket", &name[1..], "http://localhost/metrics"]);
+    match name.strip_prefix('@') {
+        Some(name) => command.args(["--abstract-unix-socket", name]),
+        None => command.args(["--unix-socket", &name]),
+    };
+    command.args(["-s", "http://localhost/metrics"]);
     let ended = run(command, "");
     assert_eq!(value_in(ended.text(), "socketserver_requests_active"), 0.0);
     server.stop();

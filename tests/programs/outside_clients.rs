@@ -98,7 +98,8 @@ else:
     kind = socket.SOCK_STREAM if scheme == "unix" else socket.SOCK_DGRAM
     sock = socket.socket(socket.AF_UNIX, kind)
     if scheme == "unixgram":
-        sock.bind("")  # To a name that the system chooses: the server replies to it.
+        # The server replies to this name. The empty one has the system choose an abstract one.
+        sock.bind(where[0] + "-client" if where[0][0] == "/" else "")
     sock.connect(where[0].replace("@", "\0", 1))
 sock.settimeout(30)
 sock.sendall(data)
@@ -125,9 +126,9 @@ fn python_is_answered_on_four_transports_under_every_mixin() {
             let server = Server::start("echo", &listen, &["--mixin", mixin]);
             let mut command = Command::new("python3");
             command.args(["-c", PYTHON_CLIENT, scheme]);
-            match server.address().split_once('@') {
-                Some((_, name)) => command.arg(format!("@{name}")),
-                None => command.args(server.host_and_port()),
+            match server.address().split_once(':') {
+                Some(("unix" | "unixgram", name)) => command.arg(name),
+                _ => command.args(server.host_and_port()),
             };
             let ended = run(command, "");
             assert_eq!((ended.text(), &*ended.stderr), ("the same\n", ""), "{mixin} {listen}");
