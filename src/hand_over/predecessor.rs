@@ -17,6 +17,7 @@ use crate::address::Endpoint;
 use crate::config::TransportOptions;
 use crate::error::{Error, Result};
 use crate::state::{ListenerInfo, ServerHandle, ServerState};
+use crate::sys::exec::start_program;
 use crate::sys::poll::{Interest, poll};
 use crate::transport::{self, InheritedSocket, Transport};
 
@@ -94,7 +95,7 @@ impl ServerHandle {
     /// It is killed if it does not serve in time.
     pub fn hand_over_to(&self, path: impl AsRef<Path>, successor: &mut Command) -> Result<Child> {
         let predecessor = Predecessor::new(self, path.as_ref())?;
-        let child = successor.spawn();
+        let child = start_program(|| successor.spawn());
         let mut child =
             child.map_err(|error| failed(format!("cannot start the successor: {error}")))?;
         let handed_over = Predecessor { child: Some(&mut child), ..predecessor }.hand_over();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use rustix::process::Pid;
 
+use super::platform::exec::make_descriptor;
 use super::platform::process::{other_threads, prepare_to_fork};
 use super::signals::BlockedSignals;
 
@@ -71,11 +72,14 @@ pub(crate) fn fork(_permit: ForkPermit) -> io::Result<Fork> {
     // The child inherits the parent's signal handlers. They would write to the parent's shutdown
     // pipe and so stop the server; the child replaces them before it unblocks the signals.
     let signals = BlockedSignals::block()?;
+    // It makes no descriptor, but waits for the lock of a program that is being started: in the child
+    // that would never be released.
+    //
     // SAFETY: `fork` takes and touches no memory. What it can break is the child, if another thread
     // held a lock or was modifying data. The permit rules that out: either this is the only thread,
     // and only this thread could start another; or the user has promised, by the unsafe
     // `ForkDespiteThreads::new`, that the child uses no such lock and no such data.
-    match unsafe { libc::fork() } {
+    match make_descriptor(|| unsafe { libc::fork() }) {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child { parent, signals }),
         pid => match Pid::from_raw(pid) {

@@ -20,7 +20,7 @@ use portable as platform;
 
 #[cfg(feature = "fibers")]
 pub(crate) use platform::thread_state;
-pub(crate) use platform::{children, poller, socket_file, splice, unix_name};
+pub(crate) use platform::{children, exec, poller, socket_file, splice, unix_name};
 
 pub(crate) mod clock;
 pub(crate) mod descriptors;

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
 use crate::net::{SocketStream, set_tcp_options};
 use crate::request::IncomingStream;
+use crate::sys::exec::make_descriptor;
 use crate::sys::socket::{INHERITS_OPTIONS, accept_queue_length, set_timeout};
 
 /// TCP over IPv4 and IPv6 ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
@@ -56,7 +57,7 @@ impl Transport for Tcp {
     }
 
     fn accept(&self, options: &TransportOptions) -> io::Result<IncomingStream> {
-        let (stream, peer) = self.0.accept()?;
+        let (stream, peer) = make_descriptor(|| self.0.accept())?;
         if !INHERITS_OPTIONS {
             set_connection_options(stream.as_fd(), options)?;
         }

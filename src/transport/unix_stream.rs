@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
 use crate::net::{SocketStream, Stream};
 use crate::request::IncomingStream;
+use crate::sys::exec::make_descriptor;
 use crate::sys::socket::max_backlog;
 
 /// Unix stream sockets ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
@@ -73,7 +74,7 @@ impl Transport for UnixStream {
     }
 
     fn accept(&self, options: &TransportOptions) -> io::Result<IncomingStream> {
-        let (stream, peer) = self.listener.accept()?;
+        let (stream, peer) = make_descriptor(|| self.listener.accept())?;
         let stream = SocketStream::from(stream);
         // Unlike TCP, a Unix connection does not inherit the timeouts of its listener.
         if options.read_timeout.is_some() {

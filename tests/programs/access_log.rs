@@ -7,9 +7,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::examples::{MIXINS, SERVERS};
 use crate::harness::{Test, tests};
-use crate::support::{TempDir, abstract_name};
 use crate::support::clients::{Client, line_of, round_trip};
 use crate::support::process::Server;
+use crate::support::{TempDir, abstract_name};
 
 pub(crate) const TESTS: &[Test] = tests![
     every_server_writes_a_line_for_each_connection,

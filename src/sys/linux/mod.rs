@@ -1,6 +1,7 @@
 //! What Linux has of its own. `portable` has the twins.
 
 pub(crate) mod children;
+pub(crate) mod exec;
 pub(super) mod pipe;
 pub(crate) mod poller;
 pub(super) mod process;

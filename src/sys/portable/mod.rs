@@ -1,6 +1,7 @@
 //! The twins of `linux`, for other Unix systems. They use what POSIX has.
 
 pub(crate) mod children;
+pub(crate) mod exec;
 pub(super) mod pipe;
 pub(crate) mod poller;
 pub(super) mod process;

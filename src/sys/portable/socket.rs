@@ -16,6 +16,7 @@ use rustix::net::{
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::exec::make_descriptor;
 use super::process::is_drained;
 use crate::sys::native::{self, NO_SIGPIPE, prevent_sigpipe};
 use crate::sys::poll::{Interest, poll};
@@ -111,7 +112,7 @@ pub(in crate::sys) fn blocking<T>(
 
 /// A non-blocking stream socket.
 pub(crate) fn new_stream(domain: Domain) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::STREAM, None)?;
+    let socket = make_descriptor(|| Socket::new(domain, Type::STREAM, None))?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
